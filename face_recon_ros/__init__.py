@@ -1,0 +1,3 @@
+"""Real-time 3D face reconstruction for robots."""
+
+__version__ = "0.1.0"

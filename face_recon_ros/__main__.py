@@ -1,0 +1,7 @@
+"""`python -m face_recon_ros` is `face-recon`."""
+
+import sys
+
+from face_recon_ros.cli import main
+
+sys.exit(main())

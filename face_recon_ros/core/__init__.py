@@ -1,0 +1,1 @@
+"""The method itself: numpy, OpenCV and ONNX Runtime; no ROS, no torch."""

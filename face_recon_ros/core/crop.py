@@ -1,0 +1,126 @@
+"""Face box <-> crop: a square of the image, resampled to the network's input size.
+
+Pixel centres are at integers. A crop may reach over the border of the image; what lies outside is
+black.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from face_recon_ros.core.errors import ImageError
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A square of an image.
+
+    Attributes:
+        centre_px: (2,) x, y in the image.
+        side_px: length of the square's side in the image.
+        size: pixels of the resampled crop, per side.
+    """
+
+    centre_px: NDArray[np.float64]
+    side_px: float
+    size: int
+
+    @property
+    def scale(self) -> float:
+        """Crop pixels per image pixel."""
+        return self.size / self.side_px
+
+    @property
+    def crop_from_image(self) -> NDArray[np.float64]:
+        """(2, 3) affine that maps image pixels to crop pixels."""
+        offset = (self.size - 1) / 2 - self.scale * self.centre_px
+        return np.array([[self.scale, 0.0, offset[0]], [0.0, self.scale, offset[1]]])
+
+    def to_crop(self, image_px: ArrayLike) -> NDArray[np.float64]:
+        """(..., 2) image pixels -> (..., 2) crop pixels."""
+        p = np.asarray(image_px, np.float64)
+        return np.asarray((p - self.centre_px) * self.scale + (self.size - 1) / 2)
+
+    def to_image(self, crop_px: ArrayLike) -> NDArray[np.float64]:
+        """(..., 2) crop pixels -> (..., 2) image pixels."""
+        p = np.asarray(crop_px, np.float64)
+        return np.asarray((p - (self.size - 1) / 2) / self.scale + self.centre_px)
+
+    def extract(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Resamples the square, with low-pass filtering where it shrinks.
+
+        Args:
+            image: (H, W, 3) or (H, W) uint8.
+
+        Returns:
+            (size, size, 3) or (size, size) uint8.
+        """
+        if image.ndim not in (2, 3) or image.shape[0] == 0 or image.shape[1] == 0:
+            raise ImageError("an image with pixels", f"shape {image.shape}", "check the source")
+        height, width = image.shape[:2]
+        shrink = self.side_px / self.size
+        if shrink <= 2.0:
+            return np.asarray(
+                cv2.warpAffine(image, self.crop_from_image, (self.size, self.size)), np.uint8
+            )
+        # Shrinking by more than two would alias: average whole blocks first, then go the rest of
+        # the way. Blocks of whole pixels are several times faster than fractional ones.
+        block = int(shrink)
+        reach = self.side_px / 2 + 2 * shrink
+        x0, y0 = np.floor(self.centre_px - reach).astype(int)
+        x1, y1 = np.ceil(self.centre_px + reach).astype(int)
+        x0, x1 = int(np.clip(x0, 0, width - 1)), int(np.clip(x1, 1, width))
+        y0, y1 = int(np.clip(y0, 0, height - 1)), int(np.clip(y1, 1, height))
+        x1, y1 = max(x1, x0 + 1), max(y1, y0 + 1)
+        patch = image[y0 : y1 + (y0 - y1) % block, x0 : x1 + (x0 - x1) % block]
+        below, right = -patch.shape[0] % block, -patch.shape[1] % block
+        if below or right:  # where the image ends within a block
+            edge = cv2.BORDER_REPLICATE
+            patch = np.asarray(cv2.copyMakeBorder(patch, 0, below, 0, right, edge), np.uint8)
+        blocks = (patch.shape[1] // block, patch.shape[0] // block)
+        small = cv2.resize(patch, blocks, interpolation=cv2.INTER_AREA)
+        # Pixel u of `small` has its centre at x0 + block u + (block - 1) / 2 of the image.
+        affine = self.crop_from_image
+        offset = affine[:, :2] @ (np.array([x0, y0]) + (block - 1) / 2) + affine[:, 2]
+        small_affine = np.column_stack([affine[:, :2] * block, offset])
+        return np.asarray(cv2.warpAffine(small, small_affine, (self.size, self.size)), np.uint8)
+
+
+def crop_from_face_box(box: ArrayLike, margin: float, size: int) -> Crop:
+    """The square crop around a face box.
+
+    Args:
+        box: (4,) x0, y0, x1, y1 in image pixels.
+        margin: side of the crop over the geometric mean side of the box.
+        size: pixels of the crop, per side.
+    """
+    x0, y0, x1, y1 = np.asarray(box, np.float64)
+    if not (np.isfinite([x0, y0, x1, y1]).all() and x1 > x0 and y1 > y0):
+        raise ImageError(
+            "a finite face box x0 < x1, y0 < y1", f"{[x0, y0, x1, y1]}", "drop this detection"
+        )
+    side = float(np.sqrt((x1 - x0) * (y1 - y0))) * margin
+    return Crop(np.array([(x0 + x1) / 2, (y0 + y1) / 2]), side, size)
+
+
+def face_box_from_points(points_px: ArrayLike) -> NDArray[np.float64]:
+    """The face box of a reconstructed face: the definition every detector's box is mapped to.
+
+    A square centred on the middle of the bounding box of the projected `facial_skin` vertices,
+    with the side sqrt(width * height): turning the head changes it less than either side alone.
+
+    Args:
+        points_px: (N, 2) projected `facial_skin` vertices, image pixels.
+
+    Returns:
+        (4,) x0, y0, x1, y1 in image pixels.
+    """
+    p = np.asarray(points_px, np.float64)
+    low, high = p.min(axis=0), p.max(axis=0)
+    centre = (low + high) / 2
+    half = np.sqrt(np.prod(high - low)) / 2
+    return np.concatenate([centre - half, centre + half])

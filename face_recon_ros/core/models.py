@@ -1,0 +1,122 @@
+"""Where model files are, and whether they are the ones we shipped.
+
+`models/manifest.json` lists every shipped file with its SHA-256, licence and origin.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from face_recon_ros.core.errors import ModelError
+
+MANIFEST = "manifest.json"
+FACE_MODEL = "face_model.npz"
+NETWORK = "face_net.onnx"
+DETECTOR_SHORT_RANGE = "face_detection_short_range.tflite"
+DETECTOR_FULL_RANGE = "face_detection_full_range_sparse.tflite"
+
+MODELS_DIR_VARIABLE = "FACE_RECON_MODELS"
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """One entry of the manifest.
+
+    Attributes:
+        name: file name in the models folder.
+        sha256: hexadecimal digest.
+        licence: SPDX identifier.
+        origin: where it came from, in a sentence.
+    """
+
+    name: str
+    sha256: str
+    licence: str
+    origin: str
+
+
+def models_dir() -> Path:
+    """The folder of the shipped models: $FACE_RECON_MODELS, the checkout's, or the installed one.
+
+    Raises:
+        ModelError: there is none.
+    """
+    candidates = [
+        Path(__file__).resolve().parents[2] / "models",
+        *(
+            Path(prefix) / "share" / "face_recon_ros" / "models"
+            for prefix in [*os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep), sys.prefix]
+            if prefix
+        ),
+    ]
+    if override := os.environ.get(MODELS_DIR_VARIABLE):
+        candidates = [Path(override)]
+    for candidate in candidates:
+        if (candidate / MANIFEST).is_file():
+            return candidate
+    raise ModelError(
+        f"a models folder with {MANIFEST}",
+        f"none in {', '.join(map(str, candidates))}",
+        f"reinstall the package or set {MODELS_DIR_VARIABLE}",
+    )
+
+
+def read_manifest(folder: Path) -> dict[str, ModelFile]:
+    """The manifest of a models folder, by file name."""
+    path = folder / MANIFEST
+    try:
+        entries = json.loads(path.read_text())["files"]
+        return {entry["name"]: ModelFile(**entry) for entry in entries}
+    except (OSError, ValueError, KeyError, TypeError) as fault:
+        raise ModelError(f"a manifest at {path}", str(fault), "reinstall the package") from None
+
+
+def sha256_of(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def find_model(name: str | Path) -> Path:
+    """Path of a model file, checked against the manifest when it is one we ship.
+
+    Args:
+        name: a file name of the manifest, or a path to a file of the user's own.
+
+    Raises:
+        ModelError: it is missing, or is not the file that was shipped.
+    """
+    path = Path(name).expanduser()
+    if path.name != str(name):  # a path, not a bare name: the user's own file
+        if not path.is_file():
+            raise ModelError(f"a model file at {path}", "no such file", "check the path")
+        return path
+    folder = models_dir()
+    entries = read_manifest(folder)
+    if path.name not in entries:
+        raise ModelError(
+            f"one of {', '.join(sorted(entries))}, or a path", repr(str(name)), "check the name"
+        )
+    path = folder / path.name
+    if not path.is_file():
+        raise ModelError(f"a model file at {path}", "no such file", "reinstall the package")
+    verify(path, entries[path.name])
+    return path
+
+
+def verify(path: Path, entry: ModelFile) -> None:
+    """Raises ModelError unless the file is the one the manifest describes."""
+    if (found := sha256_of(path)) != entry.sha256:
+        raise ModelError(
+            f"SHA-256 {entry.sha256[:16]}... for {path}",
+            f"{found[:16]}...",
+            "the file is damaged or was replaced: restore it, or give your own by path",
+        )

@@ -1,0 +1,320 @@
+"""The 3D morphable face model: coefficients -> vertices, normals, albedo.
+
+Blanz and Vetter 1999; Deng et al. 2019, equation 1. File contract: docs/face_model_format.md.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from face_recon_ros.core.errors import ModelError
+
+FORMAT_VERSION = 1
+FACE = "face"
+FACIAL_SKIN = "facial_skin"
+
+_REMEDY = "build it with `face-recon model build` or convert yours with `face-recon model import`"
+
+
+@dataclass(frozen=True)
+class MorphableModel:
+    """A face model at one level of detail, ready to decode. Face frame, metres.
+
+    Attributes:
+        name: what it is called.
+        licence: SPDX identifier.
+        mean_shape: (V, 3) float32.
+        identity_basis: (V * 3, K_id) float32 per standard deviation.
+        expression_basis: (V * 3, K_exp) float32 at activation 1.
+        mean_albedo: (V, 3) float32 sRGB-encoded.
+        albedo_basis: (V * 3, K_alb) float32 per standard deviation.
+        expression_names: K_exp names.
+        expression_prior: `unit_interval` or `normal`.
+        triangles: (F, 3) int32.
+        regions: (V,) index into `region_names`.
+        region_names: R names.
+        subsets: name -> (V,) bool.
+        skin_attention: (V,) float32 in [0, 1].
+        symmetry: (V,) index of the mirror vertex, -1 where it is not part of this mesh.
+        landmarks_68: (68,) vertex indices in iBUG order, -1 where not part of this mesh.
+        sellion: vertex index.
+        interpupillary: (2,) vertex indices, subject's right and left.
+        uvs: (T, 2) float32 in [0, 1].
+        uv_triangles: (F, 3) indices into `uvs`.
+        vertex_ids: (V,) this mesh's vertices in the numbering of the file.
+    """
+
+    name: str
+    licence: str
+    mean_shape: NDArray[np.float32]
+    identity_basis: NDArray[np.float32]
+    expression_basis: NDArray[np.float32]
+    mean_albedo: NDArray[np.float32]
+    albedo_basis: NDArray[np.float32]
+    expression_names: tuple[str, ...]
+    expression_prior: str
+    triangles: NDArray[np.int32]
+    regions: NDArray[np.uint8]
+    region_names: tuple[str, ...]
+    subsets: Mapping[str, NDArray[np.bool_]]
+    skin_attention: NDArray[np.float32]
+    symmetry: NDArray[np.int32]
+    landmarks_68: NDArray[np.int32]
+    sellion: int
+    interpupillary: NDArray[np.int32]
+    uvs: NDArray[np.float32]
+    uv_triangles: NDArray[np.int32]
+    vertex_ids: NDArray[np.int32]
+
+    @property
+    def n_vertices(self) -> int:
+        """V."""
+        return len(self.mean_shape)
+
+    @property
+    def k_identity(self) -> int:
+        """Number of identity coefficients."""
+        return int(self.identity_basis.shape[1])
+
+    @property
+    def k_expression(self) -> int:
+        """Number of expression coefficients."""
+        return int(self.expression_basis.shape[1])
+
+    @property
+    def k_albedo(self) -> int:
+        """Number of albedo coefficients."""
+        return int(self.albedo_basis.shape[1])
+
+    def neutral(self, identity: ArrayLike) -> NDArray[np.float32]:
+        """Shape without expression; constant for a person, so worth caching.
+
+        Args:
+            identity: (K_id,).
+
+        Returns:
+            (V, 3) metres, face frame.
+        """
+        a = np.asarray(identity, np.float32)
+        return self.mean_shape + (self.identity_basis @ a).reshape(-1, 3)
+
+    def express(self, neutral: NDArray[np.float32], expression: ArrayLike) -> NDArray[np.float32]:
+        """Adds an expression to a neutral shape.
+
+        Args:
+            neutral: (V, 3) from `neutral`.
+            expression: (K_exp,).
+
+        Returns:
+            (V, 3) metres, face frame.
+        """
+        e = np.asarray(expression, np.float32)
+        return neutral + (self.expression_basis @ e).reshape(-1, 3)
+
+    def vertices(self, identity: ArrayLike, expression: ArrayLike) -> NDArray[np.float32]:
+        """(V, 3) metres, face frame, of identity (K_id,) and expression (K_exp,)."""
+        return self.express(self.neutral(identity), expression)
+
+    def albedo(self, albedo: ArrayLike) -> NDArray[np.float32]:
+        """(V, 3) sRGB-encoded reflectance in [0, 1] of albedo coefficients (K_alb,)."""
+        t = np.asarray(albedo, np.float32)
+        return np.clip(self.mean_albedo + (self.albedo_basis @ t).reshape(-1, 3), 0.0, 1.0)
+
+    def subset(self, name: str) -> MorphableModel:
+        """The part of the mesh made of the named subset's vertices (`head`: all of it)."""
+        if name == "head":
+            return self
+        if name not in self.subsets:
+            raise ModelError(
+                f"a mesh part of head, {', '.join(self.subsets)}",
+                repr(name),
+                "choose one of these",
+            )
+        return _restrict(self, np.flatnonzero(self.subsets[name]))
+
+
+def load_morphable_model(path: str | Path, *, level: str = "fine") -> MorphableModel:
+    """Reads a face model file.
+
+    Args:
+        path: the `.npz`.
+        level: `fine` or `coarse`.
+
+    Raises:
+        ModelError: the file is missing, is no model file, or contradicts itself.
+    """
+    if level not in ("fine", "coarse"):
+        raise ModelError("level fine or coarse", repr(level), "choose one of these")
+    data = _read(Path(path))
+    try:
+        return _model_from_arrays(data, level)
+    except KeyError as missing:
+        raise ModelError(f"the key {missing} in {path}", "none", _REMEDY) from None
+    except (ValueError, IndexError) as fault:
+        raise ModelError(f"consistent arrays in {path}", str(fault), _REMEDY) from None
+
+
+def _read(path: Path) -> dict[str, NDArray[Any]]:
+    if not path.is_file():
+        raise ModelError(f"a face model at {path}", "no such file", _REMEDY)
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            data = {key: archive[key] for key in archive.files}
+    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as fault:
+        raise ModelError(f"a plain .npz face model at {path}", str(fault), _REMEDY) from None
+    version = int(data.get("format_version", np.int32(0)))
+    if version != FORMAT_VERSION:
+        raise ModelError(f"format version {FORMAT_VERSION} in {path}", f"{version}", _REMEDY)
+    return data
+
+
+def _model_from_arrays(data: dict[str, NDArray[Any]], level: str) -> MorphableModel:
+    n_fine = len(data["mean_shape"])
+    n_control = len(data["identity_basis"])
+    n = n_fine if level == "fine" else n_control
+    subdivided = "subdivision_indptr" in data
+
+    def basis(key: str) -> NDArray[np.float32]:
+        control = data[key].astype(np.float32)
+        k = control.shape[2]
+        if control.shape != (n_control, 3, k):
+            raise ValueError(f"{key} has shape {control.shape}, not ({n_control}, 3, K)")
+        if not np.isfinite(control).all():
+            raise ValueError(f"{key} holds values that are not finite")
+        if subdivided:
+            control = _subdivide(data, control.reshape(n_control, -1), n)
+        return np.ascontiguousarray(control.reshape(n * 3, k))
+
+    def per_vertex(key: str, dtype: type) -> NDArray[Any]:
+        if len(data[key]) != n_fine:
+            raise ValueError(f"{key} has {len(data[key])} rows, not {n_fine}")
+        if not np.isfinite(data[key]).all():
+            raise ValueError(f"{key} holds values that are not finite")
+        return data[key][:n].astype(dtype)
+
+    fine = level == "fine"
+    triangles = data["triangles" if fine else "coarse_triangles"].astype(np.int32)
+    if triangles.size and not (triangles.min() >= 0 and triangles.max() < n):
+        raise ValueError("triangles point outside the vertices")
+    names = tuple(str(s) for s in data["subset_names"])
+    symmetry = per_vertex("symmetry", np.int32)
+    return MorphableModel(
+        name=str(data["name"]),
+        licence=str(data["licence"]),
+        mean_shape=per_vertex("mean_shape", np.float32),
+        identity_basis=basis("identity_basis"),
+        expression_basis=basis("expression_basis"),
+        mean_albedo=per_vertex("mean_albedo", np.float32),
+        albedo_basis=basis("albedo_basis"),
+        expression_names=tuple(str(s) for s in data["expression_names"]),
+        expression_prior=str(data["expression_prior"]),
+        triangles=triangles,
+        regions=per_vertex("regions", np.uint8),
+        region_names=tuple(str(s) for s in data["region_names"]),
+        subsets={k: data["subsets"][i, :n].astype(bool) for i, k in enumerate(names)},
+        skin_attention=per_vertex("skin_attention", np.float32),
+        symmetry=np.where(symmetry < n, symmetry, -1).astype(np.int32),
+        landmarks_68=data["landmarks_68"].astype(np.int32),
+        sellion=int(data["sellion"]),
+        interpupillary=data["interpupillary"].astype(np.int32),
+        uvs=data["uvs"].astype(np.float32) if fine else np.zeros((0, 2), np.float32),
+        uv_triangles=data["uv_triangles"].astype(np.int32) if fine else np.zeros((0, 3), np.int32),
+        vertex_ids=np.arange(n, dtype=np.int32),
+    )
+
+
+def _subdivide(
+    data: dict[str, NDArray[Any]], control: NDArray[np.float32], n: int
+) -> NDArray[np.float32]:
+    """First n rows of S @ control, for CSR S and control (C, K)."""
+    indptr = data["subdivision_indptr"][: n + 1].astype(np.int64)
+    indices = data["subdivision_indices"][: indptr[-1]].astype(np.int64)
+    weights = data["subdivision_data"][: indptr[-1]].astype(np.float32)
+    counts = np.diff(indptr)
+    out = np.zeros((n, control.shape[1]), np.float32)
+    for k in range(int(counts.max(initial=0))):  # k-th entry of every row that has one
+        rows = np.flatnonzero(counts > k)
+        entry = indptr[rows] + k
+        out[rows] += weights[entry, None] * control[indices[entry]]
+    return out
+
+
+def _restrict(model: MorphableModel, keep: NDArray[np.intp]) -> MorphableModel:
+    n = model.n_vertices
+    new_index = np.full(n + 1, -1, np.int32)  # the last entry lets -1 map to -1
+    new_index[keep] = np.arange(len(keep), dtype=np.int32)
+    whole = (new_index[model.triangles] >= 0).all(axis=1)
+
+    def rows(basis: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.ascontiguousarray(basis.reshape(n, 3, -1)[keep].reshape(len(keep) * 3, -1))
+
+    return MorphableModel(
+        name=model.name,
+        licence=model.licence,
+        mean_shape=model.mean_shape[keep],
+        identity_basis=rows(model.identity_basis),
+        expression_basis=rows(model.expression_basis),
+        mean_albedo=model.mean_albedo[keep],
+        albedo_basis=rows(model.albedo_basis),
+        expression_names=model.expression_names,
+        expression_prior=model.expression_prior,
+        triangles=new_index[model.triangles[whole]],
+        regions=model.regions[keep],
+        region_names=model.region_names,
+        subsets={name: mask[keep] for name, mask in model.subsets.items()},
+        skin_attention=model.skin_attention[keep],
+        symmetry=new_index[model.symmetry[keep]],
+        landmarks_68=new_index[model.landmarks_68],
+        sellion=int(new_index[model.sellion]),
+        interpupillary=new_index[model.interpupillary],
+        uvs=model.uvs,
+        uv_triangles=model.uv_triangles[whole] if len(model.uv_triangles) else model.uv_triangles,
+        vertex_ids=model.vertex_ids[keep],
+    )
+
+
+class VertexNormals:
+    """Area-weighted vertex normals of one fixed topology, fast: the incidence is laid out once."""
+
+    def __init__(self, triangles: NDArray[np.int32], n_vertices: int) -> None:
+        """Prepares the incidence.
+
+        Args:
+            triangles: (F, 3).
+            n_vertices: V.
+        """
+        self._triangles = triangles.astype(np.intp)
+        n_faces = len(triangles)
+        corners = triangles.ravel()
+        order = np.argsort(corners, kind="stable")
+        counts = np.bincount(corners, minlength=n_vertices)
+        first = np.concatenate([[0], np.cumsum(counts)[:-1]])
+        valence = int(counts.max(initial=0))
+        slot = np.arange(valence)
+        # (valence, V) face of each vertex's k-th corner; vertices with fewer point at a zero row.
+        entry = np.minimum(first[None] + slot[:, None], max(len(order) - 1, 0))
+        faces = order[entry] // 3 if len(order) else np.zeros((valence, n_vertices), np.intp)
+        self._faces = np.where(slot[:, None] < counts[None], faces, n_faces)
+
+    def __call__(self, vertices: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(V, 3) unit normals of (V, 3) vertices, same frame; zero for a vertex without a face."""
+        x, y, z = np.ascontiguousarray(vertices.T)
+        i, j, k = self._triangles.T
+        ax, ay, az = x[j] - x[i], y[j] - y[i], z[j] - z[i]
+        bx, by, bz = x[k] - x[i], y[k] - y[i], z[k] - z[i]
+        out = np.empty((3, len(vertices)), np.float32)
+        faces = np.zeros((3, len(i) + 1), np.float32)
+        faces[0, :-1] = ay * bz - az * by
+        faces[1, :-1] = az * bx - ax * bz
+        faces[2, :-1] = ax * by - ay * bx
+        for axis in range(3):
+            np.sum(faces[axis][self._faces], axis=0, out=out[axis])
+        length = np.sqrt((out * out).sum(axis=0))
+        return np.ascontiguousarray((out / np.maximum(length, 1e-20)).T)

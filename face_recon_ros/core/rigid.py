@@ -1,0 +1,172 @@
+"""Rotations and rigid motions: SO(3) and SE(3).
+
+A rotation is a (3, 3) matrix or a rotation vector (3,) in radians (axis times angle). A rigid
+motion `b_from_a` maps points given in frame a to frame b.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[np.float64]
+
+_SMALL = 1e-8
+
+
+def rotation_from_vector(vector: ArrayLike) -> Array:
+    """Exponential map of SO(3) (Rodrigues).
+
+    Args:
+        vector: (3,) rotation vector, radians.
+
+    Returns:
+        (3, 3) rotation matrix.
+    """
+    v = np.asarray(vector, np.float64)
+    angle = float(np.linalg.norm(v))
+    if angle < _SMALL:
+        return np.eye(3) + _skew(v)
+    k = _skew(v / angle)
+    return np.asarray(np.eye(3) + np.sin(angle) * k + (1.0 - np.cos(angle)) * (k @ k))
+
+
+def vector_from_rotation(rotation: ArrayLike) -> Array:
+    """Logarithm of SO(3), the inverse of `rotation_from_vector` for angles below pi.
+
+    Args:
+        rotation: (3, 3) rotation matrix.
+
+    Returns:
+        (3,) rotation vector, radians, of length at most pi.
+    """
+    x, y, z, w = quaternion_from_rotation(rotation)
+    imaginary = np.array([x, y, z])
+    sine = float(np.linalg.norm(imaginary))
+    if sine < _SMALL:
+        return 2.0 * imaginary
+    return np.asarray(imaginary * (2.0 * np.arctan2(sine, w) / sine))
+
+
+def quaternion_from_rotation(rotation: ArrayLike) -> Array:
+    """Unit quaternion of a rotation matrix.
+
+    Args:
+        rotation: (3, 3) rotation matrix.
+
+    Returns:
+        (4,) quaternion x, y, z, w with w >= 0.
+    """
+    m = np.asarray(rotation, np.float64)
+    # Bar-Itzhack 2000: the eigenvector of the largest eigenvalue; no branch, no loss at pi.
+    k = np.array(
+        [
+            [m[0, 0] - m[1, 1] - m[2, 2], 0.0, 0.0, 0.0],
+            [m[1, 0] + m[0, 1], m[1, 1] - m[0, 0] - m[2, 2], 0.0, 0.0],
+            [m[2, 0] + m[0, 2], m[2, 1] + m[1, 2], m[2, 2] - m[0, 0] - m[1, 1], 0.0],
+            [m[2, 1] - m[1, 2], m[0, 2] - m[2, 0], m[1, 0] - m[0, 1], np.trace(m)],
+        ]
+    )
+    _, vectors = np.linalg.eigh(k)  # reads the lower triangle
+    q = vectors[:, -1]
+    return np.asarray(q if q[3] >= 0.0 else -q)
+
+
+def rotation_from_quaternion(quaternion: ArrayLike) -> Array:
+    """Rotation matrix of a quaternion of any non-zero length.
+
+    Args:
+        quaternion: (4,) x, y, z, w.
+
+    Returns:
+        (3, 3) rotation matrix.
+    """
+    q = np.asarray(quaternion, np.float64)
+    x, y, z, w = q / np.linalg.norm(q)
+    return np.array(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+        ]
+    )
+
+
+def rotation_between(a: ArrayLike, b: ArrayLike) -> Array:
+    """The smallest rotation that turns direction `a` into direction `b`.
+
+    Args:
+        a: (3,) direction.
+        b: (3,) direction, not opposite to `a`.
+
+    Returns:
+        (3, 3) rotation matrix with `R a / |a| = b / |b|`.
+    """
+    u = np.asarray(a, np.float64) / np.linalg.norm(a)
+    v = np.asarray(b, np.float64) / np.linalg.norm(b)
+    k = _skew(_skew(u) @ v)  # np.cross is ten times slower
+    return np.asarray(np.eye(3) + k + k @ k / (1.0 + float(u @ v)))
+
+
+def angle_between(a_rotation: ArrayLike, b_rotation: ArrayLike) -> float:
+    """Geodesic distance of two rotations.
+
+    Args:
+        a_rotation: (3, 3).
+        b_rotation: (3, 3).
+
+    Returns:
+        Angle in radians, in [0, pi].
+    """
+    relative = np.asarray(a_rotation).T @ np.asarray(b_rotation)
+    return float(np.linalg.norm(vector_from_rotation(relative)))
+
+
+@dataclass(frozen=True)
+class Rigid:
+    """A rigid motion; name it `b_from_a`.
+
+    Attributes:
+        rotation: (3, 3) rotation matrix.
+        translation: (3,) metres, origin of a in b.
+    """
+
+    rotation: Array
+    translation: Array
+
+    @staticmethod
+    def identity() -> Rigid:
+        """The motion that leaves every point where it is."""
+        return Rigid(np.eye(3), np.zeros(3))
+
+    def __matmul__(self, b_from_a: Rigid) -> Rigid:
+        """`c_from_b @ b_from_a` is `c_from_a`."""
+        return Rigid(
+            self.rotation @ b_from_a.rotation,
+            self.rotation @ b_from_a.translation + self.translation,
+        )
+
+    def inverse(self) -> Rigid:
+        """`b_from_a.inverse()` is `a_from_b`."""
+        return Rigid(self.rotation.T, -self.rotation.T @ self.translation)
+
+    def apply(self, points: ArrayLike) -> NDArray[np.floating]:
+        """Maps points; keeps float32 where it is given.
+
+        Args:
+            points: (..., 3) in frame a, metres.
+
+        Returns:
+            (..., 3) in frame b, metres.
+        """
+        p = np.asarray(points)
+        dtype = p.dtype if p.dtype == np.float32 else np.float64
+        return np.asarray(
+            p @ self.rotation.T.astype(dtype) + self.translation.astype(dtype), dtype=dtype
+        )
+
+
+def _skew(v: Array) -> Array:
+    return np.array([[0.0, -v[2], v[1]], [v[2], 0.0, -v[0]], [-v[1], v[0], 0.0]])

@@ -1,0 +1,168 @@
+"""What travels down the pipeline. Structures of arrays, frozen; every one has an empty form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from face_recon_ros.core.crop import Crop
+from face_recon_ros.core.rigid import Rigid
+
+Float32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Image:
+    """A picture and when it was taken.
+
+    Attributes:
+        rgb: (H, W, 3) uint8, RGB.
+        stamp: seconds, of the clock that stamped it (message header, file position).
+        frame: name of the camera's optical frame.
+    """
+
+    rgb: NDArray[np.uint8]
+    stamp: float
+    frame: str = "camera_optical_frame"
+
+
+@dataclass(frozen=True)
+class Detections:
+    """The faces a detector found in one image.
+
+    Attributes:
+        boxes: (N, 4) float32 x0, y0, x1, y1, image pixels, mapped to the face-box convention of
+            `crop.face_box_from_points`.
+        scores: (N,) float32 in [0, 1].
+    """
+
+    boxes: Float32
+    scores: Float32
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    @staticmethod
+    def empty() -> Detections:
+        """No face."""
+        return Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32))
+
+
+@dataclass(frozen=True)
+class Track:
+    """One person's face, followed over time.
+
+    Attributes:
+        id: short, never used again for somebody else within one run.
+        box: (4,) face box in this image, pixels.
+        score: detector's or tracker's confidence in [0, 1].
+        stamp: seconds, of the image the box belongs to.
+        age: frames since the track began.
+        misses: frames since a detection or reconstruction last confirmed it.
+    """
+
+    id: str
+    box: Float32
+    score: float
+    stamp: float
+    age: int = 0
+    misses: int = 0
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """What the network says about N crops. Sizes come from the face model.
+
+    Attributes:
+        identity: (N, K_id) standard normal.
+        expression: (N, K_exp) activations.
+        albedo: (N, K_alb) standard normal.
+        rotation: (N, 3) rotation vectors in the nominal crop camera, radians; see `core.pose`.
+        translation: (N, 3) sellion in the nominal crop camera, metres.
+        illumination: (N, 9, 3) spherical harmonics per colour channel.
+    """
+
+    identity: Float32
+    expression: Float32
+    albedo: Float32
+    rotation: Float32
+    translation: Float32
+    illumination: Float32
+
+    def __len__(self) -> int:
+        return len(self.identity)
+
+    def __getitem__(
+        self, index: int | slice | NDArray[np.bool_] | NDArray[np.intp]
+    ) -> Coefficients:
+        """The chosen faces; an int keeps the leading axis."""
+        if isinstance(index, int):
+            index = slice(index, index + 1 or None)
+        return Coefficients(**{name: getattr(self, name)[index] for name in COEFFICIENT_NAMES})
+
+    @staticmethod
+    def zeros(n: int, k_identity: int, k_expression: int, k_albedo: int) -> Coefficients:
+        """N mean faces, frontal, neutral, in white light, one crop focal away."""
+        illumination = np.zeros((n, 9, 3), np.float32)
+        illumination[:, 0] = 1.0
+        translation = np.zeros((n, 3), np.float32)
+        translation[:, 2] = 1.0
+        return Coefficients(
+            np.zeros((n, k_identity), np.float32),
+            np.zeros((n, k_expression), np.float32),
+            np.zeros((n, k_albedo), np.float32),
+            np.zeros((n, 3), np.float32),
+            translation,
+            illumination,
+        )
+
+
+COEFFICIENT_NAMES = (
+    "identity",
+    "expression",
+    "albedo",
+    "rotation",
+    "translation",
+    "illumination",
+)
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """A decoded face.
+
+    Attributes:
+        vertices: (V, 3) float32 metres; the frame is the holder's to say.
+        triangles: (F, 3) int32, counter-clockwise from outside.
+        colours: (V, 3) float32 sRGB-encoded in [0, 1], or None.
+    """
+
+    vertices: Float32
+    triangles: NDArray[np.int32]
+    colours: Float32 | None = None
+
+
+@dataclass(frozen=True)
+class Face:
+    """One reconstructed face of one image.
+
+    Attributes:
+        track: who and where.
+        crop: the square the network saw.
+        coefficients: its answer (one row), after smoothing.
+        camera_from_face: head in the camera's optical frame.
+        mesh: vertices in the face frame, shaded colours.
+        box: (4,) where the mesh lies, image pixels, by the definition of
+            `crop.face_box_from_points`; before any smoothing.
+        stamp: seconds, of the image.
+    """
+
+    track: Track
+    crop: Crop
+    coefficients: Coefficients
+    camera_from_face: Rigid
+    mesh: Mesh
+    box: Float32
+    stamp: float

@@ -1,0 +1,1 @@
+"""Evaluation: measure the pipeline, and say with what certainty."""

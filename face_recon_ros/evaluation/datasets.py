@@ -1,0 +1,156 @@
+"""Annotated images on disk: found, paired, checked.
+
+What does not fit is named and counted, the rest is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from face_recon_ros.core.errors import DataError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+
+
+@dataclass
+class Skipped:
+    """What was left out, and why.
+
+    Attributes:
+        reasons: file name -> reason.
+    """
+
+    reasons: dict[str, str] = field(default_factory=dict)
+
+    def add(self, name: str, reason: str) -> None:
+        """Notes one file."""
+        self.reasons[name] = reason
+
+    def as_json(self) -> dict[str, Any]:
+        """Count and list, in the order they were met."""
+        return {
+            "count": len(self.reasons),
+            "files": [{"name": name, "reason": why} for name, why in self.reasons.items()],
+        }
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image with its annotation.
+
+    Attributes:
+        name: file name without suffix.
+        image: path.
+        annotations: suffix -> path.
+    """
+
+    name: str
+    image: Path
+    annotations: dict[str, Path]
+
+
+def list_samples(folder: str | Path, suffixes: tuple[str, ...], skipped: Skipped) -> list[Sample]:
+    """Images that have a file of each suffix beside them, by name.
+
+    Args:
+        folder: flat folder of NAME.jpg (png, ...) with NAME + suffix.
+        suffixes: annotation suffixes, each required, e.g. `.pts`.
+        skipped: receives images without annotation and annotations without image.
+
+    Raises:
+        DataError: there is no such folder, or no complete sample in it.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise DataError(f"a folder of images at {root}", "no such folder", "check the path")
+    files = sorted(p for p in root.iterdir() if p.is_file())
+    images = {p.stem: p for p in files if p.suffix.lower() in IMAGE_SUFFIXES}
+    annotated: dict[str, dict[str, Path]] = {}
+    for p in files:
+        if p.suffix in suffixes:
+            annotated.setdefault(p.stem, {})[p.suffix] = p
+    samples = []
+    for name in sorted(images.keys() | annotated.keys()):
+        own = annotated.get(name, {})
+        missing = [s for s in suffixes if s not in own]
+        if name not in images:
+            skipped.add("".join([name, *list(own)[:1]]), "annotation without image")
+        elif missing:
+            skipped.add(images[name].name, f"image without annotation {', '.join(missing)}")
+        else:
+            samples.append(Sample(name, images[name], own))
+    if not samples:
+        wanted = " and ".join(f"NAME{s}" for s in suffixes)
+        raise DataError(
+            f"NAME.jpg with {wanted} in {root}",
+            f"{len(images)} images, {len(annotated)} annotated names, none complete",
+            "put annotations beside their images under the same name",
+        )
+    return samples
+
+
+def read_image(path: str | Path) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 RGB.
+
+    EXIF orientation is ignored, as annotations are made on the stored pixels.
+
+    Raises:
+        DataError: it is no readable image.
+    """
+    data = np.fromfile(path, np.uint8)
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    image = cv2.imdecode(data, flags) if data.size else None
+    if image is None:
+        raise DataError("a readable image", f"{Path(path).name}", "replace or remove the file")
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def read_landmarks(path: str | Path, dimensions: int) -> NDArray[np.float64]:
+    """68 landmarks of a `.pts` (2D) or `.pts3d` (3D) file.
+
+    Plain files hold 68 lines, pixel centres at integers. iBUG's own files have a header
+    ("version: 1", braces) and count pixels from one as Matlab does; those 2D points move by -1.
+
+    Args:
+        path: the file.
+        dimensions: 2 or 3.
+
+    Returns:
+        (68, dimensions).
+
+    Raises:
+        DataError: other than 68 finite points.
+    """
+    lines = Path(path).read_text(errors="replace").split("\n")
+    rows = [line.replace(",", " ").split() for line in lines]
+    ibug = any(row and row[0].startswith("version") for row in rows)
+    rows = [row for row in rows if row and not (row[0] in "{}" or row[0].endswith(":"))]
+    try:
+        points = np.array([[float(x) for x in row] for row in rows])
+    except ValueError:
+        points = np.zeros((0, 0))
+    if points.shape != (68, dimensions) or not np.isfinite(points).all():
+        raise DataError(
+            f"68 lines of {dimensions} numbers",
+            f"{len(rows)} lines in {Path(path).name}",
+            "restore the annotation",
+        )
+    return points - 1.0 if ibug and dimensions == 2 else points
+
+
+def readable(
+    samples: list[Sample], load: Callable[[Sample], Any], skipped: Skipped
+) -> Iterator[tuple[Sample, Any]]:
+    """Loads sample after sample; one that cannot be read is noted and left out."""
+    for sample in samples:
+        try:
+            yield sample, load(sample)
+        except DataError as fault:
+            skipped.add(sample.name, f"expected {fault.expected}, got {fault.got}")

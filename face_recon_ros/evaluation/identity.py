@@ -1,0 +1,193 @@
+"""`face-recon evaluate identity`: do identity coefficients tell one person from another?"""
+
+from __future__ import annotations
+
+import re
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from face_recon_ros.core.camera import PinholeCamera
+from face_recon_ros.core.errors import DataError
+from face_recon_ros.evaluation.chain import Estimator, associate, batches, largest, prefetched
+from face_recon_ros.evaluation.datasets import (
+    IMAGE_SUFFIXES,
+    Sample,
+    Skipped,
+    read_image,
+    readable,
+)
+from face_recon_ros.evaluation.metrics import Interval, roc_auc
+from face_recon_ros.evaluation.output import Progress, no_progress
+
+Array = NDArray[np.float64]
+
+BATCH = 8
+_NAME = re.compile(r"(?P<person>.+)_\d+$")
+
+PROTOCOL = {
+    "name": "same or different person, by identity coefficients",
+    "persons": "file names NAME_0001.jpg: several photographs of NAME",
+    "face": "the detection over the middle of the picture (LFW), else the largest",
+    "same_pairs": "all pairs of photographs of one person",
+    "different_pairs": "as many random pairs of two persons",
+    "score": "cosine of the coefficient vectors, mean over the set taken off; and -distance",
+    "auc": "probability that a same pair scores above a different one, ties half",
+    "interval": "bootstrap over persons",
+}
+
+
+def evaluate_identity(
+    folder: str | Path,
+    estimator: Estimator,
+    *,
+    max_persons: int = 0,
+    max_photos: int = 6,
+    seed: int = 0,
+    progress: Progress = no_progress,
+) -> dict[str, Any]:
+    """Measures how well identity separates people.
+
+    Args:
+        folder: of NAME_NNNN.jpg.
+        estimator: what is measured.
+        max_persons: random choice of so many people with two photographs or more; 0 takes all.
+        max_photos: of each person.
+        seed: of the choices.
+        progress: called as images are done.
+
+    Raises:
+        DataError: fewer than two people with two found faces.
+    """
+    skipped = Skipped()
+    rng = np.random.default_rng(seed)
+    samples = _choose(Path(folder), max_persons, max_photos, rng)
+
+    def load(sample: Sample) -> tuple[Any, ...]:
+        rgb = read_image(sample.image)
+        height, width = rgb.shape[:2]
+        detections = estimator.detect(rgb)
+        middle = np.array([width / 3, height / 3, width * 2 / 3, height * 2 / 3])
+        index = associate(detections, middle)
+        index = largest(detections) if index is None else index
+        box = None if index is None else detections.boxes[index]
+        return sample, rgb, box, PinholeCamera.from_fov(width, height)
+
+    persons: list[str] = []
+    vectors: list[Array] = []
+    albedos: list[Array] = []
+    missed = done = 0
+    loaded = prefetched(readable(samples, load, skipped), lambda pair: pair[1], ahead=2 * BATCH)
+    for batch in batches(loaded, BATCH):
+        found = [item for item in batch if item[2] is not None]
+        missed += len(batch) - len(found)
+        done += len(batch)
+        estimates = estimator.estimate([(rgb, box, camera) for _, rgb, box, camera in found])
+        for (sample, *_), e in zip(found, estimates, strict=True):
+            persons.append(_person_of(sample.name) or sample.name)
+            vectors.append(e.coefficients.identity[0].astype(np.float64))
+            albedos.append(e.coefficients.albedo[0].astype(np.float64))
+        progress(done + len(skipped.reasons), len(samples))
+    names = np.array(persons)
+    same, different = _pairs(names, rng)
+    if len(same) == 0 or len(different) == 0:
+        raise DataError(
+            "two people with two photographs each in which a face is found",
+            f"{len(set(persons))} people in {len(persons)} found faces",
+            "name photographs NAME_0001.jpg, NAME_0002.jpg, ...",
+        )
+    shape = np.stack(vectors)
+    both = np.concatenate([shape, np.stack(albedos)], axis=1)
+    return {
+        "protocol": PROTOCOL,
+        "count": done,
+        "missed": missed,
+        "persons": len(set(persons)),
+        "same_pairs": len(same),
+        "different_pairs": len(different),
+        "identity": _separation(shape, names, same, different, rng),
+        "identity_and_albedo": _separation(both, names, same, different, rng),
+        "skipped": skipped.as_json(),
+    }
+
+
+def _person_of(stem: str) -> str | None:
+    match = _NAME.match(stem)
+    return match["person"] if match else None
+
+
+def _choose(
+    root: Path, max_persons: int, max_photos: int, rng: np.random.Generator
+) -> list[Sample]:
+    if not root.is_dir():
+        raise DataError(f"a folder of photographs at {root}", "no such folder", "check the path")
+    people: dict[str, list[Path]] = {}
+    for path in sorted(root.iterdir()):
+        person = _person_of(path.stem)
+        if path.suffix.lower() in IMAGE_SUFFIXES and person:
+            people.setdefault(person, []).append(path)
+    several = [paths for paths in people.values() if len(paths) > 1]
+    if max_persons and len(several) > max_persons:
+        chosen = np.sort(rng.choice(len(several), max_persons, replace=False))
+        several = [several[i] for i in chosen]
+    return [Sample(p.stem, p, {}) for paths in several for p in paths[:max_photos]]
+
+
+def _pairs(names: NDArray[np.str_], rng: np.random.Generator) -> tuple[Array, Array]:
+    """(N, 2) index pairs of one person, and as many of two."""
+    groups: dict[str, list[int]] = {}
+    for i, name in enumerate(names.tolist()):
+        groups.setdefault(name, []).append(i)
+    same = np.array([pair for g in groups.values() for pair in combinations(g, 2)], np.intp)
+    if len(groups) < 2:
+        return same.reshape(-1, 2), np.zeros((0, 2), np.intp)
+    drawn = rng.integers(0, len(names), (4 * len(same) + 16, 2))
+    drawn = drawn[names[drawn[:, 0]] != names[drawn[:, 1]]]
+    return same.reshape(-1, 2), drawn[: len(same)]
+
+
+def _separation(
+    vectors: Array,
+    names: NDArray[np.str_],
+    same: Array,
+    different: Array,
+    rng: np.random.Generator,
+) -> dict[str, Any]:
+    centred = vectors - vectors.mean(axis=0)
+    unit = centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
+
+    def cosine(pairs: Array) -> Array:
+        return np.asarray((unit[pairs[:, 0]] * unit[pairs[:, 1]]).sum(axis=1))
+
+    def closeness(pairs: Array) -> Array:
+        return -np.linalg.norm(vectors[pairs[:, 0]] - vectors[pairs[:, 1]], axis=1)
+
+    within = np.linalg.norm(vectors[same[:, 0]] - vectors[same[:, 1]], axis=1)
+    between = np.linalg.norm(vectors[different[:, 0]] - vectors[different[:, 1]], axis=1)
+    return {
+        "auc_cosine": roc_auc(cosine(same), cosine(different)),
+        "auc_cosine_interval_95": _interval(cosine, names, same, different, rng),
+        "auc_distance": roc_auc(closeness(same), closeness(different)),
+        "within_person_distance": float(within.mean()),
+        "between_person_distance": float(between.mean()),
+    }
+
+
+def _interval(
+    score: Any, names: NDArray[np.str_], same: Array, different: Array, rng: np.random.Generator
+) -> Interval:
+    """Bootstrap over persons: their pairs stand and fall together."""
+    a, b = score(same), score(different)
+    _, person = np.unique(names, return_inverse=True)
+    n = int(person.max()) + 1
+    draws = []
+    for _ in range(300):
+        times = np.bincount(rng.integers(0, n, n), minlength=n)
+        s = np.repeat(a, times[person[same[:, 0]]])
+        d = np.repeat(b, times[person[different[:, 0]]] * times[person[different[:, 1]]])
+        draws.append(roc_auc(s, d))
+    low, high = np.nanpercentile(draws, [2.5, 97.5])
+    return Interval(roc_auc(a, b), float(low), float(high))

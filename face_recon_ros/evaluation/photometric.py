@@ -1,0 +1,112 @@
+"""`face-recon evaluate photometric`: how much the rendered face looks like the photograph."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from face_recon_ros.core.camera import PinholeCamera
+from face_recon_ros.core.crop import Crop
+from face_recon_ros.core.errors import DataError
+from face_recon_ros.core.morphable_model import MorphableModel
+from face_recon_ros.evaluation.chain import Estimator, largest
+from face_recon_ros.evaluation.datasets import (
+    IMAGE_SUFFIXES,
+    Sample,
+    Skipped,
+    read_image,
+    readable,
+)
+from face_recon_ros.evaluation.fitting import PhotometricFitter
+from face_recon_ros.evaluation.metrics import bootstrap
+from face_recon_ros.evaluation.output import Progress, no_progress
+from face_recon_ros.evaluation.portrait import FIT_SIZE
+
+
+def evaluate_photometric(
+    folder: str | Path,
+    estimator: Estimator,
+    model: MorphableModel,
+    *,
+    fit: bool = False,
+    max_images: int = 0,
+    progress: Progress = no_progress,
+) -> dict[str, Any]:
+    """Measures the difference between rendering and photograph.
+
+    Args:
+        folder: of pictures.
+        estimator: what is measured.
+        model: whole head, coarse.
+        fit: run the iterative fit from the network's answer and from scratch on each, too.
+        max_images: evenly chosen; 0 takes all.
+        progress: called as images are done.
+
+    Raises:
+        DataError: no picture with a face.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise DataError(f"a folder of pictures at {root}", "no such folder", "check the path")
+    paths = sorted(p for p in root.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+    if max_images and len(paths) > max_images:
+        paths = [paths[i] for i in np.linspace(0, len(paths) - 1, max_images).astype(int)]
+    skipped = Skipped()
+    samples = [Sample(p.stem, p, {}) for p in paths]
+    fitter = PhotometricFitter(model)
+    entries: list[dict[str, Any]] = []
+    for sample, rgb in readable(samples, lambda s: read_image(s.image), skipped):
+        detections = estimator.detect(rgb)
+        index = largest(detections)
+        entry: dict[str, Any] = {
+            "name": sample.name,
+            "image": sample.image.name,
+            "found": index is not None,
+        }
+        if index is not None:
+            camera = PinholeCamera.from_fov(rgb.shape[1], rgb.shape[0])
+            view = (rgb, detections.boxes[index], camera)
+            estimate, entry["network_s"] = _timed(lambda v=view: estimator.estimate([v])[0])
+            crop = Crop(estimate.crop.centre_px, estimate.crop.side_px, FIT_SIZE)
+            pixels = crop.extract(rgb)
+            entry["photometric"] = fitter.photometric_error(pixels, estimate.coefficients)
+            starts = {
+                "fit_from_network": [estimate.coefficients],
+                "fit_from_scratch": fitter.from_scratch(FIT_SIZE),
+            }
+            for name, start in starts.items() if fit else ():
+                done, seconds = _timed(lambda p=pixels, s=start: fitter.fit(p, s))
+                entry[name] = {"photometric": done.photometric_end, "seconds": seconds}
+        entries.append(entry)
+        progress(len(entries), len(samples))
+    found = [e for e in entries if e["found"]]
+    if not found:
+        raise DataError(f"pictures with faces in {root}", f"{len(paths)} pictures", "check them")
+    values = np.array([e["photometric"] for e in found], np.float64)
+    result: dict[str, Any] = {
+        "protocol": {
+            "name": "photometric",
+            "difference": "mean absolute, of 255, over visible skin as the estimate places it",
+            "crop": f"{FIT_SIZE} x {FIT_SIZE} pixels",
+        },
+        "count": len(entries),
+        "missed": len(entries) - len(found),
+        "photometric": float(np.nanmean(values)),
+        "photometric_interval_95": bootstrap(values[np.isfinite(values)]),
+        "network_s": float(np.median([e["network_s"] for e in found])),
+    }
+    for name in ("fit_from_network", "fit_from_scratch") if fit else ():
+        result[name] = {
+            "photometric": float(np.nanmean([e[name]["photometric"] for e in found])),
+            "seconds": float(np.median([e[name]["seconds"] for e in found])),
+        }
+    return {**result, "skipped": skipped.as_json(), "per_image": entries}
+
+
+def _timed(work: Any) -> tuple[Any, float]:
+    began = time.perf_counter()
+    value = work()
+    return value, time.perf_counter() - began

@@ -1,0 +1,257 @@
+"""`face-recon evaluate bag`, lock-step: every image through the pipeline, in stamp order.
+
+Time is the images' stamps throughout, so the same bag gives the same figures on a fast and a slow
+machine. What the clock on the wall says is kept apart (`Replay.seconds`); rates and latency of
+the live system are measured by the real-time mode through the real nodes (`live.py`).
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from face_recon_ros.core.camera import PinholeCamera
+from face_recon_ros.core.errors import DataError
+from face_recon_ros.core.pipeline import Frame
+from face_recon_ros.core.types import Image
+from face_recon_ros.evaluation.bag import (
+    Bag,
+    BagTruth,
+    CameraHistory,
+    ImageCounts,
+    choose_image_topic,
+    head_truth,
+    images_in_order,
+)
+from face_recon_ros.evaluation.output import Progress, no_progress
+from face_recon_ros.evaluation.sequence import Recording, sequence_figures
+from face_recon_ros.evaluation.trajectory import (
+    Trajectory,
+    align_trajectories,
+    aligned_truth,
+    estimate_time_offset,
+    pose_errors,
+)
+
+Array = NDArray[np.float64]
+
+#: Below this the head turned too little to compare clocks; the offset is then taken as zero.
+MIN_CONTRAST = 1.5
+#: Below this the head turned about one axis at most and hand-eye rotation is not determined.
+MIN_EXCITATION_DEG = 2.0
+
+
+class Pipeline(Protocol):
+    """What is replayed into: `core.pipeline.FacePipeline`."""
+
+    def process(self, image: Image, camera: PinholeCamera | None = None) -> Frame:
+        """The next image."""
+        ...
+
+
+@dataclass(frozen=True)
+class ReplayConfig:
+    """What to read of a bag.
+
+    Attributes:
+        image_topic: raw or compressed images; empty takes the one with most.
+        info_topic: CameraInfo; empty takes the one beside the images.
+        truth_topic: PoseStamped of the head; empty takes the only one there is.
+        truth_frame: TF frame of the head instead.
+        max_offset_s: clock difference to ground truth that is searched; 0 trusts the stamps.
+        align: `auto` (hand-eye; only the marker's place when truth is in the camera's frame) or
+        `none`. max_frames: stop after so many images; 0 takes all.
+    """
+
+    image_topic: str = ""
+    info_topic: str = ""
+    truth_topic: str = ""
+    truth_frame: str = ""
+    max_offset_s: float = 1.0
+    align: str = "auto"
+    max_frames: int = 0
+
+
+@dataclass(frozen=True)
+class Replay:
+    """A bag replayed.
+
+    Attributes:
+        result: all figures; the same each time.
+        recording: what the pipeline said.
+        image_topic: that was read.
+        seconds: wall-clock time it took; not part of the result.
+    """
+
+    result: dict[str, Any]
+    recording: Recording
+    image_topic: str
+    seconds: float
+
+
+def replay(
+    bag: Bag,
+    pipeline: Pipeline,
+    expression_names: tuple[str, ...],
+    config: ReplayConfig | None = None,
+    *,
+    progress: Progress = no_progress,
+) -> Replay:
+    """Replays a bag in lock-step.
+
+    Args:
+        bag: to read.
+        pipeline: fresh, with nothing seen yet.
+        expression_names: of its face model.
+        config: what to read.
+        progress: called as images are done.
+
+    Raises:
+        DataError: no images, or what was asked for is not there.
+    """
+    config = config or ReplayConfig()
+    began = time.perf_counter()
+    topic = choose_image_topic(bag, config.image_topic)
+    cameras = CameraHistory(bag, topic, config.info_topic)
+    counts = ImageCounts()
+    recording = Recording()
+    calibrated = 0
+    frame_id = ""
+    for image in images_in_order(bag, topic, counts):
+        camera = cameras.at(image)
+        calibrated += camera is not None
+        frame_id = frame_id or image.frame
+        recording.add(pipeline.process(image, camera), image.stamp)
+        progress(len(recording.stamps), bag.counts[topic])
+        if config.max_frames and len(recording.stamps) >= config.max_frames:
+            break
+    if not recording.stamps:
+        raise DataError(
+            f"usable images on {topic} in {bag.path}",
+            f"{counts.read} messages, {counts.unreadable} unreadable; {'; '.join(bag.problems)}",
+            "choose another topic with --image-topic, or record anew",
+        )
+    stamps = np.array(recording.stamps)
+    truth = head_truth(bag, frame_id, pose_topic=config.truth_topic, tf_frame=config.truth_frame)
+    result = {
+        "protocol": {"name": "bag, lock-step", "order": "header stamps", "time": "header stamps"},
+        "bag": {
+            "name": bag.path.name,
+            "image_topic": topic,
+            "image_type": bag.topics[topic],
+            "info_topic": cameras.topic,
+            "info_problem": cameras.problem,
+            "frames_with_camera_info": calibrated,
+            "images": vars(counts),
+            "duration_s": float(stamps[-1] - stamps[0]),
+            "rate_hz": float((len(stamps) - 1) / (stamps[-1] - stamps[0]))
+            if len(stamps) > 1
+            else float("nan"),
+            "largest_gap_s": float(np.diff(stamps).max(initial=0.0)),
+            "problems": bag.problems,
+            "topics": dict(sorted(bag.topics.items())),
+        },
+        "sequence": sequence_figures(recording, expression_names),
+        "ground_truth": None if truth is None else truth_figures(recording, truth, config),
+        "per_frame": _per_frame(recording),
+    }
+    return Replay(result, recording, topic, time.perf_counter() - began)
+
+
+def truth_figures(recording: Recording, truth: BagTruth, config: ReplayConfig) -> dict[str, Any]:
+    """Errors of the tracked head against ground truth, clocks and frames aligned.
+
+    Args:
+        recording: what the pipeline said.
+        truth: from the bag.
+        config: how to align.
+    """
+    estimated = _head_of_interest(recording)
+    offset, contrast = 0.0, 1.0
+    if config.max_offset_s > 0:
+        offset, contrast = estimate_time_offset(
+            estimated,
+            truth.trajectory,
+            max_offset_s=config.max_offset_s,
+            same_camera=truth.same_camera,
+        )
+    if contrast < MIN_CONTRAST:
+        offset = 0.0
+    true, matched = truth.trajectory.delayed(offset).at(estimated.stamps)
+    seen = estimated.chosen(matched)
+    warnings = []
+    if config.max_offset_s > 0 and contrast < MIN_CONTRAST:
+        warnings.append("the head turned too little to compare clocks: offset taken as zero")
+    figures: dict[str, Any] = {
+        "source": truth.source,
+        "frame": truth.frame,
+        "same_camera": truth.same_camera,
+        "matched_frames": len(seen),
+        "unmatched_frames": int(len(estimated) - len(seen)),
+        "time_offset_s": offset,
+        "time_offset_contrast": contrast,
+        "warnings": warnings,
+    }
+    if truth.same_camera:
+        figures["unaligned"] = pose_errors(seen, true)
+    if config.align == "none":
+        return figures
+    if len(seen) < 3:
+        warnings.append("fewer than three matched frames: frames not aligned")
+        return figures
+    alignment = align_trajectories(seen, true, same_camera=truth.same_camera)
+    if alignment.excitation_deg < MIN_EXCITATION_DEG and not truth.same_camera:
+        warnings.append("the head turned about one axis at most: rotation errors are optimistic")
+    turn = np.trace(alignment.face_from_marker.rotation)
+    figures["alignment"] = {
+        "method": "marker only (A X = B)" if truth.same_camera else "hand-eye (A X = Y B)",
+        "excitation_deg": alignment.excitation_deg,
+        "face_from_marker_mm": alignment.face_from_marker.translation * 1000,
+        "face_from_marker_deg": float(np.degrees(np.arccos(np.clip((turn - 1) / 2, -1, 1)))),
+    }
+    figures["aligned"] = pose_errors(seen, aligned_truth(true, alignment))
+    return figures
+
+
+def _head_of_interest(recording: Recording) -> Trajectory:
+    """The track seen most; where it is away, whoever is alone in the picture."""
+    main = recording.main_track
+    if main is None:
+        return Trajectory.of([], [])
+    best = {o.stamp: o.camera_from_face for o in recording.tracks[main]}
+    alone = {
+        stamp
+        for stamp, n in zip(recording.stamps, recording.faces_per_frame, strict=True)
+        if n == 1
+    }
+    for name, seen in recording.tracks.items():
+        if name != main:
+            best.update(
+                {
+                    o.stamp: o.camera_from_face
+                    for o in seen
+                    if o.stamp in alone and o.stamp not in best
+                }
+            )
+    stamps = sorted(best)
+    return Trajectory.of(stamps, [best[s] for s in stamps])
+
+
+def _per_frame(recording: Recording) -> list[dict[str, Any]]:
+    """Where every face was, frame by frame: enough to compare two replays pose by pose."""
+    at: dict[float, list[dict[str, Any]]] = {stamp: [] for stamp in recording.stamps}
+    for name in sorted(recording.tracks):
+        for o in recording.tracks[name]:
+            at[o.stamp].append(
+                {
+                    "track": name,
+                    "box": o.box.round(2),
+                    "translation_m": o.camera_from_face.translation,
+                    "rotation": o.camera_from_face.rotation.ravel(),
+                }
+            )
+    return [{"stamp": stamp, "faces": faces} for stamp, faces in at.items()]

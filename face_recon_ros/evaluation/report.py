@@ -1,0 +1,223 @@
+"""One HTML file that needs nothing else: figures, plots as SVG, pictures of the worst cases.
+
+Meant to be attached to a paper or a pull request, so it says what was measured, with what, on
+which machine.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from face_recon_ros.core.errors import DataError
+from face_recon_ros.evaluation.output import plain
+
+_STYLE = """
+:root { color-scheme: light dark; --ink: #1b1f24; --soft: #57606a; --line: #d0d7de; --back: #fff;
+  --box: #f6f8fa; --accent: #0b69a3; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e6edf3; --soft: #8d96a0; --line: #30363d;
+  --back: #0d1117; --box: #161b22; --accent: #58a6ff; } .plot { background: #fff; } }
+body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--back);
+  max-width: 68rem; margin: 2rem auto; padding: 0 1.25rem; }
+h1 { font-size: 1.6rem; margin: 0 0 .25rem; } h2 { font-size: 1.15rem; margin: 2.2rem 0 .6rem;
+  border-bottom: 1px solid var(--line); padding-bottom: .25rem; }
+.lead { color: var(--soft); margin: 0 0 1.5rem; }
+.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: .75rem;
+} .card { background: var(--box); border: 1px solid var(--line); border-radius: 6px; padding:
+.7rem .9rem; } .card b { display: block; font-size: 1.35rem; font-variant-numeric: tabular-nums;
+color: var(--accent); } .card span { color: var(--soft); font-size: .85rem; }
+.card small { font-size: .8rem; font-weight: 400; color: var(--soft); display: block; }
+table { border-collapse: collapse; margin-bottom: 1rem; width: 100%; font-variant-numeric:
+tabular-nums; font-size: .9rem; } th, td { text-align: left; padding: .3rem .7rem .3rem 0;
+border-bottom: 1px solid var(--line);
+  vertical-align: top; overflow-wrap: break-word; } th { color: var(--soft); font-weight: 600; }
+.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(26rem, 1fr)); gap: 1rem; }
+.plot { border: 1px solid var(--line); border-radius: 6px; padding: .4rem; background: #fff; }
+.plot svg { width: 100%; height: auto; display: block; }
+.pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(13rem, 1fr)); gap:
+.75rem; } figure { margin: 0; } figure img { width: 100%; border-radius: 4px; display: block; }
+figcaption { color: var(--soft); font-size: .8rem; overflow-wrap: anywhere; }
+.warn { background: #fff4d6; color: #4d3800; border: 1px solid #d4a72c; border-radius: 6px;
+  padding: .5rem .9rem; margin: .5rem 0; }
+pre { background: var(--box); padding: .7rem; border-radius: 6px; overflow-x: auto; font-size:
+.8rem; }
+"""
+
+
+@dataclass
+class Report:
+    """A report in the making.
+
+    Attributes:
+        title: of the page.
+        lead: one sentence under it.
+        parts: HTML in order.
+    """
+
+    title: str
+    lead: str
+    parts: list[str] = field(default_factory=list)
+
+    def heading(self, text: str) -> None:
+        """Starts a section."""
+        self.parts.append(f"<h2>{html.escape(text)}</h2>")
+
+    def text(self, text: str) -> None:
+        """Adds a paragraph."""
+        self.parts.append(f"<p>{html.escape(text)}</p>")
+
+    def cards(self, figures: Mapping[str, str]) -> None:
+        """Adds the headline figures: what -> value with unit."""
+        cells = "".join(
+            f'<div class="card"><b>{_headline(value)}</b><span>{html.escape(name)}</span></div>'
+            for name, value in figures.items()
+        )
+        self.parts.append(f'<div class="cards">{cells}</div>')
+
+    def warnings(self, texts: Iterable[str]) -> None:
+        """Adds boxes that cannot be overlooked."""
+        self.parts += [f'<div class="warn">{html.escape(text)}</div>' for text in texts]
+
+    def table(self, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+        """Adds a table."""
+        head = "".join(f"<th>{html.escape(h.replace('_', ' '))}</th>" for h in header)
+        body = "".join(
+            "<tr>" + "".join(f"<td>{html.escape(show(cell))}</td>" for cell in row) + "</tr>"
+            for row in rows
+        )
+        self.parts.append(f"<table><tr>{head}</tr>{body}</table>")
+
+    def plots(self, *drawings: Callable[[Any], None]) -> None:
+        """Adds plots, each drawn by a function that is given matplotlib axes."""
+        figures = "".join(f'<div class="plot">{_svg(draw)}</div>' for draw in drawings)
+        self.parts.append(f'<div class="plots">{figures}</div>')
+
+    def pictures(self, pictures: Iterable[tuple[NDArray[np.uint8], str]]) -> None:
+        """Adds (picture, caption) pairs."""
+        figures = "".join(
+            f'<figure><img alt="{html.escape(caption)}" src="{_data_uri(rgb)}">'
+            f"<figcaption>{html.escape(caption)}</figcaption></figure>"
+            for rgb, caption in pictures
+        )
+        self.parts.append(f'<div class="pictures">{figures}</div>')
+
+    def machine(self, provenance: Mapping[str, Any]) -> None:
+        """Says with what and where it was measured."""
+        self.heading("Measured with")
+        rows = []
+        for group, values in provenance.items():
+            for name, value in values.items():
+                rows.append((f"{group}: {name}", str(value)))
+        self.table(("what", "which"), rows)
+
+    def write(self, path: str | Path) -> None:
+        """Writes the page."""
+        page = (
+            '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+            '<meta name="viewport" content="width=device-width, initial-scale=1">'
+            f"<title>{html.escape(self.title)}</title><style>{_STYLE}</style></head><body>"
+            f'<h1>{html.escape(self.title)}</h1><p class="lead">{html.escape(self.lead)}</p>'
+            f"{''.join(self.parts)}</body></html>\n"
+        )
+        try:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            Path(path).write_text(page)
+        except OSError as fault:
+            raise DataError(
+                f"a place to write {path}", fault.strerror or str(fault), "choose another --report"
+            ) from None
+
+
+def show(value: Any) -> str:
+    """A cell's text: numbers to four significant digits, nothing as a dash."""
+    value = plain(value)
+    if value is None:
+        return "–"
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return str(value)
+    return f"{value:d}" if isinstance(value, int) else f"{value:.4g}"
+
+
+def with_interval(value: Any, interval: Any, scale: float = 1.0, unit: str = "") -> str:
+    """A text like 4.21 % [4.02, 4.40] of a value and its `metrics.Interval` (or JSON form)."""
+    v, i = plain(value), plain(interval)
+    if v is None:
+        return "–"
+    if not i or i["low"] is None:
+        return f"{scale * v:.3g}{unit}"
+    return f"{scale * v:.3g}{unit} [{scale * i['low']:.3g}, {scale * i['high']:.3g}]"
+
+
+def _headline(value: str) -> str:
+    """The figure large, its interval small."""
+    figure, bracket, interval = html.escape(value).partition(" [")
+    return f"{figure}<small> [{interval}</small>" if bracket else figure
+
+
+def cumulative(axes: Any, errors: ArrayLike, label: str, limit: float, missed: int = 0) -> None:
+    """Draws the share of faces below each error; missed faces never come in."""
+    e = np.sort(np.asarray(errors, np.float64))
+    total = max(len(e) + missed, 1)
+    inside = e[e <= limit]
+    x = np.concatenate([[0.0], inside, [limit]])
+    y = np.concatenate([[0.0], np.arange(1, len(inside) + 1), [len(inside)]]) / total
+    axes.step(x, y, where="post", label=label)
+    axes.set_xlim(0, limit)
+    axes.set_ylim(0, 1)
+
+
+def draw_points(
+    rgb: NDArray[np.uint8], *point_sets: tuple[ArrayLike, tuple[int, int, int]], side_px: int = 320
+) -> NDArray[np.uint8]:
+    """A picture cut to its points with the points drawn on it.
+
+    Args:
+        rgb: (H, W, 3).
+        point_sets: (N, 2) pixels and a colour each.
+        side_px: of the square result.
+    """
+    everything = np.concatenate([np.asarray(p, np.float64) for p, _ in point_sets])
+    low, high = everything.min(axis=0), everything.max(axis=0)
+    half = 0.65 * float((high - low).max()) + 4
+    scale = side_px / (2 * half)
+    origin = (low + high) / 2 - half
+    affine = np.array([[scale, 0, -scale * origin[0]], [0, scale, -scale * origin[1]]])
+    picture = cv2.warpAffine(rgb, affine, (side_px, side_px), flags=cv2.INTER_AREA)
+    for points, colour in point_sets:
+        for x, y in (np.asarray(points, np.float64) - origin) * scale:
+            if np.isfinite([x, y]).all():
+                cv2.circle(picture, (round(x), round(y)), 2, colour, -1, cv2.LINE_AA)
+    return np.asarray(picture, np.uint8)
+
+
+def _svg(draw: Callable[[Any], None]) -> str:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context({"svg.hashsalt": "face_recon", "svg.fonttype": "path"}):
+        figure = Figure(figsize=(6.2, 3.4), layout="constrained")
+        axes = figure.subplots()
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+        draw(axes)
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
+
+
+def _data_uri(rgb: NDArray[np.uint8]) -> str:
+    bgr = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
+    _, jpeg = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 85])
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg.tobytes()).decode()

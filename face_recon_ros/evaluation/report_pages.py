@@ -1,0 +1,367 @@
+"""The reports of each evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from face_recon_ros.core.camera import PinholeCamera
+from face_recon_ros.core.errors import DataError, ImageError
+from face_recon_ros.core.morphable_model import MorphableModel
+from face_recon_ros.core.overlay import draw_axes, draw_label
+from face_recon_ros.evaluation.bag import IMAGE, Bag, CameraHistory
+from face_recon_ros.evaluation.datasets import read_image, read_landmarks
+from face_recon_ros.evaluation.output import plain
+from face_recon_ros.evaluation.replay import Replay
+from face_recon_ros.evaluation.report import Report, cumulative, draw_points, show, with_interval
+from face_recon_ros.evaluation.sequence import MIN_FRAMES
+from face_recon_ros.nodes.camera_messages import (
+    compressed_image_from_msg,
+    image_from_msg,
+    seconds_from_stamp,
+)
+
+WORST = 12
+_PREDICTED, _ANNOTATED = (255, 64, 64), (64, 255, 96)
+_BOX = (255, 200, 40)
+_MAX_POINTS = 4000
+
+
+def landmark_report(result: dict[str, Any], folder: Path) -> Report:
+    """Of `evaluate landmarks`."""
+    report = Report("Landmark error", f"{folder.name}: {result['count']} annotated faces")
+    found = [e for e in result["per_image"] if e["found"]]
+    report.cards(
+        {
+            "NME 68, interocular": with_interval(
+                result["nme68"], result["nme68_interval_95"], 100, " %"
+            ),
+            "NME 51 (inner)": with_interval(
+                result["nme51"], result["nme51_interval_95"], 100, " %"
+            ),
+            "NME 17 (contour)": f"{show(100 * result['nme17'])} %",
+            "NME 68, box": f"{show(100 * result['nme68_box'])} %",
+            "faces missed": f"{result['missed']} of {result['count']}",
+            "failures above 8 %": f"{show(100 * result['failure_rate_0.08'])} %",
+        }
+    )
+    _left_out(report, result)
+    errors = {key: [e[key] for e in found] for key in ("nme68", "nme51", "nme17")}
+
+    def curve(axes: Any) -> None:
+        limit = max(0.1, float(np.percentile(errors["nme68"], 95))) if found else 0.1
+        for key in errors:
+            cumulative(axes, errors[key], key, limit, result["missed"])
+        axes.set(xlabel="error / outer eye corner distance", ylabel="share of faces")
+        axes.legend(loc="lower right")
+
+    means = _error_per_landmark(found, folder)
+
+    def per_landmark(axes: Any) -> None:
+        axes.bar(np.arange(68), 100 * means, color="#0b69a3")
+        axes.set(xlabel="landmark (iBUG)", ylabel="mean error, %")
+
+    report.heading("Errors")
+    report.plots(curve, per_landmark)
+    report.heading("Worst faces")
+    report.text("Red: predicted. Green: annotated.")
+    worst = sorted(found, key=lambda e: -e["nme68"])[:WORST]
+    report.pictures(_landmark_pictures(worst, folder))
+    report.heading("Protocol")
+    report.table(("what", "how"), result["protocol"].items())
+    report.machine(result["provenance"])
+    return report
+
+
+def geometry_report(result: dict[str, Any], folder: Path) -> Report:
+    """Of `evaluate geometry`."""
+    report = Report("Neutral shape against scans", f"{folder.name}: {result['count']} images")
+    metrical = result["metrical"]
+    report.cards(
+        {
+            "median, scale free": f"{show(result['median_mm'])} mm",
+            "mean": f"{show(result['mean_mm'])} mm",
+            "standard deviation": f"{show(result['std_mm'])} mm",
+            "median, metrical": f"{show(metrical['median_mm'])} mm",
+            "faces missed": f"{result['missed']} of {result['count']}",
+        }
+    )
+    _left_out(report, result)
+    found = [e for e in result["per_image"] if e["found"]]
+
+    def curve(axes: Any) -> None:
+        cumulative(axes, [e["median_mm"] for e in found], "scale free", 5.0, result["missed"])
+        metric = [e["metrical"]["median_mm"] for e in found]
+        cumulative(axes, metric, "metrical", 5.0, result["missed"])
+        axes.set(xlabel="median scan-to-mesh distance of an image, mm", ylabel="share of images")
+        axes.legend(loc="lower right")
+
+    def regions(axes: Any) -> None:
+        names = list(result["regions"])
+        axes.barh(names, [plain(result["regions"][n]["median_mm"]) or 0 for n in names])
+        axes.set(xlabel="median distance, mm")
+
+    report.heading("Errors")
+    report.plots(curve, regions)
+    report.heading("Images")
+    rows = [
+        (e["name"], e["median_mm"], e["mean_mm"], e["metrical"]["median_mm"])
+        for e in sorted(found, key=lambda e: -e["median_mm"])[:30]
+    ]
+    report.table(("image, worst first", "median mm", "mean mm", "metrical median mm"), rows)
+    report.heading("Protocol")
+    report.table(("what", "how"), result["protocol"].items())
+    report.machine(result["provenance"])
+    return report
+
+
+def bag_report(
+    result: dict[str, Any], timing: dict[str, Any], bag: Bag, replay: Replay, model: MorphableModel
+) -> Report:
+    """Of `evaluate bag`.
+
+    Args:
+        result: the deterministic figures, with provenance.
+        timing: what the wall clock said.
+        bag: for the pictures of the worst frames.
+        replay: what the pipeline said.
+        model: the pipeline's face model, for the names of expressions.
+    """
+    facts, sequence, truth = result["bag"], result["sequence"], result["ground_truth"]
+    report = Report(
+        f"Replay of {facts['name']}",
+        f"{facts['image_topic']}: {sequence['frames']} frames in {facts['duration_s']:.1f} s, "
+        f"{show(facts['rate_hz'])} Hz",
+    )
+    main = replay.recording.main_track
+    figures = sequence["tracks"].get(main, {}) if main else {}
+    errors = (truth or {}).get("aligned") or (truth or {}).get("unaligned") or {}
+    cards = {
+        "frames with a face": f"{sequence['frames_with_face']} of {sequence['frames']}",
+        "missed in between": show(sequence["missed_frames"]),
+        "id switches": show(sequence["id_switches"]),
+        "rotation noise": f"{show(figures.get('rotation_noise_deg'))}°",
+        "depth noise": f"{show(figures.get('depth_noise_mm'))} mm",
+        "replay speed": f"{timing['times_real_time']:.1f} x real time",
+    }
+    if errors:
+        cards = {
+            "mean rotation error": f"{show(errors['rotation_deg']['mean'])}°",
+            "mean translation error": f"{show(errors['translation_mm']['mean'])} mm",
+            **cards,
+        }
+    report.cards(cards)
+    report.warnings([*facts["problems"], *((truth or {}).get("warnings", []))])
+    if facts["info_problem"]:
+        report.warnings([f"{facts['info_problem']}: depth rests on an assumed field of view"])
+    report.heading("Over time")
+    report.plots(*_timelines(result, replay, model, errors))
+    if truth:
+        report.heading("Against ground truth")
+        rows = [
+            (k, v)
+            for k, v in truth.items()
+            if k not in ("aligned", "unaligned", "warnings", "alignment")
+        ]
+        rows += list(truth.get("alignment", {}).items())
+        for kind in ("unaligned", "aligned"):
+            for what, values in truth.get(kind, {}).items():
+                if isinstance(values, dict) and "mean" in values:
+                    text = ", ".join(f"{k} {show(v)}" for k, v in values.items())
+                    rows.append((f"{kind}: {what}", text))
+        report.table(("what", "value"), rows)
+    report.heading("Tracks")
+    long_tracks = {n: t for n, t in sequence["tracks"].items() if t["frames"] >= MIN_FRAMES}
+    columns = (
+        "frames", "duration_s", "rotation_noise_deg", "depth_noise_mm", "lateral_noise_mm",
+        "identity_drift_per_s", "identity_spread", "blink_depth_mm",
+    )  # fmt: skip
+    report.table(
+        ("track", *columns),
+        [(name, *(t.get(c) for c in columns)) for name, t in long_tracks.items()],
+    )
+    if brief := len(sequence["tracks"]) - len(long_tracks):
+        report.text(f"and {brief} tracks of fewer than {MIN_FRAMES} frames")
+    report.table(("term", "meaning"), sequence["definitions"].items())
+    report.heading("Worst frames")
+    worst, why = _worst_frames(replay, errors)
+    report.text(why)
+    report.pictures(_frames(bag, replay, worst))
+    if "real_time" in timing:
+        report.heading("Real time, through the nodes")
+        report.table(("what", "value"), timing["real_time"].items())
+    report.heading("Bag")
+    report.table(
+        ("what", "value"), [(k, v) for k, v in facts.items() if k not in ("topics", "problems")]
+    )
+    report.table(("topic", "type"), facts["topics"].items())
+    report.machine(result["provenance"])
+    return report
+
+
+def _left_out(report: Report, result: dict[str, Any]) -> None:
+    skipped = result["skipped"]
+    if skipped["count"]:
+        report.warnings([f"{skipped['count']} files were left out"])
+        report.table(
+            ("left out", "why"), [(e["name"], e["reason"]) for e in skipped["files"][:50]]
+        )
+
+
+def _error_per_landmark(found: list[dict[str, Any]], folder: Path) -> NDArray[np.float64]:
+    total, count = np.zeros(68), 0
+    for entry in found:
+        try:
+            annotated = read_landmarks(folder / f"{entry['name']}.pts", 2)
+        except (DataError, OSError):
+            continue
+        gap = np.linalg.norm(np.asarray(entry["landmarks"]) - annotated, axis=1)
+        total += gap / entry["interocular_px"]
+        count += 1
+    return total / max(count, 1)
+
+
+def _landmark_pictures(
+    entries: list[dict[str, Any]], folder: Path
+) -> Iterator[tuple[NDArray[np.uint8], str]]:
+    for entry in entries:
+        rgb = read_image(folder / entry["image"])
+        annotated = read_landmarks(folder / f"{entry['name']}.pts", 2)
+        picture = draw_points(rgb, (annotated, _ANNOTATED), (entry["landmarks"], _PREDICTED))
+        yield picture, f"{entry['name']}: {100 * entry['nme68']:.1f} %"
+
+
+def _timelines(
+    result: dict[str, Any], replay: Replay, model: MorphableModel, errors: dict[str, Any]
+) -> list[Any]:
+    recording = replay.recording
+    start = recording.stamps[0]
+    names = sorted(recording.tracks, key=lambda t: -len(recording.tracks[t]))[:6]
+
+    def thin(values: Any) -> Any:
+        array = np.asarray(values)
+        return array[:: max(1, len(array) // _MAX_POINTS)]
+
+    def depth(axes: Any) -> None:
+        for name in names:
+            seen = recording.tracks[name]
+            t = thin([o.stamp - start for o in seen])
+            z = thin([o.camera_from_face.translation[2] for o in seen])
+            axes.plot(t, z, ".", markersize=2, label=name)
+        axes.set(xlabel="time, s", ylabel="depth, m")
+        if names:
+            axes.legend(loc="upper right", markerscale=4)
+
+    def attitude(axes: Any) -> None:
+        from face_recon_ros.evaluation.metrics import AFLW2000
+
+        for name in names[:1]:
+            seen = recording.tracks[name]
+            t = thin([o.stamp - start for o in seen])
+            angles = [np.degrees(AFLW2000.angles(o.camera_from_face.rotation)) for o in seen]
+            for label, values in zip(
+                ("pitch", "yaw", "roll"), thin(np.array(angles)).T, strict=True
+            ):
+                axes.plot(t, values, label=label)
+            axes.set_title(f"track {name}", fontsize=9)
+            axes.legend(loc="upper right")
+        axes.set(xlabel="time, s", ylabel="attitude, degrees")
+
+    def presence(axes: Any) -> None:
+        axes.plot(thin(np.array(recording.stamps) - start), thin(recording.faces_per_frame))
+        axes.set(xlabel="time, s", ylabel="faces in the frame")
+        axes.yaxis.get_major_locator().set_params(integer=True)
+
+    def liveliest(axes: Any) -> None:
+        for name in names[:1]:
+            seen = recording.tracks[name]
+            e = np.array([o.expression for o in seen])
+            for k in np.argsort(-e.std(axis=0))[:6]:
+                label = model.expression_names[k] if k < len(model.expression_names) else str(k)
+                axes.plot(thin([o.stamp - start for o in seen]), thin(e[:, k]), label=label)
+            axes.legend(loc="upper right", fontsize=7)
+        axes.set(xlabel="time, s", ylabel="activation (six liveliest)")
+
+    plots: list[Any] = [depth, attitude, presence, liveliest]
+    if errors:
+        frames = errors["per_frame"]
+
+        def truth_error(axes: Any) -> None:
+            t = thin(np.asarray(frames["stamp"]) - start)
+            axes.plot(t, thin(frames["rotation_deg"]), color="#b3261e", linewidth=0.9)
+            axes.set(xlabel="time, s", ylabel="rotation error, degrees")
+
+        def truth_translation(axes: Any) -> None:
+            t = thin(np.asarray(frames["stamp"]) - start)
+            axes.plot(t, thin(frames["translation_mm"]), color="#b3261e", linewidth=0.9)
+            axes.set(xlabel="time, s", ylabel="translation error, mm")
+
+        plots = [truth_error, truth_translation, *plots]
+    return plots
+
+
+def _worst_frames(
+    replay: Replay, errors: dict[str, Any]
+) -> tuple[dict[float, tuple[str, str]], str]:
+    """Stamp -> track and caption of the frames to show, and why these."""
+    recording = replay.recording
+    if errors and len(errors["per_frame"]["stamp"]):
+        frames = errors["per_frame"]
+        order = np.argsort(-np.asarray(frames["rotation_deg"]))[:WORST]
+        chosen = {}
+        for i in order:
+            stamp = float(frames["stamp"][i])
+            there = [
+                n for n, seen in recording.tracks.items() if any(o.stamp == stamp for o in seen)
+            ]
+            track = recording.main_track if recording.main_track in there else there[0]
+            text = f"{frames['rotation_deg'][i]:.1f}°, {frames['translation_mm'][i]:.0f} mm"
+            chosen[stamp] = (track or "", text)
+        return chosen, "The frames with the largest rotation error."
+    jumps: list[tuple[float, float, str]] = []
+    for name, seen in recording.tracks.items():
+        for before, here, after in zip(seen[:-2], seen[1:-1], seen[2:], strict=True):
+            r = [o.camera_from_face.rotation for o in (before, here, after)]
+            jumps.append((float(np.linalg.norm(r[0] + r[2] - 2 * r[1])), here.stamp, name))
+    worst = sorted(jumps, reverse=True)[:WORST]
+    chosen = {
+        stamp: (name, f"{name} jerks by {np.degrees(bend / 2):.1f}°")
+        for bend, stamp, name in reversed(worst)
+    }
+    return chosen, "No ground truth: the frames at which a head's attitude jerks most."
+
+
+def _frames(
+    bag: Bag, replay: Replay, wanted: dict[float, tuple[str, str]]
+) -> Iterator[tuple[NDArray[np.uint8], str]]:
+    topic = replay.image_topic
+    decode = image_from_msg if bag.topics[topic] == IMAGE else compressed_image_from_msg
+    cameras = CameraHistory(bag, topic, replay.result["bag"]["info_topic"])
+    start, left = replay.recording.stamps[0], dict(wanted)
+    for raw, msg in bag.messages(topic) if wanted else ():
+        stamp = seconds_from_stamp(msg.header.stamp) or raw.log_ns * 1e-9
+        if stamp not in left:
+            continue
+        try:
+            image = decode(msg)
+        except ImageError:
+            continue
+        track, caption = left.pop(stamp)
+        rgb = image.rgb.copy()
+        camera = cameras.at(image) or PinholeCamera.from_fov(rgb.shape[1], rgb.shape[0])
+        corners = np.array([[0, 0], rgb.shape[1::-1]], np.float64)
+        for name, seen in replay.recording.tracks.items():
+            for o in (o for o in seen if o.stamp == stamp):
+                draw_label(rgb, o.box, name, _BOX)
+                draw_axes(rgb, o.camera_from_face, camera)
+                if name == track:
+                    middle = o.box.reshape(2, 2).mean(axis=0)
+                    corners = middle + 1.6 * (o.box.reshape(2, 2) - middle)
+        picture = draw_points(rgb, (corners, _BOX))
+        yield picture, f"{stamp - start:.2f} s: {caption}"
+        if not left:
+            return

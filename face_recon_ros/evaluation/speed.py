@@ -1,0 +1,148 @@
+"""`face-recon evaluate speed`: what each stage of the pipeline costs, and all of it together.
+
+The clock stands while pictures are decoded: figures are of the pipeline alone, from an image in
+memory to faces with meshes and poses. What ROS adds is in the demo's summary.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import resource
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from face_recon_ros.core.errors import ConfigError, DataError
+from face_recon_ros.core.pipeline import STAGES, FacePipeline
+from face_recon_ros.core.sources import SourceConfig, open_source
+from face_recon_ros.core.types import Image
+from face_recon_ros.evaluation.output import provenance, write_json
+from face_recon_ros.options import (
+    add_camera_options,
+    add_pipeline_options,
+    camera_for,
+    pipeline_config,
+)
+
+_DESCRIPTION = """Runs the live pipeline over a video as fast as it goes and writes, as JSON:
+  stage_ms        p50, p95, p99, mean of each stage, over the frames in which it ran
+  total_ms        the same of image -> faces
+  fps             frames over time spent in the pipeline
+  overhead_ratio  everything beside the network's inference, over that inference
+  memory_mb       peak resident memory of this process
+Loops the source until --frames have been measured, after --warmup frames that are not."""
+
+
+def add_speed_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds `speed` to the sub-commands of `evaluate`."""
+    parser = subparsers.add_parser(
+        "speed",
+        help="milliseconds of every stage, fps, overhead, memory",
+        description=_DESCRIPTION,
+        epilog="example: face-recon evaluate speed --source talk.mp4 --out speed.json",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--source", required=True, help="video, picture, folder of pictures, or `pattern`"
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE.json")
+    parser.add_argument(
+        "--frames", type=int, default=300, help="to measure (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--warmup", type=int, default=20, help="before that (default: %(default)s)"
+    )
+    add_pipeline_options(parser)
+    add_camera_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the command on its parsed arguments."""
+    if args.frames < 1 or args.warmup < 0:
+        raise ConfigError(
+            "--frames of at least 1 and --warmup of at least 0",
+            f"{args.frames} and {args.warmup}",
+            "300 and 20 are good",
+        )
+    pipeline = FacePipeline.from_config(pipeline_config(args))
+    source = open_source(SourceConfig(args.source, loop=True))
+    images = tqdm(
+        itertools.islice(source, args.warmup + args.frames),
+        total=args.warmup + args.frames,
+        unit="image",
+        mininterval=0.1 if sys.stderr.isatty() else 10.0,
+    )
+    result = measure(pipeline, images, args)
+    source.close()
+    network = pipeline.reconstructor.network
+    settings = {
+        "source": args.source,
+        "network_size": network.size,
+        "provider": network.provider,
+        "threads": args.threads,
+        "detector": args.detector,
+        "detect_every": args.detect_every,
+        "level": args.level,
+        "part": args.part,
+    }
+    write_json(args.out, {**result, **provenance([network.path], settings)})
+    total, stages = result["total_ms"], result["stage_ms"]
+    print(
+        f"{result['fps']:.1f} fps; total p50 {total['p50']:.1f} p99 {total['p99']:.1f} ms; "
+        + ", ".join(f"{name} {stage['p50']:.2f}" for name, stage in stages.items())
+        + f"; overhead {result['overhead_ratio']:.2f} x inference: {args.out}"
+    )
+    return 0
+
+
+def measure(
+    pipeline: FacePipeline, images: Iterable[Image], args: argparse.Namespace
+) -> dict[str, Any]:
+    """Runs the pipeline over images and sums up.
+
+    Args:
+        pipeline: freshly made.
+        images: in order; the first `args.warmup` are not measured.
+        args: camera options and `warmup`.
+
+    Raises:
+        DataError: no image, or no face in any: there is nothing to measure.
+    """
+    frames: list[dict[str, float]] = []
+    faces = 0
+    for k, image in enumerate(images):
+        camera = camera_for(args, image.rgb.shape[1], image.rgb.shape[0])
+        frame = pipeline.process(image, camera)
+        if k >= args.warmup:
+            frames.append(frame.timings)
+            faces += len(frame.faces)
+    if faces == 0:
+        raise DataError(
+            f"a face in {args.source}", "none", "choose another source, or --detector full_range"
+        )
+    stages = [name for name in STAGES if any(name in timings for timings in frames)]
+    inference = sum(timings["infer"] for timings in frames)
+    total = sum(timings["total"] for timings in frames)
+    return {
+        "frames": len(frames),
+        "faces_per_frame": faces / len(frames),
+        "image_size": [camera.width, camera.height],
+        "stage_ms": {name: summary([t[name] for t in frames if name in t]) for name in stages},
+        "total_ms": summary([timings["total"] for timings in frames]),
+        "fps": len(frames) / total,
+        "overhead_ratio": (total - inference) / inference,
+        "memory_mb": {"peak_rss": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024},
+    }
+
+
+def summary(seconds: Sequence[float]) -> dict[str, float]:
+    """Percentiles and mean in milliseconds, and how many there were."""
+    ms = 1e3 * np.asarray(seconds, np.float64)
+    p50, p95, p99 = np.percentile(ms, [50, 95, 99])
+    return {"count": len(ms), "p50": p50, "p95": p95, "p99": p99, "mean": float(ms.mean())}

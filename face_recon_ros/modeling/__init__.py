@@ -1,0 +1,1 @@
+"""Builds, converts and fits morphable face models. numpy and scipy; imports only `core`."""

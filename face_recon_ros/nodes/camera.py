@@ -1,0 +1,176 @@
+"""Camera node: plays a device, video, folder, bag or test pattern as /camera/image_raw."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+from sensor_msgs.msg import CameraInfo
+from sensor_msgs.msg import Image as ImageMsg
+from std_msgs.msg import Header
+
+from face_recon_ros.core.camera import PinholeCamera
+from face_recon_ros.core.errors import ConfigError, FaceReconError, SourceError
+from face_recon_ros.core.sources import (
+    Source,
+    calibration_for,
+    open_source,
+    paced,
+    read_calibration,
+)
+from face_recon_ros.core.types import Image
+from face_recon_ros.nodes import conversions
+from face_recon_ros.nodes.bag_source import BagSource, is_bag
+from face_recon_ros.nodes.parameters import CameraConfig
+from face_recon_ros.nodes.runtime import (
+    CAMERA_INFO_TOPIC,
+    IMAGE_TOPIC,
+    SENSOR_QOS,
+    FaceNode,
+    run,
+)
+
+_SETTLE_S = 0.5  # until a listener that we see also sees us
+
+Taker = Callable[[Image, PinholeCamera, Header], None]
+
+
+class CameraStream:
+    """Plays a source in a thread and hands every image to a taker, with its camera and header."""
+
+    def __init__(self, node: FaceNode, config: CameraConfig, take: Taker) -> None:
+        """Opens the source; `start` starts it.
+
+        Raises:
+            SourceError, CameraError: it cannot be read, or its calibration cannot.
+        """
+        self._node, self._config, self._take = node, config, take
+        self._source = _open(config, self._now, node.complain)
+        self._calibration = read_calibration(config.calibration) if config.calibration else None
+        node.meter.fact("source", self._source.name)
+
+    def start(self, ready: Callable[[], bool], drain: Callable[[], object]) -> None:
+        """Starts.
+
+        Args:
+            ready: whether somebody listens; files wait for that, at most `wait_for_subscriber_s`.
+            drain: called after the last image, before the node ends.
+        """
+        self._ready, self._drain = ready, drain
+        self._node.start_thread("camera", self._run)
+
+    def _now(self) -> float:
+        return float(self._node.get_clock().now().nanoseconds) * 1e-9
+
+    def _run(self) -> None:
+        try:
+            self._wait_for_listener()
+            for count, image in enumerate(self._images(), 1):
+                if not self._node.alive:
+                    return
+                height, width = image.rgb.shape[:2]
+                header = conversions.header_of(image.stamp, image.frame)
+                self._take(image, self._camera(width, height), header)
+                self._node.meter.count("frames_in")
+                if count == self._config.max_frames:
+                    break
+            self._drain()
+            self._node.get_logger().info(f"{self._source.name} has ended")
+            if self._config.exit_at_end:
+                self._node.end()
+        except FaceReconError as fault:  # the source is the node's purpose: without it, it ends
+            self._node.get_logger().fatal(str(fault))
+            self._node.exit_status = 1
+            self._node.end()
+        finally:
+            self._source.close()
+
+    def _wait_for_listener(self) -> None:
+        until = time.monotonic() + self._config.wait_for_subscriber_s
+        while (
+            self._node.alive
+            and not (self._source.live or self._ready())
+            and time.monotonic() < until
+        ):
+            time.sleep(0.02)
+        if self._config.wait_for_subscriber_s:
+            time.sleep(_SETTLE_S)
+
+    def _images(self) -> Iterator[Image]:
+        images = iter(self._source)
+        if self._source.live:
+            return images
+        if self._config.as_fast_as_taken:
+            return (Image(i.rgb, self._now(), i.frame) for i in images)
+        return paced(images, self._source.fps, self._now)
+
+    def _camera(self, width: int, height: int) -> PinholeCamera:
+        if self._calibration is None:
+            return PinholeCamera.from_fov(width, height, self._config.fov_deg)
+        return calibration_for(self._calibration, width, height)
+
+
+class CameraPublisher:
+    """/camera/image_raw and /camera/camera_info."""
+
+    def __init__(self, node: FaceNode) -> None:
+        """Creates the publishers."""
+        self._image = node.create_publisher(ImageMsg, IMAGE_TOPIC, SENSOR_QOS)
+        self._info = node.create_publisher(CameraInfo, CAMERA_INFO_TOPIC, SENSOR_QOS)
+
+    def wanted(self) -> bool:
+        """Whether anybody listens."""
+        return self._image.get_subscription_count() > 0
+
+    def publish(self, image: Image, camera: PinholeCamera, header: Header) -> None:
+        """Publishes to whoever listens; the camera first, so that it is there with its image."""
+        if self._info.get_subscription_count():
+            self._info.publish(conversions.camera_to_msg(camera, header))
+        if self.wanted():
+            self._image.publish(conversions.image_to_msg(image.rgb, header))
+
+
+class CameraNode(FaceNode):
+    """Publishes a source."""
+
+    def __init__(self) -> None:
+        """Opens the source and starts it."""
+        super().__init__("camera", ("camera",), namespace="camera")
+        config: CameraConfig = self.config("camera")
+        if not config.source:
+            raise ConfigError("camera.source", "none", "give a device, video, folder or `pattern`")
+        if config.is_topic:  # so that one launch file serves both
+            self.get_logger().info(f"nothing to do: another driver publishes {IMAGE_TOPIC}")
+            self.end()
+            return
+        if config.as_fast_as_taken:
+            raise ConfigError(
+                "as_fast_as_taken only in the pipeline node",
+                "the camera node, which cannot know when an image was worked off",
+                "set camera.as_fast_as_taken to false",
+            )
+        self.rate_of = "frames_in"
+        publisher = CameraPublisher(self)
+        CameraStream(self, config, publisher.publish).start(publisher.wanted, lambda: None)
+
+
+def _open(
+    config: CameraConfig, clock: Callable[[], float], complain: Callable[[FaceReconError], None]
+) -> Source:
+    source: Source = (
+        BagSource(config.source, config.frame, config.loop, complain)
+        if is_bag(config.source)
+        else open_source(config, clock)
+    )
+    if config.max_frames < 0:
+        raise SourceError("max_frames of at least 0", f"{config.max_frames}", "0 plays all")
+    return source
+
+
+def main() -> None:
+    """Entry point."""
+    run(CameraNode)
+
+
+if __name__ == "__main__":
+    main()

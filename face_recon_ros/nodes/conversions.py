@@ -1,0 +1,440 @@
+"""Messages <-> core types. The only module that knows both; the only one where quaternions occur.
+
+rclpy has no zero copy and slow field setters, so bulk data goes through `array.array` (fast in
+every distribution) or is laid out as CDR bytes by numpy (`marker_array_cdr`, `topology_cdr`),
+which `Publisher.publish` takes as they are. Measured costs: docs/ros.md.
+"""
+
+from __future__ import annotations
+
+import array
+import math
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from geometry_msgs.msg import (
+    Point,
+    Pose,
+    PoseArray,
+    PoseWithCovarianceStamped,
+    Quaternion,
+    TransformStamped,
+    Vector3,
+)
+from numpy.typing import NDArray
+from sensor_msgs.msg import CameraInfo, JointState, PointCloud2, PointField
+from sensor_msgs.msg import Image as ImageMsg
+from std_msgs.msg import Float32MultiArray, Header, MultiArrayDimension
+from tf2_msgs.msg import TFMessage
+from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithPose
+
+from face_recon_ros.core.camera import PinholeCamera
+from face_recon_ros.core.errors import ImageError
+from face_recon_ros.core.rigid import Rigid, quaternion_from_rotation
+from face_recon_ros.core.types import COEFFICIENT_NAMES, Coefficients, Face, Float32, Track
+from face_recon_ros.nodes.camera_messages import ENCODINGS as ENCODINGS
+from face_recon_ros.nodes.camera_messages import camera_from_msg as camera_from_msg
+from face_recon_ros.nodes.camera_messages import image_from_msg as image_from_msg
+from face_recon_ros.nodes.camera_messages import seconds_from_stamp
+from face_recon_ros.nodes.pose_messages import rigid_from_pose_msg as rigid_from_pose_msg
+
+FACE_CLASS = "face"
+
+# --- headers and stamps --------------------------------------------------------------------------
+
+
+def header_of(stamp: float, frame: str) -> Header:
+    """A header.
+
+    Args:
+        stamp: seconds. The same number always gives the same message stamp.
+        frame: frame id.
+    """
+    header = Header(frame_id=frame)
+    seconds = math.floor(max(stamp, 0.0))
+    nanoseconds = round((max(stamp, 0.0) - seconds) * 1e9)  # before the sum loses digits
+    carry, header.stamp.nanosec = divmod(nanoseconds, 1_000_000_000)
+    header.stamp.sec = seconds + carry
+    return header
+
+
+# --- images --------------------------------------------------------------------------------------
+
+
+def image_to_msg(rgb: NDArray[np.uint8], header: Header) -> ImageMsg:
+    """(H, W, 3) uint8 RGB as an rgb8 message; H may be 0."""
+    msg = ImageMsg(header=header, height=rgb.shape[0], width=rgb.shape[1], encoding="rgb8")
+    msg.is_bigendian = int(sys.byteorder == "big")
+    msg.step = rgb.shape[1] * 3
+    msg.data = _bytes_array(rgb)
+    return msg
+
+
+def _bytes_array(values: NDArray[np.generic]) -> array.array[int]:
+    """The bytes of an array as array.array('B'), the one form every rclpy takes fast."""
+    out = array.array("B")
+    out.frombytes(memoryview(np.ascontiguousarray(values).reshape(-1).view(np.uint8)))
+    return out
+
+
+# --- cameras -------------------------------------------------------------------------------------
+
+
+def camera_to_msg(camera: PinholeCamera, header: Header) -> CameraInfo:
+    """A camera as CameraInfo; one without calibration as K of zeros, which is how ROS says so."""
+    msg = CameraInfo(header=header, width=camera.width, height=camera.height)
+    msg.distortion_model = camera.distortion_model
+    if camera.calibrated:
+        k = camera.matrix
+        msg.d = camera.distortion.tolist()
+        msg.k = k.ravel()
+        msg.r = np.eye(3).ravel()
+        msg.p = np.column_stack([k, np.zeros(3)]).ravel()
+    return msg
+
+
+# --- detections ----------------------------------------------------------------------------------
+
+
+def tracks_to_msg(tracks: Iterable[Track], header: Header) -> Detection2DArray:
+    """Tracks of one image."""
+    msg = Detection2DArray(header=header)
+    for track in tracks:
+        x0, y0, x1, y1 = (float(v) for v in track.box)
+        detection = Detection2D(header=header, id=track.id)
+        detection.bbox.center.position.x = (x0 + x1) / 2
+        detection.bbox.center.position.y = (y0 + y1) / 2
+        detection.bbox.size_x, detection.bbox.size_y = x1 - x0, y1 - y0
+        result = ObjectHypothesisWithPose()
+        result.hypothesis.class_id, result.hypothesis.score = FACE_CLASS, float(track.score)
+        detection.results.append(result)
+        msg.detections.append(detection)
+    return msg
+
+
+def tracks_from_msg(msg: Detection2DArray) -> list[Track]:
+    """Inverse of `tracks_to_msg`; ages are not carried.
+
+    Raises:
+        ImageError: a box that is none.
+    """
+    stamp = seconds_from_stamp(msg.header.stamp)
+    tracks = []
+    for index, detection in enumerate(msg.detections):
+        centre = detection.bbox.center.position
+        half_x, half_y = detection.bbox.size_x / 2, detection.bbox.size_y / 2
+        box = np.array(
+            [centre.x - half_x, centre.y - half_y, centre.x + half_x, centre.y + half_y],
+            np.float32,
+        )
+        if not np.isfinite(box).all() or half_x <= 0 or half_y <= 0:
+            raise ImageError("finite boxes of a size", f"{box.tolist()}", "check the detector")
+        score = max((r.hypothesis.score for r in detection.results), default=0.0)
+        tracks.append(Track(detection.id or f"nr{index}", box, float(score), stamp))
+    return tracks
+
+
+# --- meshes --------------------------------------------------------------------------------------
+
+_POINT = np.dtype([("xyz", "<f4", 3), ("bgra", "u1", 4)])
+
+
+@dataclass(frozen=True)
+class FaceCloud:
+    """The vertices of all faces of an image.
+
+    Attributes:
+        vertices: (N, V, 3) float32 metres, camera optical frame.
+        colours: (N, V, 3) uint8 RGB.
+    """
+
+    vertices: Float32
+    colours: NDArray[np.uint8]
+
+    @staticmethod
+    def of(faces: Sequence[Face], n_vertices: int) -> FaceCloud:
+        """The cloud of N faces, each with V = n_vertices; N may be 0."""
+        vertices = np.zeros((len(faces), n_vertices, 3), np.float32)
+        colours = np.full((len(faces), n_vertices, 3), 200, np.uint8)
+        for i, face in enumerate(faces):
+            vertices[i] = face.camera_from_face.apply(face.mesh.vertices)
+            if face.mesh.colours is not None:
+                colours[i] = np.clip(face.mesh.colours * 255.0 + 0.5, 0, 255)
+        return FaceCloud(vertices, colours)
+
+
+def cloud_to_msg(cloud: FaceCloud, header: Header) -> PointCloud2:
+    """An organised cloud: a row per face, a column per vertex; fields x, y, z, rgb."""
+    n, v = cloud.vertices.shape[:2]
+    points = np.zeros((n, v), _POINT)
+    points["xyz"] = cloud.vertices
+    points["bgra"][..., :3] = cloud.colours[..., ::-1]
+    msg = PointCloud2(header=header, height=n, width=v, is_dense=True)
+    msg.fields = [
+        PointField(name=name, offset=offset, datatype=PointField.FLOAT32, count=1)
+        for name, offset in (("x", 0), ("y", 4), ("z", 8), ("rgb", 12))
+    ]
+    msg.point_step, msg.row_step = _POINT.itemsize, _POINT.itemsize * v
+    msg.data = _bytes_array(points)
+    return msg
+
+
+def cloud_from_msg(msg: PointCloud2) -> FaceCloud:
+    """Inverse of `cloud_to_msg`.
+
+    Raises:
+        ImageError: a cloud of another layout.
+    """
+    layout = [(f.name, f.offset) for f in msg.fields]
+    size = msg.height * msg.width * _POINT.itemsize
+    if layout != [("x", 0), ("y", 4), ("z", 8), ("rgb", 12)] or len(msg.data) != size:
+        raise ImageError(
+            "a cloud x y z rgb of 16 bytes a point",
+            f"{layout}, {len(msg.data)} bytes",
+            "subscribe to /face/mesh/vertices",
+        )
+    points = np.frombuffer(msg.data, _POINT).reshape(msg.height, msg.width)
+    return FaceCloud(
+        np.ascontiguousarray(points["xyz"]),
+        np.ascontiguousarray(points["bgra"][..., 2::-1]),
+    )
+
+
+def topology_cdr(triangles: NDArray[np.int32], vertices: Float32) -> bytes:
+    """shape_msgs/Mesh as CDR bytes.
+
+    Args:
+        triangles: (F, 3).
+        vertices: (V, 3) of the mean shape, face frame, metres.
+    """
+    out = _Cdr()
+    out.array(np.ascontiguousarray(triangles, "<u4"), len(triangles))
+    out.array(np.ascontiguousarray(vertices, "<f8"), len(vertices))
+    return out.bytes()
+
+
+def topology_from_msg(msg: object) -> tuple[NDArray[np.int32], Float32]:
+    """(F, 3) triangles and (V, 3) vertices of a shape_msgs/Mesh."""
+    triangles = [t.vertex_indices for t in msg.triangles]  # type: ignore[attr-defined]
+    vertices = [(p.x, p.y, p.z) for p in msg.vertices]  # type: ignore[attr-defined]
+    return (
+        np.array(triangles, np.int32).reshape(-1, 3),
+        np.array(vertices, np.float32).reshape(-1, 3),
+    )
+
+
+# --- markers -------------------------------------------------------------------------------------
+
+ARROW, LINE_LIST, TEXT_VIEW_FACING, TRIANGLE_LIST = 0, 5, 9, 11
+ADD, DELETE, DELETEALL = 0, 2, 3
+
+
+@dataclass(frozen=True)
+class MarkerSpec:
+    """One visualization_msgs/Marker. Points are in the header's frame.
+
+    Attributes:
+        namespace: with `id` its name.
+        id: see `namespace`.
+        type: as in Marker.
+        action: as in Marker.
+        position: (3,) metres.
+        scale: (3,) metres.
+        colour: (4,) RGBA in [0, 1].
+        lifetime_s: seconds until RViz drops it; 0 is for ever.
+        points: (N, 3) metres.
+        colours: (N, 4) RGBA in [0, 1], or none.
+        text: of TEXT_VIEW_FACING.
+    """
+
+    namespace: str
+    id: int
+    type: int
+    action: int = ADD
+    position: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    scale: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    colour: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
+    lifetime_s: float = 0.0
+    points: NDArray[np.floating] = field(default_factory=lambda: np.zeros((0, 3)))
+    colours: NDArray[np.floating] = field(default_factory=lambda: np.zeros((0, 4), np.float32))
+    text: str = ""
+
+
+def marker_array_cdr(markers: Sequence[MarkerSpec], header: Header) -> bytes:
+    """visualization_msgs/MarkerArray as CDR bytes, as rclpy would serialise it."""
+    out = _Cdr()
+    out.pack("<u4", len(markers))
+    for marker in markers:
+        out.pack("<i4", header.stamp.sec)
+        out.pack("<u4", header.stamp.nanosec)
+        out.string(header.frame_id)
+        out.string(marker.namespace)
+        for value in (marker.id, marker.type, marker.action):
+            out.pack("<i4", value)
+        out.pack("<f8", *marker.position, 0.0, 0.0, 0.0, 1.0, *marker.scale)
+        out.pack("<f4", *marker.colour)
+        seconds, nanoseconds = divmod(round(marker.lifetime_s * 1e9), 1_000_000_000)
+        out.pack("<i4", seconds)
+        out.pack("<u4", nanoseconds)
+        out.pack("u1", 0)  # frame_locked
+        out.array(np.ascontiguousarray(marker.points, "<f8"), len(marker.points))
+        out.array(np.ascontiguousarray(marker.colours, "<f4"), len(marker.colours))
+        out.string("")  # texture_resource
+        out.pack("<i4", 0)  # texture: CompressedImage without anything
+        out.pack("<u4", 0)
+        out.string("")
+        out.string("")
+        out.pack("<u4", 0)
+        out.pack("<u4", 0)  # uv_coordinates
+        out.string(marker.text)
+        out.string("")  # mesh_resource
+        out.string("")  # mesh_file
+        out.pack("<u4", 0)
+        out.pack("u1", 0)  # mesh_use_embedded_materials
+    return out.bytes()
+
+
+class _Cdr:
+    """Writes XCDR1, little endian: numbers aligned to their size, counted after the head."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = [b"\x00\x01\x00\x00"]
+        self._size = 0
+
+    def _add(self, data: bytes, alignment: int) -> None:
+        padding = -self._size % alignment
+        self._parts += [bytes(padding), data]
+        self._size += padding + len(data)
+
+    def pack(self, dtype: str, *values: float) -> None:
+        data = np.array(values, dtype)
+        self._add(data.tobytes(), data.itemsize)
+
+    def string(self, text: str) -> None:
+        data = text.encode() + b"\x00"
+        self.pack("<u4", len(data))
+        self._add(data, 1)
+
+    def array(self, values: NDArray[np.generic], count: int) -> None:
+        """A sequence of `count` elements that hold nothing but numbers of one type."""
+        self.pack("<u4", count)
+        if count:
+            self._add(values.tobytes(), values.itemsize)
+
+    def bytes(self) -> bytes:
+        return b"".join(self._parts)
+
+
+# --- poses ---------------------------------------------------------------------------------------
+
+
+def pose_to_msg(frame_from_body: Rigid) -> Pose:
+    """A rigid motion as a pose of the body in the frame."""
+    return Pose(
+        position=Point(**_xyz(frame_from_body.translation)),
+        orientation=_quaternion(frame_from_body),
+    )
+
+
+def poses_to_msg(poses: Iterable[Rigid], header: Header) -> PoseArray:
+    """camera_from_face of all faces."""
+    return PoseArray(header=header, poses=[pose_to_msg(p) for p in poses])
+
+
+def pose_with_covariance_to_msg(
+    camera_from_face: Rigid, covariance: NDArray[np.floating], header: Header
+) -> PoseWithCovarianceStamped:
+    """A pose and its (6, 6) covariance: x, y, z in metres, rotation about x, y, z in radians."""
+    msg = PoseWithCovarianceStamped(header=header)
+    msg.pose.pose = pose_to_msg(camera_from_face)
+    msg.pose.covariance = np.asarray(covariance, np.float64).ravel()
+    return msg
+
+
+def transforms_to_msg(camera_from_children: Mapping[str, Rigid], header: Header) -> TFMessage:
+    """Transforms from the header's frame to each child frame."""
+    msg = TFMessage()
+    for child, motion in camera_from_children.items():
+        transform = TransformStamped(header=header, child_frame_id=child)
+        transform.transform.translation = Vector3(**_xyz(motion.translation))
+        transform.transform.rotation = _quaternion(motion)
+        msg.transforms.append(transform)
+    return msg
+
+
+def _xyz(vector: NDArray[np.floating]) -> dict[str, float]:
+    return dict(zip("xyz", map(float, vector), strict=True))
+
+
+def _quaternion(motion: Rigid) -> Quaternion:
+    values = map(float, quaternion_from_rotation(motion.rotation))
+    return Quaternion(**dict(zip("xyzw", values, strict=True)))
+
+
+# --- numbers -------------------------------------------------------------------------------------
+
+
+def expression_to_msg(
+    names: Sequence[str], activations: NDArray[np.floating], header: Header
+) -> JointState:
+    """(K_exp,) activations by name, as an animatronic face or an avatar takes them."""
+    return JointState(header=header, name=list(names), position=activations.tolist())
+
+
+def coefficients_to_msg(coefficients: Coefficients) -> Float32MultiArray:
+    """N rows of all coefficients; the second dimension's label says what lies where.
+
+    Labels: `face`, and `identity[80] expression[52] ...` in the order of the columns.
+    """
+    n = len(coefficients)
+    arrays = [getattr(coefficients, name) for name in COEFFICIENT_NAMES]
+    parts = [a.reshape(n, math.prod(a.shape[1:])) for a in arrays]
+    values = np.concatenate(parts, axis=1).astype(np.float32)
+    label = " ".join(
+        f"{name}[{part.shape[1]}]" for name, part in zip(COEFFICIENT_NAMES, parts, strict=True)
+    )
+    msg = Float32MultiArray()
+    columns = values.shape[1]
+    msg.layout.dim = [
+        MultiArrayDimension(label="face", size=n, stride=n * columns),
+        MultiArrayDimension(label=label, size=columns, stride=columns),
+    ]
+    msg.data = array.array("f", values.tobytes())
+    return msg
+
+
+# --- diagnostics ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Health:
+    """How one node is.
+
+    Attributes:
+        name: of the status.
+        hardware_id: model or device.
+        message: in a few words.
+        values: key -> value.
+        warn: whether something deserves attention.
+    """
+
+    name: str
+    hardware_id: str
+    message: str
+    values: Mapping[str, object]
+    warn: bool = False
+
+
+def health_to_msg(health: Health, header: Header) -> DiagnosticArray:
+    """One node's health as DiagnosticArray."""
+    status = DiagnosticStatus(
+        level=DiagnosticStatus.WARN if health.warn else DiagnosticStatus.OK,
+        name=health.name,
+        message=health.message,
+        hardware_id=health.hardware_id,
+        values=[KeyValue(key=k, value=str(v)) for k, v in health.values.items()],
+    )
+    return DiagnosticArray(header=header, status=[status])

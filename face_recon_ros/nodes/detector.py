@@ -1,0 +1,78 @@
+"""Detector node: images -> /face/detections and /face/crops."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+from sensor_msgs.msg import Image as ImageMsg
+
+from face_recon_ros.core.crop import crop_from_face_box
+from face_recon_ros.core.inference import FaceNetwork
+from face_recon_ros.core.models import find_model
+from face_recon_ros.core.pipeline import FaceFinder, camera_of
+from face_recon_ros.nodes import conversions
+from face_recon_ros.nodes.outputs import DetectionOutputs
+from face_recon_ros.nodes.reconstruction import CameraListener
+from face_recon_ros.nodes.runtime import IMAGE_TOPIC, NEWEST_QOS, FaceNode, run
+
+
+class DetectorNode(FaceNode):
+    """Finds and follows faces."""
+
+    def __init__(self) -> None:
+        """Loads the detector."""
+        super().__init__("detector", ("camera", "detector", "tracker", "reconstructor", "output"))
+        detector = self.config("detector")
+        self._finder = FaceFinder.from_config(detector, self.config("tracker").seeded())
+        # The crops are for the network; here it only tells their size and margin.
+        path = find_model(self.config("reconstructor").network)
+        network = FaceNetwork(path, provider="cpu", threads=1)
+        self._size, self._margin = network.size, network.crop_margin
+        self._outputs = DetectionOutputs(self)
+        self._camera = CameraListener(self, self.config("camera").fov_deg)
+        self._slot = self.start_worker("detector", self._work)
+        self.meter.fact("model", detector.backend)
+        self.listen_while(
+            lambda: self._outputs.wanted() or self.config("output").always,
+            lambda: [self.create_subscription(ImageMsg, IMAGE_TOPIC, self._receive, NEWEST_QOS)],
+        )
+
+    def _receive(self, msg: ImageMsg) -> None:
+        self.meter.count("frames_in")
+        self._slot.put(msg)
+
+    def _work(self, msg: ImageMsg) -> None:
+        start = time.perf_counter()
+        image = conversions.image_from_msg(msg)
+        camera_of(image, self._camera.calibrated)  # the separate nodes see no images to compare
+        converted = time.perf_counter()
+        tracks, _ = self._finder.find(image)
+        found = time.perf_counter()
+        crops = [crop_from_face_box(t.box, self._margin, self._size) for t in tracks]
+        pixels = np.zeros((len(crops), self._size, self._size, 3), np.uint8)
+        for out, crop in zip(pixels, crops, strict=True):
+            out[:] = crop.extract(image.rgb)
+        cut = time.perf_counter()
+        self._outputs.publish(tracks, pixels, msg.header)
+        now = self.get_clock().now().nanoseconds * 1e-9
+        self.meter.count("processed")
+        self.meter.count("faces", len(tracks))
+        self.meter.time(
+            {
+                "convert": converted - start,
+                "detect": found - converted,
+                "crop": cut - found,
+                "publish": time.perf_counter() - cut,
+                "latency": now - image.stamp,
+            }
+        )
+
+
+def main() -> None:
+    """Entry point."""
+    run(DetectorNode)
+
+
+if __name__ == "__main__":
+    main()

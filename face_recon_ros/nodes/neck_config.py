@@ -1,0 +1,108 @@
+"""Parameters of the nodes that move a neck. The controller's own are in `core.look_at`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from face_recon_ros.core.errors import ConfigError
+from face_recon_ros.core.neck import Neck, neck_from_urdf
+from face_recon_ros.core.neck_simulator import NeckSimulatorConfig
+
+OUTPUTS = ("trajectory", "commands", "joints", "point_head", "none")
+PERSONS = ("", "still", "walking", "jumping")
+
+
+@dataclass(frozen=True)
+class NeckConfig:
+    """The neck and how it wants to be told.
+
+    Attributes:
+        joints: names of the joints to move.
+        look_frame: link that is pointed at people: the camera's optical frame, or the head.
+        look_axis: of that link: z for optical frames, x for others.
+        fixed_frame: where heads are tracked; on a robot that drives its odometry frame. Empty: the
+            link the neck hangs on.
+        urdf: path of the robot's URDF; empty: from the topic /robot_description.
+        max_velocity: cap on the URDF's velocity limits, rad/s.
+        max_acceleration: rad/s^2; the URDF does not say it.
+        limit_margin: distance to keep from the URDF's position limits, rad.
+        output: one of trajectory (JointTrajectory on neck/joint_trajectory), commands
+            (Float64MultiArray on neck/commands), joints (Float64 on neck/JOINT/command),
+            point_head (action neck/point_head), none; /look_at is published always.
+    """
+
+    joints: tuple[str, ...] = ("pan_joint", "tilt_joint")
+    look_frame: str = "camera_optical_frame"
+    look_axis: str = "z"
+    fixed_frame: str = ""
+    urdf: str = ""
+    max_velocity: float = 2.0
+    max_acceleration: float = 8.0
+    limit_margin: float = 0.02
+    output: str = "trajectory"
+
+    def __post_init__(self) -> None:
+        if self.output not in OUTPUTS:
+            raise ConfigError(f"neck.output of {', '.join(OUTPUTS)}", repr(self.output), "choose")
+        if not (self.max_velocity > 0 and self.max_acceleration > 0 and self.limit_margin >= 0):
+            raise ConfigError(
+                "neck.max_velocity and neck.max_acceleration above zero, limit_margin at least 0",
+                f"{self.max_velocity}, {self.max_acceleration}, {self.limit_margin}",
+                "2, 8 and 0.02 are good",
+            )
+
+    def neck(self, urdf: str) -> Neck:
+        """The neck in the text of a URDF."""
+        return neck_from_urdf(
+            urdf,
+            self.joints,
+            self.look_frame,
+            look_axis=self.look_axis,
+            max_velocity=self.max_velocity,
+            max_acceleration=self.max_acceleration,
+            limit_margin=self.limit_margin,
+        )
+
+    def read_urdf(self) -> str:
+        """Text of the file `urdf`."""
+        try:
+            return Path(self.urdf).expanduser().read_text()
+        except OSError as fault:
+            raise ConfigError(
+                f"a URDF file at neck.urdf {self.urdf!r}", str(fault.strerror), "check the path"
+            ) from None
+
+
+@dataclass(frozen=True)
+class SimulatedNeckConfig(NeckSimulatorConfig):
+    """A neck, and somebody to look at.
+
+    Attributes:
+        rate_hz: of joint states and transforms.
+        publish_tf: publishes the look frame in the neck's base frame; false where a
+            robot_state_publisher does it.
+        person: empty, `still`, `walking` to and fro, or `jumping` from place to place: publishes
+            face_demo and gaze_demo as a camera on the simulated neck would see them.
+        person_speed_deg: of who walks, degrees a second around the neck.
+        camera_rate_hz: of that camera.
+        camera_latency_s: from exposure to transform.
+    """
+
+    rate_hz: float = 100.0
+    publish_tf: bool = True
+    person: str = ""
+    person_speed_deg: float = 30.0
+    camera_rate_hz: float = 30.0
+    camera_latency_s: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.person not in PERSONS:
+            raise ConfigError(
+                f"neck_simulator.person of {', '.join(map(repr, PERSONS))}",
+                repr(self.person),
+                "choose",
+            )
+        if not (self.rate_hz > 0 and self.camera_rate_hz > 0 and self.camera_latency_s >= 0):
+            raise ConfigError("rates above zero, a latency of at least 0", f"{self}", "mend it")

@@ -1,0 +1,196 @@
+"""What the nodes publish of faces; shared by the composed node and the separate ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from geometry_msgs.msg import PoseArray, PoseWithCovarianceStamped
+from numpy.typing import NDArray
+from rclpy.impl.implementation_singleton import rclpy_implementation
+from rclpy.node import Node
+from rclpy.publisher import Publisher
+from sensor_msgs.msg import Image as ImageMsg
+from sensor_msgs.msg import JointState, PointCloud2
+from shape_msgs.msg import Mesh as MeshMsg
+from std_msgs.msg import Float32MultiArray, Header
+from tf2_msgs.msg import TFMessage
+from vision_msgs.msg import Classification, Detection2DArray
+
+from face_recon_ros.core.attention import Attention, Gaze, attention_angle
+from face_recon_ros.core.camera import PinholeCamera
+from face_recon_ros.core.head_pose import pose_covariance
+from face_recon_ros.core.morphable_model import MorphableModel
+from face_recon_ros.core.types import COEFFICIENT_NAMES, Coefficients, Face, Track
+from face_recon_ros.nodes import conversions, robot_conversions
+from face_recon_ros.nodes.depth import DepthFusion
+from face_recon_ros.nodes.humans import HumanOutputs, Pixels
+from face_recon_ros.nodes.parameters import OutputConfig
+from face_recon_ros.nodes.runtime import LATCHED_QOS, RESULT_QOS, SENSOR_QOS, FaceNode
+
+Array = NDArray[np.float64]
+
+_FORGET_FACE_S = 10.0
+
+
+def wanted(publishers: Sequence[Publisher]) -> bool:
+    """Whether anybody listens to any of them; nobody does to one that is destroyed meanwhile."""
+    return any(_listeners(p) > 0 for p in publishers)
+
+
+def _listeners(publisher: Publisher) -> int:
+    try:
+        return int(publisher.get_subscription_count())
+    except rclpy_implementation.InvalidHandle:  # another thread has just destroyed it
+        return 0
+
+
+class DetectionOutputs:
+    """/face/detections and /face/crops."""
+
+    def __init__(self, node: Node) -> None:
+        """Creates the publishers."""
+        self.detections = node.create_publisher(Detection2DArray, "detections", RESULT_QOS)
+        self.crops = node.create_publisher(ImageMsg, "crops", SENSOR_QOS)
+
+    def wanted(self) -> bool:
+        """Whether anybody listens."""
+        return wanted([self.detections, self.crops])
+
+    def publish(self, tracks: list[Track], crops: NDArray[np.uint8], header: Header) -> None:
+        """Publishes N tracks and their (N, S, S, 3) crops, stacked vertically."""
+        if wanted([self.detections]):
+            self.detections.publish(conversions.tracks_to_msg(tracks, header))
+        if wanted([self.crops]):
+            size = crops.shape[1]
+            stacked = crops.reshape(len(crops) * size, size, 3)
+            self.crops.publish(conversions.image_to_msg(stacked, header))
+
+
+class FaceOutputs:
+    """Meshes, poses, expressions, transforms, attention, coefficients; REP-155's topics."""
+
+    def __init__(self, node: FaceNode, model: MorphableModel) -> None:
+        """Creates the publishers and says the topology, once."""
+        self._node, self._model = node, model
+        self._depth = DepthFusion(node, model) if node.config("output").depth else None
+        self.vertices = node.create_publisher(PointCloud2, "mesh/vertices", SENSOR_QOS)
+        self._topology = node.create_publisher(MeshMsg, "mesh/topology", LATCHED_QOS)
+        self._topology.publish(conversions.topology_cdr(model.triangles, model.mean_shape))
+        self._poses = node.create_publisher(PoseArray, "head_poses", RESULT_QOS)
+        self._transforms = node.create_publisher(TFMessage, "/tf", 100)
+        self._coefficients = node.create_publisher(Float32MultiArray, "coefficients", RESULT_QOS)
+        self._attention_topic = node.create_publisher(Classification, "attention", RESULT_QOS)
+        self._gaze, self._attention = Gaze(model), Attention()
+        self._humans = HumanOutputs(node, model) if HumanOutputs.available() else None
+        # Replaced as a whole, never changed: `wanted` reads it from other threads.
+        self._per_face: dict[str, tuple[Publisher, Publisher]] = {}
+        self._seen: dict[str, float] = {}
+
+    def wanted(self, config: OutputConfig) -> bool:
+        """Whether anybody listens."""
+        publishers = [self.vertices, self._poses, self._attention_topic]
+        publishers += [self._transforms] if config.tf else []
+        publishers += [self._coefficients] if config.coefficients else []
+        publishers += [p for pair in self._per_face.values() for p in pair]
+        publishers += self._humans.publishers if self._humans and config.humans else []
+        return config.always or wanted(publishers)
+
+    def publish(
+        self,
+        faces: list[Face],
+        camera: PinholeCamera,
+        header: Header,
+        config: OutputConfig,
+        pixels: Pixels,
+    ) -> tuple[list[Face], conversions.FaceCloud]:
+        """Publishes N faces of one image; N may be 0.
+
+        Args:
+            faces: N.
+            camera: that took the image.
+            header: of the image.
+            config: what to publish.
+            pixels: crop of the i-th face.
+
+        Returns:
+            The faces where they were published, that is with corrected distances, and their
+            vertices in the camera frame, for whoever draws them.
+        """
+        stamp = conversions.seconds_from_stamp(header.stamp)
+        covariances = {}
+        if self._depth:
+            fused = self._depth(faces, camera, stamp)
+            faces = [face for face, _ in fused]
+            covariances = {face.track.id: covariance for face, covariance in fused}
+        cloud = conversions.FaceCloud.of(faces, self._model.n_vertices)
+        if wanted([self.vertices]):
+            self.vertices.publish(conversions.cloud_to_msg(cloud, header))
+        if wanted([self._poses]):
+            poses = [face.camera_from_face for face in faces]
+            self._poses.publish(conversions.poses_to_msg(poses, header))
+        gazes = {
+            face.track.id: self._gaze(face.camera_from_face, face.coefficients.expression[0])
+            for face in faces
+        }
+        if config.tf and wanted([self._transforms]):
+            frames = {f"face_{face.track.id}": face.camera_from_face for face in faces}
+            frames |= {f"gaze_{name}": gaze for name, gaze in gazes.items()}
+            self._transforms.publish(conversions.transforms_to_msg(frames, header))
+        angles = {name: attention_angle(gaze) for name, gaze in gazes.items()}
+        looking = self._attention.update(angles, stamp)
+        if wanted([self._attention_topic]):
+            self._attention_topic.publish(robot_conversions.attention_to_msg(looking, header))
+        if self._humans and config.humans:
+            self._humans.publish(faces, camera, header, pixels)
+        if config.coefficients and wanted([self._coefficients]):
+            self._coefficients.publish(conversions.coefficients_to_msg(_all(faces, self._model)))
+        for face in faces:
+            covariance = covariances.get(face.track.id)
+            if covariance is None:
+                covariance = pose_covariance(face.camera_from_face, camera)
+            self._publish_face(face, covariance, header)
+        self._forget(stamp)
+        return faces, cloud
+
+    def _publish_face(self, face: Face, covariance: Array, header: Header) -> None:
+        name = face.track.id
+        if name not in self._per_face:
+            made = (
+                self._node.create_publisher(
+                    PoseWithCovarianceStamped, f"{name}/head_pose", RESULT_QOS
+                ),
+                self._node.create_publisher(JointState, f"{name}/expression", RESULT_QOS),
+            )
+            self._per_face = {**self._per_face, name: made}
+        self._seen[name] = conversions.seconds_from_stamp(header.stamp)
+        head_pose, expression = self._per_face[name]
+        if wanted([head_pose]):
+            head_pose.publish(
+                conversions.pose_with_covariance_to_msg(face.camera_from_face, covariance, header)
+            )
+        if wanted([expression]):
+            activations = face.coefficients.expression[0]
+            names = self._model.expression_names
+            expression.publish(conversions.expression_to_msg(names, activations, header))
+
+    def _forget(self, now: float) -> None:
+        for name, seen in list(self._seen.items()):
+            if abs(now - seen) > _FORGET_FACE_S:
+                gone = self._per_face[name]
+                self._per_face = {n: p for n, p in self._per_face.items() if n != name}
+                for publisher in gone:
+                    self._node.destroy_publisher(publisher)
+                del self._seen[name]
+
+
+def _all(faces: list[Face], model: MorphableModel) -> Coefficients:
+    rows = [face.coefficients for face in faces]
+    if not rows:
+        return Coefficients.zeros(0, model.k_identity, model.k_expression, model.k_albedo)
+    return Coefficients(
+        **{
+            name: np.concatenate([getattr(row, name) for row in rows])
+            for name in COEFFICIENT_NAMES
+        }
+    )

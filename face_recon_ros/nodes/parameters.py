@@ -1,0 +1,330 @@
+"""Config dataclasses -> declared parameters, with description, type, range and read-only flag.
+
+The dataclasses are the one place where a setting is named, described (its docstring), defaulted
+and checked. All nodes share one set of names (`detector.min_score`), so one YAML file serves the
+composed node and the separate ones. `python -m face_recon_ros.nodes.parameters` prints a table.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import inspect
+import json
+import re
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from rcl_interfaces.msg import (
+    FloatingPointRange,
+    IntegerRange,
+    ParameterDescriptor,
+    SetParametersResult,
+)
+from rclpy.exceptions import (
+    InvalidParameterTypeException,
+    InvalidParameterValueException,
+    ParameterUninitializedException,
+)
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+from face_recon_ros.core.camera import DEFAULT_HORIZONTAL_FOV_DEG
+from face_recon_ros.core.detection import DetectorConfig
+from face_recon_ros.core.errors import ConfigError
+from face_recon_ros.core.look_at import LookAtConfig
+from face_recon_ros.core.overlay import OverlayConfig
+from face_recon_ros.core.pipeline import ReconstructorConfig
+from face_recon_ros.core.sources import SourceConfig
+from face_recon_ros.core.tracking import TrackerConfig
+from face_recon_ros.nodes.neck_config import NeckConfig, SimulatedNeckConfig
+
+#: A `camera.source` that is somebody else's driver: launch files cannot pass an empty word.
+TOPIC = "topic"
+
+
+@dataclass(frozen=True)
+class CameraConfig(SourceConfig):
+    """Where images come from and what camera took them.
+
+    Attributes:
+        source: device number or /dev/video*, video file, picture, folder of pictures, rosbag2, or
+            `pattern`; `topic` or empty: another driver's /camera/image_raw (the pipeline node
+            listens to it, the camera node ends at once).
+        as_fast_as_taken: files are not played at their own rate; each image waits until the
+            one before was worked off (pipeline node only).
+        max_frames: stop after so many images; 0 goes on to the end.
+        exit_at_end: the node ends, with exit status 0, when its source does.
+        wait_for_subscriber_s: seconds a file waits for somebody to listen before it starts.
+        calibration: path of a camera_calibration YAML file.
+        fov_deg: horizontal field of view assumed without calibration, degrees.
+    """
+
+    source: str = ""
+    as_fast_as_taken: bool = False
+    max_frames: int = 0
+    exit_at_end: bool = False
+    wait_for_subscriber_s: float = 0.0
+    calibration: str = ""
+    fov_deg: float = DEFAULT_HORIZONTAL_FOV_DEG
+
+    @property
+    def is_topic(self) -> bool:
+        """Whether images come from another driver."""
+        return self.source in ("", TOPIC)
+
+
+@dataclass(frozen=True)
+class NodeTrackerConfig(TrackerConfig):
+    """How a node follows faces: people of two cameras, or of two runs, must not share ids.
+
+    Attributes:
+        seed: of the ids; -1 takes another one at each start, so that no two nodes or runs give
+            the same ids to different people.
+    """
+
+    seed: int = -1
+
+    def seeded(self) -> TrackerConfig:
+        """The same with a seed in any case."""
+        return replace(self, seed=secrets.randbits(63)) if self.seed < 0 else self
+
+
+@dataclass(frozen=True)
+class OutputConfig:
+    """What is published beside the meshes.
+
+    Attributes:
+        always: works on every image, even while nobody listens to any result.
+        tf: publishes face_<id> and gaze_<id> transforms.
+        depth: corrects distances by /camera/depth/image_raw, which is registered to the colour
+            image; at start.
+        humans: publishes REP-155's /humans/faces/... where hri_msgs is installed.
+        coefficients: publishes /face/coefficients; identity coefficients are biometric data.
+    """
+
+    always: bool = False
+    tf: bool = True
+    depth: bool = False
+    humans: bool = True
+    coefficients: bool = False
+
+
+@dataclass(frozen=True)
+class VisualizationConfig:
+    """Pictures for people.
+
+    Attributes:
+        marker_rate_hz: at most so many marker messages a second.
+        overlay_rate_hz: at most so many overlay pictures a second.
+        overlay_max_side_px: larger images are shrunk to this before they are drawn on.
+        overlay: how it is drawn.
+    """
+
+    marker_rate_hz: float = 10.0
+    overlay_rate_hz: float = 10.0
+    overlay_max_side_px: int = 960
+    overlay: OverlayConfig = field(default_factory=OverlayConfig)
+
+
+GROUPS: dict[str, type] = {
+    "camera": CameraConfig,
+    "detector": DetectorConfig,
+    "tracker": NodeTrackerConfig,
+    "reconstructor": ReconstructorConfig,
+    "output": OutputConfig,
+    "visualization": VisualizationConfig,
+    "neck": NeckConfig,
+    "look_at": LookAtConfig,
+    "neck_simulator": SimulatedNeckConfig,
+}
+
+#: Ranges that parameter tools show and rclpy enforces; the dataclasses check what is not a range.
+RANGES: dict[str, tuple[float, float]] = {
+    "camera.width": (0, 16384),
+    "camera.height": (0, 16384),
+    "camera.fps": (0.0, 1000.0),
+    "camera.max_frames": (0, 2**31),
+    "camera.wait_for_subscriber_s": (0.0, 3600.0),
+    "camera.fov_deg": (1.0, 179.0),
+    "detector.min_score": (0.01, 1.0),
+    "detector.tiles": (1, 8),
+    "detector.max_side_px": (32, 16384),
+    "tracker.detect_every": (1, 1000),
+    "tracker.max_undetected_s": (0.0, 60.0),
+    "tracker.min_overlap": (0.0, 1.0),
+    "tracker.max_faces": (1, 64),
+    "tracker.seed": (-1, 2**62),
+    "reconstructor.threads": (0, 256),
+    "visualization.marker_rate_hz": (0.1, 1000.0),
+    "visualization.overlay_rate_hz": (0.1, 1000.0),
+    "visualization.overlay_max_side_px": (64, 16384),
+    "visualization.overlay.opacity": (0.0, 1.0),
+}
+
+#: What may change while a node runs; all else is read-only.
+DYNAMIC_GROUPS = ("output", "visualization", "look_at")
+
+_FOREIGN = re.compile(r"use_sim_time|start_type_description_service|qos_overrides\..*")
+_TYPES = {
+    bool: Parameter.Type.BOOL,
+    int: Parameter.Type.INTEGER,
+    float: Parameter.Type.DOUBLE,
+    str: Parameter.Type.STRING,
+    tuple: Parameter.Type.DOUBLE_ARRAY,
+}
+
+
+class Parameters:
+    """The parameters of a node, as config objects.
+
+    Attributes:
+        configs: group name -> config, always complete and valid.
+    """
+
+    def __init__(
+        self, node: Node, groups: tuple[str, ...], changed: Callable[[], None] = lambda: None
+    ) -> None:
+        """Declares the groups and reads them.
+
+        Args:
+            node: that has them.
+            groups: of `GROUPS`.
+            changed: called after `configs` changed while the node runs.
+
+        Raises:
+            ConfigError: an unknown parameter was given, or a wrong value.
+        """
+        _refuse_unknown(node)
+        self._changed = changed
+        values: dict[str, Any] = {}
+        for group in groups:
+            for name, default, description in leaves(group):
+                values[name] = _declare(node, name, default, description)
+        self.configs: dict[str, Any] = {g: _build(GROUPS[g], g, values) for g in groups}
+        self._values = values
+        node.add_on_set_parameters_callback(self._set)
+
+    def _set(self, parameters: list[Parameter]) -> SetParametersResult:
+        values = dict(self._values)
+        values.update({p.name: p.value for p in parameters if p.name in values})
+        try:
+            configs = {g: _build(GROUPS[g], g, values) for g in self.configs}
+        except ConfigError as fault:
+            return SetParametersResult(successful=False, reason=str(fault))
+        self._values, self.configs = values, configs
+        self._changed()
+        return SetParametersResult(successful=True)
+
+
+def leaves(group: str) -> list[tuple[str, Any, str]]:
+    """Name, default and description of every parameter of a group, in order."""
+    return _leaves(GROUPS[group], group)
+
+
+def _leaves(config: type, prefix: str) -> list[tuple[str, Any, str]]:
+    described = _descriptions(config)
+    default = config()
+    out: list[tuple[str, Any, str]] = []
+    for item in dataclasses.fields(config):
+        name, value = f"{prefix}.{item.name}", getattr(default, item.name)
+        if dataclasses.is_dataclass(value):
+            out += [
+                (n, v, f"{described[item.name].rstrip('.')}: {d}")
+                for n, v, d in _leaves(type(value), name)
+            ]
+        else:
+            out.append((name, value, described[item.name]))
+    return out
+
+
+def _descriptions(config: type) -> dict[str, str]:
+    """Field -> what its docstring says of it, bases first."""
+    out: dict[str, str] = {}
+    for cls in reversed(config.__mro__):
+        section = inspect.cleandoc(cls.__doc__ or "").partition("Attributes:\n")[2]
+        for name, text in re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", section, re.M):
+            out[name] = " ".join(text.split())
+    return out
+
+
+def _build(config: type, prefix: str, values: Mapping[str, Any]) -> Any:
+    kwargs: dict[str, Any] = {}
+    default = config()
+    for item in dataclasses.fields(config):
+        name, value = f"{prefix}.{item.name}", getattr(default, item.name)
+        if dataclasses.is_dataclass(value):
+            kwargs[item.name] = _build(type(value), name, values)
+        else:
+            given = values[name]
+            kwargs[item.name] = tuple(given) if isinstance(value, tuple) else given
+    return config(**kwargs)
+
+
+def _declare(node: Node, name: str, default: Any, description: str) -> Any:
+    texts = isinstance(default, tuple) and any(isinstance(v, str) for v in default)
+    kind = Parameter.Type.STRING_ARRAY if texts else _TYPES[type(default)]
+    descriptor = ParameterDescriptor(
+        description=description,
+        type=kind.value,
+        read_only=name.partition(".")[0] not in DYNAMIC_GROUPS,
+    )
+    if name in RANGES:
+        low, high = RANGES[name]
+        if kind is Parameter.Type.INTEGER:
+            descriptor.integer_range = [IntegerRange(from_value=int(low), to_value=int(high))]
+        else:
+            descriptor.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]
+    start = list(default) if isinstance(default, tuple) else default
+    example = start if start != [] else [0.5, 1.0]
+    try:
+        # No type can be told from an empty list: rclpy takes it for bytes.
+        node.declare_parameter(name, kind if start == [] else start, descriptor)
+    except InvalidParameterTypeException as fault:
+        raise ConfigError(
+            f"a {kind.name.lower()} for {name}",
+            str(fault.parameter.type_.name.lower()) if hasattr(fault, "parameter") else str(fault),
+            f"write it like {example!r}",
+        ) from None
+    except InvalidParameterValueException as fault:
+        raise ConfigError(
+            f"a {name} from {RANGES.get(name, ('?', '?'))[0]} to {RANGES.get(name, '??')[1]}",
+            str(fault),
+            f"the default is {start!r}",
+        ) from None
+    try:
+        value = node.get_parameter(name).value
+    except ParameterUninitializedException:
+        return start
+    return start if value is None else value
+
+
+def _refuse_unknown(node: Node) -> None:
+    known = {name for group in GROUPS for name, _, _ in leaves(group)}
+    for name in node._parameter_overrides:  # rclpy has no public way to see them
+        if name in known or _FOREIGN.fullmatch(name):
+            continue
+        near = difflib.get_close_matches(name, known, 1)
+        raise ConfigError(
+            "parameters of the README's table",
+            f"{name!r}",
+            f"did you mean {near[0]!r}?" if near else "check the YAML file",
+        )
+
+
+def markdown_table() -> str:
+    """All parameters as a Markdown table."""
+    rows = ["| parameter | default | range | meaning |", "|---|---|---|---|"]
+    for group in GROUPS:
+        for name, default, description in leaves(group):
+            shown = json.dumps(default)
+            low_high = " .. ".join(map(str, RANGES[name])) if name in RANGES else ""
+            star = "" if group not in DYNAMIC_GROUPS else " (dynamic)"
+            rows.append(f"| `{name}` | `{shown}` | {low_high} | {description}{star} |")
+    return "\n".join(rows) + "\n"
+
+
+if __name__ == "__main__":
+    print(markdown_table(), end="")

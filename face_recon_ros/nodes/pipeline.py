@@ -1,0 +1,138 @@
+"""Pipeline node: camera, detector, reconstruction and visualization composed in one process.
+
+Images are handed over in memory; the topics are those of the separate nodes. One thread reads the
+source (or the executor receives images), one works, one draws; each takes the newest there is.
+"""
+
+from __future__ import annotations
+
+import time
+
+from rclpy.subscription import Subscription
+from sensor_msgs.msg import Image as ImageMsg
+from std_msgs.msg import Header
+
+from face_recon_ros.core.camera import PinholeCamera
+from face_recon_ros.core.pipeline import FacePipeline, PipelineConfig
+from face_recon_ros.core.types import Image
+from face_recon_ros.nodes import conversions
+from face_recon_ros.nodes.camera import CameraPublisher, CameraStream
+from face_recon_ros.nodes.outputs import DetectionOutputs, FaceOutputs
+from face_recon_ros.nodes.reconstruction import CameraListener, describe
+from face_recon_ros.nodes.runtime import IMAGE_TOPIC, NEWEST_QOS, FaceNode, run
+from face_recon_ros.nodes.visualization import Scene, Visualizer
+
+_DRAIN_S = 5.0
+
+
+class PipelineNode(FaceNode):
+    """From images to meshes."""
+
+    def __init__(self) -> None:
+        """Loads everything; with `camera.source` it is its own camera, else it listens to one."""
+        groups = ("camera", "detector", "tracker", "reconstructor", "output", "visualization")
+        super().__init__("pipeline", groups)
+        camera = self.config("camera")
+        # The source first: it is quick, and what a user gets wrong most often.
+        stream = None if camera.is_topic else CameraStream(self, camera, self._take)
+        self._pipeline = FacePipeline.from_config(
+            PipelineConfig(
+                self.config("detector"),
+                self.config("tracker").seeded(),
+                self.config("reconstructor"),
+            )
+        )
+        describe(self, self._pipeline.reconstructor)
+        self._detections = DetectionOutputs(self)
+        self._faces = FaceOutputs(self, self._pipeline.reconstructor.model)
+        self._visualizer = Visualizer(self)
+        self._slot = self.start_worker("pipeline", self._work)
+        self._drawing = self.start_worker("drawing", self._draw)
+        if stream:
+            self._camera_topics = CameraPublisher(self)
+            stream.start(ready=self._wanted, drain=self._drain)
+        else:
+            self._listener = CameraListener(self, camera.fov_deg)
+            self.listen_while(self._wanted, self._listen)
+
+    def _wanted(self) -> bool:
+        return (
+            self._faces.wanted(self.config("output"))
+            or self._detections.wanted()
+            or self._visualizer.wanted()
+        )
+
+    def _take(self, image: Image, camera: PinholeCamera, header: Header) -> None:
+        """An image of our own source, in its thread."""
+        if self._wanted():
+            put = self._slot.put_when_idle if self._in_lockstep() else self._slot.put
+            put((image, camera, header))
+        self._camera_topics.publish(image, camera, header)
+
+    def _listen(self) -> list[Subscription]:
+        return [self.create_subscription(ImageMsg, IMAGE_TOPIC, self._receive, NEWEST_QOS)]
+
+    def _in_lockstep(self) -> bool:
+        return bool(self.config("camera").as_fast_as_taken)
+
+    def _receive(self, msg: ImageMsg) -> None:
+        """An image of somebody else's camera, in the executor's thread."""
+        self.meter.count("frames_in")
+        self._slot.put((msg, self._listener.calibrated, msg.header))
+
+    def _work(self, item: tuple[Image | ImageMsg, PinholeCamera | None, Header]) -> None:
+        image, camera, header = item
+        start = time.perf_counter()
+        if not isinstance(image, Image):
+            image = conversions.image_from_msg(image)
+        if camera is None:
+            height, width = image.rgb.shape[:2]
+            camera = PinholeCamera.from_fov(width, height, self.config("camera").fov_deg)
+        converted = time.perf_counter()
+        frame = self._pipeline.process(image, camera)
+        processed = time.perf_counter()
+        self._detections_out(image, frame.tracks, header)
+        faces, cloud = self._faces.publish(
+            frame.faces,
+            camera,
+            header,
+            self.config("output"),
+            pixels=lambda i: frame.faces[i].crop.extract(image.rgb),
+        )
+        now = self.get_clock().now().nanoseconds * 1e-9
+        if self._visualizer.due(image.stamp, self.config("visualization")):
+            self._drawing.put(Scene(header, faces, cloud, camera, image.rgb))
+        self.meter.count("processed")
+        self.meter.count("faces", len(frame.faces))
+        self.meter.count("frames_with_face", bool(frame.faces))
+        self.meter.fact("camera_calibrated", str(camera.calibrated).lower())
+        self.meter.time(
+            {
+                "convert": converted - start,
+                **frame.timings,
+                "publish": time.perf_counter() - processed,
+                "latency": now - image.stamp,
+            }
+        )
+
+    def _detections_out(self, image: Image, tracks: list, header: Header) -> None:
+        if self._detections.wanted():
+            reconstructor = self._pipeline.reconstructor
+            crops = reconstructor.extract(image.rgb, reconstructor.crops(tracks))
+            self._detections.publish(tracks, crops, header)
+
+    def _draw(self, scene: Scene) -> None:
+        self._visualizer.publish(scene, self.config("visualization"))
+
+    def _drain(self) -> None:
+        self._slot.wait_until_idle(_DRAIN_S)
+        self._drawing.wait_until_idle(_DRAIN_S)
+
+
+def main() -> None:
+    """Entry point."""
+    run(PipelineNode)
+
+
+if __name__ == "__main__":
+    main()

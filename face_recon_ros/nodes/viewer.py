@@ -1,0 +1,106 @@
+"""Viewer node: the meshes live in 3D without RViz, by the package `rerun-sdk`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from geometry_msgs.msg import PoseArray
+from numpy.typing import NDArray
+from rclpy.utilities import remove_ros_args
+from sensor_msgs.msg import Image as ImageMsg
+from sensor_msgs.msg import PointCloud2
+from shape_msgs.msg import Mesh as MeshMsg
+
+from face_recon_ros.core.errors import ConfigError
+from face_recon_ros.nodes import conversions
+from face_recon_ros.nodes.runtime import (
+    LATCHED_QOS,
+    NEWEST_QOS,
+    RESULT_QOS,
+    FaceNode,
+    run,
+)
+
+_AXIS_M = 0.08
+
+
+class ViewerNode(FaceNode):
+    """Shows meshes, head poses and the overlay picture, or records them for a viewer."""
+
+    def __init__(self) -> None:
+        """Opens the viewer, or the recording that `--save FILE.rrd` names."""
+        super().__init__("viewer", ())
+        parser = argparse.ArgumentParser(description=__doc__)
+        parser.add_argument("--save", type=Path, help="write FILE.rrd instead of opening a window")
+        path = parser.parse_args(remove_ros_args()[1:]).save
+        try:
+            import rerun
+        except ImportError as fault:
+            raise ConfigError(
+                "the package rerun-sdk", str(fault), "pip install rerun-sdk"
+            ) from None
+        self._rerun: Any = rerun
+        rerun.init("face_recon", spawn=path is None)
+        if path:
+            rerun.save(str(path))
+        # REP-103 optical frame: x right, y down, z forward
+        rerun.log("camera", rerun.ViewCoordinates.RDF, static=True)
+        self.rate_of = "meshes"
+        self._triangles: NDArray[np.int32] | None = None
+        self._shown = 0
+        self.create_subscription(MeshMsg, "mesh/topology", self._receive_topology, LATCHED_QOS)
+        self.create_subscription(PointCloud2, "mesh/vertices", self._receive_mesh, NEWEST_QOS)
+        self.create_subscription(PoseArray, "head_poses", self._receive_poses, RESULT_QOS)
+        self.create_subscription(ImageMsg, "mesh/image", self._receive_image, NEWEST_QOS)
+
+    def _receive_topology(self, msg: MeshMsg) -> None:
+        self._triangles = conversions.topology_from_msg(msg)[0]
+
+    def _receive_mesh(self, msg: PointCloud2) -> None:
+        if self._triangles is None:
+            return
+        self._at(msg)
+        cloud = conversions.cloud_from_msg(msg)
+        for i, (vertices, colours) in enumerate(zip(cloud.vertices, cloud.colours, strict=True)):
+            mesh = self._rerun.Mesh3D(
+                vertex_positions=vertices,
+                triangle_indices=self._triangles,
+                vertex_colors=colours,
+            )
+            self._rerun.log(f"camera/face_{i}", mesh)
+        for i in range(len(cloud.vertices), self._shown):
+            self._rerun.log(f"camera/face_{i}", self._rerun.Clear(recursive=True))
+        self._shown = len(cloud.vertices)
+        self.meter.count("meshes")
+
+    def _receive_poses(self, msg: PoseArray) -> None:
+        self._at(msg)
+        poses = [conversions.rigid_from_pose_msg(p) for p in msg.poses]
+        origins = [pose.translation for pose in poses for _ in range(3)]
+        axes = [axis for pose in poses for axis in pose.rotation.T * _AXIS_M]
+        colours = [(235, 50, 50), (50, 200, 50), (70, 110, 255)] * len(poses)
+        self._rerun.log(
+            "camera/head_poses",
+            self._rerun.Arrows3D(origins=origins, vectors=axes, colors=colours),
+        )
+
+    def _receive_image(self, msg: ImageMsg) -> None:
+        self._at(msg)
+        rgb = conversions.image_from_msg(msg).rgb
+        self._rerun.log("overlay", self._rerun.Image(rgb).compress(jpeg_quality=85))
+
+    def _at(self, msg: Any) -> None:
+        stamp = conversions.seconds_from_stamp(msg.header.stamp)
+        self._rerun.set_time("image", timestamp=stamp)
+
+
+def main() -> None:
+    """Entry point."""
+    run(ViewerNode)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,253 @@
+"""Visualization node: meshes -> RViz markers and an overlay picture, for people to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import cv2
+import numpy as np
+from geometry_msgs.msg import PoseArray
+from numpy.typing import NDArray
+from rclpy.subscription import Subscription
+from sensor_msgs.msg import Image as ImageMsg
+from sensor_msgs.msg import PointCloud2
+from shape_msgs.msg import Mesh as MeshMsg
+from std_msgs.msg import Header
+from vision_msgs.msg import Detection2DArray
+from visualization_msgs.msg import MarkerArray
+
+from face_recon_ros.core.camera import PinholeCamera
+from face_recon_ros.core.crop import crop_from_face_box
+from face_recon_ros.core.overlay import Overlay
+from face_recon_ros.core.types import Coefficients, Face, Mesh
+from face_recon_ros.nodes import conversions
+from face_recon_ros.nodes.conversions import FaceCloud, MarkerSpec
+from face_recon_ros.nodes.matching import StampMatcher
+from face_recon_ros.nodes.outputs import wanted
+from face_recon_ros.nodes.parameters import VisualizationConfig
+from face_recon_ros.nodes.reconstruction import CameraListener
+from face_recon_ros.nodes.runtime import (
+    IMAGE_TOPIC,
+    LATCHED_QOS,
+    MARKER_QOS,
+    RESULT_QOS,
+    SENSOR_QOS,
+    FaceNode,
+    run,
+)
+
+_AXIS_M = 0.1
+_LABEL_AT = np.array([0.0, 0.0, 0.14])  # above the head, face frame, metres
+_LIFETIME_S = 0.5
+_AXES = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1]], np.float64)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What there is to draw of one image.
+
+    Attributes:
+        header: stamp and camera frame.
+        faces: N; of their coefficients nothing is drawn.
+        cloud: their vertices in the camera frame.
+        camera: that took the image.
+        rgb: (H, W, 3) uint8 the image, None where it is not at hand.
+    """
+
+    header: Header
+    faces: Sequence[Face]
+    cloud: FaceCloud
+    camera: PinholeCamera
+    rgb: NDArray[np.uint8] | None
+
+
+class Visualizer:
+    """Publishes markers and overlay of scenes, each at its own rate, for whoever looks."""
+
+    def __init__(self, node: FaceNode) -> None:
+        """Creates the publishers."""
+        self._node = node
+        self._markers = node.create_publisher(MarkerArray, "mesh/markers", MARKER_QOS)
+        self._overlay = node.create_publisher(ImageMsg, "mesh/image", SENSOR_QOS)
+        self._last: dict[str, float] = {}
+        self._artist: Overlay | None = None
+
+    def wanted(self) -> bool:
+        """Whether anybody looks."""
+        return wanted([self._markers, self._overlay])
+
+    def wants_image(self) -> bool:
+        """Whether anybody looks at the overlay."""
+        return wanted([self._overlay])
+
+    def due(self, stamp: float, config: VisualizationConfig) -> bool:
+        """Whether a scene of this stamp (seconds) would be published at all."""
+        return self._is_due("markers", stamp, config) or self._is_due("overlay", stamp, config)
+
+    def publish(self, scene: Scene, config: VisualizationConfig) -> None:
+        """Publishes what is due."""
+        stamp = conversions.seconds_from_stamp(scene.header.stamp)
+        if self._is_due("markers", stamp, config):
+            self._last["markers"] = stamp
+            specs = markers(scene)
+            self._markers.publish(conversions.marker_array_cdr(specs, scene.header))
+            self._node.meter.count("markers")
+        if scene.rgb is not None and self._is_due("overlay", stamp, config):
+            self._last["overlay"] = stamp
+            picture = self._draw(scene, scene.rgb, config)
+            self._overlay.publish(conversions.image_to_msg(picture, scene.header))
+            self._node.meter.count("overlays")
+
+    def _draw(
+        self, scene: Scene, rgb: NDArray[np.uint8], config: VisualizationConfig
+    ) -> NDArray[np.uint8]:
+        """The image, shrunk to the configured size, with the faces drawn over it."""
+        height, width = rgb.shape[:2]
+        shrink = min(1.0, config.overlay_max_side_px / max(height, width))
+        camera, faces = scene.camera, scene.faces
+        if shrink < 1.0:
+            size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
+            rgb = np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), np.uint8)
+            camera = camera.resized(*size)
+            faces = [replace(face, box=face.box * shrink) for face in faces]
+        if not faces:
+            return rgb
+        if self._artist is None or self._artist.config != config.overlay:
+            mesh = faces[0].mesh
+            self._artist = Overlay(mesh.triangles, len(mesh.vertices), config.overlay)
+        return self._artist.draw(rgb, faces, camera)
+
+    def _is_due(self, what: str, stamp: float, config: VisualizationConfig) -> bool:
+        publisher = self._markers if what == "markers" else self._overlay
+        rate = config.marker_rate_hz if what == "markers" else config.overlay_rate_hz
+        gap = stamp - self._last.get(what, -np.inf)
+        # Five milliseconds of slack: 10 Hz out of 30 Hz is every third image, not every fourth.
+        return wanted([publisher]) and (gap < 0 or gap >= 1.0 / rate - 5e-3)
+
+
+def markers(scene: Scene) -> list[MarkerSpec]:
+    """Mesh, axes and label of every face; clears what was there before."""
+    out = [MarkerSpec("", 0, 0, action=conversions.DELETEALL)]
+    for i, face in enumerate(scene.faces):
+        pose, corners = face.camera_from_face, face.mesh.triangles.ravel()
+        colours = np.ones((len(corners), 4), np.float32)
+        colours[:, :3] = (scene.cloud.colours[i].astype(np.float32) / 255.0)[corners]
+        tips = pose.apply(_AXES * _AXIS_M)
+        origin = np.broadcast_to(pose.translation, tips.shape)
+        top = pose.apply(_LABEL_AT)
+        out += [
+            MarkerSpec(
+                "mesh",
+                i,
+                conversions.TRIANGLE_LIST,
+                points=scene.cloud.vertices[i][corners],
+                colours=colours,
+                lifetime_s=_LIFETIME_S,
+            ),
+            MarkerSpec(
+                "axes",
+                i,
+                conversions.LINE_LIST,
+                scale=(0.004, 0.0, 0.0),
+                points=np.stack([origin, tips], axis=1).reshape(-1, 3),
+                colours=np.repeat(np.column_stack([_AXES, np.ones(3)]), 2, axis=0),
+                lifetime_s=_LIFETIME_S,
+            ),
+            MarkerSpec(
+                "label",
+                i,
+                conversions.TEXT_VIEW_FACING,
+                position=(float(top[0]), float(top[1]), float(top[2])),
+                scale=(0.0, 0.0, 0.03),
+                lifetime_s=_LIFETIME_S,
+                text=f"{face.track.id}  {np.linalg.norm(pose.translation):.2f} m",
+            ),
+        ]
+    return out
+
+
+class VisualizationNode(FaceNode):
+    """Draws what the reconstruction node publishes."""
+
+    def __init__(self) -> None:
+        """Subscribes while somebody looks."""
+        super().__init__("visualization", ("camera", "visualization"))
+        self._visualizer = Visualizer(self)
+        self._camera = CameraListener(self, self.config("camera").fov_deg)
+        self._triangles: NDArray[np.int32] | None = None
+        self._slot = self.start_worker("visualization", self._work)
+        self._matcher = StampMatcher(())
+        self.create_subscription(MeshMsg, "mesh/topology", self._receive_topology, LATCHED_QOS)
+        self.listen_while(self._visualizer.wants_image, partial(self._listen, with_image=True))
+        self.listen_while(
+            lambda: self._visualizer.wanted() and not self._visualizer.wants_image(),
+            partial(self._listen, with_image=False),
+        )
+
+    def _listen(self, with_image: bool) -> list[Subscription]:
+        """Subscribes to what is drawn; to images only where they are needed."""
+        sources = [
+            ("mesh/vertices", PointCloud2, SENSOR_QOS),
+            ("head_poses", PoseArray, RESULT_QOS),
+            ("detections", Detection2DArray, RESULT_QOS),
+        ]
+        if with_image:
+            sources.append((IMAGE_TOPIC, ImageMsg, SENSOR_QOS))
+        self._matcher = StampMatcher(tuple(topic for topic, _, _ in sources))
+        return [
+            self.create_subscription(kind, topic, partial(self._receive, topic), qos)
+            for topic, kind, qos in sources
+        ]
+
+    def _receive_topology(self, msg: MeshMsg) -> None:
+        self._triangles = conversions.topology_from_msg(msg)[0]
+
+    def _receive(self, topic: str, msg: PointCloud2) -> None:
+        if topic == "mesh/vertices":
+            self.meter.count("frames_in")
+        if (parts := self._matcher.add(topic, msg)) is None or self._triangles is None:
+            return
+        stamp = conversions.seconds_from_stamp(msg.header.stamp)
+        camera = self._camera.get()
+        if camera and self._visualizer.due(stamp, self.config("visualization")):
+            self._slot.put((parts, self._triangles, camera))
+
+    def _work(self, item: tuple[dict, NDArray[np.int32], PinholeCamera]) -> None:
+        parts, triangles, camera = item
+        image, header = parts.get(IMAGE_TOPIC), parts["mesh/vertices"].header
+        cloud = conversions.cloud_from_msg(parts["mesh/vertices"])
+        tracks = conversions.tracks_from_msg(parts["detections"])
+        poses = [conversions.rigid_from_pose_msg(p) for p in parts["head_poses"].poses]
+        faces = [
+            Face(
+                track,
+                crop_from_face_box(track.box, 1.0, 1),
+                Coefficients.zeros(1, 0, 0, 0),
+                pose,
+                Mesh(
+                    pose.inverse().apply(vertices),
+                    triangles,
+                    colours.astype(np.float32) / 255.0,
+                ),
+                track.box,
+                track.stamp,
+            )
+            for track, pose, vertices, colours in zip(
+                tracks, poses, cloud.vertices, cloud.colours, strict=True
+            )
+        ]
+        rgb = conversions.image_from_msg(image).rgb if image else None
+        scene = Scene(header, faces, cloud, camera, rgb)
+        self._visualizer.publish(scene, self.config("visualization"))
+        self.meter.count("processed")
+
+
+def main() -> None:
+    """Entry point."""
+    run(VisualizationNode)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""Work off the executor's thread: a slot that holds the latest, a thread that empties it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class LatestSlot(Generic[T]):
+    """Hands over the newest item; an item nobody took in time is replaced, never queued."""
+
+    def __init__(self) -> None:
+        """Starts empty."""
+        self._condition = threading.Condition()
+        self._item: T | None = None
+        self._closed = False
+        self._idle = True
+        self.dropped = 0
+
+    def put(self, item: T) -> None:
+        """Replaces what is there."""
+        with self._condition:
+            self.dropped += self._item is not None
+            self._item = item
+            self._condition.notify_all()
+
+    def put_when_idle(self, item: T) -> None:
+        """Waits until what was put before has been worked off."""
+        with self._condition:
+            self._condition.wait_for(lambda: self._closed or (self._item is None and self._idle))
+            self._item = item
+            self._condition.notify_all()
+
+    def wait_until_idle(self, timeout_s: float) -> bool:
+        """Whether all that was put has been worked off within the time."""
+        with self._condition:
+            return self._condition.wait_for(
+                lambda: self._closed or (self._item is None and self._idle), timeout_s
+            )
+
+    def take(self) -> T | None:
+        """Waits for an item; None once the slot is closed."""
+        with self._condition:
+            self._idle = True
+            self._condition.notify_all()
+            self._condition.wait_for(lambda: self._closed or self._item is not None)
+            if self._closed:
+                return None
+            item, self._item, self._idle = self._item, None, False
+            return item
+
+    def close(self) -> None:
+        """Lets everybody who waits go."""
+        with self._condition:
+            self._closed = True
+            self._condition.notify_all()
+
+
+class Worker(Generic[T]):
+    """A thread that works off a `LatestSlot`.
+
+    Attributes:
+        slot: where work is put.
+    """
+
+    def __init__(
+        self, name: str, work: Callable[[T], None], crashed: Callable[[BaseException], None]
+    ) -> None:
+        """Starts the thread.
+
+        Args:
+            name: of the thread.
+            work: on one item; handles the faults it expects itself.
+            crashed: called with what else `work` raised; the thread ends.
+        """
+        self.slot: LatestSlot[T] = LatestSlot()
+        self._work, self._crashed = work, crashed
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            while (item := self.slot.take()) is not None:
+                self._work(item)
+        except BaseException as bug:
+            self._crashed(bug)
+
+    def close(self) -> None:
+        """Ends the thread, after the item it is at."""
+        self.slot.close()
+        if self._thread is not threading.current_thread():
+            self._thread.join(timeout=5.0)

@@ -1,0 +1,1 @@
+"""Training of the network: synthetic faces, unlabelled photographs, no landmark anywhere."""

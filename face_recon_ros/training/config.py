@@ -1,0 +1,212 @@
+"""Everything a run depends on, in one place; overridden by YAML and `--set key=value`."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from face_recon_ros.core.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Weight of each loss; the names are those of the functions in `losses`.
+
+    The first group compares synthetic crops with what they were rendered from, the second asks
+    photographs
+    to agree with a teacher's answer for another crop of themselves, the third with renderings of
+    the answer.
+    """
+
+    reprojection: float = 20.0
+    neutral_mm: float = 0.15
+    expression_mm: float = 0.4
+    identity: float = 0.05
+    expression: float = 5.0
+    albedo: float = 0.02
+    rotation: float = 0.5
+    log_distance: float = 1.0
+    colour: float = 0.5
+    illumination: float = 0.1
+    confidence: float = 0.1
+    features: float = 1.0
+
+    equivariance: float = 10.0
+    equivariance_expression: float = 0.5
+    equivariance_mm: float = 0.02
+
+    photometric: float = 0.0
+    perception: float = 0.0
+    identity_prior: float = 1e-3
+    expression_prior: float = 1e-3
+    albedo_prior: float = 1e-3
+    albedo_symmetry: float = 0.0
+    albedo_variance: float = 0.0
+    white_light: float = 0.0
+    same_person: float = 0.0
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run.
+
+    Attributes:
+        out: folder of checkpoints, logs and sample pictures.
+        backbone: `resnet50`, `efficientnet_lite0` or `tiny`.
+        image_size: S, pixels per side of a crop.
+        face_model: name in models/ or path of the face model.
+        crop_margin: side of the crop over the side of the face box.
+        init: checkpoint to take weights from where they fit; empty: none.
+        teacher: checkpoint of another network whose feature maps are learned too; empty: none.
+        backbone_weights: ImageNet weights for efficientnet_lite0; empty: none.
+        seed: of everything random.
+        steps: how long, in optimiser steps; 0: no limit.
+        minutes: how long, in minutes of training; 0: no limit. Whichever comes first.
+        batch_size: crops per process and step.
+        learning_rate: peak.
+        weight_decay: AdamW's.
+        warmup: share of the run in which the learning rate climbs.
+        ema_decay: of the averaged weights, which are what is exported.
+        clip_norm: of the gradient.
+        threads: of torch per process; 0: torch's choice.
+        device: `cpu`, `cuda`, or `auto`.
+        mixed_precision: bfloat16 on GPUs.
+        pool: folder of renderings; empty: `out`/pool.
+        pool_slots: renderings kept.
+        pool_size: P, pixels per side of a rendering.
+        renew_per_second: renderings replaced per second once the pool is full; below 0: another
+            run fills this pool.
+        loader_workers: processes that make crops.
+        photographs: folder with photographs, or a text file that lists them; empty: none.
+        skip_grey: leave out photographs without colour.
+        embedding: face recognition network for the perception loss, ONNX or TorchScript.
+        photograph_share: share of a batch that is photographs.
+        photograph_after: share of the run after which photographs join.
+        relabel_minutes: how often the teacher answers for the photographs again.
+        jitter_shift: standard deviation of the crop's middle, crop sides.
+        jitter_zoom: standard deviation of the logarithm of its side.
+        jitter_roll: standard deviation, radians.
+        save_minutes: between checkpoints.
+        weights: of the losses.
+    """
+
+    out: str = "runs/train"
+    backbone: str = "resnet50"
+    image_size: int = 64
+    face_model: str = "face_model.npz"
+    crop_margin: float = 1.3
+    init: str = ""
+    teacher: str = ""
+    backbone_weights: str = ""
+    seed: int = 0
+    steps: int = 0
+    minutes: float = 60.0
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.02
+    warmup: float = 0.03
+    ema_decay: float = 0.998
+    clip_norm: float = 5.0
+    threads: int = 1
+    device: str = "auto"
+    mixed_precision: bool = True
+    pool: str = ""
+    pool_slots: int = 16384
+    pool_size: int = 144
+    renew_per_second: float = 6.0
+    loader_workers: int = 1
+    photographs: str = ""
+    skip_grey: bool = True
+    embedding: str = ""
+    photograph_share: float = 0.25
+    photograph_after: float = 0.3
+    relabel_minutes: float = 10.0
+    jitter_shift: float = 0.04
+    jitter_zoom: float = 0.07
+    jitter_roll: float = 0.12
+    save_minutes: float = 3.0
+    weights: LossWeights = field(default_factory=LossWeights)
+
+    def __post_init__(self) -> None:
+        for name in ("image_size", "batch_size", "pool_slots", "pool_size"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} of at least 1", f"{getattr(self, name)}", "raise it")
+        if self.steps <= 0 and self.minutes <= 0:
+            raise ConfigError("steps or minutes above 0", "neither", "say how long to train")
+        if not 0 <= self.photograph_share < 1:
+            raise ConfigError(
+                "photograph_share in [0, 1)", f"{self.photograph_share}", "0.25 is a good start"
+            )
+        if self.crop_margin <= 0:
+            raise ConfigError("crop_margin above 0", f"{self.crop_margin}", "1.3 is a good start")
+
+
+def load_config(
+    path: str | Path | None, overrides: Mapping[str, str] | None = None
+) -> TrainConfig:
+    """The defaults, changed by a YAML file, changed by `--set` options.
+
+    Args:
+        path: YAML with any fields of `TrainConfig` (losses under `weights:`); None: none.
+        overrides: field (or `weights.name`) -> text of its value.
+
+    Raises:
+        ConfigError: a file, key or value that does not fit.
+    """
+    values: dict[str, Any] = {}
+    if path is not None:
+        try:
+            loaded = yaml.safe_load(Path(path).read_text())
+        except (OSError, yaml.YAMLError) as fault:
+            raise ConfigError(
+                f"a YAML file at {path}",
+                str(fault).splitlines()[0],
+                "check the path and its syntax",
+            ) from None
+        if not isinstance(loaded, dict):
+            raise ConfigError(
+                f"keys and values in {path}", type(loaded).__name__, "see docs/training.md"
+            )
+        values = loaded
+    for key, text in (overrides or {}).items():
+        target = values
+        *parents, last = key.split(".")
+        for parent in parents:
+            target = target.setdefault(parent, {})
+        target[last] = yaml.safe_load(text)
+    return config_from_dict(values)
+
+
+def config_from_dict(values: Mapping[str, Any]) -> TrainConfig:
+    """Checked construction; the inverse of `dataclasses.asdict`."""
+    values = dict(values)
+    weights = _build(LossWeights, values.pop("weights", {}) or {}, "weights.")
+    return dataclasses.replace(_build(TrainConfig, values, ""), weights=weights)
+
+
+def _build(kind: type, values: Mapping[str, Any], prefix: str) -> Any:
+    fields = {f.name: f for f in dataclasses.fields(kind) if f.name != "weights"}
+    checked = {}
+    for key, value in values.items():
+        if key not in fields:
+            raise ConfigError(
+                f"training options {', '.join(sorted(fields))}", f"{prefix}{key}", "check the name"
+            )
+        wanted = type(fields[key].default)
+        if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if wanted is float and isinstance(value, str):  # YAML 1.1 reads 1e-3 as text
+            with contextlib.suppress(ValueError):
+                value = float(value)
+        if type(value) is not wanted:
+            raise ConfigError(
+                f"{prefix}{key} of type {wanted.__name__}", repr(value), "correct it"
+            )
+        checked[key] = value
+    return kind(**checked)

@@ -1,0 +1,180 @@
+"""Batches for the training loop, made in worker processes."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+from collections.abc import Iterator
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+
+from face_recon_ros.core.morphable_model import load_morphable_model
+from face_recon_ros.training.augment import (
+    Backgrounds,
+    Example,
+    Jitter,
+    Mirror,
+    compose_example,
+    photograph_example,
+)
+from face_recon_ros.training.config import TrainConfig
+from face_recon_ros.training.photographs import PhotographCache
+from face_recon_ros.training.pool import RenderingPool, fill_pool
+from face_recon_ros.training.synthetic import CONTEXT, SyntheticFaces
+
+
+class Batch(NamedTuple):
+    """B crops with what they should answer.
+
+    Attributes:
+        image: (B, S, S, 3) uint8.
+        identity, expression, albedo, rotation, translation, illumination: labels, as
+            `Coefficients`.
+        synthetic: (B,) 1 for renderings, 0 for photographs (then the labels are a teacher's).
+        colour_known: (B,) 1 where albedo and light explain the colours.
+        person: (B,) who a photograph shows; -1 for renderings.
+    """
+
+    image: Tensor
+    identity: Tensor
+    expression: Tensor
+    albedo: Tensor
+    rotation: Tensor
+    translation: Tensor
+    illumination: Tensor
+    synthetic: Tensor
+    colour_known: Tensor
+    person: Tensor
+
+
+def collate(examples: list[Example], people: list[int]) -> Batch:
+    """Stacks examples; `people` are -1 for renderings."""
+    person = torch.tensor(people)
+    labels = [
+        torch.from_numpy(np.stack(values))
+        for values in zip(*(e.label for e in examples), strict=True)
+    ]
+    return Batch(
+        torch.from_numpy(np.stack([e.image for e in examples])),
+        *labels,
+        (person < 0).float(),
+        torch.tensor([e.colour_known for e in examples], dtype=torch.float32),
+        person,
+    )
+
+
+class Crops(IterableDataset):
+    """Endless batches: synthetic crops, and photographs once a teacher has answered for them."""
+
+    def __init__(self, config: TrainConfig, face_model: str, seed: int) -> None:
+        """Says what to draw from; opens nothing yet.
+
+        Args:
+            config: of the run.
+            face_model: path.
+            seed: differs between processes and restarts.
+        """
+        self._config = config
+        self._face_model = face_model
+        self._seed = seed
+
+    def __iter__(self) -> Iterator[Batch]:
+        cv2.setNumThreads(0)
+        torch.set_num_threads(1)
+        info = torch.utils.data.get_worker_info()
+        config = self._config
+        random = np.random.default_rng((self._seed, info.id if info else 0))
+        model = load_morphable_model(self._face_model, level="coarse")
+        pool = open_pool(config, (model.k_identity, model.k_expression, model.k_albedo))
+        mirror = Mirror(model)
+        jitter = Jitter(config.jitter_shift, config.jitter_zoom, config.jitter_roll)
+        photographs = open_photographs(config)
+        patches = photographs.patches(200) if photographs else None
+        backgrounds = Backgrounds(config.seed, patches)
+        size = config.image_size
+        while True:
+            examples: list[Example] = []
+            people: list[int] = []
+            share = config.photograph_share if photographs and photographs.labelled() else 0.0
+            for _ in range(config.batch_size):
+                if random.random() < share:
+                    picture, label, person = photographs.draw(random)
+                    change = jitter.draw(random, 1 / CONTEXT)
+                    examples.append(
+                        photograph_example(
+                            picture, label, change, size, mirror, backgrounds, random
+                        )
+                    )
+                    people.append(person)
+                else:
+                    rendering = pool.read(random)
+                    change = jitter.draw(random, 1 / CONTEXT)
+                    examples.append(
+                        compose_example(
+                            rendering.rgba,
+                            rendering.label,
+                            change,
+                            size,
+                            mirror,
+                            backgrounds,
+                            random,
+                        )
+                    )
+                    people.append(-1)
+            yield collate(examples, people)
+
+
+def open_pool(config: TrainConfig, sizes: tuple[int, int, int]) -> RenderingPool:
+    """The run's pool of renderings."""
+    folder = config.pool or str(Path(config.out) / "pool")
+    return RenderingPool(folder, config.pool_slots, config.pool_size, sizes)
+
+
+def open_photographs(config: TrainConfig) -> PhotographCache | None:
+    """The run's cache of photographs, where it has any."""
+    return PhotographCache(Path(config.out) / "photographs") if config.photographs else None
+
+
+def make_loader(config: TrainConfig, face_model: str, seed: int) -> DataLoader:
+    """Batches made by `loader_workers` processes (0: in this one)."""
+    workers = config.loader_workers
+    return DataLoader(
+        Crops(config, face_model, seed),
+        batch_size=None,
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+        multiprocessing_context="spawn" if workers else None,
+    )
+
+
+@contextlib.contextmanager
+def renderer(config: TrainConfig, face_model: str) -> Iterator[BaseProcess | None]:
+    """A process that fills and renews the pool, if this run is to; gone when the block ends."""
+    if config.renew_per_second < 0:
+        yield None
+        return
+    context = multiprocessing.get_context("spawn")
+    process = context.Process(target=_render, args=(config, face_model, os.getpid()), daemon=True)
+    process.start()
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.join(10)
+
+
+def _render(config: TrainConfig, face_model: str, parent: int) -> None:
+    cv2.setNumThreads(0)
+    os.nice(5)
+    model = load_morphable_model(face_model, level="coarse")
+    pool = open_pool(config, (model.k_identity, model.k_expression, model.k_albedo))
+    faces = SyntheticFaces(model, margin=config.crop_margin, size=config.pool_size)
+    fill_pool(pool, faces, config.seed, renew_per_second=config.renew_per_second, parent=parent)

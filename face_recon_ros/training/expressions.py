@@ -1,0 +1,124 @@
+"""How faces move: activations drawn as they occur together, not one by one.
+
+Names are ARKit's 52. The mixture is set by hand from what photographs of people show: mostly
+near rest, many
+smiles, talking mouths, blinks, and now and then something strong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def sample_expression(
+    names: Sequence[str], prior: str, random: np.random.Generator
+) -> NDArray[np.float32]:
+    """One expression.
+
+    Args:
+        names: of the face model's K_exp expressions.
+        prior: the model's `expression_prior`; anything but `unit_interval` is drawn standard
+            normal.
+        random: source of randomness.
+
+    Returns:
+        (K_exp,) activations.
+    """
+    if prior != "unit_interval":
+        return random.standard_normal(len(names)).astype(np.float32) * random.uniform(0, 1)
+    e: dict[str, float] = {}
+
+    def add(name: str, value: float, *, both: bool = False, skew: float = 0.12) -> None:
+        if not both:
+            e[name] = e.get(name, 0.0) + value
+            return
+        for side in ("Left", "Right"):
+            e[name + side] = e.get(name + side, 0.0) + value * (
+                1 + skew * random.standard_normal()
+            )
+
+    def u(low: float, high: float) -> float:
+        return float(random.uniform(low, high))
+
+    mood = random.choice(["rest", "smile", "talk", "strong"], p=[0.3, 0.33, 0.22, 0.15])
+    if mood == "smile":
+        s = u(0.15, 1.0)
+        add("mouthSmile", s, both=True)
+        add("cheekSquint", s * u(0, 0.9), both=True)
+        add("eyeSquint", s * u(0, 0.7), both=True)
+        add("mouthDimple", s * u(0, 0.4), both=True)
+        add("mouthStretch", s * u(0, 0.3), both=True)
+        if random.random() < 0.6:  # with teeth
+            add("mouthUpperUp", s * u(0.1, 0.6), both=True)
+            add("mouthLowerDown", s * u(0, 0.5), both=True)
+            add("jawOpen", s * u(0, 0.35))
+    elif mood == "talk":
+        o = u(0, 1) ** 2
+        add("jawOpen", 0.75 * o)
+        add("mouthClose", 0.6 * o * (random.random() < 0.15))
+        shape = random.choice(["wide", "round", "press", "plain"])
+        if shape == "wide":
+            add("mouthStretch", u(0, 0.7), both=True)
+            add("mouthLowerDown", u(0, 0.7), both=True)
+        elif shape == "round":
+            add("mouthFunnel", u(0, 0.8))
+            add("mouthPucker", u(0, 0.8))
+        elif shape == "press":
+            add("mouthPress", u(0, 0.8), both=True)
+            add("mouthRollLower", u(0, 0.6))
+            add("mouthRollUpper", u(0, 0.6))
+        add("mouthUpperUp", u(0, 0.3), both=True)
+    elif mood == "strong":
+        for name in random.choice(names, 5, replace=False):
+            pair = name.removesuffix("Left").removesuffix("Right")
+            if pair != name and random.random() < 0.7:
+                add(pair, u(0, 0.9), both=True)
+            else:
+                add(str(name), u(0, 0.9))
+        if random.random() < 0.3:
+            add("jawOpen", u(0.4, 1.0))
+    for name in names:  # muscle noise
+        if random.random() < 0.25:
+            add(name, abs(random.normal(0, 0.08)))
+    if random.random() < 0.4:
+        brows = random.choice(["up", "down", "worry"])
+        b = u(0, 0.9)
+        if brows == "up":
+            add("browInnerUp", b)
+            add("browOuterUp", b, both=True)
+        elif brows == "down":
+            add("browDown", b, both=True)
+        else:
+            add("browInnerUp", b)
+            add("browDown", 0.4 * b, both=True)
+    if random.random() < 0.2:
+        add("mouthFrown", u(0, 0.6), both=True)
+    blink = u(0.7, 1.0) if random.random() < 0.12 else abs(random.normal(0, 0.16))
+    add("eyeBlink", blink, both=True, skew=0.05)
+    if random.random() < 0.15:
+        add("eyeWide", u(0, 0.7), both=True)
+    gaze_left, gaze_up = random.normal(0, 0.35, 2)
+    add("eyeLookOutLeft", max(gaze_left, 0.0))
+    add("eyeLookInRight", max(gaze_left, 0.0))
+    add("eyeLookInLeft", max(-gaze_left, 0.0))
+    add("eyeLookOutRight", max(-gaze_left, 0.0))
+    add("eyeLookUp", max(gaze_up, 0.0), both=True, skew=0.0)
+    add("eyeLookDown", max(-gaze_up, 0.0), both=True, skew=0.0)
+    return np.clip(np.array([e.get(name, 0.0) for name in names]), 0.0, 1.0).astype(np.float32)
+
+
+def mirrored_names(names: Sequence[str]) -> NDArray[np.intp]:
+    """(K_exp,) index of each expression's mirror image, by its Left or Right."""
+    swap = {"Left": "Right", "Right": "Left"}
+    position = {name: i for i, name in enumerate(names)}
+
+    def mirror(name: str) -> str:
+        for side, other in swap.items():
+            if name.endswith(side):
+                return name.removesuffix(side) + other
+        return name
+
+    return np.array([position.get(mirror(name), i) for i, name in enumerate(names)], np.intp)

@@ -1,0 +1,73 @@
+"""Camera to meshes: `ros2 launch face_recon_ros demo.launch.py source:=/dev/video0`.
+
+Arguments: `source` (device, video, folder, bag, `pattern`; `topic`: listen to /camera/image_raw of
+your own driver), `composed` (one process or several, same topics), `config` (YAML), `rviz`.
+"""
+
+from pathlib import Path
+
+from ament_index_python.packages import get_package_share_directory
+from launch.actions import DeclareLaunchArgument, SetEnvironmentVariable
+from launch.conditions import IfCondition, UnlessCondition
+from launch.substitutions import EnvironmentVariable, LaunchConfiguration
+from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
+
+from launch import LaunchDescription
+
+PACKAGE = "face_recon_ros"
+#: Of Fast DDS, by its new and its old name: its default shared memory is too small for images.
+PROFILES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
+
+
+def generate_launch_description() -> LaunchDescription:
+    """The composed node, or the separate ones."""
+    config_folder = Path(get_package_share_directory(PACKAGE)) / "config"
+    composed = LaunchConfiguration("composed")
+    config = LaunchConfiguration("config")
+    source = {"camera.source": ParameterValue(LaunchConfiguration("source"), value_type=str)}
+
+    def face_node(name: str, condition: IfCondition, *parameters: dict) -> Node:
+        return Node(
+            package=PACKAGE,
+            executable=f"{name}_node",
+            name=name,
+            namespace="camera" if name == "camera" else "face",
+            parameters=[config, *parameters],
+            condition=condition,
+            output="screen",
+        )
+
+    profile = str(config_folder / "fastdds_network.xml")
+    return LaunchDescription(
+        [
+            *(
+                SetEnvironmentVariable(name, EnvironmentVariable(name, default_value=profile))
+                for name in PROFILES
+            ),
+            DeclareLaunchArgument(
+                "source",
+                default_value="pattern",
+                description="device, video, folder, rosbag2 or `pattern`; `topic`: listen to "
+                "/camera/image_raw and /camera/camera_info of your own driver",
+            ),
+            DeclareLaunchArgument("composed", default_value="true", description="one process"),
+            DeclareLaunchArgument(
+                "config",
+                default_value=str(config_folder / "demo.yaml"),
+                description="parameters of all nodes",
+            ),
+            DeclareLaunchArgument("rviz", default_value="true", description="start RViz"),
+            face_node("pipeline", IfCondition(composed), source),
+            face_node("camera", UnlessCondition(composed), source),
+            face_node("detector", UnlessCondition(composed)),
+            face_node("reconstruction", UnlessCondition(composed)),
+            face_node("visualization", UnlessCondition(composed)),
+            Node(
+                package="rviz2",
+                executable="rviz2",
+                arguments=["-d", str(config_folder / "face_recon.rviz")],
+                condition=IfCondition(LaunchConfiguration("rviz")),
+            ),
+        ]
+    )

@@ -1,0 +1,98 @@
+"""Faces, and a neck that looks at them: `ros2 launch face_recon_ros robot.launch.py`.
+
+On a robot: `config:=my_robot.yaml simulate:=false`; its own drivers publish /joint_states, /tf and
+/robot_description. Recipes: docs/robot.md. Without hardware it simulates the neck of
+urdf/pan_tilt.urdf; `person:=walking` also simulates somebody to look at, instead of the camera.
+"""
+
+from pathlib import Path
+
+from ament_index_python.packages import get_package_share_directory
+from launch.actions import DeclareLaunchArgument, SetEnvironmentVariable
+from launch.conditions import IfCondition
+from launch.substitutions import EnvironmentVariable, LaunchConfiguration
+from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
+
+from launch import LaunchDescription
+
+PACKAGE = "face_recon_ros"
+#: Of Fast DDS, by its new and its old name: its default shared memory is too small for images.
+PROFILES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
+
+
+def generate_launch_description() -> LaunchDescription:
+    """Pipeline, look-at node, and a neck if there is none."""
+    share = Path(get_package_share_directory(PACKAGE))
+    config = LaunchConfiguration("config")
+    urdf = share / "urdf" / "pan_tilt.urdf"
+    source = {"camera.source": ParameterValue(LaunchConfiguration("source"), value_type=str)}
+    simulated = {
+        "neck.urdf": str(urdf),
+        "neck_simulator.person": ParameterValue(LaunchConfiguration("person"), value_type=str),
+        "neck_simulator.publish_tf": False,  # robot_state_publisher does
+    }
+    profile = str(share / "config" / "fastdds_network.xml")
+    return LaunchDescription(
+        [
+            *(
+                SetEnvironmentVariable(name, EnvironmentVariable(name, default_value=profile))
+                for name in PROFILES
+            ),
+            DeclareLaunchArgument(
+                "source",
+                default_value="topic",
+                description="device, video, folder or rosbag2; `topic`: listen to "
+                "/camera/image_raw",
+            ),
+            DeclareLaunchArgument(
+                "config",
+                default_value=str(share / "config" / "robot.yaml"),
+                description="parameters of all nodes",
+            ),
+            DeclareLaunchArgument(
+                "simulate", default_value="true", description="simulate the neck"
+            ),
+            DeclareLaunchArgument(
+                "person",
+                default_value="",
+                description="simulate a person: still, walking, jumping",
+            ),
+            DeclareLaunchArgument("rviz", default_value="true", description="start RViz"),
+            Node(
+                package=PACKAGE,
+                executable="pipeline_node",
+                name="pipeline",
+                namespace="face",
+                parameters=[config, source],
+                output="screen",
+            ),
+            Node(
+                package=PACKAGE,
+                executable="look_at_node",
+                name="look_at",
+                parameters=[config],
+                output="screen",
+            ),
+            Node(
+                package=PACKAGE,
+                executable="pan_tilt_simulator_node",
+                name="neck_simulator",
+                parameters=[config, simulated],
+                condition=IfCondition(LaunchConfiguration("simulate")),
+                output="screen",
+            ),
+            Node(
+                package="robot_state_publisher",
+                executable="robot_state_publisher",
+                parameters=[{"robot_description": urdf.read_text()}],
+                condition=IfCondition(LaunchConfiguration("simulate")),
+            ),
+            Node(
+                package="rviz2",
+                executable="rviz2",
+                arguments=["-d", str(share / "config" / "robot.rviz")],
+                condition=IfCondition(LaunchConfiguration("rviz")),
+            ),
+        ]
+    )

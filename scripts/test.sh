@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Sets everything up (scripts/setup_env.sh) and runs the whole test suite: style, types, then pytest.
+# Usage: scripts/test.sh [pytest arguments]; with arguments only pytest runs, e.g. scripts/test.sh test/ros -k image
+set -euo pipefail
+case ${1:-} in -h | --help) sed -n '2,3s/^# //p' "$0"; exit ;; esac
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+mapfile -t interfaces < <(cd "$root/scripts/interfaces" && ls -d ./*/ | sed "s#[./]##g") # also those the demo does not need
+"$root/scripts/setup_env.sh" test view "${interfaces[@]}"
+unset _ROS_WHEELS_BOOTSTRAP_COMPLETE PYTHONHOME
+cd "$root"
+python=${FACE_RECON_VENV:-$root/.venv}/bin/python
+if [ $# -eq 0 ]; then
+    "$python" -m ruff format --check --quiet .
+    "$python" -m ruff check --quiet .
+    "$python" -m mypy
+fi
+exec "$python" -m pytest "$@"

@@ -1,0 +1,18 @@
+"""Files every test may use: the small world of `fixtures`, written once."""
+
+from pathlib import Path
+
+import pytest
+from fixtures import write_face_model, write_network
+
+
+@pytest.fixture(scope="session")
+def face_model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A face model file of format 1: a dome."""
+    return write_face_model(tmp_path_factory.mktemp("models") / "dome.npz")
+
+
+@pytest.fixture(scope="session")
+def network_path(face_model_path: Path) -> Path:
+    """An ONNX network that reconstructs bright discs with the dome."""
+    return write_network(face_model_path.with_name("disc.onnx"), face_model_path)

@@ -1,0 +1,114 @@
+"""The network behind its named outputs."""
+
+import numpy as np
+import onnx
+import pytest
+from fixtures import CROP_MARGIN, CROP_SIZE, FACE_MODEL_NAME, K_ALBEDO, K_IDENTITY
+
+from face_recon_ros.core.errors import ConfigError, ImageError, ModelError
+from face_recon_ros.core.inference import FaceNetwork, choose_providers
+from face_recon_ros.core.types import COEFFICIENT_NAMES
+
+
+@pytest.fixture(scope="module")
+def network(network_path):
+    return FaceNetwork(network_path, threads=1)
+
+
+def _crops(n):
+    return np.random.default_rng(0).integers(0, 256, (n, CROP_SIZE, CROP_SIZE, 3), np.uint8)
+
+
+def test_the_file_says_what_it_needs(network):
+    assert (network.size, network.crop_margin) == (CROP_SIZE, CROP_MARGIN)
+    assert network.face_model == FACE_MODEL_NAME
+    assert network.sizes == {"identity": K_IDENTITY, "expression": 52, "albedo": K_ALBEDO}
+    assert network.provider == "CPUExecutionProvider"
+
+
+def test_a_batch_is_its_crops_one_by_one(network):
+    crops = _crops(3)
+    together = network.predict(crops)
+    for i in range(3):
+        alone = network.predict(crops[i : i + 1])
+        for name in COEFFICIENT_NAMES:
+            np.testing.assert_allclose(
+                getattr(together.coefficients[i], name),
+                getattr(alone.coefficients, name),
+                rtol=1e-5,
+                atol=1e-6,
+            )
+        assert together.identity_confidence[i] == pytest.approx(alone.identity_confidence[0])
+
+
+def test_no_crop_is_no_answer(network):
+    prediction = network.predict(_crops(0))
+    assert len(prediction.coefficients) == 0
+    assert prediction.coefficients.identity.shape == (0, K_IDENTITY)
+    assert prediction.identity_confidence.shape == (0,)
+
+
+@pytest.mark.parametrize(
+    "crops",
+    [
+        np.zeros((1, CROP_SIZE, CROP_SIZE + 1, 3), np.uint8),
+        np.zeros((1, CROP_SIZE, CROP_SIZE, 3), np.float32),
+        np.zeros((CROP_SIZE, CROP_SIZE, 3), np.uint8),
+    ],
+)
+def test_other_arrays_are_refused(network, crops):
+    with pytest.raises(ImageError):
+        network.predict(crops)
+
+
+def test_providers():
+    assert choose_providers("auto")[-1] == "CPUExecutionProvider"
+    assert choose_providers("cpu") == ["CPUExecutionProvider"]
+    with pytest.raises(ConfigError, match="cuda"):
+        choose_providers("openvino")
+
+
+@pytest.mark.parametrize("content", [b"", b"nonsense"])
+def test_files_that_are_no_network_are_refused(tmp_path, content):
+    path = tmp_path / "net.onnx"
+    path.write_bytes(content)
+    with pytest.raises(ModelError):
+        FaceNetwork(path)
+    with pytest.raises(ModelError):
+        FaceNetwork(tmp_path / "absent.onnx")
+
+
+def _rewritten(network_path, tmp_path, edit):
+    network = onnx.load(network_path)
+    edit(network)
+    path = tmp_path / "edited.onnx"
+    onnx.save(network, path)
+    return path
+
+
+def test_a_network_of_another_kind_is_refused(network_path, tmp_path):
+    def forget_format(network):
+        del network.metadata_props[:]
+
+    def forget_pose(network):
+        kept = [o for o in network.graph.output if o.name != "rotation"]
+        del network.graph.output[:]
+        network.graph.output.extend(kept)
+
+    for edit in (forget_format, forget_pose):
+        with pytest.raises(ModelError, match="face-recon export"):
+            FaceNetwork(_rewritten(network_path, tmp_path, edit))
+
+
+@pytest.mark.parametrize("margin", [None, "wide", "0", "nan"])
+def test_metadata_must_make_sense(network_path, tmp_path, margin):
+    def edit(network):
+        for prop in list(network.metadata_props):
+            if prop.key == "crop_margin":
+                if margin is None:
+                    network.metadata_props.remove(prop)
+                else:
+                    prop.value = margin
+
+    with pytest.raises(ModelError, match="crop_margin"):
+        FaceNetwork(_rewritten(network_path, tmp_path, edit))

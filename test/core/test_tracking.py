@@ -1,0 +1,264 @@
+"""Laws of the tracker: ids stay with their faces, whatever the detector misses."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from face_recon_ros.core.errors import ConfigError
+from face_recon_ros.core.tracking import Tracker, TrackerConfig, assign
+from face_recon_ros.core.types import Detections
+
+FPS = 30.0
+
+
+def box(x, y, side=100.0):
+    return np.array([x - side / 2, y - side / 2, x + side / 2, y + side / 2], np.float32)
+
+
+def detections(*boxes):
+    return Detections(
+        np.array(boxes, np.float32).reshape(-1, 4), np.full(len(boxes), 0.9, np.float32)
+    )
+
+
+def centre(track):
+    return (track.box[:2] + track.box[2:]) / 2
+
+
+def known(tracker, where, frames=2):
+    """Detects a face in some frames and confirms it by its mesh; the last frame's track."""
+    for k in range(frames):
+        (track,) = tracker.update(detections(where), k / FPS)
+        tracker.confirm({track.id: where})
+    return track
+
+
+def follow(tracker, truth, frames, missed=()):
+    """Runs a tracker as the pipeline's first half does; yields its tracks."""
+    for k in range(frames):
+        stamp = k / FPS
+        if tracker.needs_detection(stamp):
+            found = detections(*truth(stamp)) if k not in missed else Detections.empty()
+            yield tracker.update(found, stamp)
+        else:
+            yield tracker.predict(stamp)
+
+
+@given(st.integers(0, 5), st.integers(0, 5), st.integers(0, 10_000))
+@settings(max_examples=100, deadline=None)
+def test_assignment_is_the_best_of_all(n, m, seed):
+    cost = np.random.default_rng(seed).integers(0, 6, (n, m)) / 2.0
+    pairs = assign(cost)
+    rows, columns = {i for i, _ in pairs}, {j for _, j in pairs}
+    assert len(rows) == len(columns) == len(pairs) == min(n, m)
+    tall = cost if n <= m else cost.T
+    best = min(
+        sum(tall[i, j] for i, j in enumerate(chosen))
+        for chosen in itertools.permutations(range(tall.shape[1]), tall.shape[0])
+    )
+    assert sum(cost[p] for p in pairs) == pytest.approx(best)
+
+
+def test_constant_velocity_is_predicted_exactly():
+    tracker = Tracker(TrackerConfig(detect_every=5))
+    errors = [
+        np.abs(tracks[0].box - box(100 + 60 * k / FPS, 200 - 30 * k / FPS)).max()
+        for k, tracks in enumerate(
+            follow(tracker, lambda t: [box(100 + 60 * t, 200 - 30 * t)], 90)
+        )
+    ]
+    assert max(errors[6:]) < 0.01  # the velocity is known from the second detection on
+
+
+@pytest.mark.parametrize("detect_every", [1, 3, 5])
+def test_two_people_crossing_keep_their_ids(detect_every):
+    def truth(t):
+        return [box(100 + 150 * t, 200), box(400 - 150 * t, 300)]
+
+    tracker = Tracker(TrackerConfig(detect_every=detect_every))
+    for k, tracks in enumerate(follow(tracker, truth, 60)):
+        if k == 0:
+            ids = [t.id for t in tracks]
+        assert [t.id for t in tracks] == ids
+    assert np.abs(centre(tracks[0]) - [100 + 150 * 59 / FPS, 200]).max() < 1
+
+
+def test_a_face_unseen_for_less_than_a_second_is_the_same_afterwards():
+    tracker = Tracker()
+    ids = [
+        {t.id for t in tracks}
+        for tracks in follow(tracker, lambda t: [box(300, 200)], 60, missed=range(20, 45))
+    ]
+    assert len(set.union(*ids)) == 1 and all(ids)
+
+
+def test_a_face_unseen_for_longer_is_another():
+    tracker = Tracker()
+    seen = [
+        {t.id for t in tracks}
+        for tracks in follow(tracker, lambda t: [box(300, 200)], 120, missed=range(20, 60))
+    ]
+    assert not seen[58]
+    assert seen[10] and seen[100] and seen[10] != seen[100]
+
+
+def test_misses_count_and_confirmation_clears_them():
+    tracker = Tracker(TrackerConfig(detect_every=5))
+    known(tracker, box(300, 200))
+    tracks = tracker.predict(2 / FPS)
+    assert (tracks[0].misses, tracks[0].age) == (1, 2)
+    tracker.confirm({tracks[0].id: box(302, 200)})
+    assert tracker.tracks[0].misses == 0
+
+
+def test_the_mesh_leads_between_detections():
+    """With a closed loop the box follows even accelerating faces without any detection."""
+    tracker = Tracker(TrackerConfig(detect_every=30))
+
+    def where(t):
+        return 300 + 200 * np.sin(2 * t)
+
+    for k in range(30):
+        stamp = k / FPS
+        if tracker.needs_detection(stamp):
+            tracks = tracker.update(detections(box(where(stamp), 200)), stamp)
+        else:
+            tracks = tracker.predict(stamp)
+        assert abs(centre(tracks[0])[0] - where(stamp)) < 20
+        tracker.confirm({tracks[0].id: box(where(stamp), 200)})
+    assert k > 5
+
+
+@pytest.mark.parametrize("wrong", [box(800, 200), box(300, 200, 400), box(np.nan, 0)])
+def test_an_implausible_mesh_calls_the_detector(wrong):
+    tracker = Tracker(TrackerConfig(detect_every=30))
+    track = known(tracker, box(300, 200))
+    tracker.predict(2 / FPS)
+    assert not tracker.needs_detection(3 / FPS)
+    tracker.confirm({track.id: wrong})
+    assert tracker.needs_detection(3 / FPS)
+    np.testing.assert_allclose(tracker.tracks[0].box, box(300, 200), atol=1e-3)
+
+
+def test_a_mesh_the_detector_contradicts_does_not_lead():
+    """A network that shrinks every face must not shrink the track: the detector runs instead."""
+    tracker = Tracker(TrackerConfig(detect_every=5))
+    for k in range(30):
+        stamp = k / FPS
+        assert k < 2 or tracker.needs_detection(stamp)
+        (track,) = tracker.update(detections(box(300, 200)), stamp)
+        np.testing.assert_allclose(track.box, box(300, 200), atol=1e-3)
+        x0, y0, x1, _ = track.box
+        tracker.confirm({track.id: box((x0 + x1) / 2, y0 + 50, 0.6 * (x1 - x0))})
+
+
+@pytest.mark.parametrize("shift, rests", [(5, True), (22, False)])
+def test_the_detector_rests_only_while_mesh_and_detection_agree(shift, rests):
+    tracker = Tracker(TrackerConfig(detect_every=30))
+    for k in range(3):
+        (track,) = tracker.update(detections(box(300, 200)), k / FPS)
+        tracker.confirm({track.id: box(300 + shift, 200)})
+    assert tracker.needs_detection(3 / FPS) != rests
+    assert abs(centre(tracker.update(detections(box(300, 200)), 3 / FPS)[0])[0] - 300) < shift
+
+
+def test_a_mesh_that_slid_off_comes_back_to_the_detection():
+    tracker = Tracker(TrackerConfig(detect_every=2))
+    track = known(tracker, box(300, 200))
+    tracker.predict(2 / FPS)
+    tracker.confirm({track.id: box(340, 200)})
+    tracks = tracker.update(detections(box(300, 200)), 3 / FPS)
+    assert tracks[0].id == track.id
+    np.testing.assert_allclose(centre(tracks[0]), [300, 200], atol=1)
+
+
+def test_a_phantom_dies_though_the_mesh_confirms_it():
+    """The network answers for anything; only detections keep a track alive."""
+    tracker = Tracker()
+    track = known(tracker, box(300, 200), 5)
+    for k in range(5, 45):
+        assert tracker.tracks or k > 30
+        stamp = k / FPS
+        if tracker.needs_detection(stamp):
+            tracker.update(Detections.empty(), stamp)
+        else:
+            tracker.predict(stamp)
+        tracker.confirm({track.id: box(300, 200)})
+    assert tracker.tracks == []
+
+
+def test_a_detection_nobody_repeats_is_gone_at_once():
+    tracker = Tracker()
+    tracker.update(detections(box(300, 200)), 0.0)
+    tracker.predict(1 / FPS)
+    assert tracker.update(Detections.empty(), 2 / FPS) == []
+
+
+def test_an_undetected_mesh_that_wanders_off_ends():
+    """Long before its patience does: the network follows nothing in particular."""
+    tracker = Tracker()
+    track = known(tracker, box(300, 200), 6)
+    for k in range(6, 20):
+        tracker.update(Detections.empty(), k / FPS)
+        tracker.confirm({track.id: box(300 + 20 * (k - 5), 200)})
+        if not tracker.tracks:
+            break
+    assert 8 <= k <= 12
+
+
+@pytest.mark.parametrize("jump", [-1.0, 10.0])
+def test_a_jump_of_the_clock_starts_over(jump):
+    tracker = Tracker()
+    (before,) = tracker.update(detections(box(300, 200)), 100.0)
+    assert tracker.needs_detection(100.0 + jump)
+    (after,) = tracker.update(detections(box(300, 200)), 100.0 + jump)
+    assert after.id != before.id and after.age == 0
+
+
+def test_ids_are_short_repeatable_and_never_used_again():
+    def ids(seed):
+        tracker = Tracker(TrackerConfig(seed=seed))
+        out = []
+        for k in range(200):
+            out += [t.id for t in tracker.update(detections(box(300, 200)), 10.0 * k)]
+        return out
+
+    first = ids(0)
+    assert first == ids(0) != ids(1)
+    assert len(set(first)) == 200
+    assert all(len(i) == 5 and i.isalpha() and i.islower() for i in first)
+
+
+def test_no_more_than_max_faces_and_no_face_twice():
+    tracker = Tracker(TrackerConfig(max_faces=2))
+    found = detections(box(100, 100), box(105, 100), box(300, 100), box(500, 100))
+    assert len(tracker.update(found, 0.0)) == 2
+    assert len({t.id for t in tracker.update(found, 0.1)}) == 2
+
+
+def test_slow_cameras_do_not_lose_faces():
+    """At 1 Hz each frame is further from the last than a second."""
+    tracker = Tracker(TrackerConfig(detect_every=5))
+    ids = set()
+    for k in range(10):
+        assert tracker.needs_detection(float(k))
+        ids |= {t.id for t in tracker.update(detections(box(300, 200)), float(k))}
+    assert len(ids) == 1
+
+
+def test_nothing_stays_nothing():
+    tracker = Tracker()
+    assert tracker.update(Detections.empty(), 0.0) == []
+    assert tracker.needs_detection(0.1)
+    assert tracker.predict(0.1) == []
+    tracker.confirm({"nobody": box(0, 0)})
+    assert tracker.tracks == []
+
+
+@pytest.mark.parametrize("wrong", [{"detect_every": 0}, {"max_faces": 0}, {"max_gap_s": 0.0}])
+def test_impossible_settings_are_refused(wrong):
+    with pytest.raises(ConfigError):
+        TrackerConfig(**wrong)

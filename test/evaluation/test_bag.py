@@ -1,0 +1,314 @@
+"""Bags: written, cut off, out of order, replayed, measured."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from fixtures import DiscDetector, draw_discs
+
+from face_recon_ros.core.camera import PinholeCamera
+from face_recon_ros.core.crop import Crop
+from face_recon_ros.core.errors import DataError
+from face_recon_ros.core.inference import FaceNetwork
+from face_recon_ros.core.morphable_model import load_morphable_model
+from face_recon_ros.core.pipeline import FaceFinder, FacePipeline, FaceReconstructor, Frame
+from face_recon_ros.core.rigid import Rigid, rotation_from_vector
+from face_recon_ros.core.tracking import Tracker, TrackerConfig
+from face_recon_ros.core.types import Coefficients, Face, Image, Mesh, Track
+from face_recon_ros.evaluation.bag import (
+    COMPRESSED,
+    IMAGE,
+    CameraHistory,
+    ImageCounts,
+    choose_image_topic,
+    head_truth,
+    images_in_order,
+    open_bag,
+)
+from face_recon_ros.evaluation.output import write_json
+from face_recon_ros.evaluation.record import COMPRESSED_TOPIC, IMAGE_TOPIC, BagWriter, record
+from face_recon_ros.evaluation.replay import ReplayConfig, replay
+from face_recon_ros.evaluation.synthetic import facing
+
+STORAGES = ["mcap", "sqlite3"]
+CAMERA = PinholeCamera(64, 48, np.array([[60.0, 0, 31.5], [0, 60.0, 23.5], [0, 0, 1]]))
+
+
+def picture(i):
+    return np.full((48, 64, 3), i % 256, np.uint8)
+
+
+def pictures(stamps):
+    return [Image(picture(i), t, "cam") for i, t in enumerate(stamps)]
+
+
+def head(t):
+    return facing(
+        [0.05 * np.sin(t), 0.02 * np.cos(2 * t), 0.7],
+        yaw=0.5 * np.sin(1.1 * t),
+        pitch=0.3 * np.sin(0.7 * t + 1),
+        roll=0.15 * np.sin(1.9 * t),
+    )
+
+
+class Scripted:
+    """A pipeline that knows `head` and errs by a frame-wise turn of known size."""
+
+    def __init__(self, error_deg=0.0, delay_s=0.0, missing=()):
+        self.error, self.delay, self.missing = np.radians(error_deg), delay_s, missing
+        self.rng = np.random.default_rng(0)
+
+    def process(self, image, camera=None):
+        if any(abs(image.stamp - m) < 1e-6 for m in self.missing):
+            return Frame([], [], None, {})
+        axis = self.rng.normal(size=3)
+        axis /= np.linalg.norm(axis)
+        pose = head(image.stamp - self.delay)
+        pose = Rigid(pose.rotation @ rotation_from_vector(self.error * axis), pose.translation)
+        track = Track("a", np.float32([10, 10, 30, 30]), 1.0, image.stamp)
+        coefficients = Coefficients.zeros(1, 4, 52, 4)
+        mesh = Mesh(np.zeros((1, 3), np.float32), np.zeros((0, 3), np.int32))
+        crop = Crop(np.zeros(2), 10.0, 10)
+        face = Face(track, crop, coefficients, pose, mesh, track.box, image.stamp)
+        return Frame([face], [], None, {})
+
+
+NAMES = ("eyeBlinkLeft", "eyeBlinkRight", *(f"e{i}" for i in range(50)))
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("compressed", [False, True])
+def test_record_and_read_back(tmp_path, storage, compressed):
+    images = pictures([0.1, 0.2, 1234.5])
+    count = record(images, tmp_path / "bag", storage=storage, compressed=compressed, camera=CAMERA)
+    assert count == 3
+    bag = open_bag(tmp_path / "bag")
+    topic = choose_image_topic(bag)
+    assert topic == (COMPRESSED_TOPIC if compressed else IMAGE_TOPIC)
+    assert bag.topics[topic] == (COMPRESSED if compressed else IMAGE)
+    counts = ImageCounts()
+    back = list(images_in_order(bag, topic, counts))
+    assert [b.stamp for b in back] == [i.stamp for i in images]
+    assert counts == ImageCounts(read=3) and back[0].frame == "cam"
+    for a, b in zip(images, back, strict=True):
+        assert np.abs(a.rgb.astype(int) - b.rgb).max() <= (2 if compressed else 0)
+    camera = CameraHistory(bag, topic).at(back[0])
+    np.testing.assert_allclose(camera.matrix, CAMERA.matrix)
+    assert bag.problems == []
+
+
+def test_a_file_inside_the_bag_and_a_bag_without_metadata_are_read_too(tmp_path):
+    record(pictures([1.0, 2.0]), tmp_path / "bag")
+    (file,) = (tmp_path / "bag").glob("*.mcap")
+    assert open_bag(file).counts[IMAGE_TOPIC] == 2
+    (tmp_path / "bag" / "metadata.yaml").unlink()
+    bag = open_bag(tmp_path / "bag")
+    assert bag.counts[IMAGE_TOPIC] == 2 and "metadata.yaml" in bag.problems[0]
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("metadata", [True, False])
+def test_a_bag_cut_off_is_read_up_to_the_break_and_says_so(tmp_path, storage, metadata):
+    record(pictures(np.arange(1, 60) / 30), tmp_path / "bag", storage=storage)
+    (file,) = [p for p in (tmp_path / "bag").iterdir() if p.suffix in (".mcap", ".db3")]
+    data = file.read_bytes()
+    file.write_bytes(data[: int(0.7 * len(data))])
+    if not metadata:
+        (tmp_path / "bag" / "metadata.yaml").unlink()
+    result = replay(open_bag(tmp_path / "bag"), Scripted(), NAMES).result
+    assert 5 < result["sequence"]["frames"] < 59
+    assert result["bag"]["problems"]
+
+
+def test_what_is_no_bag(tmp_path):
+    with pytest.raises(DataError, match="no such thing"):
+        open_bag(tmp_path / "nothing")
+    (tmp_path / "empty.mcap").write_bytes(b"")
+    with pytest.raises(DataError):
+        open_bag(tmp_path / "empty.mcap")
+    (tmp_path / "junk.db3").write_bytes(b"x" * 5000)
+    with pytest.raises(DataError):
+        open_bag(tmp_path / "junk.db3")
+    with pytest.raises(DataError):
+        BagWriter(tmp_path, "mcap")
+
+
+def test_a_missing_topic_is_answered_with_those_there_are(tmp_path):
+    with BagWriter(tmp_path / "bag") as bag:
+        bag.pose(head(0), 1.0, "world", "/mocap/head")
+    bag = open_bag(tmp_path / "bag")
+    with pytest.raises(DataError, match="/mocap/head"):
+        choose_image_topic(bag)
+    with pytest.raises(DataError, match="/mocap/head"):
+        choose_image_topic(bag, "/camera/other")
+    with pytest.raises(DataError, match="frames none"):
+        head_truth(bag, "cam", tf_frame="head")
+
+
+def test_stamps_out_of_order_twice_and_far_too_late(tmp_path):
+    stamps = [1.0, 3.0, 2.0, 3.0, *np.arange(4.0, 20.0), 0.5]
+    record(pictures(stamps), tmp_path / "bag")
+    counts = ImageCounts()
+    back = [i.stamp for i in images_in_order(open_bag(tmp_path / "bag"), IMAGE_TOPIC, counts)]
+    # rosbags reads by log time, and `record` logs at the stamp: order survives only in arrival.
+    assert back == sorted(set(back))
+    assert counts.duplicates == 1
+
+
+def test_arrival_order_differs_from_stamps(tmp_path, monkeypatch):
+    arrival = [1.0, 3.0, 2.0, 3.0, *np.arange(4.0, 20.0), 0.5]
+    clock = iter(range(100))
+    real = BagWriter._write
+
+    def logged_on_arrival(self, topic, kind, stamp, **fields):
+        return real(self, topic, kind, float(next(clock)), **fields)
+
+    monkeypatch.setattr(BagWriter, "_write", logged_on_arrival)
+    record(pictures(arrival), tmp_path / "bag")
+    counts = ImageCounts()
+    back = [i.stamp for i in images_in_order(open_bag(tmp_path / "bag"), IMAGE_TOPIC, counts)]
+    assert back == [1.0, 2.0, 3.0, *np.arange(4.0, 20.0)]
+    assert (counts.duplicates, counts.late) == (1, 1) and counts.reordered >= 1
+
+
+def test_an_unusable_image_is_counted_and_the_rest_used(tmp_path):
+    with BagWriter(tmp_path / "bag") as bag:
+        for image in pictures([1.0, 2.0]):
+            bag.image(image)
+        bag._write(
+            IMAGE_TOPIC,
+            IMAGE,
+            3.0,
+            header=bag._header(3.0, "cam"),
+            height=5,
+            width=5,
+            encoding="strange",
+            is_bigendian=0,
+            step=5,
+            data=np.zeros(25, np.uint8),
+        )
+    counts = ImageCounts()
+    assert len(list(images_in_order(open_bag(tmp_path / "bag"), IMAGE_TOPIC, counts))) == 2
+    assert counts.unreadable == 1
+
+
+# Ground truth ------------------------------------------------------------------------------------
+
+STAMPS = 100 + np.arange(0, 8, 1 / 30)
+
+
+def write_mocap_bag(path, offset_s=0.0, *, frame="mocap", tf=False, x=None, y=None):
+    """Images at STAMPS; the head's marker in another frame, by a clock that is `offset_s`
+    behind."""
+    with BagWriter(path) as bag:
+        for image in pictures(STAMPS):
+            bag.image(image)
+        for t in np.arange(99, 109.5, 0.01):
+            motion = head(t) if y is None else y @ head(t)
+            motion = motion if x is None else motion @ x
+            if tf:
+                bag.transform(motion, t - offset_s, frame, "head_marker")
+            else:
+                bag.pose(motion, t - offset_s, frame, "/mocap/head")
+
+
+@pytest.mark.parametrize("tf", [False, True])
+@pytest.mark.parametrize("error_deg", [0.0, 3.0])
+def test_accuracy_against_motion_capture_in_other_frames_and_clock(tmp_path, tf, error_deg):
+    rng = np.random.default_rng(5)
+    x = Rigid(rotation_from_vector(rng.normal(size=3)), np.array([0.02, -0.05, 0.1]))
+    y = Rigid(rotation_from_vector(rng.normal(size=3)), rng.normal(size=3))
+    write_mocap_bag(tmp_path / "bag", 0.25, tf=tf, x=x, y=y)
+    config = ReplayConfig(truth_frame="head_marker" if tf else "")
+    result = replay(open_bag(tmp_path / "bag"), Scripted(error_deg), NAMES, config).result
+    truth = result["ground_truth"]
+    # The offset is as uncertain as frame noise over turning speed allows.
+    assert truth["time_offset_s"] == pytest.approx(0.25, abs=0.005 if error_deg == 0 else 0.02)
+    assert truth["aligned"]["rotation_deg"]["rmse"] == pytest.approx(error_deg, abs=0.05)
+    assert "unaligned" not in truth and truth["warnings"] == []
+    assert truth["matched_frames"] == len(STAMPS)
+
+
+def test_truth_in_the_camera_frame_measures_a_constant_error(tmp_path):
+    """The marker-only alignment may not hide it in `unaligned`."""
+    turn = Rigid(rotation_from_vector(np.radians([0, 0, 4.0])), np.zeros(3))
+    write_mocap_bag(tmp_path / "bag", frame="cam", x=turn)
+    truth = replay(open_bag(tmp_path / "bag"), Scripted(), NAMES).result["ground_truth"]
+    assert truth["same_camera"]
+    assert truth["unaligned"]["rotation_deg"]["mean"] == pytest.approx(4.0, abs=0.05)
+    assert truth["alignment"]["face_from_marker_deg"] == pytest.approx(4.0, abs=0.05)
+    assert truth["aligned"]["rotation_deg"]["mean"] < 0.05
+
+
+def test_a_still_head_gives_a_warning_and_no_offset(tmp_path):
+    with BagWriter(tmp_path / "bag") as bag:
+        for image in pictures(STAMPS[:60]):
+            bag.image(image)
+            bag.pose(Rigid.identity(), image.stamp, "cam", "/mocap/head")
+    truth = replay(open_bag(tmp_path / "bag"), Scripted(1.0), NAMES).result["ground_truth"]
+    assert truth["time_offset_s"] == 0 or truth["time_offset_contrast"] >= 1.5
+
+
+# Replay ------------------------------------------------------------------------------------------
+
+
+def disc_pipeline(face_model_path, network_path):
+    model = load_morphable_model(face_model_path, level="coarse")
+    reconstructor = FaceReconstructor(FaceNetwork(network_path, threads=1), model)
+    finder = FaceFinder(DiscDetector(), Tracker(TrackerConfig()))
+    return FacePipeline(finder, reconstructor), model.expression_names
+
+
+def test_two_replays_give_identical_bytes(tmp_path, face_model_path, network_path):
+    images = [
+        Image(
+            draw_discs(
+                320, 240, (80 + 3 * i, 120, 40, (200, 120, 60)), (240, 100, 35, (90, 200, 120))
+            ),
+            10 + i / 30,
+            "cam",
+        )
+        for i in range(40)
+    ]
+    record(images, tmp_path / "bag")
+    for name in "ab":
+        pipeline, names = disc_pipeline(face_model_path, network_path)
+        result = replay(open_bag(tmp_path / "bag"), pipeline, names).result
+        write_json(tmp_path / name, result)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    figures = json.loads((tmp_path / "a").read_text())
+    assert figures["sequence"]["frames"] == 40
+    assert figures["sequence"]["track_count"] == 2
+    assert figures["sequence"]["id_switches"] == 0
+    assert figures["ground_truth"] is None
+
+
+def test_figures_do_not_depend_on_the_storage_or_the_place(
+    tmp_path, face_model_path, network_path
+):
+    images = [
+        Image(draw_discs(200, 150, (100, 70 + i, 30, (200, 120, 60))), i / 30, "cam")
+        for i in range(12)
+    ]
+    results = []
+    for storage in STORAGES:
+        record(images, tmp_path / storage, storage=storage)
+        moved = tmp_path / f"moved_{storage}" / "bag"
+        shutil.move(tmp_path / storage, moved)
+        pipeline, names = disc_pipeline(face_model_path, network_path)
+        results.append(replay(open_bag(moved), pipeline, names).result["per_frame"])
+    np.testing.assert_equal(results[0], results[1])
+
+
+def test_missed_frames_and_limits(tmp_path):
+    stamps = np.arange(30) / 30
+    record(pictures(stamps), tmp_path / "bag")
+    bag = open_bag(tmp_path / "bag")
+    result = replay(bag, Scripted(missing=[0.0, stamps[5], stamps[6]]), NAMES).result
+    assert result["sequence"]["frames"] == 30
+    assert result["sequence"]["missed_frames"] == 2  # the first frame comes before the face
+    short = replay(bag, Scripted(), NAMES, ReplayConfig(max_frames=7)).result
+    assert short["sequence"]["frames"] == 7

@@ -1,0 +1,391 @@
+"""The benchmarks, run by an oracle on synthetic truth: what goes in must come out."""
+
+from __future__ import annotations
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+import scipy.io
+
+from face_recon_ros.core.errors import DataError
+from face_recon_ros.core.mesh_io import read_mesh, write_ply
+from face_recon_ros.core.rasterizer import rasterize
+from face_recon_ros.core.rigid import Rigid, rotation_from_vector
+from face_recon_ros.core.types import Detections, Mesh
+from face_recon_ros.evaluation import metrics
+from face_recon_ros.evaluation.chain import associate, batches, largest, prefetched
+from face_recon_ros.evaluation.datasets import read_image, read_landmarks
+from face_recon_ros.evaluation.geometry import evaluate_geometry
+from face_recon_ros.evaluation.identity import evaluate_identity
+from face_recon_ros.evaluation.landmark_benchmark import evaluate_landmarks
+from face_recon_ros.evaluation.landmarks import LandmarkProjector
+from face_recon_ros.evaluation.metrics import CONTOUR
+from face_recon_ros.evaluation.pose_benchmark import evaluate_pose
+from face_recon_ros.evaluation.synthetic import facing, read_truth, scene_of_mesh, write_scenes
+
+
+def write_and_learn(folder, scenes_list, oracle, **known):
+    """Writes scenes and tells the oracle what its pictures show."""
+    scenes_list = list(scenes_list)
+    write_scenes(scenes_list, folder)
+    for scene in scenes_list:
+        rgb = read_image(folder / f"{scene.name}.png")
+        oracle.learn(rgb, scene, **known.get(scene.name, {}))
+    return scenes_list
+
+
+# Landmarks ---------------------------------------------------------------------------------------
+
+
+def test_an_oracle_has_no_landmark_error(tmp_path, scenes, oracle):
+    write_and_learn(tmp_path, scenes.turntable(5), oracle)
+    result = evaluate_landmarks(tmp_path, oracle, scenes.projector)
+    assert (result["count"], result["missed"]) == (5, 0)
+    assert result["nme68"] < 1e-4 and result["nme51"] < 1e-4 and result["nme68_visible"] < 1e-4
+    assert [e["name"] for e in result["per_image"]] == [f"turn_{i:03d}" for i in range(5)]
+    assert result["skipped"]["count"] == 0
+
+
+def test_a_known_shift_of_the_annotation_is_the_error(tmp_path, scenes, oracle):
+    scenes_list = write_and_learn(tmp_path, scenes.turntable(3), oracle)
+    for scene in scenes_list:
+        points = np.add(scene.landmarks_px, (3.0, 4.0))
+        np.savetxt(tmp_path / f"{scene.name}.pts", points)
+    result = evaluate_landmarks(tmp_path, oracle, scenes.projector)
+    expected = np.mean([5 / metrics.interocular_distance(s.landmarks_px) for s in scenes_list])
+    assert result["nme68"] == pytest.approx(expected, rel=1e-3)
+    assert result["nme51"] == pytest.approx(expected, rel=1e-3)
+
+
+def test_bad_input_is_named_counted_and_the_rest_evaluated(tmp_path, scenes, oracle):
+    write_and_learn(tmp_path, scenes.turntable(6), oracle)
+    (tmp_path / "turn_000.pts").unlink()
+    (tmp_path / "turn_001.png").unlink()
+    (tmp_path / "turn_002.pts").write_text("1 2\n3 4\n")
+    (tmp_path / "turn_003.png").write_bytes(b"no picture")
+    oracle.blind.add(read_image(tmp_path / "turn_004.png").tobytes())
+    result = evaluate_landmarks(tmp_path, oracle, scenes.projector)
+    assert (result["count"], result["missed"]) == (2, 1)
+    reasons = {e["name"]: e["reason"] for e in result["skipped"]["files"]}
+    assert "image without annotation" in reasons["turn_000.png"]
+    assert "annotation without image" in reasons["turn_001.pts"]
+    assert "2 lines" in reasons["turn_002"]
+    assert "readable image" in reasons["turn_003"]
+    missed = next(e for e in result["per_image"] if e["name"] == "turn_004")
+    assert not missed["found"]
+    assert result["failure_rate_0.08"] == 0.5
+
+
+def test_nothing_to_evaluate(tmp_path, scenes, oracle):
+    with pytest.raises(DataError, match="no such folder"):
+        evaluate_landmarks(tmp_path / "nowhere", oracle, scenes.projector)
+    with pytest.raises(DataError, match="0 images"):
+        evaluate_landmarks(tmp_path, oracle, scenes.projector)
+    (tmp_path / "a.pts").write_text("1 2\n")
+    (tmp_path / "a.png").write_bytes(b"")
+    with pytest.raises(DataError, match="none usable"):
+        evaluate_landmarks(tmp_path, oracle, scenes.projector)
+
+
+def test_ibug_files_count_pixels_from_one(tmp_path):
+    points = np.arange(136.0).reshape(68, 2)
+    body = "\n".join(f"{x} {y}" for x, y in points)
+    (tmp_path / "plain.pts").write_text(body)
+    (tmp_path / "ibug.pts").write_text(f"version: 1\nn_points: 68\n{{\n{body}\n}}\n")
+    np.testing.assert_array_equal(read_landmarks(tmp_path / "plain.pts", 2), points)
+    np.testing.assert_array_equal(read_landmarks(tmp_path / "ibug.pts", 2), points - 1)
+    (tmp_path / "nan.pts").write_text(body.replace("0.0 1.0", "nan 1.0"))
+    for name in ("nan.pts", "plain.pts"):
+        with pytest.raises(DataError):
+            read_landmarks(tmp_path / name, 3 if name == "plain.pts" else 2)
+
+
+def test_the_face_that_overlaps_the_annotation_is_taken():
+    boxes = np.float32([[0, 0, 100, 100], [200, 0, 260, 60]])
+    two = Detections(boxes, np.float32([0.9, 0.8]))
+    assert associate(two, [205, 5, 255, 55]) == 1
+    assert associate(two, [400, 400, 450, 450]) is None
+    assert associate(Detections.empty(), [0, 0, 1, 1]) is None
+    assert largest(two) == 0 and largest(Detections.empty()) is None
+
+
+def test_prefetching_keeps_order_and_passes_errors_on():
+    assert list(prefetched(range(100), lambda x: x * x, ahead=3)) == [x * x for x in range(100)]
+    assert list(prefetched([], lambda x: x)) == []
+    with pytest.raises(ZeroDivisionError):
+        list(prefetched([1, 0], lambda x: 1 / x))
+    first = next(iter(prefetched(range(10**9), lambda x: x)))  # and an early end ends the thread
+    assert first == 0
+    assert list(batches(range(5), 2)) == [[0, 1], [2, 3], [4]]
+
+
+# The contour -------------------------------------------------------------------------------------
+
+
+def skin_mask(model, scene):
+    skin = model.subset("facial_skin")
+    q = scene.camera_from_face.apply(skin.mean_shape)
+    camera = scene.camera
+    fragments = rasterize(camera.project(q), q[:, 2], skin.triangles, camera.height, camera.width)
+    return (fragments.triangle >= 0).astype(np.uint8)
+
+
+@pytest.mark.parametrize("yaw_deg", [-50, -35, 35, 50])
+def test_on_a_turned_head_the_far_contour_lies_on_the_visible_edge(model, scenes, yaw_deg):
+    scene = scenes.scene("x", facing([0, 0, 0.55], yaw=np.radians(yaw_deg)))
+    mask = skin_mask(model, scene)
+    outside = cv2.distanceTransform(1 - mask, cv2.DIST_L2, 5)
+    inside = cv2.distanceTransform(mask, cv2.DIST_L2, 5)
+    static = scene.camera.project(scene.camera_from_face.apply(scene.neutral_landmarks))
+    # The cheek of the far side: positive yaw turns the nose to the image's right.
+    far = np.arange(13, 16) if yaw_deg > 0 else np.arange(1, 4)
+    size = metrics.interocular_distance(scene.landmarks_px)
+
+    def depth(points):
+        x, y = np.rint(points[far]).astype(int).T
+        return np.maximum(inside[y, x], outside[y, x])
+
+    assert depth(scene.landmarks_px).max() < 0.06 * size + 1.5
+    assert depth(static).mean() > 2 * depth(scene.landmarks_px).mean()
+    near = np.arange(1, 4) if yaw_deg > 0 else np.arange(13, 16)
+    np.testing.assert_allclose(scene.landmarks_px[near], static[near], atol=0.06 * size)
+
+
+def test_the_contour_turns_with_the_head_and_mirrors(scenes):
+    """Rolling the head rolls the points; turning it the other way mirrors them."""
+    left = scenes.scene("x", facing([0, 0, 0.55], yaw=0.6)).landmarks_px
+    rolled = scenes.scene("x", facing([0, 0, 0.55], yaw=0.6, roll=0.4)).landmarks_px
+    centre = (scenes.camera.width - 1) / 2
+    turn = rotation_from_vector([0, 0, 0.4])[:2, :2]
+    np.testing.assert_allclose((left - centre) @ turn.T + centre, rolled, atol=1e-6)
+    right = scenes.scene("x", facing([0, 0, 0.55], yaw=-0.6)).landmarks_px
+    size = metrics.interocular_distance(scenes.scene("x", facing([0, 0, 0.55])).landmarks_px)
+    mirrored = right[CONTOUR[::-1]] * [-1, 1] + [2 * centre, 0]
+    assert np.linalg.norm(left[CONTOUR] - mirrored, axis=1).max() < 0.08 * size
+
+
+def test_inner_landmarks_are_the_models_vertices(model, scenes):
+    rng = np.random.default_rng(0)
+    identity, expression = rng.normal(size=model.k_identity), np.zeros(model.k_expression)
+    expression[3] = 0.7
+    pose = facing([0.05, -0.02, 0.6], yaw=0.3)
+    vertices = model.vertices(identity, expression)
+    expected = scenes.camera.project(pose.apply(vertices[model.landmarks_68]))
+    got = scenes.projector.project(identity, expression, pose, scenes.camera)
+    np.testing.assert_allclose(got[17:], expected[17:], atol=1e-3)
+
+
+def test_visibility_of_a_profile(scenes):
+    visible = scenes.projector.visible(facing([0, 0, 0.6], yaw=np.radians(75)))
+    assert visible[:17].all()
+    assert visible[36] and not visible[45]  # positive yaw hides the subject's left eye
+    assert scenes.projector.visible(facing([0, 0, 0.6]))[36:48].all()
+
+
+def test_a_part_of_the_model_has_no_landmarks(model):
+    with pytest.raises(Exception, match="landmark"):
+        LandmarkProjector(model.subset("facial_skin"))
+
+
+# Geometry ----------------------------------------------------------------------------------------
+
+
+def test_an_oracle_has_no_shape_error_and_the_mean_face_has_one(tmp_path, model, scenes, oracle):
+    rng = np.random.default_rng(1)
+    identity = rng.normal(size=model.k_identity)
+    scene = scenes.scene("one", facing([0, 0, 0.6]), identity=identity)
+    write_and_learn(tmp_path, [scene], oracle, one={"identity": identity})
+    right = evaluate_geometry(tmp_path, oracle, model)
+    assert right["count"] == 1 and right["missed"] == 0
+    assert right["median_mm"] < 0.01 and right["metrical"]["median_mm"] < 0.01
+    oracle.known = {k: (s, {}) for k, (s, _) in oracle.known.items()}
+    wrong = evaluate_geometry(tmp_path, oracle, model)
+    assert wrong["median_mm"] > 10 * right["median_mm"] and wrong["median_mm"] > 0.1
+    assert wrong["metrical"]["median_mm"] >= 0.9 * wrong["median_mm"]
+    assert set(wrong["regions"]) == {"nose", "mouth", "eyes_forehead", "cheeks_jaw"}
+
+
+def test_the_scans_frame_does_not_matter_and_its_size_only_metrically(
+    tmp_path, model, scenes, oracle
+):
+    scene = scenes.scene("one", facing([0, 0, 0.6]))
+    write_and_learn(tmp_path, [scene], oracle)
+    mesh = read_mesh(tmp_path / "one.ply")
+    marks = read_landmarks(tmp_path / "one.pts3d", 3)
+    turn = rotation_from_vector([0.5, 1.0, -0.3])
+    moved = (1.05 * mesh.vertices @ turn.T + [100, 50, -20]).astype(np.float32)
+    write_ply(tmp_path / "one.ply", Mesh(moved, mesh.triangles))
+    np.savetxt(tmp_path / "one.pts3d", 1.05 * marks @ turn.T + [100, 50, -20])
+    result = evaluate_geometry(tmp_path, oracle, model)
+    assert result["median_mm"] < 0.02
+    assert result["metrical"]["median_mm"] > 0.3
+
+
+def test_a_known_offset_of_the_surface_is_measured(tmp_path, model, scenes, oracle):
+    """The scan is the true face pushed out by 1 mm along its normals."""
+    scene = scenes.scene("one", facing([0, 0, 0.6]))
+    write_and_learn(tmp_path, [scene], oracle)
+    normals = scenes._normals(scene.neutral.vertices)
+    rng = np.random.default_rng(0)
+    side = np.where(rng.random(len(normals)) < 0.5, 1.0, -1.0)[:, None]
+    pushed = 1000 * scene.neutral.vertices + side * normals
+    write_ply(tmp_path / "one.ply", Mesh(pushed.astype(np.float32), scene.neutral.triangles))
+    result = evaluate_geometry(tmp_path, oracle, model)
+    assert 0.75 < result["metrical"]["median_mm"] <= 1.01
+
+
+def test_geometry_with_bad_input(tmp_path, model, scenes, oracle):
+    write_and_learn(tmp_path, scenes.turntable(3), oracle)
+    (tmp_path / "turn_000.pts3d").unlink()
+    (tmp_path / "turn_001.ply").write_bytes(b"ply\nend_header\n")
+    result = evaluate_geometry(tmp_path, oracle, model)
+    assert result["count"] == 1 and result["skipped"]["count"] == 2
+    with pytest.raises(DataError):
+        evaluate_geometry(tmp_path / "nowhere", oracle, model)
+
+
+# Pose --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("turn_deg", [0.0, 3.0])
+def test_a_known_pose_error_is_measured_on_synthetic_truth(tmp_path, scenes, oracle, turn_deg):
+    oracle.turn = rotation_from_vector([0.0, 0.0, np.radians(turn_deg)])
+    write_and_learn(tmp_path, scenes.random(4), oracle)
+    result = evaluate_pose(tmp_path, "synthetic", oracle)
+    assert result["all"]["geodesic_deg"]["mean"] == pytest.approx(turn_deg, abs=0.05)
+    removed = result["all"]["offset_removed"]
+    assert removed["offset_deg"] == pytest.approx(turn_deg, abs=0.05)
+    assert removed["geodesic_deg"]["mean"] < 0.05
+
+
+def test_aflw2000_layout_angles_extremes_and_damage(tmp_path, scenes, oracle):
+    angles = np.radians([[10, 20, 5], [-5, -40, 0], [0, 105, 0], [0, 0, 0]])
+    for i, (pitch, yaw, roll) in enumerate(angles):
+        rotation = metrics.AFLW2000.rotation(pitch, yaw, roll)
+        scene = scenes.scene(f"image{i:05d}", Rigid(rotation, np.array([0, 0, 0.55])))
+        write_and_learn(tmp_path, [scene], oracle)
+        (tmp_path / f"{scene.name}.json").unlink()
+        points = np.concatenate([scene.landmarks_px.T, np.zeros((1, 68))])
+        para = np.array([[pitch, yaw, roll, 0, 0, 0, 1]])
+        scipy.io.savemat(tmp_path / f"{scene.name}.mat", {"Pose_Para": para, "pt3d_68": points})
+    (tmp_path / "image00003.mat").write_bytes(b"damaged")
+    result = evaluate_pose(tmp_path, "aflw2000", oracle)
+    assert (result["count"], result["extreme_count"]) == (3, 1)
+    assert result["without_extreme"]["count"] == 2
+    assert result["all"]["mae_deg"]["mean"] < 1e-4
+    assert result["skipped"]["count"] == 1
+    true = result["per_image"][0]["true_deg"]
+    assert [true[k] for k in ("pitch", "yaw", "roll")] == pytest.approx([10, 20, 5])
+
+
+def test_biwi_layout_and_the_rgb_cameras_own_turn(tmp_path, scenes, oracle):
+    folder = tmp_path / "01"
+    rgb_from_depth = rotation_from_vector([0.0, np.radians(1.5), 0.0])
+    camera = scenes.camera
+    for i, yaw in enumerate([-0.4, 0.3]):
+        scene = scenes.scene(f"frame_{i:05d}_rgb", facing([0, 0, 0.7], yaw=yaw))
+        write_and_learn(folder, [scene], oracle)
+        in_depth = rgb_from_depth.T @ scene.camera_from_face.rotation
+        head = in_depth @ metrics.BIWI.dataset_face_from_face.T
+        centre = 1000 * rgb_from_depth.T @ scene.camera_from_face.translation
+        lines = [*(" ".join(map(str, row)) for row in head), "", " ".join(map(str, centre))]
+        (folder / f"frame_{i:05d}_pose.txt").write_text("\n".join(lines))
+    rows = [*camera.matrix, np.zeros(5), *rgb_from_depth, np.zeros(3)]
+    text = "\n\n".join(" ".join(map(str, row)) for row in rows)
+    (folder / "rgb.cal").write_text(f"{text}\n\n{camera.width} {camera.height}\n")
+    (folder / "frame_00009_pose.txt").write_text("1 0 0")
+    result = evaluate_pose(tmp_path, "biwi", oracle)
+    assert result["count"] == 2 and result["skipped"]["count"] == 1
+    assert result["all"]["geodesic_deg"]["mean"] == pytest.approx(1.5, abs=0.05)
+    assert result["in_rgb_camera"]["geodesic_deg"]["mean"] < 0.05
+
+
+def test_pose_with_bad_input(tmp_path, oracle):
+    for layout in ("aflw2000", "biwi", "synthetic"):
+        with pytest.raises(DataError):
+            evaluate_pose(tmp_path, layout, oracle)
+    with pytest.raises(DataError, match="layout"):
+        evaluate_pose(tmp_path, "other", oracle)
+
+
+# Identity ----------------------------------------------------------------------------------------
+
+
+def test_identity_separates_people_as_well_as_their_coefficients_do(
+    tmp_path, model, scenes, oracle
+):
+    rng = np.random.default_rng(0)
+    for noise, low, high in ((0.05, 0.999, 1.0), (50.0, 0.2, 0.8)):
+        oracle.known.clear()
+        folder = tmp_path / str(noise)
+        for person in range(5):
+            identity = rng.normal(size=model.k_identity)
+            for photo in range(3):
+                name = f"Person_{person}_{photo:04d}"
+                scene = scenes.scene(
+                    name, facing([0, 0, 0.6], yaw=0.1 * photo, pitch=0.05 * person)
+                )
+                seen = identity + noise * rng.normal(size=model.k_identity)
+                write_and_learn(folder, [scene], oracle, **{name: {"identity": seen}})
+        result = evaluate_identity(folder, oracle)
+        assert (result["persons"], result["same_pairs"], result["missed"]) == (5, 15, 0)
+        assert low <= result["identity"]["auc_cosine"] <= high
+        interval = result["identity"]["auc_cosine_interval_95"]
+        assert interval.low <= interval.value <= interval.high
+
+
+def test_identity_needs_several_photographs(tmp_path, oracle):
+    (tmp_path / "Alone_0001.jpg").write_bytes(b"")
+    with pytest.raises(DataError, match="two people"):
+        evaluate_identity(tmp_path, oracle)
+
+
+# Scenes ------------------------------------------------------------------------------------------
+
+
+def test_a_scene_written_is_read_back(tmp_path, scenes):
+    scene = scenes.scene("one", facing([0.02, -0.03, 0.6], yaw=0.4, pitch=0.1, roll=-0.2))
+    write_scenes([scene], tmp_path)
+    camera, pose = read_truth(tmp_path / "one.json")
+    np.testing.assert_allclose(camera.matrix, scene.camera.matrix)
+    np.testing.assert_allclose(pose.rotation, scene.camera_from_face.rotation)
+    np.testing.assert_allclose(
+        read_landmarks(tmp_path / "one.pts", 2), scene.landmarks_px, atol=1e-3
+    )
+    mesh = read_mesh(tmp_path / "one.ply")
+    np.testing.assert_allclose(mesh.vertices, 1000 * scene.neutral.vertices, atol=1e-3)
+    (tmp_path / "one.json").write_text(json.dumps({"camera": {}}))
+    with pytest.raises(DataError):
+        read_truth(tmp_path / "one.json")
+
+
+def test_signs_of_facing():
+    out, left, _ = np.eye(3)
+    assert (facing([0, 0, 1], yaw=0.3).rotation @ out)[0] > 0
+    assert (facing([0, 0, 1], pitch=0.3).rotation @ out)[1] < 0
+    assert (facing([0, 0, 1], roll=0.3).rotation @ left)[1] > 0
+
+
+def test_a_rendered_head_is_where_its_landmarks_are(scenes):
+    scene = scenes.scene("x", facing([0.03, 0.02, 0.6], yaw=0.2))
+    face = np.abs(scene.render().astype(int) - 128).max(axis=2) > 6
+    x, y = np.rint(scene.landmarks_px[27:36]).astype(int).T
+    assert face[y, x].all() and not face[0].any()
+
+
+def test_somebody_elses_coloured_mesh_in_any_frame(model, scenes):
+    own = scenes.scene("x", facing([0, 0, 0.6]))
+    turn = rotation_from_vector([0.3, -1.2, 0.5])
+    moved = Mesh(
+        (own.mesh.vertices @ turn.T + [1, 2, 3]).astype(np.float32),
+        own.mesh.triangles,
+        own.mesh.colours,
+    )
+    marks = own.neutral_landmarks @ turn.T + [1, 2, 3]
+    pose = facing([0, 0, 0.6])
+    theirs = scene_of_mesh("x", moved, marks, model, scenes.camera, pose)
+    difference = np.abs(theirs.render().astype(int) - own.render())
+    assert np.percentile(difference, 99) <= 3
+    np.testing.assert_allclose(theirs.landmarks_px[17:], own.landmarks_px[17:], atol=0.05)

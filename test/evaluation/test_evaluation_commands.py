@@ -1,0 +1,333 @@
+"""The commands, from arguments to files and exit codes; reports; comparison; figures of
+sequences."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from test_bag import NAMES, Scripted, write_mocap_bag
+from test_benchmarks import write_and_learn
+
+from face_recon_ros.core.crop import crop_from_face_box
+from face_recon_ros.core.errors import ConfigError, DataError
+from face_recon_ros.core.mesh_io import read_mesh, write_ply
+from face_recon_ros.core.pose import coefficients_from_crop_pose, crop_from_camera_pose
+from face_recon_ros.core.rigid import Rigid, rotation_from_vector
+from face_recon_ros.core.types import Mesh
+from face_recon_ros.evaluation import commands
+from face_recon_ros.evaluation.bag import open_bag
+from face_recon_ros.evaluation.chain import Estimate
+from face_recon_ros.evaluation.commands import add_evaluation_commands
+from face_recon_ros.evaluation.compare import compare
+from face_recon_ros.evaluation.metrics import Interval
+from face_recon_ros.evaluation.output import plain, read_json, write_json
+from face_recon_ros.evaluation.report import Report, draw_points, show, with_interval
+from face_recon_ros.evaluation.sequence import (
+    Observation,
+    Recording,
+    blink_coupling_mm,
+    sequence_figures,
+)
+from face_recon_ros.evaluation.synthetic import facing, soft_light
+
+
+def run(*arguments):
+    parser = argparse.ArgumentParser()
+    add_evaluation_commands(parser.add_subparsers(required=True))
+    args = parser.parse_args([str(a) for a in arguments])
+    return args.run(args)
+
+
+@pytest.fixture
+def oracle_chain(monkeypatch, oracle, model):
+    """The commands measure the oracle, with no network on disk."""
+    monkeypatch.setattr(commands, "_chain", lambda args: (oracle, model))
+    monkeypatch.setattr(commands, "_provenance", lambda args, **settings: {"settings": settings})
+    return oracle
+
+
+def assert_self_contained(path):
+    """One page, well formed as far as it is ours, that loads nothing."""
+    page = path.read_text()
+    links = re.findall(r'(?:src|href)="([^"]*)"', page)
+    assert all(link.startswith(("data:", "#")) for link in links)
+    assert "<script" not in page and "@import" not in page and "url(http" not in page
+    for drawing in re.findall(r"<svg.*?</svg>", page, re.S):
+        ElementTree.fromstring(drawing)
+    return page
+
+
+@pytest.mark.parametrize(
+    "kind", ["", "landmarks", "geometry", "pose", "identity", "bag", "compare"]
+)
+def test_help_teaches(kind, capsys):
+    with pytest.raises(SystemExit) as done:
+        run("evaluate", *([kind] if kind else []), "--help")
+    assert done.value.code == 0 and len(capsys.readouterr().out) > 300
+
+
+def test_landmarks_command_keeps_its_contract(tmp_path, scenes, oracle_chain, capsys):
+    write_and_learn(tmp_path / "in", scenes.turntable(3), oracle_chain)
+    (tmp_path / "in" / "alone.pts").write_text("")
+    out, page = tmp_path / "deep" / "out.json", tmp_path / "out.html"
+    assert (
+        run("evaluate", "landmarks", "--images", tmp_path / "in", "--out", out, "--report", page)
+        == 0
+    )
+    result = json.loads(out.read_text())
+    assert {"count", "missed", "nme68", "nme51", "per_image"} <= result.keys()
+    assert result["count"] == 3 and result["nme68"] < 1e-3
+    assert all({"name", "nme68", "nme51"} <= e.keys() for e in result["per_image"])
+    assert "alone.pts" in capsys.readouterr().err
+    text = assert_self_contained(page)
+    assert text.count("<svg") == 2 and text.count("<figure>") == 3 and "alone.pts" in text
+
+
+def test_geometry_and_pose_commands_keep_their_contract(tmp_path, scenes, oracle_chain):
+    write_and_learn(tmp_path / "in", scenes.turntable(2), oracle_chain)
+    out = tmp_path / "out.json"
+    common = ("--images", tmp_path / "in", "--out", out)
+    assert run("evaluate", "geometry", *common, "--report", tmp_path / "g.html") == 0
+    result = json.loads(out.read_text())
+    assert {"count", "median_mm", "mean_mm", "std_mm", "metrical", "per_image"} <= result.keys()
+    assert {"median_mm", "mean_mm", "std_mm"} <= result["metrical"].keys()
+    assert_self_contained(tmp_path / "g.html")
+    assert run("evaluate", "pose", *common, "--layout", "synthetic") == 0
+    assert json.loads(out.read_text())["all"]["geodesic_deg"]["mean"] < 0.01
+
+
+def test_photometric_and_fit_commands(tmp_path, scenes, oracle_chain, model):
+    write_and_learn(tmp_path / "in", scenes.turntable(1), oracle_chain)
+    image = next((tmp_path / "in").glob("*.png"))
+
+    real = oracle_chain.estimate
+
+    def with_crop(views):
+        out = []
+        for e, (_, box, _) in zip(real(views), views, strict=True):
+            crop = crop_from_face_box(box, 1.5, 224)
+            nominal = crop_from_camera_pose(e.camera_from_face, crop, e.camera)
+            rotation, translation = coefficients_from_crop_pose(nominal)
+            fields = vars(e.coefficients)
+            fields = {
+                **fields,
+                "rotation": np.float32(rotation[None]),
+                "translation": np.float32(translation[None]),
+                "illumination": soft_light()[None],
+            }
+            coefficients = type(e.coefficients)(**fields)
+            out.append(Estimate(coefficients, crop, nominal, e.camera_from_face, e.camera))
+        return out
+
+    oracle_chain.estimate = with_crop
+    out = tmp_path / "out.json"
+    assert run("evaluate", "photometric", "--images", tmp_path / "in", "--out", out) == 0
+    assert json.loads(out.read_text())["photometric"] < 8  # resampling and anti-aliasing remain
+    assert run("fit", image, "--out", tmp_path / "fit") == 0
+    result = json.loads((tmp_path / "fit" / f"{image.stem}_fit.json").read_text())
+    assert result["photometric_end"] <= result["photometric_start"] + 0.5
+    assert result["seconds"] > 0
+    assert len(read_mesh(tmp_path / "fit" / f"{image.stem}_fit.ply").vertices) > 500
+    with pytest.raises(DataError):
+        run("evaluate", "photometric", "--images", tmp_path / "nowhere", "--out", out)
+
+
+def test_bag_command_writes_report_and_the_same_bytes_twice(tmp_path, monkeypatch, model):
+    x = Rigid(rotation_from_vector([0.1, 0.2, 0.3]), np.array([0.0, 0.05, 0.1]))
+    write_mocap_bag(tmp_path / "bag", 0.1, x=x)
+
+    class Pipeline(Scripted):
+        class reconstructor:  # noqa: N801
+            pass
+
+    def fresh(args):
+        pipeline = Pipeline(2.0)
+        pipeline.reconstructor.model = model
+        return pipeline, NAMES
+
+    monkeypatch.setattr(commands, "_pipeline", fresh)
+    monkeypatch.setattr(commands, "_provenance", lambda args, **settings: {"settings": settings})
+    for name in "ab":
+        assert run("evaluate", "bag", tmp_path / "bag", "--out", tmp_path / name) == 0
+    a, b = (tmp_path / name / "result.json" for name in "ab")
+    assert a.read_bytes() == b.read_bytes()
+    assert "second" not in a.read_text() or "wall" not in a.read_text()
+    page = assert_self_contained(tmp_path / "a" / "report.html")
+    assert "mean rotation error" in page and page.count("<figure>") == 12
+    assert read_json(tmp_path / "a" / "timing.json")["replay_s"] > 0
+    assert run("evaluate", "compare", a, b) == 0
+
+
+def test_record_command(tmp_path, scenes):
+    write_folder = tmp_path / "pictures"
+    write_and_learn(
+        write_folder, scenes.turntable(4), type("Nobody", (), {"learn": lambda *_: None})
+    )
+    assert run("record", write_folder, "--out", tmp_path / "bag", "--frames", 3) == 0
+
+    bag = open_bag(tmp_path / "bag")
+    assert bag.counts["/camera/image_raw"] == 3
+    with pytest.raises(DataError):
+        run("record", write_folder, "--out", tmp_path / "bag")
+
+
+def test_synthetic_command(tmp_path, scenes):
+    scene = scenes.scene("scan", facing([0, 0, 0.6]))
+
+    coloured = Mesh(scene.mesh.vertices * 1000, scene.mesh.triangles, scene.mesh.colours)
+    write_ply(tmp_path / "scan.ply", coloured)
+    np.savetxt(tmp_path / "scan.pts3d", 1000 * scene.neutral_landmarks)
+    options = ("--turntable", 2, "--size", 120)
+    mesh = ("--mesh", tmp_path / "scan.ply", "--mesh-landmarks", tmp_path / "scan.pts3d")
+    assert run("evaluate", "synthetic", "--out", tmp_path / "a", *options, *mesh) == 0
+    names = {p.suffix for p in (tmp_path / "a").iterdir()}
+    assert names == {".png", ".pts", ".pts3d", ".ply", ".json"}
+    with pytest.raises(ConfigError):
+        run("evaluate", "synthetic", "--out", tmp_path / "b", *options, *mesh[:2])
+    write_ply(tmp_path / "scan.ply", Mesh(coloured.vertices, coloured.triangles))
+    with pytest.raises(DataError, match="colours"):
+        run("evaluate", "synthetic", "--out", tmp_path / "b", *options, *mesh)
+
+
+# Comparison --------------------------------------------------------------------------------------
+
+
+def result_of(errors, name="68 landmarks", missed=0):
+    entries = [{"name": str(i), "found": True, "nme68": float(e)} for i, e in enumerate(errors)]
+    return {"protocol": {"name": name}, "missed": missed, "per_image": entries}
+
+
+def verdict(a, b, **options):
+    return {c.name: c.verdict for c in compare(a, b, **options)}
+
+
+def test_comparison_pairs_and_knows_chance():
+    rng = np.random.default_rng(0)
+    hard = rng.exponential(0.05, 300)
+    a = result_of(hard)
+    assert verdict(a, result_of(hard + 0.001))["nme68"] == "worse"  # small, but on every image
+    assert verdict(a, result_of(hard - 0.001))["nme68"] == "better"
+    assert verdict(a, result_of(hard + rng.normal(0, 0.01, 300)))["nme68"] == "same"
+    assert verdict(a, result_of(hard + 0.001), tolerance=0.1)["nme68"] == "same"
+    assert verdict(a, result_of(hard, missed=1))["missed"] == "worse"
+
+
+def test_comparison_uses_what_is_common_and_refuses_what_is_not(tmp_path):
+    a = result_of(np.linspace(0.1, 0.2, 20))
+    changes = compare(a, result_of(np.linspace(0.1, 0.2, 10)))
+    assert next(c for c in changes if c.name == "nme68").pairs == 10
+    with pytest.raises(DataError, match="one protocol"):
+        compare(a, result_of([0.1], name="other"))
+    with pytest.raises(DataError, match="in common"):
+        compare({"protocol": {"name": "x"}}, {"protocol": {"name": "x"}})
+    (tmp_path / "broken.json").write_text("[1")
+    with pytest.raises(DataError):
+        read_json(tmp_path / "broken.json")
+
+
+def test_compare_command_is_a_gate(tmp_path, capsys):
+    errors = np.linspace(0.05, 0.1, 40)
+    for name, values in (("a", errors), ("b", errors * 1.2)):
+        write_json(tmp_path / name, result_of(values))
+    assert run("evaluate", "compare", tmp_path / "a", tmp_path / "b") == 1
+    assert run("evaluate", "compare", tmp_path / "b", tmp_path / "a") == 0
+    out = tmp_path / "c.json"
+    assert (
+        run(
+            "evaluate", "compare", tmp_path / "a", tmp_path / "b", "--tolerance", 0.5, "--out", out
+        )
+        == 0
+    )
+    assert read_json(out)["changes"][0]["difference"]["value"] > 0
+    assert "worse" in capsys.readouterr().out
+
+
+# Sequences ---------------------------------------------------------------------------------------
+
+
+def recording_of(**tracks):
+    """name -> list of (stamp, box x)."""
+    recording = Recording()
+    stamps = sorted({t for seen in tracks.values() for t, _ in seen})
+    recording.stamps = list(stamps)
+    recording.faces_per_frame = [
+        sum(any(t == s for t, _ in seen) for seen in tracks.values()) for s in stamps
+    ]
+    for name, seen in tracks.items():
+        for t, x in seen:
+            box = np.array([x, 0, x + 50, 50.0])
+            recording.tracks[name].append(
+                Observation(t, box, facing([0, 0, 0.6]), np.zeros(4), np.zeros(52))
+            )
+    return recording
+
+
+def test_id_switches_are_renamed_and_traded_people():
+    stamps = np.arange(20) / 10
+    steady = recording_of(a=[(t, 0) for t in stamps], b=[(t, 200) for t in stamps])
+    assert sequence_figures(steady, NAMES)["id_switches"] == 0
+    renamed = recording_of(a=[(t, 0) for t in stamps[:8]], b=[(t, 5) for t in stamps[10:]])
+    assert sequence_figures(renamed, NAMES)["id_switches"] == 1
+    elsewhere = recording_of(a=[(t, 0) for t in stamps[:8]], b=[(t, 300) for t in stamps[10:]])
+    assert sequence_figures(elsewhere, NAMES)["id_switches"] == 0
+    a = [(t, 0 if t < 1 else 200) for t in stamps]
+    b = [(t, 200 if t < 1 else 0) for t in stamps]
+    assert sequence_figures(recording_of(a=a, b=b), NAMES)["id_switches"] == 1
+
+
+def test_figures_of_nothing_and_of_short_tracks():
+    empty = sequence_figures(Recording(), NAMES)
+    assert (empty["frames"], empty["missed_frames"], empty["track_count"]) == (0, 0, 0)
+    short = sequence_figures(recording_of(a=[(0.0, 0)]), NAMES)
+    assert short["tracks"]["a"]["frames"] == 1
+
+
+def test_depth_that_moves_with_blinks_is_found_and_motion_is_not():
+    t = np.arange(600) / 30
+    lids = ((t % 3) < 0.2).astype(float)[:, None]
+    walk = 0.6 + 0.05 * np.sin(0.5 * t)
+    assert blink_coupling_mm(lids, walk) == pytest.approx(0, abs=0.7)
+    assert blink_coupling_mm(lids, walk + 0.004 * lids[:, 0]) == pytest.approx(4, abs=0.7)
+    assert np.isnan(blink_coupling_mm(0 * lids, walk))
+    assert np.isnan(blink_coupling_mm(np.zeros((0, 2)), np.zeros(0)))
+
+
+# Output ------------------------------------------------------------------------------------------
+
+
+def test_json_holds_no_nan_and_is_written_whole(tmp_path):
+    value = {"a": np.float32(1.5), "b": [np.nan, np.inf], "c": Interval(1, 0, 2), "d": np.bool_(1)}
+    write_json(tmp_path / "x.json", value)
+    assert read_json(tmp_path / "x.json") == {
+        "a": 1.5, "b": [None, None], "c": {"value": 1, "low": 0, "high": 2}, "d": True,
+    }  # fmt: skip
+    assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError):
+        write_json(tmp_path / "file" / "x.json", value)
+
+
+def test_report_escapes_what_comes_from_outside(tmp_path):
+    report = Report("<b>", "a & b")
+    report.table(("x",), [("<script>alert(1)</script>",)])
+    report.pictures([(np.zeros((4, 4, 3), np.uint8), '"><script>')])
+    report.write(tmp_path / "r.html")
+    assert "<script" not in assert_self_contained(tmp_path / "r.html")
+
+
+def test_cells():
+    assert (show(None), show(float("nan")), show(3), show(2.34567)) == ("–", "–", "3", "2.346")
+    assert with_interval(0.0421, Interval(0.0421, 0.04, 0.044), 100, " %") == "4.21 % [4, 4.4]"
+    assert plain(np.array([1, 2])) == [1, 2]
+
+
+def test_points_are_drawn_where_they_are():
+    picture = draw_points(np.zeros((100, 100, 3), np.uint8), ([[20, 20], [80, 80]], (255, 0, 0)))
+    assert picture.shape == (320, 320, 3)
+    y, x = np.nonzero(picture[..., 0] > 200)
+    assert abs(x.mean() - 160) < 3 and abs(y.mean() - 160) < 3

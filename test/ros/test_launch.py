@@ -1,0 +1,210 @@
+"""The launch file, the YAML and the RViz config, statically: their names are the nodes'."""
+
+import ast
+import importlib.util
+import re
+import sys
+import types
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+import yaml
+
+pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
+
+from face_recon_ros.nodes.parameters import (
+    GROUPS,
+    CameraConfig,
+    NodeTrackerConfig,
+    Parameters,
+    leaves,
+    markdown_table,
+)
+
+ROOT = Path(__file__).parents[2]
+PARAMETERS = {name for group in GROUPS for name, _, _ in leaves(group)}
+
+
+class Recorded:
+    """Stands for a launch class: keeps what it was made of."""
+
+    def __init__(self, *args, **kwargs):
+        self.args, self.kwargs = args, kwargs
+
+
+def describe(name, monkeypatch):
+    """What generate_launch_description of NAME.launch.py returns, launch being stand-ins."""
+    names = {
+        "ament_index_python.packages": {"get_package_share_directory": lambda name: str(ROOT)},
+        "launch": {"LaunchDescription": list},
+        "launch.actions": {
+            "DeclareLaunchArgument": type("Argument", (Recorded,), {}),
+            "SetEnvironmentVariable": type("SetVariable", (Recorded,), {}),
+        },
+        "launch.conditions": {
+            "IfCondition": type("If", (Recorded,), {}),
+            "UnlessCondition": type("Unless", (Recorded,), {}),
+        },
+        "launch.substitutions": {
+            "EnvironmentVariable": type("Variable", (Recorded,), {}),
+            "LaunchConfiguration": type("Configuration", (Recorded,), {}),
+        },
+        "launch_ros": {},
+        "launch_ros.actions": {"Node": type("Node", (Recorded,), {})},
+        "launch_ros.parameter_descriptions": {"ParameterValue": type("Value", (Recorded,), {})},
+    }
+    for module_name, content in names.items():
+        module = types.ModuleType(module_name)
+        vars(module).update(content)
+        monkeypatch.setitem(sys.modules, module_name, module)
+    path = ROOT / "launch" / f"{name}.launch.py"
+    spec = importlib.util.spec_from_file_location(f"{name}_launch", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.generate_launch_description()
+
+
+@pytest.fixture
+def description(monkeypatch):
+    return describe("demo", monkeypatch)
+
+
+def of_kind(description, kind):
+    return [item for item in description if type(item).__name__ == kind]
+
+
+def test_every_argument_is_used_and_every_used_one_declared(description):
+    declared = {item.args[0] for item in of_kind(description, "Argument")}
+    source = (ROOT / "launch/demo.launch.py").read_text()
+    assert declared == set(re.findall(r'LaunchConfiguration\("(\w+)"\)', source))
+    assert declared == {"source", "composed", "config", "rviz"}
+
+
+def test_nodes_are_executables_of_the_package(description):
+    setup = (ROOT / "setup.py").read_text()
+    executables = dict(re.findall(r'"(\w+) = (face_recon_ros\.nodes\.\w+):main"', setup))
+    nodes = [n.kwargs for n in of_kind(description, "Node")]
+    ours = [n for n in nodes if n["package"] == "face_recon_ros"]
+    assert {n["executable"] for n in ours} <= set(executables)
+    for node in ours:
+        assert executables[node["executable"]].endswith("." + node["name"])
+    composed = {n["name"] for n in ours if type(n["condition"]).__name__ == "If"}
+    separate = {n["name"] for n in ours if type(n["condition"]).__name__ == "Unless"}
+    assert composed == {"pipeline"}
+    assert separate == {"camera", "detector", "reconstruction", "visualization"}
+
+
+def test_parameters_set_by_the_launch_file_exist(description):
+    for node in of_kind(description, "Node"):
+        for parameters in node.kwargs.get("parameters", []):
+            if isinstance(parameters, dict):
+                assert set(parameters) <= PARAMETERS
+
+
+def test_every_parameter_can_be_set():
+    import rclpy
+    from rclpy.context import Context
+    from rclpy.parameter import Parameter
+
+    given = {name: default for group in GROUPS for name, default, _ in leaves(group)}
+    given["detector.rotations_deg"] = (90.0, -90.0)
+    for name, value in given.items():
+        assert value != (), f"give {name} a value here: its default is empty"
+    overrides = [
+        Parameter(n, value=list(v) if isinstance(v, tuple) else v) for n, v in given.items()
+    ]
+    context = Context()
+    rclpy.init(context=context)
+    try:
+        node = rclpy.create_node("all", context=context, parameter_overrides=overrides)
+        configs = Parameters(node, tuple(GROUPS)).configs
+        assert list(node.get_parameter("detector.rotations_deg").value) == [90.0, -90.0]
+        plain = rclpy.create_node("plain", context=context)
+        assert Parameters(plain, ("detector",)).configs["detector"].rotations_deg == ()
+    finally:
+        rclpy.shutdown(context=context)
+    assert configs["detector"].rotations_deg == (90.0, -90.0)
+    unchanged = set(GROUPS) - {"detector"}
+    assert {g: configs[g] for g in unchanged} == {g: GROUPS[g]() for g in unchanged}
+
+
+def test_processes_give_different_people_different_ids():
+    seeds = {NodeTrackerConfig().seeded().seed for _ in range(3)}
+    assert len(seeds) == 3
+    assert min(seeds) >= 0
+    assert NodeTrackerConfig(seed=7).seeded().seed == 7
+
+
+def test_files_wait_for_rviz_and_begin_again():
+    for name in ("demo", "robot"):
+        content = yaml.safe_load((ROOT / "config" / f"{name}.yaml").read_text())
+        assert content["/**"]["ros__parameters"]["camera.loop"] is True
+        assert content["/**"]["ros__parameters"]["camera.wait_for_subscriber_s"] == 30.0
+
+
+@pytest.mark.parametrize("name", ["demo", "robot"])
+def test_images_fit_into_shared_memory_unless_the_user_has_a_profile(name, monkeypatch):
+    description = describe(name, monkeypatch)
+    variables = {s.args[0]: s.args[1] for s in of_kind(description, "SetVariable")}
+    assert set(variables) == {
+        "FASTDDS_DEFAULT_PROFILES_FILE",
+        "FASTRTPS_DEFAULT_PROFILES_FILE",
+    }
+    for variable, value in variables.items():
+        assert type(value).__name__ == "Variable"  # what the user has set, else the default
+        assert value.args == (variable,)
+        assert Path(value.kwargs["default_value"]).is_file()
+    first_node = next(i for i, d in enumerate(description) if type(d).__name__ == "Node")
+    assert all(type(d).__name__ != "SetVariable" for d in description[first_node:])
+
+
+@pytest.mark.parametrize(("file", "here_only"), [("fastdds", True), ("fastdds_network", False)])
+def test_fast_dds_profiles(file, here_only):
+    """A segment for images, transports that exist, and the network where it is meant to be."""
+    root = ElementTree.parse(ROOT / "config" / f"{file}.xml").getroot()
+    ns = {"": "http://www.eprosima.com"}
+    defined = {
+        d.findtext("transport_id", "", ns) for d in root.iterfind(".//transport_descriptor", ns)
+    }
+    used = {t.text for t in root.iterfind(".//userTransports/transport_id", ns)}
+    assert used == defined
+    assert int(root.findtext(".//segment_size", "0", ns)) >= 10 * 1920 * 1080 * 3
+    assert bool(root.findall(".//interfaceWhiteList", ns)) == here_only
+
+
+def test_a_word_says_that_another_driver_publishes(description):
+    argument = next(a for a in of_kind(description, "Argument") if a.args[0] == "source")
+    assert "`topic`" in argument.kwargs["description"]
+    assert CameraConfig(source="topic").is_topic
+    assert CameraConfig().is_topic
+    assert not CameraConfig(source="pattern").is_topic
+
+
+def test_parameters_of_the_yaml_files_exist():
+    files = sorted((ROOT / "config").glob("*.yaml"))
+    assert ROOT / "config" / "demo.yaml" in files
+    content = yaml.safe_load((ROOT / "config" / "demo.yaml").read_text())
+    for section in content.values():
+        assert set(section["ros__parameters"]) <= PARAMETERS
+
+
+def test_rviz_shows_topics_that_are_published():
+    config = yaml.safe_load((ROOT / "config" / "face_recon.rviz").read_text())
+    shown = {
+        d["Topic"]["Value"] for d in config["Visualization Manager"]["Displays"] if "Topic" in d
+    }
+    published = set()
+    for path in (ROOT / "face_recon_ros" / "nodes").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "create_publisher":
+                topic = node.args[1]
+                if isinstance(topic, ast.Constant):
+                    published.add("/face/" + topic.value)
+    assert shown
+    assert shown <= published
+
+
+def test_parameter_table_is_up_to_date():
+    remedy = "python -m face_recon_ros.nodes.parameters > docs/parameters.md"
+    assert (ROOT / "docs" / "parameters.md").read_text() == markdown_table(), remedy

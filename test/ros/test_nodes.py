@@ -1,0 +1,428 @@
+"""The nodes as processes on real DDS, heard by processes of their own."""
+
+import ast
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
+
+from rcl_interfaces.msg import Parameter, ParameterValue
+from rcl_interfaces.srv import SetParametersAtomically
+from sensor_msgs.msg import CameraInfo, PointCloud2
+from sensor_msgs.msg import Image as ImageMsg
+from shape_msgs.msg import Mesh as MeshMsg
+from visualization_msgs.msg import MarkerArray
+
+from face_recon_ros.core.errors import ConfigError, ImageError, SourceError
+from face_recon_ros.core.sources import read_image
+from face_recon_ros.nodes import conversions
+from face_recon_ros.nodes.runtime import LATCHED_QOS, MARKER_QOS, SENSOR_QOS
+
+ROOT = Path(__file__).parents[2]
+DEMO = [sys.executable, str(ROOT / "scripts" / "demo.py")]
+
+
+@pytest.mark.parametrize("composed", ["true", "false"])
+def test_demo(composed, head_video, small_models, tmp_path):
+    """Composed and separate: every processed frame with a face reaches the subscriber process."""
+    mark = str(tmp_path)  # on every command line: the processes can be told from others
+    frames = 60 if composed == "true" else 240  # discovery between processes takes a while
+    options = ["--frames", str(frames), "--out", mark]
+    for parameter in [*small_models, "camera.loop:=true"]:
+        options += ["--param", parameter]
+    result = subprocess.run(
+        [*DEMO, "--source", str(head_video), "--composed", composed, *options],
+        capture_output=True,
+        text=True,
+        timeout=150,
+    )
+    assert result.returncode == 0, result.stderr
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["composed"] == (composed == "true")
+    assert summary["frames_in"] == frames
+    assert summary["mesh_messages_received"] == summary["frames_with_face"] > 0
+    assert summary["frames_with_face"] <= summary["frames_processed"] <= frames
+    assert 0 < summary["latency_ms"]["p50"] <= summary["latency_ms"]["p99"] < 5000
+    assert summary["model"] == "disc.onnx"
+    assert summary["providers"] == ["CPUExecutionProvider"]
+    assert summary["peak_rss_mb"] > 10
+    assert (tmp_path / "mesh.ply").read_bytes().startswith(b"ply\n")
+    assert cv2.imread(str(tmp_path / "preview.png")).shape == (480, 640, 3)
+    video = cv2.VideoCapture(str(tmp_path / "overlay.mp4"))
+    assert video.read()[0]
+    left = subprocess.run(["pgrep", "-f", mark], capture_output=True, text=True).stdout
+    assert left == ""
+
+
+def test_demo_wants_a_folder(tmp_path):
+    taken = tmp_path / "file"
+    taken.write_text("mine")
+    result = subprocess.run(
+        [*DEMO, "--out", str(taken)], capture_output=True, text=True, timeout=60
+    )
+    assert result.returncode == 1
+    assert result.stderr.startswith("demo failed: expected a folder for --out")
+    assert len(result.stderr.splitlines()) == 1
+    assert taken.read_text() == "mine"
+
+
+def image_msg(rgb, stamp):
+    return conversions.image_to_msg(rgb, conversions.header_of(stamp, "some_camera"))
+
+
+def spoilt(rgb):
+    """Image messages that no node may stumble over."""
+    unknown = image_msg(rgb, 1.0)
+    unknown.encoding = "fancy"
+    short = image_msg(rgb, 1.1)
+    short.data = short.data[:100]
+    step = image_msg(rgb, 1.2)
+    step.step = 7
+    empty = image_msg(rgb[:0], 1.3)
+    huge = image_msg(rgb[:4, :4], 1.4)
+    huge.width = huge.height = 2**31
+    return [unknown, short, step, empty, huge]
+
+
+def spoilt_cameras():
+    no_numbers = CameraInfo(width=640, height=480)
+    no_numbers.k = [float("nan")] * 9
+    other_size = CameraInfo(width=64, height=48)
+    other_size.k = [50.0, 0.0, 32.0, 0.0, 50.0, 24.0, 0.0, 0.0, 1.0]
+    return [no_numbers, CameraInfo(), other_size]
+
+
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory):
+    """A frame with a head in it."""
+    from face_recon_ros.core.pattern import TurningHead
+
+    return TurningHead(640, 480).render(0.0)
+
+
+@pytest.mark.parametrize("separate", [False, True], ids=["composed", "separate"])
+def test_nodes_survive_what_is_malformed(separate, graph, listener, small_models, picture):
+    modules = ("detector", "reconstruction") if separate else ("pipeline",)
+    nodes = [graph.start(module, *small_models) for module in modules]
+    clouds = listener.listen(PointCloud2, "/face/mesh/vertices", SENSOR_QOS)
+    images = listener.node.create_publisher(ImageMsg, "/camera/image_raw", SENSOR_QOS)
+    cameras = listener.node.create_publisher(CameraInfo, "/camera/camera_info", SENSOR_QOS)
+    assert listener.spin_until(lambda: images.get_subscription_count() and len(nodes))
+
+    sent = [0]
+
+    def send_spoilt():
+        message = spoilt(picture)[sent[0] % 5]
+        cameras.publish(spoilt_cameras()[sent[0] % 3])
+        images.publish(message)
+        sent[0] += 1
+
+    listener.spin_until(lambda: sent[0] >= 20, each=send_spoilt)
+    assert all(node.poll() is None for node in nodes)
+    assert not any(cloud.height for cloud in clouds)
+
+    good = CameraInfo(width=640, height=480)
+    good.k = [600.0, 0.0, 320.0, 0.0, 600.0, 240.0, 0.0, 0.0, 1.0]
+    stamp = [10.0]
+
+    def send_good():
+        stamp[0] += 0.05
+        good.header = conversions.header_of(stamp[0], "some_camera")
+        cameras.publish(good)
+        images.publish(image_msg(picture, stamp[0]))
+
+    assert listener.spin_until(lambda: any(c.height for c in clouds), each=send_good)
+    cloud = next(c for c in clouds if c.height)
+    assert cloud.header.frame_id == "some_camera"
+    assert conversions.seconds_from_stamp(cloud.header.stamp) > 10.0
+    assert np.isfinite(conversions.cloud_from_msg(cloud).vertices).all()
+    assert all(node.poll() is None for node in nodes)
+
+
+def camera_info(width, height, focal_px):
+    info = CameraInfo(width=width, height=height)
+    info.k = [focal_px, 0.0, width / 2, 0.0, focal_px, height / 2, 0.0, 0.0, float(focal_px > 0)]
+    return info
+
+
+@pytest.mark.parametrize("separate", [False, True], ids=["composed", "separate"])
+def test_without_calibration_the_images_tell_their_size(
+    separate, graph, listener, small_models, picture
+):
+    from diagnostic_msgs.msg import DiagnosticArray
+
+    for module in ("detector", "reconstruction") if separate else ("pipeline",):
+        graph.start(module, *small_models)
+    clouds = listener.listen(PointCloud2, "/face/mesh/vertices", SENSOR_QOS)
+    health = listener.listen(DiagnosticArray, "/diagnostics", 10)
+    images = listener.node.create_publisher(ImageMsg, "/camera/image_raw", SENSOR_QOS)
+    cameras = listener.node.create_publisher(CameraInfo, "/camera/camera_info", SENSOR_QOS)
+    stamp = [1.0]
+
+    def show(rgb, info):
+        stamp[0] += 0.05
+        cameras.publish(info)
+        images.publish(image_msg(rgb, stamp[0]))
+
+    def values(key):
+        return [v.value for m in health for s in m.status for v in s.values if v.key == key]
+
+    uncalibrated = camera_info(64, 48, 0.0)  # and it does not even know its size
+    for scale in (1.0, 0.75):
+        rgb = cv2.resize(picture, None, fx=scale, fy=scale)
+        since = stamp[0]
+        seen = lambda: any(c.height and c.header.stamp.sec > since + 3 for c in clouds)  # noqa: E731, B023
+        assert listener.spin_until(seen, each=lambda: show(rgb, uncalibrated))  # noqa: B023
+    assert not any(values("faults"))
+    assert values("dropped")
+    assert values("latency_ms")
+
+    calibrated = camera_info(800, 600, 700.0)  # of other images
+    message = lambda: [s.message for m in health for s in m.status if "800 x 600" in s.message]  # noqa: E731
+    assert listener.spin_until(message, each=lambda: show(picture, calibrated))
+    listener.spin_until(lambda: False, 1.0)
+    clouds.clear()
+    since = stamp[0]
+    listener.spin_until(lambda: stamp[0] > since + 1.0, each=lambda: show(picture, calibrated))
+    assert not clouds
+
+
+def test_topology_waits_for_late_listeners_and_markers_deserialise(
+    graph, listener, small_models, face_model_path
+):
+    from face_recon_ros.core.morphable_model import FACE, load_morphable_model
+
+    graph.start("pipeline", *small_models, "camera.source:=pattern", "camera.loop:=true")
+    markers = listener.listen(MarkerArray, "/face/mesh/markers", MARKER_QOS)
+    assert listener.spin_until(lambda: len(markers) > 2 and len(markers[-1].markers) > 1)
+    late = listener.listen(MeshMsg, "/face/mesh/topology", LATCHED_QOS)
+    assert listener.spin_until(lambda: late, 20)
+    triangles, vertices = conversions.topology_from_msg(late[0])
+    model = load_morphable_model(face_model_path, level="coarse").subset(FACE)
+    np.testing.assert_array_equal(triangles, model.triangles)
+    np.testing.assert_allclose(vertices, model.mean_shape)
+    mesh = next(m for m in markers[-1].markers if m.ns == "mesh")
+    assert len(mesh.points) == len(mesh.colors) == 3 * len(triangles)
+
+
+def test_nothing_is_computed_while_nobody_listens(graph, listener, small_models):
+    from diagnostic_msgs.msg import DiagnosticArray
+
+    graph.start("pipeline", *small_models, "camera.source:=pattern", "camera.loop:=true")
+    health = listener.listen(DiagnosticArray, "/diagnostics", 10)
+    assert listener.spin_until(lambda: len(health) >= 3)
+    values = {v.key: v.value for v in health[-1].status[0].values}
+    assert int(values["frames_in"]) > 0
+    assert int(values.get("processed", 0)) == 0
+    clouds = listener.listen(PointCloud2, "/face/mesh/vertices", SENSOR_QOS)
+    assert listener.spin_until(lambda: len(clouds) > 3)
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_asked_to_stop_it_ends_well(stop, graph, listener, small_models):
+    node = graph.start("pipeline", *small_models, "camera.source:=pattern", "camera.loop:=true")
+    clouds = listener.listen(PointCloud2, "/face/mesh/vertices", SENSOR_QOS)
+    assert listener.spin_until(lambda: clouds)
+    node.send_signal(stop)
+    assert node.wait(timeout=20) == 0
+    assert "Traceback" not in node.stdout.read()
+
+
+@pytest.mark.parametrize(
+    ("module", "parameters", "says"),
+    [
+        ("pipeline", ["camera.source:=nowhere.mp4"], "nowhere.mp4"),
+        ("pipeline", ["camera.source:=/dev/video99"], "/dev/video99"),
+        ("pipeline", ["detector.min_scor:=0.5"], "did you mean 'detector.min_score'"),
+        ("pipeline", ["detector.min_score:=high"], "detector.min_score"),
+        ("pipeline", ["detector.min_score:=7.0"], "0.01 to 1.0"),
+        ("pipeline", ["detector.backend:=magic"], "short_range, full_range, yunet"),
+        ("reconstruction", ["reconstructor.network:=/no/net.onnx"], "/no/net.onnx"),
+        ("reconstruction", ["reconstructor.face_model:=/no/face.npz"], "/no/face.npz"),
+        ("reconstruction", ["reconstructor.provider:=abacus"], "abacus"),
+        ("camera", [], "camera.source"),
+        ("camera", ["camera.source:=pattern", "camera.calibration:=/no/ost.yaml"], "/no/ost.yaml"),
+        ("pipeline", ["camera.source:=pattern", "camera.fov_deg:=60"], "60.0"),
+    ],
+)
+def test_wrong_settings_end_it_with_one_line(module, parameters, says, graph):
+    node = graph.start(module, *parameters)
+    output, _ = node.communicate(timeout=60)
+    assert node.returncode == 1
+    lines = [line for line in output.splitlines() if "expected" in line]
+    assert len(lines) == 1, output
+    assert says in lines[0]
+    assert "Traceback" not in output
+
+
+def test_parameters_change_together_or_not_at_all(graph, listener, small_models):
+    graph.start("pipeline", *small_models, "camera.source:=pattern", "camera.loop:=true")
+    client = listener.node.create_client(
+        SetParametersAtomically, "/face/pipeline/set_parameters_atomically"
+    )
+    assert listener.spin_until(client.service_is_ready)
+
+    def set_parameters(**values):
+        request = SetParametersAtomically.Request()
+        for name, value in values.items():
+            wanted = ParameterValue(type=3, double_value=value)
+            name = name.replace("__", ".")
+            request.parameters.append(Parameter(name=name, value=wanted))
+        for _ in range(5):  # a service can be ready before its answers find the way back
+            future = client.call_async(request)
+            if listener.spin_until(future.done, 5):
+                return future.result().result
+        raise AssertionError("no answer")
+
+    rate, opacity = "visualization__overlay_rate_hz", "visualization__overlay__opacity"
+    assert set_parameters(**{rate: 5.0, opacity: 0.5}).successful
+    refused = set_parameters(**{rate: 7.0, opacity: 3.0})
+    assert not refused.successful
+    assert "overlay.opacity" in refused.reason
+    read_only = set_parameters(detector__min_score=0.9)
+    assert not read_only.successful
+    assert "read-only" in read_only.reason
+
+
+def write_bag(path, picture, encodings, spoil=lambda index, data: data):
+    """One image a second, each with its encoding."""
+    rosbag2 = pytest.importorskip("rosbags.rosbag2", reason="needs rosbags")
+    from rosbags.typesys import Stores, get_typestore
+
+    store = get_typestore(Stores.ROS2_JAZZY)
+    kind = store.types["sensor_msgs/msg/Image"]
+    header = store.types["std_msgs/msg/Header"]
+    stamp = store.types["builtin_interfaces/msg/Time"]
+    with rosbag2.Writer(path, version=9) as writer:
+        connection = writer.add_connection("/cam/image", kind.__msgtype__, typestore=store)
+        for index, encoding in enumerate(encodings):
+            message = kind(
+                header=header(stamp=stamp(sec=index, nanosec=500_000_000), frame_id="cam"),
+                height=480,
+                width=640,
+                encoding=encoding,
+                is_bigendian=0,
+                step=1920,
+                data=(picture + index).astype(np.uint8).ravel(),
+            )
+            data = spoil(index, bytes(store.serialize_cdr(message, kind.__msgtype__)))
+            writer.write(connection, int((index + 0.5) * 1e9), data)
+
+
+def test_bag_is_a_source(tmp_path, picture):
+    path = tmp_path / "bag"
+    write_bag(path, picture, ["rgb8"] * 3)
+    from face_recon_ros.nodes.bag_source import BagSource, is_bag
+
+    assert is_bag(str(path))
+    source = BagSource(str(path), "unused")
+    images = list(source)
+    assert source.length == 3
+    assert source.fps == pytest.approx(1.0)
+    assert [i.stamp for i in images] == [0.5, 1.5, 2.5]
+    assert images[0].frame == "cam"
+    np.testing.assert_array_equal(images[2].rgb, (picture + 2).astype(np.uint8))
+
+
+def test_what_is_bad_in_a_bag_is_left_out(tmp_path, picture):
+    path = tmp_path / "bag"
+    cut = lambda index, data: data[:40] if index == 2 else data  # noqa: E731
+    write_bag(path, picture, ["rgb8", "fancy", "rgb8", "rgb8"], cut)
+    from face_recon_ros.nodes.bag_source import BagSource
+
+    faults = []
+    images = list(BagSource(str(path), "", complain=faults.append))
+    assert [i.stamp for i in images] == [0.5, 3.5]
+    assert len(faults) == 2
+    assert "fancy" in str(faults[0])
+
+
+def test_a_bag_of_nothing_that_can_be_read_is_an_error(tmp_path, picture):
+    path = tmp_path / "bag"
+    write_bag(path, picture, ["fancy"] * 2)
+    from face_recon_ros.nodes.bag_source import BagSource
+
+    with pytest.raises(ImageError, match="fancy"):
+        list(BagSource(str(path), "", loop=True))
+    (path / "metadata.yaml").unlink()
+    lone = next(path.glob("*.db3"))
+    with pytest.raises(SourceError, match="ros2 bag reindex"):
+        BagSource(str(lone), "")
+
+
+def test_bags_without_rosbags_say_what_to_install(tmp_path, monkeypatch):
+    from face_recon_ros.nodes.bag_source import BagSource
+
+    monkeypatch.setitem(sys.modules, "rosbags.highlevel", None)
+    with pytest.raises(ConfigError, match="pip install rosbags"):
+        BagSource(str(tmp_path), "")
+
+
+def test_camera_node_leaves_the_topic_to_another_driver(graph):
+    node = graph.start("camera", "camera.source:=topic")
+    output, _ = node.communicate(timeout=60)
+    assert node.returncode == 0
+    assert "another driver" in output
+
+
+def test_picture_is_a_source_of_the_camera_node(graph, listener, tmp_path, picture):
+    path = tmp_path / "picture.png"
+    cv2.imwrite(str(path), picture[..., ::-1])
+    graph.start("camera", f"camera.source:={path}", "camera.loop:=true")
+    images = listener.listen(ImageMsg, "/camera/image_raw", SENSOR_QOS)
+    assert listener.spin_until(lambda: images)
+    np.testing.assert_array_equal(conversions.image_from_msg(images[0]).rgb, read_image(path))
+
+
+def test_our_nodes_use_no_name_of_rclpys_node():
+    """A private attribute of rclpy.Node that is overwritten breaks it far from here."""
+    import rclpy
+    from rclpy.context import Context
+
+    context = Context()
+    rclpy.init(context=context)
+    plain = rclpy.create_node("plain", context=context)
+    taken = set(vars(plain)) | set(dir(type(plain)))
+    plain.destroy_node()
+    rclpy.shutdown(context=context)
+    meant = {"destroy_node", "__init__"}
+    for path in sorted((ROOT / "face_recon_ros" / "nodes").glob("*.py")):
+        for kind in ast.walk(ast.parse(path.read_text())):
+            bases = [getattr(b, "id", "") for b in getattr(kind, "bases", [])]
+            if not isinstance(kind, ast.ClassDef) or not {"Node", "FaceNode"} & set(bases):
+                continue
+            methods = {n.name for n in kind.body if isinstance(n, ast.FunctionDef)}
+            attributes = {
+                n.attr
+                for n in ast.walk(kind)
+                if isinstance(n, ast.Attribute)
+                and isinstance(n.ctx, ast.Store)
+                and getattr(n.value, "id", "") == "self"
+            }
+            assert not ((methods | attributes) - meant) & taken, f"{path.name}: {kind.name}"
+
+
+def test_viewer_records_meshes(graph, listener, small_models, tmp_path):
+    pytest.importorskip("rerun", reason="needs rerun-sdk (requirements/view.txt)")
+    from diagnostic_msgs.msg import DiagnosticArray
+
+    path = tmp_path / "view.rrd"
+    viewer = graph.start("viewer", arguments=("--save", str(path)))
+    graph.start("pipeline", *small_models, "camera.source:=pattern", "camera.loop:=true")
+    health = listener.listen(DiagnosticArray, "/diagnostics", 10)
+
+    def meshes_shown():
+        statuses = [s for m in health for s in m.status if s.name == "face_recon: viewer"]
+        return any(v.key == "meshes" and int(v.value) > 3 for s in statuses for v in s.values)
+
+    assert listener.spin_until(meshes_shown)
+    viewer.send_signal(signal.SIGTERM)
+    assert viewer.wait(timeout=20) == 0
+    assert path.stat().st_size > 10_000

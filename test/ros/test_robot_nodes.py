@@ -1,0 +1,193 @@
+"""The look-at node and the simulated neck, as processes on real DDS."""
+
+import math
+import time
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
+
+from conftest import ROOT
+from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import PointStamped
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Float64MultiArray
+from tf2_msgs.msg import TFMessage
+
+from face_recon_ros.core.look_at import FOLLOWING, LOST_TARGET, NO_JOINTS
+from face_recon_ros.core.rigid import Rigid
+from face_recon_ros.nodes import conversions
+
+URDF = f"neck.urdf:={ROOT / 'urdf' / 'pan_tilt.urdf'}"
+COMMANDS = "neck.output:=commands"
+
+
+class Neck:
+    """What the nodes say about the neck, and a camera that sees what a test wants."""
+
+    def __init__(self, listener):
+        self.listener = listener
+        self.joints = listener.listen(JointState, "/joint_states", 100)
+        self.points = listener.listen(PointStamped, "/look_at", 100)
+        self.commands = listener.listen(Float64MultiArray, "/neck/commands", 100)
+        self.transforms = listener.listen(TFMessage, "/tf", 100)
+        self._diagnostics = listener.listen(DiagnosticArray, "/diagnostics", 10)
+        self._tf = listener.node.create_publisher(TFMessage, "/tf", 100)
+
+    def wait(self, seconds):
+        end = time.monotonic() + seconds
+        self.listener.spin_until(lambda: time.monotonic() >= end, seconds + 1)
+
+    def health(self, node="look_at"):
+        """Level, message and values of a node's last status."""
+        for msg in reversed(self._diagnostics):
+            for status in msg.status:
+                if status.name == f"face_recon: {node}":
+                    values = {pair.key: pair.value for pair in status.values}
+                    return status.level, status.message, values
+        return b"", "", {}
+
+    def status(self):
+        return self.health()[2].get("status")
+
+    def positions(self, last=0):
+        return np.array([msg.position for msg in self.joints[-last:]])
+
+    def show_face(self, position, frame="camera_optical_frame"):
+        stamp = self.listener.node.get_clock().now().nanoseconds * 1e-9
+        header = conversions.header_of(stamp, frame)
+        pose = Rigid(np.eye(3), np.array(position, float))
+        self._tf.publish(conversions.transforms_to_msg({"face_abcde": pose}, header))
+
+    def off_axis(self):
+        """Angle between the camera's axis and the last face it saw, radians."""
+        faces = [
+            t.transform.translation
+            for msg in self.transforms[-500:]
+            for t in msg.transforms
+            if t.child_frame_id == "face_demo"
+        ]
+        return math.atan2(math.hypot(faces[-1].x, faces[-1].y), faces[-1].z) if faces else math.inf
+
+
+@pytest.fixture
+def neck(listener):
+    return Neck(listener)
+
+
+@pytest.mark.slow
+def test_the_neck_follows_a_walking_person(graph, listener, neck):
+    """Camera, latency, TF, joint states, commands: everything over DDS, nothing in memory."""
+    walking = "neck_simulator.person:=walking"
+    graph.start("pan_tilt_simulator", URDF, walking, "neck_simulator.person_speed_deg:=20.0")
+    graph.start("look_at", COMMANDS)  # the URDF comes by /robot_description
+    assert listener.spin_until(lambda: len(neck.points) > 30), "it never followed"
+    errors = [np.inf]
+
+    def followed_for_three_seconds():
+        neck.wait(0.1)
+        errors.append(neck.off_axis())
+        return len(errors) > 30 and np.degrees(np.median(errors[-30:])) < 4.0
+
+    assert listener.spin_until(followed_for_three_seconds), np.degrees(errors[-30:])
+    assert listener.spin_until(lambda: neck.status() == FOLLOWING)
+    assert listener.spin_until(lambda: np.ptp(neck.positions()[:, 0]) > np.radians(20))
+    assert listener.spin_until(lambda: "limits_hit" in neck.health("neck_simulator")[2])
+    assert neck.health("neck_simulator")[2]["limits_hit"] == "0"
+    assert neck.points[-1].header.frame_id == "base_link"
+
+
+def test_a_target_that_is_lost_stops_the_neck(graph, listener, neck):
+    graph.start("pan_tilt_simulator", URDF)
+    graph.start("look_at", COMMANDS)
+    assert listener.spin_until(lambda: len(neck.joints) > 10)
+    seconds = time.monotonic()
+    while abs(neck.joints[-1].position[0]) < 0.15:
+        assert time.monotonic() < seconds + 60.0, "it did not set off"
+        neck.show_face((-0.8, 0.0, 1.0))  # always to the left of the camera
+        neck.wait(0.033)
+    assert listener.spin_until(lambda: neck.status() == LOST_TARGET)
+    neck.wait(0.5)
+    assert np.ptp(neck.positions(30), axis=0).max() < 0.01
+    commands = np.array([msg.data for msg in neck.commands])
+    assert (np.abs(commands) <= [1.55 + 1e-9, 0.68 + 1e-9]).all()
+
+
+def test_without_tf_to_the_camera_it_says_so_and_stands(graph, listener, neck):
+    graph.start("pan_tilt_simulator", URDF)
+    process = graph.start("look_at", COMMANDS)
+    assert listener.spin_until(lambda: len(neck.joints) > 10)
+
+    def seen():
+        neck.show_face((-0.8, 0.0, 1.0), frame="some_other_camera")
+        return "no connection" in neck.health()[1]
+
+    assert listener.spin_until(seen)
+    level, _, values = neck.health()
+    assert level != b"\x00"
+    assert values["target"] == ""
+    assert np.ptp(neck.positions(), axis=0).max() < 0.01
+    assert process.poll() is None
+
+
+def test_without_a_neck_it_waits_and_sends_nothing(graph, listener, neck):
+    process = graph.start("look_at", COMMANDS, URDF)
+    assert listener.spin_until(lambda: neck.status() == NO_JOINTS)
+    level, message, _ = neck.health()
+    assert level != b"\x00" and "/joint_states" in message
+    assert not neck.commands
+    assert process.poll() is None
+
+
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        (["neck.urdf:=/nowhere.urdf"], "a URDF file"),
+        ([URDF, "neck.joints:=[pan_joint,tilt_joint,nose]"], "the joints nose"),
+        (["neck.output:=telepathy"], "neck.output"),
+        (["look_at.policy:=id"], "target_id"),
+    ],
+)
+def test_a_wrong_setting_ends_it_with_one_line(graph, parameters, words):
+    process = graph.start("look_at", *parameters)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert words in output
+    assert "Traceback" not in output
+
+
+def test_trajectories_drive_the_neck_too(graph, listener, neck):
+    pytest.importorskip("trajectory_msgs", reason="scripts/setup_env.sh trajectory_msgs")
+    graph.start("pan_tilt_simulator", URDF, "neck_simulator.person:=still")
+    graph.start("look_at", "neck.output:=trajectory")
+    assert listener.spin_until(
+        lambda: bool(neck.joints) and abs(neck.joints[-1].position[0] - 0.3) < 0.05
+    )
+    assert not neck.commands
+
+
+def test_point_head_goals_reach_an_action_server(graph, listener, neck):
+    pytest.importorskip("control_msgs", reason="scripts/setup_env.sh control_msgs")
+    from control_msgs.action import PointHead
+    from rclpy.action import ActionServer
+
+    goals = []
+
+    def execute(handle):
+        goals.append(handle.request)
+        handle.succeed()
+        return PointHead.Result()
+
+    server = ActionServer(listener.node, PointHead, "/neck/point_head", execute)
+    graph.start("pan_tilt_simulator", URDF, "neck_simulator.person:=still")
+    graph.start("look_at", "neck.output:=point_head")
+    assert listener.spin_until(lambda: len(goals) >= 2)
+    assert goals[0].pointing_frame == "camera_optical_frame"
+    assert goals[0].pointing_axis.z == 1.0
+    assert goals[0].target.header.frame_id == "base_link"
+    point = goals[-1].target.point
+    assert [point.x, point.y] == pytest.approx(
+        [1.5 * math.cos(0.3), 1.5 * math.sin(0.3)], abs=0.05
+    )
+    server.destroy()

@@ -1,0 +1,418 @@
+"""Configuration, data, the loop, checkpoints, export: end to end on a tiny network."""
+
+import ast
+import dataclasses
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("numba")
+
+import face_recon_ros.training as training_package  # noqa: E402
+from face_recon_ros.core.errors import ConfigError, DataError, ModelError  # noqa: E402
+from face_recon_ros.core.morphable_model import load_morphable_model  # noqa: E402
+from face_recon_ros.core.rasterizer import rasterize as core_rasterize  # noqa: E402
+from face_recon_ros.core.types import Detections  # noqa: E402
+from face_recon_ros.training import checkpoint as checkpoints  # noqa: E402
+from face_recon_ros.training.augment import Mirror  # noqa: E402
+from face_recon_ros.training.commands import parse_overrides  # noqa: E402
+from face_recon_ros.training.config import config_from_dict, load_config  # noqa: E402
+from face_recon_ros.training.data import Batch, Crops  # noqa: E402
+from face_recon_ros.training.export import export  # noqa: E402
+from face_recon_ros.training.network import (  # noqa: E402
+    CoefficientSizes,
+    Distilled,
+    FaceRegressor,
+)
+from face_recon_ros.training.photographs import PhotographCache, label_photographs  # noqa: E402
+from face_recon_ros.training.pool import RenderingPool, fill_pool  # noqa: E402
+from face_recon_ros.training.rasterizer import rasterize  # noqa: E402
+from face_recon_ros.training.synthetic import Label, SyntheticFaces  # noqa: E402
+from face_recon_ros.training.train import CHECKPOINT, Objective, load_network, train  # noqa: E402
+
+
+def tiny(tmp_path, face_model_path, **changes):
+    values = {
+        "out": str(tmp_path / "run"),
+        "backbone": "tiny",
+        "image_size": 32,
+        "face_model": str(face_model_path),
+        "crop_margin": 1.5,
+        "minutes": 0.0,
+        "steps": 4,
+        "batch_size": 16,
+        "learning_rate": 2e-3,
+        "device": "cpu",
+        "pool_slots": 128,
+        "pool_size": 48,
+        "renew_per_second": 0.0,
+        "loader_workers": 0,
+        "pool": str(tmp_path / "pool"),
+        **changes,
+    }
+    return config_from_dict(values)
+
+
+def fill(config):
+    model = load_morphable_model(config.face_model, level="coarse")
+    pool = RenderingPool(
+        config.pool,
+        config.pool_slots,
+        config.pool_size,
+        (model.k_identity, model.k_expression, model.k_albedo),
+    )
+    fill_pool(pool, SyntheticFaces(model, margin=config.crop_margin, size=config.pool_size), 0)
+    return pool
+
+
+# Configuration ----------------------------------------------------------------------------------
+
+
+def test_yaml_and_overrides(tmp_path):
+    file = tmp_path / "c.yaml"
+    file.write_text("image_size: 96\nweights:\n  photometric: 2\n")
+    config = load_config(file, parse_overrides(["minutes=5", "weights.perception=1e-1"]))
+    assert (config.image_size, config.minutes) == (96, 5.0)
+    assert (config.weights.photometric, config.weights.perception) == (2.0, 0.1)
+    assert config_from_dict(dataclasses.asdict(config)) == config
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"imagesize": 1},
+        {"weights": {"landmarks": 1.0}},
+        {"image_size": "big"},
+        {"image_size": 0},
+        {"minutes": 0, "steps": 0},
+        {"photograph_share": 1.5},
+    ],
+)
+def test_bad_settings_are_refused(values):
+    with pytest.raises(ConfigError):
+        config_from_dict(values)
+
+
+def test_shipped_configs_are_valid():
+    folder = Path(__file__).parents[2] / "config"
+    files = list(folder.glob("train*.yaml"))
+    assert files
+    for file in files:
+        load_config(file)
+
+
+# Data -------------------------------------------------------------------------------------------
+
+
+def test_no_landmark_enters_training(face_model_path):
+    """No module names them but to say so, and a model without any trains alike."""
+    for file in Path(training_package.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            name = getattr(node, "attr", getattr(node, "id", getattr(node, "arg", None)))
+            assert "landmark" not in str(name), file
+    model = load_morphable_model(face_model_path, level="coarse")
+    without = dataclasses.replace(model, landmarks_68=np.full(68, -1, np.int32))
+    a, b = (
+        SyntheticFaces(m, margin=1.5, size=48).sample(np.random.default_rng(3))
+        for m in (model, without)
+    )
+    assert np.array_equal(a.rgba, b.rgba)
+    assert not any("landmark" in field for field in Batch._fields)
+
+
+def test_rasterizers_agree():
+    rng = np.random.default_rng(0)
+    points, depth = (
+        rng.uniform(-5, 45, (60, 2)).astype(np.float32),
+        rng.uniform(1, 2, 60).astype(np.float32),
+    )
+    triangles = rng.integers(0, 60, (40, 3)).astype(np.int32)
+    ours, theirs = (f(points, depth, triangles, 40, 40) for f in (rasterize, core_rasterize))
+    same = ours.triangle == theirs.triangle
+    assert same.mean() > 0.985  # pixels on an edge may go either way
+    assert np.allclose(ours.weights[same], theirs.weights[same], atol=0.05)
+    assert rasterize(points, -depth, triangles, 40, 40).triangle.max() == -1
+
+
+def test_pool_keeps_the_newest(tmp_path):
+    from face_recon_ros.training.synthetic import Rendering
+
+    def rendering(i):
+        values = (2, 3, 2, 3, 3)
+        return Rendering(
+            np.full((4, 4, 4), i, np.uint8),
+            Label(*(np.full(k, i, np.float32) for k in values), np.full((9, 3), i, np.float32)),
+        )
+
+    pool = RenderingPool(tmp_path, 3, 4, (2, 3, 2))
+    assert len(pool) == 0 and pool.next_index == 0
+    for i in range(5):
+        pool.write(i, rendering(i))
+    again = RenderingPool(tmp_path, 3, 4, (2, 3, 2))  # another process
+    assert len(again) == 3 and again.next_index == 5
+    random = np.random.default_rng(0)
+    seen = set()
+    for _ in range(50):
+        found = again.read(random)
+        seen.add(int(found.rgba[0, 0, 0]))
+        assert all((v == found.rgba[0, 0, 0]).all() for v in found.label)
+        assert found.label.illumination.shape == (9, 3)
+    assert seen == {2, 3, 4}
+
+
+class DiscDetector:
+    def detect(self, rgb):
+        rows, columns = np.nonzero(rgb.max(2) > 100)
+        if len(rows) < 9:
+            return Detections.empty()
+        box = [columns.min(), rows.min(), columns.max(), rows.max()]
+        return Detections(np.array([box], np.float32), np.ones(1, np.float32))
+
+
+def write_photographs(folder):
+    folder.mkdir()
+    for i in range(3):
+        image = np.zeros((120, 120, 3), np.uint8)
+        cv2.circle(image, (60, 55), 30, (120, 160, 200 + 10 * i), -1)
+        cv2.imwrite(str(folder / f"Ann_{i:04d}.png"), image)
+    cv2.imwrite(str(folder / "Bob_0001.png"), image)
+    small = np.full((90, 90, 3), (60, 30, 20), np.uint8)
+    cv2.circle(small, (40, 40), 6, (120, 160, 200), -1)
+    cv2.imwrite(str(folder / "tiny.png"), small)
+    cv2.imwrite(str(folder / "nobody.png"), np.full((90, 90, 3), (60, 30, 20), np.uint8))
+    cv2.imwrite(str(folder / "grey.png"), np.full((90, 90, 3), 128, np.uint8))
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8 no picture")
+    (folder / "empty.jpg").write_bytes(b"")
+    (folder / "notes.txt").write_text("not a photograph")
+
+
+def test_photographs_are_cropped_skipped_and_counted(tmp_path):
+    write_photographs(tmp_path / "photos")
+    cache = PhotographCache(tmp_path / "cache")
+    options = {"margin": 1.3, "size": 48, "skip_grey": True}
+    counts = cache.build(tmp_path / "photos", DiscDetector(), **options)
+    assert counts == {"kept": 4, "unreadable": 2, "grey": 1, "faceless": 1, "tiny": 1}
+    assert len(cache) == 4 and cache.pictures().shape == (4, 48, 48, 3)
+    assert cache.people() == ["Ann", "Ann", "Ann", "Bob"]
+    middle = cache.pictures()[:, 24, 24]
+    assert (middle > 100).all()
+
+    class Never:
+        def detect(self, rgb):
+            raise AssertionError("looked again")
+
+    assert (
+        PhotographCache(tmp_path / "cache").build(tmp_path / "photos", Never(), **options)
+        == counts
+    )
+    with pytest.raises(DataError, match="photographs"):
+        cache.build(tmp_path / "nowhere", DiscDetector(), **options)
+
+
+def test_teacher_labels_where_it_agrees_with_itself(face_model_path, tmp_path):
+    model = load_morphable_model(face_model_path, level="coarse")
+    mirror = Mirror(model)
+    zero = Label(
+        *(np.zeros(k, np.float32) for k in (model.k_identity, model.k_expression, model.k_albedo)),
+        np.zeros(3, np.float32),
+        np.array([0.0, 0.0, 1.0], np.float32),
+        np.zeros((9, 3), np.float32),
+    )
+    askew = zero._replace(rotation=np.array([0, 0.5, 0], np.float32))
+    pictures = np.zeros((2, 48, 48, 3), np.uint8)
+    # the second says turned left, of the mirrored picture too: against itself
+    labels = label_photographs(pictures, lambda crops: [zero, askew], mirror, 32)
+    assert labels[0] is not None and labels[1] is None
+    assert labels[0].translation[2] == pytest.approx(1.5, rel=1e-4)  # the whole picture is wider
+    cache = PhotographCache(tmp_path)
+    np.save(tmp_path / "images.npy", pictures)
+    (tmp_path / "index.jsonl").write_text('{"path": "a", "outcome": "kept", "person": "a"}\n' * 2)
+    cache.write_labels(labels)
+    assert cache.labelled()
+    picture, label, person = cache.draw(np.random.default_rng(0))
+    assert picture.shape == (48, 48, 3) and person == 0
+    assert np.allclose(label.translation, labels[0].translation)
+
+
+# The loop ---------------------------------------------------------------------------------------
+
+
+def held_out(config, network, seed=99):
+    """Mean reprojection error of new crops of the pool, crop sides."""
+    model = load_morphable_model(config.face_model, level="coarse")
+    objective = Objective(config, model)
+    batches = iter(Crops(config, config.face_model, seed))
+    with torch.no_grad():
+        return np.mean(
+            [
+                float(objective.against_labels(network(batch.image), batch)["reprojection"])
+                for batch in (next(batches) for _ in range(4))
+            ]
+        )
+
+
+def test_tiny_run_improves_its_own_held_out_figure(tmp_path, face_model_path):
+    config = tiny(
+        tmp_path,
+        face_model_path,
+        steps=100,
+        pool_slots=16,
+        learning_rate=3e-3,
+        jitter_shift=0.12,
+        jitter_zoom=0.15,
+    )
+    fill(config)
+    torch.manual_seed(0)
+    model = load_morphable_model(face_model_path, level="coarse")
+    from face_recon_ros.training.train import build_network
+
+    before = held_out(config, build_network(config, model).eval())
+    path = train(config)
+    network, state = load_network(path)
+    assert held_out(config, network) < 0.96 * before  # the same crops before and after
+    assert state["step"] == 100 and state["code"] and state["config"]["seed"] == 0
+    lines = [
+        json.loads(line) for line in (Path(config.out) / "log.jsonl").read_text().splitlines()
+    ]
+    assert lines[-1]["step"] == 100 and lines[-1]["loss"] > 0
+
+
+def test_resume_goes_on_and_refuses_what_does_not_fit(tmp_path, face_model_path):
+    config = tiny(tmp_path, face_model_path)
+    fill(config)
+    path = train(config)
+    with pytest.raises(ConfigError, match="resume"):
+        train(config)
+    longer = dataclasses.replace(config, steps=6)
+    assert checkpoints.load_checkpoint(train(longer, resume=True))["step"] == 6
+    with pytest.raises(ModelError, match="learning_rate"):
+        train(dataclasses.replace(longer, learning_rate=1.0), resume=True)
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(ModelError, match="checkpoint"):
+        train(longer, resume=True)
+    with pytest.raises(ModelError, match="no such file"):
+        load_network(tmp_path / "none.pt")
+
+
+def test_full_disk_keeps_the_old_checkpoint(tmp_path, monkeypatch):
+    path = tmp_path / "c.pt"
+    checkpoints.save_checkpoint(path, {"step": 1})
+
+    def full(state, file):
+        Path(file).write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(ModelError, match="disk"):
+        checkpoints.save_checkpoint(path, {"step": 2})
+    assert checkpoints.load_checkpoint(path)["step"] == 1
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_photographs_join_the_run(tmp_path, face_model_path, monkeypatch):
+    """All losses on photographs at once: finite, and they move the network."""
+    write_photographs(tmp_path / "photos")
+    monkeypatch.setattr("face_recon_ros.training.train.make_detector", DiscDetector)
+    monkeypatch.setattr("face_recon_ros.training.photographs.MAX_DISAGREEMENT", 1e9)
+    weights = {
+        "photometric": 1.0,
+        "albedo_symmetry": 1.0,
+        "albedo_variance": 1.0,
+        "white_light": 1.0,
+        "same_person": 1.0,
+    }
+    config = tiny(
+        tmp_path,
+        face_model_path,
+        photographs=str(tmp_path / "photos"),
+        photograph_share=0.5,
+        photograph_after=0.0,
+        steps=20,
+        weights=weights,
+    )
+    fill(config)
+    train(config)
+    line = json.loads((Path(config.out) / "log.jsonl").read_text().splitlines()[-1])
+    assert {"photometric", "equivariance", "same_person", "white_light"} <= set(line)
+    assert all(np.isfinite(v) for v in line.values())
+
+
+def test_hints_reach_every_stage():
+    sizes = CoefficientSizes(8, 52, 4)
+    teacher, student = (FaceRegressor("tiny", sizes, 1.0).eval() for _ in range(2))
+    distilled = Distilled(student, teacher)
+    image = torch.randint(0, 256, (4, 32, 32, 3), dtype=torch.uint8)
+    answer, hints = distilled(image)
+    assert [h.shape for h in hints] == [t.shape for t in teacher.stages(image)]
+    assert len(Distilled(student, None)(image)[1]) == 0
+    assert torch.allclose(answer.rotation, student(image).rotation)
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_network(tmp_path, face_model_path):
+    config = tiny(tmp_path, face_model_path)
+    fill(config)
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    options = [
+        f"{k}={json.dumps(v)}" for k, v in dataclasses.asdict(config).items() if k != "weights"
+    ]
+    workers = []
+    for rank in range(2):
+        environment = {
+            **os.environ,
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+            "WORLD_SIZE": "2",
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+            "OMP_NUM_THREADS": "1",
+            "GLOO_SOCKET_IFNAME": "lo",
+        }
+        command = [sys.executable, "-m", "face_recon_ros.training.train", *options]
+        workers.append(
+            subprocess.Popen(
+                command,
+                env=environment,
+                cwd=Path(__file__).parents[2],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        )
+    outputs = [w.communicate(timeout=120)[0] for w in workers]
+    assert [w.returncode for w in workers] == [0, 0], outputs
+    assert checkpoints.load_checkpoint(Path(config.out) / CHECKPOINT)["step"] == 4
+
+
+# Export -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_export_keeps_the_contract(tmp_path, face_model_path, precision):
+    from face_recon_ros.core.inference import FaceNetwork
+
+    config = tiny(tmp_path, face_model_path)
+    fill(config)
+    path = train(config)
+    out = tmp_path / "net.onnx"
+    report = export(path, out, precision=precision, calibration=32)
+    network = FaceNetwork(out, provider="cpu")
+    assert network.size == 32 and network.crop_margin == 1.5 and network.face_model == "dome"
+    assert network.sizes == {"identity": 8, "expression": 52, "albedo": 4}
+    prediction = network.predict(np.zeros((3, 32, 32, 3), np.uint8))
+    assert prediction.coefficients.illumination.shape == (3, 9, 3)
+    assert ((prediction.identity_confidence > 0) & (prediction.identity_confidence < 1)).all()
+    assert json.loads(network.metadata["training"])["step"] == 4
+    assert report["bytes"] == out.stat().st_size
+    if precision == "int8":
+        assert report["parity"]["vertex_shift_mm"] < 0.3
