@@ -260,16 +260,20 @@ def test_a_known_pose_error_is_measured_on_synthetic_truth(tmp_path, scenes, ora
     assert removed["geodesic_deg"]["mean"] < 0.05
 
 
-def test_aflw2000_layout_angles_extremes_and_damage(tmp_path, scenes, oracle):
-    angles = np.radians([[10, 20, 5], [-5, -40, 0], [0, 105, 0], [0, 0, 0]])
-    for i, (pitch, yaw, roll) in enumerate(angles):
+def write_aflw2000(folder, scenes, oracle, angles_deg):
+    """Scenes at annotated pitch, yaw, roll, as the data set stores them."""
+    for i, (pitch, yaw, roll) in enumerate(np.radians(angles_deg)):
         rotation = metrics.AFLW2000.rotation(pitch, yaw, roll)
         scene = scenes.scene(f"image{i:05d}", Rigid(rotation, np.array([0, 0, 0.55])))
-        write_and_learn(tmp_path, [scene], oracle)
-        (tmp_path / f"{scene.name}.json").unlink()
+        write_and_learn(folder, [scene], oracle)
+        (folder / f"{scene.name}.json").unlink()
         points = np.concatenate([scene.landmarks_px.T, np.zeros((1, 68))])
         para = np.array([[pitch, yaw, roll, 0, 0, 0, 1]])
-        scipy.io.savemat(tmp_path / f"{scene.name}.mat", {"Pose_Para": para, "pt3d_68": points})
+        scipy.io.savemat(folder / f"{scene.name}.mat", {"Pose_Para": para, "pt3d_68": points})
+
+
+def test_aflw2000_layout_angles_extremes_and_damage(tmp_path, scenes, oracle):
+    write_aflw2000(tmp_path, scenes, oracle, [[10, 20, 5], [-5, -40, 0], [0, 105, 0], [0, 0, 0]])
     (tmp_path / "image00003.mat").write_bytes(b"damaged")
     result = evaluate_pose(tmp_path, "aflw2000", oracle)
     assert (result["count"], result["extreme_count"]) == (3, 1)
@@ -278,6 +282,28 @@ def test_aflw2000_layout_angles_extremes_and_damage(tmp_path, scenes, oracle):
     assert result["skipped"]["count"] == 1
     true = result["per_image"][0]["true_deg"]
     assert [true[k] for k in ("pitch", "yaw", "roll")] == pytest.approx([10, 20, 5])
+
+
+def test_aflw2000_beyond_a_profile_keeps_its_annotated_angles(tmp_path, scenes, oracle):
+    """Yaw 92 and 98 lie within the limit of 99, however their matrices are taken apart."""
+    stored = [[3, 92, -2], [-4, -98, 1], [0, 105, 0]]
+    write_aflw2000(tmp_path, scenes, oracle, stored)
+    oracle.turn = rotation_from_vector([0.0, 0.0, np.radians(8.0)])  # to and fro over 90 degrees
+    result = evaluate_pose(tmp_path, "aflw2000", oracle)
+    assert (result["extreme_count"], result["without_extreme"]["count"]) == (1, 2)
+    for entry, angles in zip(result["per_image"], stored, strict=True):
+        assert [*entry["true_deg"].values()] == pytest.approx(angles)
+        assert entry["geodesic_deg"] == pytest.approx(8.0, abs=0.01)
+        assert max(entry["error_deg"].values()) < 9.0
+    assert result["all"]["mae_deg"]["mean"] < 5.0
+    assert result["all"]["offset_removed"]["mae_deg"]["mean"] < 0.1
+
+
+def test_extreme_heads_are_counted_found_or_missed(tmp_path, scenes, oracle):
+    write_aflw2000(tmp_path, scenes, oracle, [[0, 0, 0], [0, 105, 0]])
+    oracle.blind.add(read_image(tmp_path / "image00001.png").tobytes())
+    result = evaluate_pose(tmp_path, "aflw2000", oracle)
+    assert (result["count"], result["missed"], result["extreme_count"]) == (2, 1, 1)
 
 
 def test_biwi_layout_and_the_rgb_cameras_own_turn(tmp_path, scenes, oracle):

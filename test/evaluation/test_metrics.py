@@ -130,6 +130,21 @@ def test_biwi_equals_the_angles_hopenet_reads():
 
 
 @pytest.mark.parametrize("convention", CONVENTIONS)
+def test_any_triple_is_recovered_near_itself(convention):
+    """Whichever of the twins (p, y, r) and (p + pi, pi - y, r + pi) it is."""
+    rng = np.random.default_rng(3)
+    for angles in rng.uniform(-np.pi, np.pi, (50, 3)):
+        rotation = convention.rotation(*angles)
+        near = convention.angles_near(rotation, angles + rng.normal(0, 0.01, 3))
+        np.testing.assert_allclose(near, angles, atol=1e-6)
+        np.testing.assert_allclose(convention.rotation(*near), rotation, atol=1e-9)
+    over = np.radians([2.0, 92.0, -3.0])
+    seen = convention.rotation(*np.radians([2.0, 88.0, -3.0]))
+    errors = metrics.euler_errors(seen, convention.rotation(*over), convention, true_angles=over)
+    np.testing.assert_allclose(np.degrees(errors), [0, 4, 0], atol=1e-6)
+
+
+@pytest.mark.parametrize("convention", CONVENTIONS)
 @pytest.mark.parametrize("axis", range(3))
 def test_a_known_angle_error_is_measured(convention, axis):
     angles = np.array([0.2, 0.3, -0.1])
