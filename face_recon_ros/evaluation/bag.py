@@ -88,11 +88,11 @@ class Bag:
                 try:
                     decoded = typestore.deserialize_cdr(raw.data, raw.type)
                 except Exception as fault:  # rosbags lets struct, index and value errors through
-                    self._note(f"a message of {raw.topic} cannot be decoded: {_line(fault)}")
+                    self.note(f"a message of {raw.topic} cannot be decoded: {_line(fault)}")
                     continue
                 yield raw, decoded
         except _BREAKS as fault:
-            self._note(f"{self.path.name} breaks off: {_line(fault)}")
+            self.note(f"{self.path.name} breaks off: {_line(fault)}")
 
     def of_type(self, *types: str) -> list[str]:
         """Topics of some message types, by name, the pipeline's own left out."""
@@ -117,7 +117,8 @@ class Bag:
             "choose one of these topics",
         )
 
-    def _note(self, problem: str) -> None:
+    def note(self, problem: str) -> None:
+        """Adds to `problems`, once."""
         if problem not in self.problems:
             self.problems.append(problem)
 
@@ -140,7 +141,7 @@ def open_bag(path: str | Path) -> Bag:
     try:
         _open_whole(bag)
     except _BREAKS as fault:
-        bag._note(f"{place.name} is damaged, read up to the break: {_line(fault)}")
+        bag.note(f"{place.name} is damaged, read up to the break: {_line(fault)}")
         _open_broken(bag, files)
     if not bag.topics:
         raise DataError(f"messages in {place}", "; ".join(bag.problems) or "none", "record anew")
@@ -159,7 +160,7 @@ def _open_whole(bag: Bag) -> None:
     folder = bag.path.is_dir()
     if folder and not (bag.path / "metadata.yaml").is_file():
         files = _storage_files(bag.path)
-        bag._note(f"{bag.path.name} has no metadata.yaml")
+        bag.note(f"{bag.path.name} has no metadata.yaml")
         sources = files
     else:
         sources = [bag.path]
@@ -188,7 +189,7 @@ def _open_broken(bag: Bag, files: list[Path]) -> None:
                     if topics is None or raw.topic in topics:
                         yield raw
             except _BREAKS as fault:
-                bag._note(f"{path.name} breaks off: {_line(fault)}")
+                bag.note(f"{path.name} breaks off: {_line(fault)}")
 
     for raw in read(None):
         bag.topics[raw.topic] = raw.type
@@ -475,7 +476,8 @@ def head_truth(
         tf_frame: name of the head's frame in TF instead.
 
     Returns:
-        None when there is none and none was asked for.
+        None when there is none and none was asked for, or several and none was named: the bag's
+        problems then name them.
 
     Raises:
         DataError: what was asked for is not there.
@@ -483,6 +485,11 @@ def head_truth(
     if tf_frame:
         return _truth_from_tf(bag, camera_frame, tf_frame)
     candidates = [pose_topic] if pose_topic else bag.of_type(POSE)
+    if len(candidates) > 1:
+        bag.note(
+            f"no ground truth: {len(candidates)} PoseStamped topics, {', '.join(candidates)}; "
+            "choose one with --truth-topic"
+        )
     if len(candidates) != 1:
         return None
     topic = bag.require(candidates[0], POSE)

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from face_recon_ros.core.camera import PinholeCamera
-from face_recon_ros.core.errors import DataError
+from face_recon_ros.core.errors import DataError, FaceReconError
 from face_recon_ros.core.pipeline import Frame
 from face_recon_ros.core.types import Image
 from face_recon_ros.evaluation.bag import (
@@ -43,6 +44,8 @@ Array = NDArray[np.float64]
 MIN_CONTRAST = 1.5
 #: Below this the head turned about one axis at most and hand-eye rotation is not determined.
 MIN_EXCITATION_DEG = 2.0
+#: So many images are asked for the name of the camera's frame.
+_FRAME_SEARCH = 100
 
 
 class Pipeline(Protocol):
@@ -117,14 +120,13 @@ def replay(
     began = time.perf_counter()
     topic = choose_image_topic(bag, config.image_topic)
     cameras = CameraHistory(bag, topic, config.info_topic)
+    truth = _truth(bag, topic, config)
     counts = ImageCounts()
     recording = Recording()
     calibrated = 0
-    frame_id = ""
     for image in images_in_order(bag, topic, counts):
         camera = cameras.at(image)
         calibrated += camera is not None
-        frame_id = frame_id or image.frame
         recording.add(pipeline.process(image, camera), image.stamp)
         progress(len(recording.stamps), bag.counts[topic])
         if config.max_frames and len(recording.stamps) >= config.max_frames:
@@ -136,7 +138,6 @@ def replay(
             "choose another topic with --image-topic, or record anew",
         )
     stamps = np.array(recording.stamps)
-    truth = head_truth(bag, frame_id, pose_topic=config.truth_topic, tf_frame=config.truth_frame)
     result = {
         "protocol": {"name": "bag, lock-step", "order": "header stamps", "time": "header stamps"},
         "bag": {
@@ -156,10 +157,41 @@ def replay(
             "topics": dict(sorted(bag.topics.items())),
         },
         "sequence": sequence_figures(recording, expression_names),
-        "ground_truth": None if truth is None else truth_figures(recording, truth, config),
+        "ground_truth": _against(bag, recording, truth, config),
         "per_frame": _per_frame(recording),
     }
     return Replay(result, recording, topic, time.perf_counter() - began)
+
+
+def _truth(bag: Bag, image_topic: str, config: ReplayConfig) -> BagTruth | None:
+    """Ground truth, read before the replay: what was named and is not there stops it at once.
+
+    Truth that nobody named and that cannot be used becomes one of the bag's problems.
+    """
+    first = islice(bag.messages(image_topic), _FRAME_SEARCH)
+    camera_frame = next((msg.header.frame_id for _, msg in first if msg.header.frame_id), "")
+    try:
+        return head_truth(
+            bag, camera_frame, pose_topic=config.truth_topic, tf_frame=config.truth_frame
+        )
+    except FaceReconError as fault:
+        if config.truth_topic or config.truth_frame:
+            raise
+        bag.note(f"no ground truth: expected {fault.expected}, got {fault.got}")
+        return None
+
+
+def _against(
+    bag: Bag, recording: Recording, truth: BagTruth | None, config: ReplayConfig
+) -> dict[str, Any] | None:
+    """`truth_figures`; a fault in them costs only them."""
+    if truth is None:
+        return None
+    try:
+        return truth_figures(recording, truth, config)
+    except FaceReconError as fault:
+        bag.note(f"{truth.source} not used: expected {fault.expected}, got {fault.got}")
+        return None
 
 
 def truth_figures(recording: Recording, truth: BagTruth, config: ReplayConfig) -> dict[str, Any]:

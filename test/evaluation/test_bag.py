@@ -252,6 +252,54 @@ def test_a_still_head_gives_a_warning_and_no_offset(tmp_path):
     assert truth["time_offset_s"] == 0 or truth["time_offset_contrast"] >= 1.5
 
 
+class Untouchable:
+    """A pipeline that must not be reached."""
+
+    def process(self, image, camera=None):
+        raise AssertionError("replayed although the ground truth is wrong")
+
+
+@pytest.mark.parametrize(
+    "config", [ReplayConfig(truth_topic="/mocap/hed"), ReplayConfig(truth_frame="hed")]
+)
+def test_a_wrong_name_of_ground_truth_is_told_before_the_replay(tmp_path, config):
+    with BagWriter(tmp_path / "bag") as bag:
+        for image in pictures(STAMPS[:5]):
+            bag.image(image)
+            bag.pose(head(image.stamp), image.stamp, "cam", "/mocap/head")
+    with pytest.raises(DataError, match="hed"):
+        replay(open_bag(tmp_path / "bag"), Untouchable(), NAMES, config)
+
+
+def test_truth_in_two_frames_costs_the_truth_and_not_the_figures(tmp_path):
+    with BagWriter(tmp_path / "bag") as bag:
+        for i, image in enumerate(pictures(STAMPS[:20])):
+            bag.image(image)
+            bag.pose(head(image.stamp), image.stamp, ("map", "odom")[i % 2], "/mocap/head")
+    result = replay(open_bag(tmp_path / "bag"), Scripted(), NAMES).result
+    assert result["sequence"]["frames"] == 20 and result["ground_truth"] is None
+    (problem,) = result["bag"]["problems"]
+    assert "/mocap/head" in problem and "odom" in problem
+    with pytest.raises(DataError, match="one frame"):  # named, it is a fault of the command
+        config = ReplayConfig(truth_topic="/mocap/head")
+        replay(open_bag(tmp_path / "bag"), Untouchable(), NAMES, config)
+
+
+def test_several_pose_topics_are_named(tmp_path):
+    with BagWriter(tmp_path / "bag") as bag:
+        for image in pictures(STAMPS[:20]):
+            bag.image(image)
+            for topic in ("/mocap/head", "/robot/pose"):
+                bag.pose(head(image.stamp), image.stamp, "cam", topic)
+    result = replay(open_bag(tmp_path / "bag"), Scripted(), NAMES).result
+    assert result["ground_truth"] is None
+    (problem,) = result["bag"]["problems"]
+    assert "/mocap/head, /robot/pose" in problem and "--truth-topic" in problem
+    config = ReplayConfig(truth_topic="/mocap/head")
+    chosen = replay(open_bag(tmp_path / "bag"), Scripted(), NAMES, config).result
+    assert chosen["ground_truth"]["same_camera"] and chosen["bag"]["problems"] == []
+
+
 # Replay ------------------------------------------------------------------------------------------
 
 
