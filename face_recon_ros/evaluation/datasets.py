@@ -62,7 +62,8 @@ def list_samples(folder: str | Path, suffixes: tuple[str, ...], skipped: Skipped
     Args:
         folder: flat folder of NAME.jpg (png, ...) with NAME + suffix.
         suffixes: annotation suffixes, each required, e.g. `.pts`.
-        skipped: receives images without annotation and annotations without image.
+        skipped: receives images without annotation, annotations without image, and images whose
+            name another one has: the first by file name is used.
 
     Raises:
         DataError: there is no such folder, or no complete sample in it.
@@ -71,7 +72,10 @@ def list_samples(folder: str | Path, suffixes: tuple[str, ...], skipped: Skipped
     if not root.is_dir():
         raise DataError(f"a folder of images at {root}", "no such folder", "check the path")
     files = sorted(p for p in root.iterdir() if p.is_file())
-    images = {p.stem: p for p in files if p.suffix.lower() in IMAGE_SUFFIXES}
+    images: dict[str, Path] = {}
+    for p in files:
+        if p.suffix.lower() in IMAGE_SUFFIXES and images.setdefault(p.stem, p) != p:
+            skipped.add(p.name, f"second image of one name, {images[p.stem].name} is used")
     annotated: dict[str, dict[str, Path]] = {}
     for p in files:
         if p.suffix in suffixes:

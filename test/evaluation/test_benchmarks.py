@@ -16,7 +16,12 @@ from face_recon_ros.core.rigid import Rigid, rotation_from_vector
 from face_recon_ros.core.types import Detections, Mesh
 from face_recon_ros.evaluation import metrics
 from face_recon_ros.evaluation.chain import associate, batches, largest, prefetched
-from face_recon_ros.evaluation.datasets import read_image, read_landmarks
+from face_recon_ros.evaluation.datasets import (
+    Skipped,
+    list_samples,
+    read_image,
+    read_landmarks,
+)
 from face_recon_ros.evaluation.geometry import evaluate_geometry
 from face_recon_ros.evaluation.identity import evaluate_identity
 from face_recon_ros.evaluation.landmark_benchmark import evaluate_landmarks
@@ -87,6 +92,19 @@ def test_nothing_to_evaluate(tmp_path, scenes, oracle):
     (tmp_path / "a.png").write_bytes(b"")
     with pytest.raises(DataError, match="none usable"):
         evaluate_landmarks(tmp_path, oracle, scenes.projector)
+
+
+def test_two_images_of_one_name_are_told_and_the_first_is_used(tmp_path):
+    for name in ("a.jpg", "a.png", "a.PNG", "b.png"):
+        (tmp_path / name).write_bytes(b"")
+    for name in ("a.pts", "b.pts"):
+        (tmp_path / name).write_text("")
+    skipped = Skipped()
+    samples = list_samples(tmp_path, (".pts",), skipped)
+    assert [s.image.name for s in samples] == ["a.PNG", "b.png"]
+    assert set(skipped.reasons) == {"a.jpg", "a.png"}
+    assert all("a.PNG is used" in reason for reason in skipped.reasons.values())
+    assert skipped.as_json()["count"] == 2
 
 
 def test_ibug_files_count_pixels_from_one(tmp_path):
