@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 
+import numpy as np
+
 from face_recon_ros.core.errors import FrameError
 from face_recon_ros.core.rigid import Rigid, rotation_from_vector, vector_from_rotation
 
@@ -14,14 +16,17 @@ from face_recon_ros.core.rigid import Rigid, rotation_from_vector, vector_from_r
 class TransformBuffer:
     """Histories of `parent_from_child` motions, queried through the tree they form."""
 
-    def __init__(self, duration_s: float = 10.0) -> None:
+    def __init__(self, duration_s: float = 10.0, max_step_back_s: float | None = None) -> None:
         """Starts without a frame.
 
         Args:
-            duration_s: how much past to keep, seconds. A stamp further back than that means the
-                clock jumped: the edge starts anew.
+            duration_s: how much past to keep, seconds.
+            max_step_back_s: a stamp further back than this behind its frame's newest is no late
+                message: the clock jumped, and all but the static frames start anew, as in tf2.
+                None takes the duration.
         """
         self._duration_s = duration_s
+        self._max_step_back_s = duration_s if max_step_back_s is None else max_step_back_s
         self._edges: dict[str, _Edge] = {}
 
     def set(
@@ -37,6 +42,9 @@ class TransformBuffer:
         """
         parent, child = parent.lstrip("/"), child.lstrip("/")
         edge = self._edges.get(child)
+        if edge is not None and stamp is not None and edge.newest - stamp > self._max_step_back_s:
+            self._edges = {name: e for name, e in self._edges.items() if e.is_static}
+            edge = None
         if edge is None or edge.parent != parent or edge.is_static != (stamp is None):
             edge = self._edges[child] = _Edge(parent, stamp is None)
         edge.add(parent_from_child, stamp or 0.0, self._duration_s)
@@ -87,9 +95,13 @@ class _Edge:
         self._stamps: list[float] = []
         self._motions: list[Rigid] = []
 
+    @property
+    def newest(self) -> float:
+        """Seconds; of a static edge none is newer than any other."""
+        return -np.inf if self.is_static or not self._stamps else self._stamps[-1]
+
     def add(self, motion: Rigid, stamp: float, duration_s: float) -> None:
-        newest = self._stamps[-1] if self._stamps else stamp
-        if self.is_static or stamp < newest - duration_s:
+        if self.is_static:
             self._stamps, self._motions = [], []
         i = bisect_left(self._stamps, stamp)
         if i < len(self._stamps) and self._stamps[i] == stamp:

@@ -73,6 +73,26 @@ def test_a_clock_that_jumps_back_starts_anew():
         frames.lookup("a", "b", 100.0)
 
 
+def test_a_jump_back_within_the_history_mixes_nothing_of_before_and_after():
+    """5 s back of 10 s: what was recorded at the same stamps before must not answer."""
+    frames = TransformBuffer(duration_s=10.0, max_step_back_s=0.5)
+    frames.set("camera", "lens", Rigid.identity())
+    before, after = Rigid(np.eye(3), np.ones(3)), Rigid(np.eye(3), -np.ones(3))
+    for stamp in np.arange(95.0, 105.0, 0.1):
+        frames.set("base", "pan", before, float(stamp))
+        frames.set("pan", "camera", before, float(stamp))
+    frames.set("base", "pan", before, 104.5)  # late, no jump
+    frames.lookup("base", "camera", 95.2)
+    frames.set("base", "pan", after, 100.0)
+    with pytest.raises(FrameError):
+        frames.lookup("base", "camera", 100.0)  # of pan -> camera nothing is known since then
+    frames.set("pan", "camera", after, 100.0)
+    _assert_same(frames.lookup("base", "lens", 100.0), after @ after)
+    for stamp in (99.0, 101.0):
+        with pytest.raises(FrameError):
+            frames.lookup("base", "lens", stamp)
+
+
 def test_a_loop_of_frames_ends():
     frames = TransformBuffer()
     frames.set("a", "b", Rigid.identity())
