@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 
 import numpy as np
 from geometry_msgs.msg import PointStamped
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.task import Future
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64, Float64MultiArray, String
 from tf2_msgs.msg import TFMessage
@@ -24,6 +26,7 @@ from face_recon_ros.nodes.robot_conversions import FaceTransform
 from face_recon_ros.nodes.runtime import LATCHED_QOS, RESULT_QOS, FaceNode, run
 
 _WAIT_FOR_TF_S = 0.3  # a face may arrive before the robot says where its camera was
+_MAX_WAITING = 256  # faces, the newest: nobody asks for them before there is a neck
 _POINT_HEAD_PERIOD_S = 0.2  # goals of an action are no stream
 _STATIC_TF_QOS = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
@@ -56,11 +59,16 @@ def seconds_now(node: Node) -> float:
 class RobotFrames:
     """Where the robot's frames were, and the faces that came in; from /tf and /tf_static."""
 
-    def __init__(self, node: Node) -> None:
-        """Subscribes."""
+    def __init__(self, node: Node, max_step_back_s: float) -> None:
+        """Subscribes.
+
+        Args:
+            node: that listens.
+            max_step_back_s: stamps further back than this mean that the clock jumped.
+        """
         self._node = node
-        self._buffer = TransformBuffer()
-        self._waiting: list[tuple[float, FaceTransform]] = []
+        self._buffer = TransformBuffer(max_step_back_s=max_step_back_s)
+        self._waiting: deque[tuple[float, FaceTransform]] = deque(maxlen=_MAX_WAITING)
         node.create_subscription(TFMessage, "/tf", self._receive, 100)
         node.create_subscription(TFMessage, "/tf_static", self._receive_static, _STATIC_TF_QOS)
 
@@ -72,8 +80,8 @@ class RobotFrames:
         self, fixed_frame: str, complain: Callable[[FaceReconError], None]
     ) -> list[SeenHead]:
         """The faces that came in since last asked, placed where the robot was when it saw them."""
-        now, waiting, heads = seconds_now(self._node), self._waiting, []
-        self._waiting = []
+        now, waiting, heads = seconds_now(self._node), list(self._waiting), []
+        self._waiting.clear()
         for received, face in waiting:
             try:
                 fixed_from_camera = self._buffer.lookup(fixed_frame, face.camera, face.stamp)
@@ -90,7 +98,8 @@ class RobotFrames:
     def _receive(self, msg: TFMessage) -> None:
         transforms = robot_conversions.transforms_from_msg(msg)
         now = seconds_now(self._node)
-        self._waiting += [(now, f) for f in robot_conversions.faces_of_transforms(transforms)]
+        faces = robot_conversions.faces_of_transforms(transforms)
+        self._waiting.extend((now, face) for face in faces)
         for t in transforms:
             if not robot_conversions.is_face_frame(t.child):
                 self._buffer.set(t.parent, t.child, t.parent_from_child, t.stamp)
@@ -192,21 +201,30 @@ class NeckOutput:
 
         client = ActionClient(node, PointHead, "neck/point_head")
         neck, last = self._neck, [-np.inf]
+        sent: list[Future] = []  # the goal under way
 
         def publish(_: Command, point: PointStamped | None) -> None:
             now = seconds_now(node)
-            if point is None or not client.server_is_ready():
+            if point is None:  # nobody to look at, or a fault: the head stops
+                while sent:
+                    sent.pop().add_done_callback(_cancel)
                 return
-            if 0.0 <= now - last[0] < _POINT_HEAD_PERIOD_S:
+            if not client.server_is_ready() or 0.0 <= now - last[0] < _POINT_HEAD_PERIOD_S:
                 return
             last[0] = now
             speed = float(neck.limits.velocity.min())
             goal = robot_conversions.point_head_goal(
                 point, neck.look_frame, neck.look_axis, speed, _POINT_HEAD_PERIOD_S
             )
-            client.send_goal_async(goal)
+            sent[:] = [client.send_goal_async(goal)]  # it takes the place of the one before
 
         return publish
+
+
+def _cancel(sent: Future) -> None:
+    """Cancels an action's goal that was sent, once the server has answered."""
+    if not sent.exception() and (goal := sent.result()) is not None and goal.accepted:
+        goal.cancel_goal_async()
 
 
 class LookAtNode(FaceNode):
@@ -221,7 +239,8 @@ class LookAtNode(FaceNode):
         self._neck: Neck | None = None
         self._output: NeckOutput | None = None
         self._state = LookAtState()
-        self._frames, self._joints = RobotFrames(self), JointListener(self)
+        self._frames = RobotFrames(self, self.config("look_at").max_gap_s)
+        self._joints = JointListener(self)
         self._point = self.create_publisher(PointStamped, "/look_at", RESULT_QOS)
         if self._config.urdf:
             self._use(self._config.read_urdf())

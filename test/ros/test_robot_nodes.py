@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 
-pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
+rclpy = pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
 
 from conftest import ROOT
 from diagnostic_msgs.msg import DiagnosticArray
@@ -165,6 +165,69 @@ def test_trajectories_drive_the_neck_too(graph, listener, neck):
         lambda: bool(neck.joints) and abs(neck.joints[-1].position[0] - 0.3) < 0.05
     )
     assert not neck.commands
+
+
+def test_a_target_that_is_lost_cancels_the_point_head_goal(graph, listener, neck):
+    pytest.importorskip("control_msgs", reason="scripts/setup_env.sh control_msgs")
+    from control_msgs.action import PointHead
+    from rclpy.action import ActionServer, CancelResponse
+    from rclpy.task import Future
+
+    accepted, cancelled, endless = [], [], Future(executor=listener.executor)
+
+    async def execute(handle):
+        await endless  # a head that never gets there
+        return PointHead.Result()
+
+    def cancel(handle):
+        cancelled.append(bytes(handle.goal_id.uuid))
+        return CancelResponse.REJECT
+
+    server = ActionServer(
+        listener.node,
+        PointHead,
+        "/neck/point_head",
+        execute,
+        handle_accepted_callback=lambda handle: (
+            accepted.append(bytes(handle.goal_id.uuid)),
+            handle.execute(),
+        ),
+        cancel_callback=cancel,
+    )
+    graph.start("pan_tilt_simulator", URDF)
+    graph.start("look_at", "neck.output:=point_head")
+    assert listener.spin_until(lambda: len(neck.joints) > 10)
+
+    def show():
+        neck.show_face((-0.3, 0.0, 1.0))
+
+    assert listener.spin_until(lambda: len(accepted) >= 2, each=show)
+    assert not cancelled
+    assert listener.spin_until(lambda: neck.status() == LOST_TARGET and cancelled)
+    neck.wait(0.3)
+    assert cancelled == accepted[-1:]
+    endless.set_result(None)
+    neck.wait(0.1)
+    server.destroy()
+
+
+def test_faces_do_not_pile_up_while_there_is_no_neck():
+    from rclpy.context import Context
+
+    from face_recon_ros.nodes.look_at import RobotFrames
+
+    context = Context()
+    rclpy.init(context=context)
+    node = rclpy.create_node("frames", context=context)
+    frames = RobotFrames(node, max_step_back_s=0.5)
+    pose = Rigid(np.eye(3), np.ones(3))
+    for k in range(2000):
+        header = conversions.header_of(k / 30, "camera")
+        frames._receive(conversions.transforms_to_msg({"face_abcde": pose}, header))
+    assert 10 < len(frames._waiting) < 1000
+    assert frames._waiting[-1][1].stamp == pytest.approx(1999 / 30)
+    node.destroy_node()
+    rclpy.shutdown(context=context)
 
 
 def test_point_head_goals_reach_an_action_server(graph, listener, neck):
