@@ -171,6 +171,7 @@ class LookAtState:
         positions: (J,) commanded, radians; None before the first joint state.
         velocities: (J,) commanded, radians/s.
         moving: whether the neck is on its way, as opposed to resting in the dead band.
+        blind: joint states stayed away, and where the neck is was not taken up since.
         time: of the last step.
     """
 
@@ -182,6 +183,7 @@ class LookAtState:
     positions: Array | None = None
     velocities: Array = field(default_factory=lambda: np.zeros(0))
     moving: bool = False
+    blind: bool = False
     time: float | None = None
 
 
@@ -251,6 +253,7 @@ def step(
     state = _choose(config, replace(state, time=time, heads=heads), costs, time)
     fault = _fault(config, neck, state, joints, time, jumped)
     state = _take_up(state, joints, fault)
+    fault = fault or (NO_JOINTS if state.blind else "")
     point, rested = None, not state.velocities.any()
     if fault or state.target not in costs:
         status = fault or (LOST_TARGET if state.target else NO_TARGET)
@@ -421,13 +424,20 @@ def _fault(
 
 
 def _take_up(state: LookAtState, joints: JointReading | None, fault: str) -> LookAtState:
-    """Starts from where the neck is; and again, at rest, where it went its own way."""
+    """Starts from where the neck is; and again, at rest, where it may have gone its own way.
+
+    While joint states stay away anybody may turn the neck: to go on with the old command would be
+    a leap. If they come back before it has braked, it brakes first.
+    """
+    if fault == NO_JOINTS and state.positions is not None:
+        state = replace(state, blind=True)
     first = state.positions is None and not fault
-    astray = fault == NOT_OBEYING and not state.velocities.any()
+    rests = not state.velocities.any()
+    astray = rests and (fault == NOT_OBEYING or (state.blind and not fault))
     if joints is None or not (first or astray):
         return state
     at = np.asarray(joints.positions, np.float64)
-    return replace(state, positions=at, velocities=np.zeros(len(at)), moving=False)
+    return replace(state, positions=at, velocities=np.zeros(len(at)), moving=False, blind=False)
 
 
 def _brake(neck: Neck, state: LookAtState, elapsed: float) -> LookAtState:

@@ -280,6 +280,28 @@ def test_joint_states_that_stop_coming():
     assert not commands[-1].velocities.any()
 
 
+@pytest.mark.parametrize("outage_s", [0.55, 3.0])
+def test_a_neck_turned_by_hand_while_joint_states_stayed_away_does_not_leap(outage_s):
+    """From the measured posture on, every command is within reach of the one before."""
+    config, state, end = LookAtConfig(), _on_the_way(), 10.3 + outage_s
+    at, turned = state.positions, np.array([-0.4, 0.1])  # less than max_following_error
+    outage, time, back = JointReading(10.3, at), 10.3, None
+    for _ in range(round((outage_s + 3.0) / DT)):
+        time += DT
+        hand = state.positions + turned if back is None else at
+        joints = outage if time < end else JointReading(time, hand)
+        state, command = step(config, NECK, state, [_head("a", 0.7, time)], joints, time)
+        if time < end or (back is None and command.status == look_at.NO_JOINTS):
+            continue
+        assert command.status == look_at.FOLLOWING
+        if back is None:  # the first command of the new start: from where the neck is
+            back, at = time, hand
+        reach = NECK.limits.velocity * DT + 1e-9
+        assert (np.abs(command.positions - at) <= reach).all()
+        at = command.positions
+    assert back is not None and abs(at[0] - 0.7) < 0.05
+
+
 def test_without_joint_states_it_says_nothing():
     state, command = step(LookAtConfig(), NECK, LookAtState(), [_head("a", 1.0, 5.0)], None, 5.0)
     assert command.status == look_at.NO_JOINTS and command.positions is None
