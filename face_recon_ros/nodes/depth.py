@@ -14,6 +14,7 @@ from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.errors import ImageError
 from face_recon_ros.core.head_pose import fuse_range, pose_covariance, read_range
 from face_recon_ros.core.morphable_model import FACIAL_SKIN, MorphableModel, VertexNormals
+from face_recon_ros.core.rigid import Rigid
 from face_recon_ros.core.types import Face
 from face_recon_ros.nodes import conversions, robot_conversions
 from face_recon_ros.nodes.runtime import SENSOR_QOS, FaceNode
@@ -44,6 +45,8 @@ class DepthFusion:
     ) -> list[tuple[Face, NDArray[np.float64]]]:
         """Faces of one image, corrected where its depth image is there, with pose covariances.
 
+        A head nearer than it seemed is as much smaller: its mesh stays where it is in the image.
+
         Args:
             faces: N.
             camera: that took the image.
@@ -62,7 +65,7 @@ class DepthFusion:
                 reading = read_range(depth, camera, pose, points, normals)
                 self._node.meter.count("depth_readings", reading is not None)
                 pose, covariance = fuse_range(pose, covariance, reading)
-            out.append((replace(face, camera_from_face=pose), covariance))
+            out.append((_moved(face, pose), covariance))
         return out
 
     def _receive(self, msg: ImageMsg) -> None:
@@ -87,3 +90,11 @@ class DepthFusion:
             self._node.complain(fault)
             return None
         return depth
+
+
+def _moved(face: Face, camera_from_face: Rigid) -> Face:
+    """The face at another distance, with a mesh of the same size in the image."""
+    before = float(np.linalg.norm(face.camera_from_face.translation))
+    factor = np.float32(np.linalg.norm(camera_from_face.translation) / max(before, 1e-6))
+    mesh = replace(face.mesh, vertices=factor * face.mesh.vertices)
+    return replace(face, camera_from_face=camera_from_face, mesh=mesh)
