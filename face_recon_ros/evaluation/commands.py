@@ -609,8 +609,10 @@ def _add_compare(kinds: Subparsers[argparse.ArgumentParser]) -> None:
         kinds,
         "compare",
         "two results: better, worse or the same, for regression gates",
-        "Compares two results of one evaluation, paired by image (or second of video), with\n"
-        "bootstrap intervals. Exit code 1 when B is worse than A beyond chance and --tolerance.",
+        "Compares two results of one evaluation: paired by image (or second of video) with\n"
+        "bootstrap intervals, counts by a binomial test, AUC by its interval; noise and speed,\n"
+        "single numbers, by more than 5 %. Exit code 1 when B is worse than A beyond chance and\n"
+        "--tolerance.",
     )
     parser.add_argument("a", type=Path, metavar="A.json", help="reference")
     parser.add_argument("b", type=Path, metavar="B.json", help="candidate")
@@ -638,11 +640,13 @@ def _run_compare(args: argparse.Namespace) -> int:
     changes = compare(
         read_json(args.a), read_json(args.b), tolerance=args.tolerance, confidence=args.confidence
     )
-    print(f"{'figure':22} {'A':>10} {'B':>10}  B - A [{100 * args.confidence:g} %]")
+    print(f"{'figure':30} {'A':>10} {'B':>10}  B - A [{100 * args.confidence:g} %]")
     for c in changes:
         d = c.difference
-        gap = f"{d.value:+.4g} [{d.low:+.4g}, {d.high:+.4g}] n={c.pairs}" if d else "count"
-        print(f"{c.name:22} {c.a:10.4g} {c.b:10.4g}  {gap}  {c.verdict}")
+        gap = f"{d.value:+.4g} [{d.low:+.4g}, {d.high:+.4g}]" if d else f"{c.b - c.a:+.4g}"
+        gap += f" n={c.pairs}" if c.pairs else ""
+        gap += f" p={c.chance:.3g}" if c.chance is not None else ""
+        print(f"{c.name:30} {c.a:10.4g} {c.b:10.4g}  {gap}  {c.verdict}")
     if args.out:
         write_json(args.out, {"changes": [vars(c) for c in changes]})
     return int(any(c.verdict == "worse" for c in changes))

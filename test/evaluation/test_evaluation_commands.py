@@ -214,7 +214,64 @@ def test_comparison_pairs_and_knows_chance():
     assert verdict(a, result_of(hard - 0.001))["nme68"] == "better"
     assert verdict(a, result_of(hard + rng.normal(0, 0.01, 300)))["nme68"] == "same"
     assert verdict(a, result_of(hard + 0.001), tolerance=0.1)["nme68"] == "same"
-    assert verdict(a, result_of(hard, missed=1))["missed"] == "worse"
+
+
+def test_a_count_is_worse_only_beyond_chance():
+    def found(missed):
+        r = result_of(np.full(60, 0.1), missed=missed)
+        for entry in r["per_image"][:missed]:
+            entry["found"] = False
+        return r
+
+    assert verdict(found(0), found(1))["missed"] == "same"
+    assert verdict(found(0), found(5))["missed"] == "same"  # 2 / 2^5 > 0.05
+    assert verdict(found(0), found(6))["missed"] == "worse"
+    assert verdict(found(6), found(0))["missed"] == "better"
+    assert verdict(found(20), found(21))["missed"] == "same"
+    assert next(
+        c for c in compare(found(0), found(6)) if c.kind == "count"
+    ).chance == pytest.approx(2 / 64)
+
+    def frames(switches, n=300):
+        return {"protocol": {"name": "t"}, "sequence": {"id_switches": switches, "frames": n}}
+
+    assert verdict(frames(0), frames(1)) == {"sequence.id_switches": "same"}
+    assert verdict(frames(0), frames(9)) == {"sequence.id_switches": "worse"}
+    assert verdict(frames(3), frames(12, 1200)) == {"sequence.id_switches": "same"}  # as often
+    assert verdict(frames(30), frames(60, 1200)) == {"sequence.id_switches": "better"}
+    assert verdict(frames(900, 2000), frames(1100, 2000)) == {"sequence.id_switches": "worse"}
+    assert verdict(frames(0), frames(0)) == {"sequence.id_switches": "same"}
+
+
+def test_identity_speed_and_noise_are_compared():
+    def people(auc):
+        i = {
+            "auc_cosine": auc,
+            "auc_cosine_interval_95": plain(Interval(auc, auc - 0.02, auc + 0.02)),
+        }
+        return {"protocol": {"name": "identity"}, "identity": i}
+
+    assert verdict(people(0.9), people(0.85)) == {"identity.auc_cosine": "worse"}
+    assert verdict(people(0.9), people(0.95)) == {"identity.auc_cosine": "better"}
+    assert verdict(people(0.9), people(0.88)) == {"identity.auc_cosine": "same"}
+    assert verdict(people(0.9), people(0.85), tolerance=0.1) == {"identity.auc_cosine": "same"}
+
+    def speed(ms, overhead=0.5):
+        total = {"p50": ms, "p95": ms, "p99": 2 * ms}
+        return {"protocol": {"name": "speed"}, "total_ms": total, "overhead_ratio": overhead}
+
+    slower = verdict(speed(10), speed(11, 0.3))
+    assert [slower[f"total_ms.{p}"] for p in ("p50", "p95", "p99")] == ["worse"] * 3
+    assert slower["overhead_ratio"] == "better"
+    assert set(verdict(speed(10), speed(10.2)).values()) == {"same"}
+
+    def noise(mm):
+        brief = {"frames": 3, "depth_noise_mm": None}
+        long = {"frames": 90, "depth_noise_mm": mm}
+        return {"protocol": {"name": "temporal"}, "sequence": {"tracks": {"a": brief, "b": long}}}
+
+    assert verdict(noise(1.0), noise(1.2)) == {"main_track.depth_noise_mm": "worse"}
+    assert verdict(noise(1.0), noise(0.8)) == {"main_track.depth_noise_mm": "better"}
 
 
 def test_comparison_uses_what_is_common_and_refuses_what_is_not(tmp_path):
