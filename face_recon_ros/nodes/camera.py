@@ -10,7 +10,7 @@ from sensor_msgs.msg import Image as ImageMsg
 from std_msgs.msg import Header
 
 from face_recon_ros.core.camera import PinholeCamera
-from face_recon_ros.core.errors import ConfigError, FaceReconError, SourceError
+from face_recon_ros.core.errors import CameraError, ConfigError, FaceReconError, SourceError
 from face_recon_ros.core.sources import (
     Source,
     calibration_for,
@@ -105,9 +105,15 @@ class CameraStream:
         return paced(images, self._source.fps, self._now)
 
     def _camera(self, width: int, height: int) -> PinholeCamera:
-        if self._calibration is None:
-            return PinholeCamera.from_fov(width, height, self._config.fov_deg)
-        return calibration_for(self._calibration, width, height)
+        if self._calibration is not None:
+            return calibration_for(self._calibration, width, height)
+        recorded = self._source.camera if isinstance(self._source, BagSource) else None
+        if recorded is not None:
+            try:
+                return calibration_for(recorded, width, height)
+            except CameraError as fault:
+                self._node.complain(fault)
+        return PinholeCamera.from_fov(width, height, self._config.fov_deg)
 
 
 class CameraPublisher:
@@ -158,7 +164,7 @@ def _open(
     config: CameraConfig, clock: Callable[[], float], complain: Callable[[FaceReconError], None]
 ) -> Source:
     source: Source = (
-        BagSource(config.source, config.frame, config.loop, complain)
+        BagSource(config.source, config.frame, config.loop, complain, config.topic)
         if is_bag(config.source)
         else open_source(config, clock)
     )

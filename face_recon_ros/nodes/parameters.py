@@ -53,16 +53,18 @@ class CameraConfig(SourceConfig):
         source: device number or /dev/video*, video file, picture, folder of pictures, rosbag2, or
             `pattern`; `topic` or empty: another driver's /camera/image_raw (the pipeline node
             listens to it, the camera node ends at once).
+        topic: of a bag's images; empty takes the one with the most colour images.
         as_fast_as_taken: files are not played at their own rate; each image waits until the
             one before was worked off (pipeline node only).
         max_frames: stop after so many images; 0 goes on to the end.
         exit_at_end: the node ends, with exit status 0, when its source does.
         wait_for_subscriber_s: seconds a file waits for somebody to listen before it starts.
-        calibration: path of a camera_calibration YAML file.
+        calibration: path of a camera_calibration YAML file; without one, a bag's CameraInfo.
         fov_deg: horizontal field of view assumed without calibration, degrees.
     """
 
     source: str = ""
+    topic: str = ""
     as_fast_as_taken: bool = False
     max_frames: int = 0
     exit_at_end: bool = False

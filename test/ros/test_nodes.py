@@ -5,11 +5,14 @@ import json
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
+import yaml
 
 pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
 
@@ -20,8 +23,12 @@ from sensor_msgs.msg import Image as ImageMsg
 from shape_msgs.msg import Mesh as MeshMsg
 from visualization_msgs.msg import MarkerArray
 
+from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.errors import ConfigError, ImageError, SourceError
 from face_recon_ros.core.sources import read_image
+from face_recon_ros.core.types import Image
+from face_recon_ros.evaluation.bag import choose_image_topic, open_bag
+from face_recon_ros.evaluation.record import BagWriter
 from face_recon_ros.nodes import conversions
 from face_recon_ros.nodes.runtime import LATCHED_QOS, MARKER_QOS, SENSOR_QOS
 
@@ -355,6 +362,99 @@ def test_a_bag_of_nothing_that_can_be_read_is_an_error(tmp_path, picture):
     lone = next(path.glob("*.db3"))
     with pytest.raises(SourceError, match="ros2 bag reindex"):
         BagSource(str(lone), "")
+
+
+def write_cameras_bag(path, picture, focals_px=(500.0, 510.0)):
+    """Depth, a seldom camera, our own overlay, and one of 640 x 480 that changes its focal length.
+
+    Returns:
+        The topic with the most colour images.
+    """
+    pytest.importorskip("rosbags", reason="needs rosbags")
+    with BagWriter(path) as bag:
+        for k in range(6):
+            image = Image(picture, 0.5 + k, "cam")
+            for topic in ("/a/depth/image_raw", "/face/overlay"):
+                bag.image(image, topic)
+                bag.image(replace(image, stamp=image.stamp + 0.1), topic)
+            if k == 0:
+                bag.image(replace(image, frame="seldom"), "/b/image_raw")
+                bag.camera(pinhole(900.0), image.stamp, "seldom", "/b/camera_info")
+            bag.compressed(image, "/c/image_raw/compressed")
+            bag.image(image, "/c/image_raw")
+            if k in (1, 3) and focals_px:
+                bag.camera(pinhole(focals_px[k // 2]), image.stamp + 0.1, "cam", "/c/camera_info")
+    return "/c/image_raw"
+
+
+def pinhole(focal_px, width=640, height=480):
+    matrix = np.array([[focal_px, 0, width / 2], [0, focal_px, height / 2], [0, 0, 1]])
+    return PinholeCamera(width, height, matrix)
+
+
+def test_of_a_bags_topics_that_with_most_colour_images_is_played(tmp_path, picture):
+    best = write_cameras_bag(tmp_path / "bag", picture)
+    from face_recon_ros.nodes.bag_source import BagSource
+
+    source = BagSource(str(tmp_path / "bag"), "")
+    assert source.topic == best == choose_image_topic(open_bag(tmp_path / "bag"))
+    assert source.length == len(list(source)) == 6
+    asked = BagSource(str(tmp_path / "bag"), "", topic="/b/image_raw")
+    assert [image.frame for image in asked] == ["seldom"]
+    assert asked.camera.matrix[0, 0] == 900.0
+    with pytest.raises(SourceError, match="/c/image_raw "):
+        BagSource(str(tmp_path / "bag"), "", topic="/d/image_raw")
+
+
+def test_a_bag_knows_its_camera(tmp_path, picture):
+    """The latest CameraInfo before each image; for those before it, the first."""
+    write_cameras_bag(tmp_path / "bag", picture)
+    from face_recon_ros.nodes.bag_source import BagSource
+
+    source = BagSource(str(tmp_path / "bag"), "")
+    focals_px = [source.camera.matrix[0, 0] for _ in source]
+    assert focals_px == [500.0, 500.0, 500.0, 500.0, 510.0, 510.0]
+
+
+@pytest.mark.parametrize(
+    ("focals_px", "calibration", "expected_px"),
+    [((500.0, 510.0), None, 510.0), ((500.0, 510.0), 777.0, 777.0), ((), None, None)],
+)
+def test_images_of_a_bag_come_with_its_camera(
+    tmp_path, picture, focals_px, calibration, expected_px
+):
+    """Unless a calibration was given; without either the camera is a guess and says so."""
+    write_cameras_bag(tmp_path / "bag", picture, focals_px)
+    from face_recon_ros.nodes.camera import CameraStream
+    from face_recon_ros.nodes.parameters import CameraConfig
+
+    path = ""
+    if calibration:
+        k = pinhole(calibration).matrix.ravel().tolist()
+        path = str(tmp_path / "camera.yaml")
+        content = {"image_width": 640, "image_height": 480, "camera_matrix": {"data": k}}
+        content["distortion_coefficients"] = {"data": [0.0] * 5}
+        Path(path).write_text(yaml.safe_dump(content))
+    node = SimpleNamespace(complain=pytest.fail, meter=SimpleNamespace(fact=lambda *_: None))
+    config = CameraConfig(str(tmp_path / "bag"), calibration=path)
+    stream = CameraStream(node, config, lambda *_: None)
+    cameras = [stream._camera(640, 480) for _ in stream._source]
+    assert cameras[-1].calibrated == (expected_px is not None)
+    if expected_px:
+        assert cameras[-1].matrix[0, 0] == expected_px
+        assert stream._camera(320, 240).matrix[0, 0] == pytest.approx(expected_px / 2, rel=0.01)
+
+
+def test_a_bags_camera_of_another_shape_is_complained_of(tmp_path, picture):
+    write_cameras_bag(tmp_path / "bag", picture)
+    from face_recon_ros.nodes.camera import CameraStream
+    from face_recon_ros.nodes.parameters import CameraConfig
+
+    faults = []
+    node = SimpleNamespace(complain=faults.append, meter=SimpleNamespace(fact=lambda *_: None))
+    stream = CameraStream(node, CameraConfig(str(tmp_path / "bag")), lambda *_: None)
+    assert not stream._camera(640, 360).calibrated
+    assert "aspect ratio" in str(faults[0])
 
 
 def test_bags_without_rosbags_say_what_to_install(tmp_path, monkeypatch):
