@@ -9,8 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from face_recon_ros.core.camera import DEFAULT_HORIZONTAL_FOV_DEG
 from face_recon_ros.core.errors import ConfigError, DataError
-from face_recon_ros.core.models import DETECTOR_FULL_RANGE, DETECTOR_SHORT_RANGE, find_model
+from face_recon_ros.core.models import (
+    DETECTOR_FULL_RANGE,
+    DETECTOR_SHORT_RANGE,
+    find_model,
+    sha256_of,
+)
 from face_recon_ros.evaluation.output import Progress, provenance, read_json, write_json
 from face_recon_ros.evaluation.speed import add_speed_command
 from face_recon_ros.options import (
@@ -25,6 +31,9 @@ if TYPE_CHECKING:
     from face_recon_ros.evaluation.chain import StillChain
 
 Subparsers = argparse._SubParsersAction
+
+#: Pipeline options without effect on stills: measures take all detections and the coarse model.
+_OF_SEQUENCES = ("max_faces", "detect_every", "level", "part")
 
 _EVALUATE = """Measures the pipeline. Every evaluation writes JSON (--out): the figures, their
 definitions, what was left out and why, what they were measured with; most write a self-contained
@@ -75,7 +84,32 @@ def _command(
     )
 
 
-def _add_image_options(parser: argparse.ArgumentParser, files: str) -> None:
+class _NoSuchOption(argparse.Action):
+    """An option of other commands that could change nothing in this one."""
+
+    def __call__(
+        self, parser: Any, namespace: Any, values: Any, option_string: str | None = None
+    ) -> None:
+        raise argparse.ArgumentError(
+            self, f"expected no {option_string} here, got {values}; it would change no figure"
+        )
+
+
+def _refuse(parser: argparse.ArgumentParser, *names: str) -> None:
+    """Takes options away that the parser has already; their defaults stay in the namespace."""
+    group = parser.add_argument_group(conflict_handler="resolve")
+    for name in names:
+        group.add_argument(
+            f"--{name.replace('_', '-')}",
+            action=_NoSuchOption,
+            default=parser.get_default(name),
+            help=argparse.SUPPRESS,
+        )
+
+
+def _add_image_options(
+    parser: argparse.ArgumentParser, files: str, *, camera_matters: bool = False
+) -> None:
     parser.add_argument("--images", type=Path, required=True, metavar="DIR", help=files)
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.json", help="the figures")
     parser.add_argument(
@@ -85,14 +119,16 @@ def _add_image_options(parser: argparse.ArgumentParser, files: str) -> None:
         metavar="N",
         help="how often the crop is placed again by the mesh (default: %(default)s, as live)",
     )
-    parser.add_argument(
-        "--fov",
-        type=float,
-        default=60.0,
-        metavar="DEG",
-        help="assumed for photographs of unknown camera (default: %(default)g)",
-    )
+    if camera_matters:
+        parser.add_argument(
+            "--fov",
+            type=float,
+            default=DEFAULT_HORIZONTAL_FOV_DEG,
+            metavar="DEG",
+            help="assumed for photographs of unknown camera (default: %(default)g)",
+        )
     add_pipeline_options(parser)
+    _refuse(parser, *_OF_SEQUENCES)
 
 
 def _add_report(parser: argparse.ArgumentParser) -> None:
@@ -177,7 +213,7 @@ def _add_landmarks(kinds: Subparsers[argparse.ArgumentParser]) -> None:
         '68 lines "x y", iBUG order, pixel centres at integers (iBUG files with their header are\n'
         "read too). The annotation chooses among the detections; the crop is the detection's.",
     )
-    _add_image_options(parser, "NAME.jpg + NAME.pts")
+    _add_image_options(parser, "NAME.jpg + NAME.pts", camera_matters=True)
     _add_report(parser)
     parser.set_defaults(run=_run_landmarks)
 
@@ -223,10 +259,8 @@ def _run_geometry(args: argparse.Namespace) -> int:
 
     chain, model = _chain(args)
     with _Bar("geometry") as bar:
-        result = evaluate_geometry(
-            args.images, chain, model, unit=args.unit, fov_deg=args.fov, progress=bar
-        )
-    result["provenance"] = _provenance(args, refine=args.refine, fov_deg=args.fov, unit=args.unit)
+        result = evaluate_geometry(args.images, chain, model, unit=args.unit, progress=bar)
+    result["provenance"] = _provenance(args, refine=args.refine, unit=args.unit)
     if args.report:
         from face_recon_ros.evaluation.report_pages import geometry_report
 
@@ -259,8 +293,8 @@ def _run_pose(args: argparse.Namespace) -> int:
 
     chain, _ = _chain(args)
     with _Bar("pose") as bar:
-        result = evaluate_pose(args.images, args.layout, chain, fov_deg=args.fov, progress=bar)
-    result["provenance"] = _provenance(args, refine=args.refine, fov_deg=args.fov)
+        result = evaluate_pose(args.images, args.layout, chain, progress=bar)
+    result["provenance"] = _provenance(args, refine=args.refine, layout=args.layout)
     everything = result["all"]
     return _finish(
         args,
@@ -322,7 +356,9 @@ def _run_photometric(args: argparse.Namespace) -> int:
         result = evaluate_photometric(
             args.images, chain, model, fit=args.fit, max_images=args.max_images, progress=bar
         )
-    result["provenance"] = _provenance(args, refine=args.refine, fit=args.fit)
+    result["provenance"] = _provenance(
+        args, refine=args.refine, fit=args.fit, max_images=args.max_images
+    )
     line = (
         f"{result['count']} images, {result['missed']} missed, {result['photometric']:.2f} of 255"
     )
@@ -342,6 +378,17 @@ def _pipeline(args: argparse.Namespace) -> tuple[Any, tuple[str, ...]]:
 
     pipeline = FacePipeline.from_config(pipeline_config(args))
     return pipeline, pipeline.reconstructor.model.expression_names
+
+
+def _sequence_settings(args: argparse.Namespace) -> dict[str, Any]:
+    """What changes figures of videos and bags beside the models."""
+    names = (*_OF_SEQUENCES, "frames")
+    calibration = args.calibration
+    return {
+        **{name: getattr(args, name) for name in names},
+        "calibration": calibration and {calibration.name: sha256_of(calibration)},
+        "fov_deg": args.fov,
+    }
 
 
 def _add_temporal(kinds: Subparsers[argparse.ArgumentParser]) -> None:
@@ -380,7 +427,7 @@ def _run_temporal(args: argparse.Namespace) -> int:
     result = {
         "protocol": {"name": "temporal"},
         "sequence": figures,
-        "provenance": _provenance(args, source=Path(args.source).name),
+        "provenance": _provenance(args, source=Path(args.source).name, **_sequence_settings(args)),
     }
     return _finish(
         args,
@@ -396,7 +443,8 @@ def _add_bag(kinds: Subparsers[argparse.ArgumentParser]) -> None:
         "bag",
         "deterministic replay of a rosbag2, with a report",
         "Replays a rosbag2 (sqlite3 or mcap, raw or compressed images) in lock-step: every\n"
-        "image, in the order of stamps: the same bag gives the same bytes. Writes into --out:\n"
+        "image, in the order of stamps: the same bag gives the same bytes. The camera is that of\n"
+        "--calibration, else the bag's CameraInfo, else --fov. Writes into --out:\n"
         "  result.json   figures; accuracy where the bag has ground truth of the head\n"
         "  report.html   the same to look at\n"
         "  timing.json   how long the replay took (the only file that differs from run to run)\n"
@@ -407,10 +455,11 @@ def _add_bag(kinds: Subparsers[argparse.ArgumentParser]) -> None:
     group = parser.add_argument_group("what to read")
     group.add_argument("--image-topic", default="", metavar="TOPIC", help="default: the fullest")
     group.add_argument("--info-topic", default="", metavar="TOPIC", help="CameraInfo")
-    group.add_argument(
+    truth = group.add_mutually_exclusive_group()
+    truth.add_argument(
         "--truth-topic", default="", metavar="TOPIC", help="PoseStamped of the head (mocap)"
     )
-    group.add_argument("--truth-frame", default="", metavar="FRAME", help="the head's TF frame")
+    truth.add_argument("--truth-frame", default="", metavar="FRAME", help="the head's TF frame")
     group.add_argument(
         "--max-offset",
         type=float,
@@ -429,6 +478,7 @@ def _add_bag(kinds: Subparsers[argparse.ArgumentParser]) -> None:
         "--real-time", action="store_true", help="also through the real nodes (needs ROS)"
     )
     add_pipeline_options(parser)
+    add_camera_options(parser)
     parser.set_defaults(run=_run_bag)
 
 
@@ -445,13 +495,24 @@ def _run_bag(args: argparse.Namespace) -> int:
         max_offset_s=args.max_offset,
         align=args.align,
         max_frames=args.frames,
+        calibration=args.calibration,
+        fov_deg=args.fov,
     )
     bag = open_bag(args.bag)
     pipeline, names = _pipeline(args)
     with _Bar("replay") as bar:
         done = replay(bag, pipeline, names, config, progress=bar)
     result = done.result
-    result["provenance"] = _provenance(args, align=args.align, max_offset_s=args.max_offset)
+    result["provenance"] = _provenance(
+        args,
+        image_topic=args.image_topic,
+        info_topic=args.info_topic,
+        truth_topic=args.truth_topic,
+        truth_frame=args.truth_frame,
+        align=args.align,
+        max_offset_s=args.max_offset,
+        **_sequence_settings(args),
+    )
     write_json(args.out / "result.json", result)
     duration = result["bag"]["duration_s"]
     timing: dict[str, Any] = {
@@ -671,6 +732,7 @@ def _add_fit(commands: Subparsers[argparse.ArgumentParser]) -> None:
     )
     parser.add_argument("--refine", type=int, default=0, help=argparse.SUPPRESS)
     add_pipeline_options(parser, detector="full_range")
+    _refuse(parser, *_OF_SEQUENCES)
     add_camera_options(parser)
     parser.set_defaults(run=_run_fit)
 

@@ -56,14 +56,29 @@ class Sample:
     annotations: dict[str, Path]
 
 
+def images_by_name(root: Path, skipped: Skipped) -> dict[str, Path]:
+    """Images of a folder, by file name without suffix, in that order.
+
+    Args:
+        root: an existing folder.
+        skipped: receives images whose name another one has: the first by file name is used.
+    """
+    images: dict[str, Path] = {}
+    for p in sorted(root.iterdir()):
+        is_image = p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()
+        if is_image and images.setdefault(p.stem, p) != p:
+            skipped.add(p.name, f"second image of one name, {images[p.stem].name} is used")
+    return images
+
+
 def list_samples(folder: str | Path, suffixes: tuple[str, ...], skipped: Skipped) -> list[Sample]:
     """Images that have a file of each suffix beside them, by name.
 
     Args:
         folder: flat folder of NAME.jpg (png, ...) with NAME + suffix.
         suffixes: annotation suffixes, each required, e.g. `.pts`.
-        skipped: receives images without annotation, annotations without image, and images whose
-            name another one has: the first by file name is used.
+        skipped: receives images without annotation, annotations without image, and what
+            `images_by_name` leaves out.
 
     Raises:
         DataError: there is no such folder, or no complete sample in it.
@@ -72,10 +87,7 @@ def list_samples(folder: str | Path, suffixes: tuple[str, ...], skipped: Skipped
     if not root.is_dir():
         raise DataError(f"a folder of images at {root}", "no such folder", "check the path")
     files = sorted(p for p in root.iterdir() if p.is_file())
-    images: dict[str, Path] = {}
-    for p in files:
-        if p.suffix.lower() in IMAGE_SUFFIXES and images.setdefault(p.stem, p) != p:
-            skipped.add(p.name, f"second image of one name, {images[p.stem].name} is used")
+    images = images_by_name(root, skipped)
     annotated: dict[str, dict[str, Path]] = {}
     for p in files:
         if p.suffix in suffixes:

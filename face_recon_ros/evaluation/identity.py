@@ -14,9 +14,9 @@ from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.errors import DataError
 from face_recon_ros.evaluation.chain import Estimator, associate, batches, largest, prefetched
 from face_recon_ros.evaluation.datasets import (
-    IMAGE_SUFFIXES,
     Sample,
     Skipped,
+    images_by_name,
     read_image,
     readable,
 )
@@ -64,7 +64,7 @@ def evaluate_identity(
     """
     skipped = Skipped()
     rng = np.random.default_rng(seed)
-    samples = _choose(Path(folder), max_persons, max_photos, rng)
+    samples = _choose(Path(folder), max_persons, max_photos, rng, skipped)
 
     def load(sample: Sample) -> tuple[Any, ...]:
         rgb = read_image(sample.image)
@@ -120,14 +120,13 @@ def _person_of(stem: str) -> str | None:
 
 
 def _choose(
-    root: Path, max_persons: int, max_photos: int, rng: np.random.Generator
+    root: Path, max_persons: int, max_photos: int, rng: np.random.Generator, skipped: Skipped
 ) -> list[Sample]:
     if not root.is_dir():
         raise DataError(f"a folder of photographs at {root}", "no such folder", "check the path")
     people: dict[str, list[Path]] = {}
-    for path in sorted(root.iterdir()):
-        person = _person_of(path.stem)
-        if path.suffix.lower() in IMAGE_SUFFIXES and person:
+    for path in images_by_name(root, skipped).values():
+        if person := _person_of(path.stem):
             people.setdefault(person, []).append(path)
     several = [paths for paths in people.values() if len(paths) > 1]
     if max_persons and len(several) > max_persons:

@@ -14,9 +14,9 @@ from face_recon_ros.core.errors import DataError
 from face_recon_ros.core.morphable_model import MorphableModel
 from face_recon_ros.evaluation.chain import Estimator, largest
 from face_recon_ros.evaluation.datasets import (
-    IMAGE_SUFFIXES,
     Sample,
     Skipped,
+    images_by_name,
     read_image,
     readable,
 )
@@ -51,10 +51,10 @@ def evaluate_photometric(
     root = Path(folder)
     if not root.is_dir():
         raise DataError(f"a folder of pictures at {root}", "no such folder", "check the path")
-    paths = sorted(p for p in root.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+    skipped = Skipped()
+    paths = [*images_by_name(root, skipped).values()]
     if max_images and len(paths) > max_images:
         paths = [paths[i] for i in np.linspace(0, len(paths) - 1, max_images).astype(int)]
-    skipped = Skipped()
     samples = [Sample(p.stem, p, {}) for p in paths]
     fitter = PhotometricFitter(model)
     entries: list[dict[str, Any]] = []

@@ -10,14 +10,16 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from face_recon_ros.core.camera import PinholeCamera
+from face_recon_ros.core.camera import DEFAULT_HORIZONTAL_FOV_DEG, PinholeCamera
 from face_recon_ros.core.errors import DataError, FaceReconError
 from face_recon_ros.core.pipeline import Frame
+from face_recon_ros.core.sources import calibration_for, read_calibration
 from face_recon_ros.core.types import Image
 from face_recon_ros.evaluation.bag import (
     Bag,
@@ -67,7 +69,10 @@ class ReplayConfig:
         truth_frame: TF frame of the head instead.
         max_offset_s: clock difference to ground truth that is searched; 0 trusts the stamps.
         align: `auto` (hand-eye; only the marker's place when truth is in the camera's frame) or
-        `none`. max_frames: stop after so many images; 0 takes all.
+            `none`.
+        max_frames: stop after so many images; 0 takes all.
+        calibration: camera_calibration YAML file, in place of the bag's CameraInfo.
+        fov_deg: assumed across the longer side of images without either.
     """
 
     image_topic: str = ""
@@ -77,6 +82,46 @@ class ReplayConfig:
     max_offset_s: float = 1.0
     align: str = "auto"
     max_frames: int = 0
+    calibration: Path | None = None
+    fov_deg: float = DEFAULT_HORIZONTAL_FOV_DEG
+
+
+class Cameras:
+    """The camera of each image: of a calibration, else of the bag, else assumed.
+
+    Attributes:
+        history: the bag's.
+        calibrated: images so far with the bag's CameraInfo in use.
+    """
+
+    def __init__(self, history: CameraHistory, config: ReplayConfig) -> None:
+        """Reads the calibration, if there is one.
+
+        Raises:
+            CameraError: it cannot be read.
+        """
+        self.history = history
+        self.calibrated = 0
+        self._calibration = read_calibration(config.calibration) if config.calibration else None
+        self._name = config.calibration.name if config.calibration else ""
+        self._fov_deg = config.fov_deg
+
+    def at(self, image: Image) -> PinholeCamera:
+        """The camera of an image."""
+        height, width = image.rgb.shape[:2]
+        if self._calibration:
+            return calibration_for(self._calibration, width, height)
+        camera = self.history.at(image)
+        self.calibrated += camera is not None
+        return camera or PinholeCamera.from_fov(width, height, self._fov_deg)
+
+    @property
+    def source(self) -> str:
+        """Where cameras come from, in words."""
+        if self._calibration:
+            return f"calibration {self._name}"
+        assumed = f"field of view assumed to be {self._fov_deg:g} degrees"
+        return assumed if self.calibrated == 0 else f"CameraInfo; without it, {assumed}"
 
 
 @dataclass(frozen=True)
@@ -88,12 +133,14 @@ class Replay:
         recording: what the pipeline said.
         image_topic: that was read.
         seconds: wall-clock time it took; not part of the result.
+        cameras: of the images.
     """
 
     result: dict[str, Any]
     recording: Recording
     image_topic: str
     seconds: float
+    cameras: Cameras
 
 
 def replay(
@@ -119,15 +166,13 @@ def replay(
     config = config or ReplayConfig()
     began = time.perf_counter()
     topic = choose_image_topic(bag, config.image_topic)
-    cameras = CameraHistory(bag, topic, config.info_topic)
+    history = CameraHistory(bag, topic, config.info_topic)
+    cameras = Cameras(history, config)
     truth = _truth(bag, topic, config)
     counts = ImageCounts()
     recording = Recording()
-    calibrated = 0
     for image in images_in_order(bag, topic, counts):
-        camera = cameras.at(image)
-        calibrated += camera is not None
-        recording.add(pipeline.process(image, camera), image.stamp)
+        recording.add(pipeline.process(image, cameras.at(image)), image.stamp)
         progress(len(recording.stamps), bag.counts[topic])
         if config.max_frames and len(recording.stamps) >= config.max_frames:
             break
@@ -144,9 +189,10 @@ def replay(
             "name": bag.path.name,
             "image_topic": topic,
             "image_type": bag.topics[topic],
-            "info_topic": cameras.topic,
-            "info_problem": cameras.problem,
-            "frames_with_camera_info": calibrated,
+            "info_topic": history.topic,
+            "info_problem": history.problem,
+            "frames_with_camera_info": cameras.calibrated,
+            "camera": cameras.source,
             "images": vars(counts),
             "duration_s": float(stamps[-1] - stamps[0]),
             "rate_hz": float((len(stamps) - 1) / (stamps[-1] - stamps[0]))
@@ -160,7 +206,7 @@ def replay(
         "ground_truth": _against(bag, recording, truth, config),
         "per_frame": _per_frame(recording),
     }
-    return Replay(result, recording, topic, time.perf_counter() - began)
+    return Replay(result, recording, topic, time.perf_counter() - began, cameras)
 
 
 def _truth(bag: Bag, image_topic: str, config: ReplayConfig) -> BagTruth | None:

@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.errors import DataError, ImageError
 from face_recon_ros.core.morphable_model import MorphableModel
 from face_recon_ros.core.overlay import draw_axes, draw_label
-from face_recon_ros.evaluation.bag import IMAGE, Bag, CameraHistory
+from face_recon_ros.evaluation.bag import IMAGE, Bag
 from face_recon_ros.evaluation.datasets import read_image, read_landmarks
 from face_recon_ros.evaluation.output import plain
 from face_recon_ros.evaluation.replay import Replay
@@ -157,7 +156,7 @@ def bag_report(
     report.cards(cards)
     report.warnings([*facts["problems"], *((truth or {}).get("warnings", []))])
     if facts["info_problem"]:
-        report.warnings([f"{facts['info_problem']}: depth rests on an assumed field of view"])
+        report.warnings([f"{facts['info_problem']}: depth rests on the {facts['camera']}"])
     report.heading("Over time")
     report.plots(*_timelines(result, replay, model, errors))
     if truth:
@@ -340,7 +339,6 @@ def _frames(
 ) -> Iterator[tuple[NDArray[np.uint8], str]]:
     topic = replay.image_topic
     decode = image_from_msg if bag.topics[topic] == IMAGE else compressed_image_from_msg
-    cameras = CameraHistory(bag, topic, replay.result["bag"]["info_topic"])
     start, left = replay.recording.stamps[0], dict(wanted)
     for raw, msg in bag.messages(topic) if wanted else ():
         stamp = seconds_from_stamp(msg.header.stamp) or raw.log_ns * 1e-9
@@ -352,7 +350,7 @@ def _frames(
             continue
         track, caption = left.pop(stamp)
         rgb = image.rgb.copy()
-        camera = cameras.at(image) or PinholeCamera.from_fov(rgb.shape[1], rgb.shape[0])
+        camera = replay.cameras.at(image)
         corners = np.array([[0, 0], rgb.shape[1::-1]], np.float64)
         for name, seen in replay.recording.tracks.items():
             for o in (o for o in seen if o.stamp == stamp):

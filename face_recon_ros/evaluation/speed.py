@@ -18,6 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from face_recon_ros.core.errors import ConfigError, DataError
+from face_recon_ros.core.models import find_model
 from face_recon_ros.core.pipeline import STAGES, FacePipeline
 from face_recon_ros.core.sources import SourceConfig, open_source
 from face_recon_ros.core.types import Image
@@ -91,16 +92,20 @@ def run(args: argparse.Namespace) -> int:
     source.close()
     network = pipeline.reconstructor.network
     settings = {
-        "source": args.source,
+        "source": Path(args.source).name,
+        "frames": args.frames,
+        "warmup": args.warmup,
         "network_size": network.size,
         "provider": network.provider,
         "threads": args.threads,
         "detector": args.detector,
+        "min_score": args.min_score,
+        "max_faces": args.max_faces,
         "detect_every": args.detect_every,
         "level": args.level,
         "part": args.part,
     }
-    result["provenance"] = provenance([network.path], settings)
+    result["provenance"] = provenance([network.path, find_model(args.face_model)], settings)
     write_json(args.out, result)
     total, stages = result["total_ms"], result["stage_ms"]
     print(

@@ -351,6 +351,38 @@ def test_figures_do_not_depend_on_the_storage_or_the_place(
     np.testing.assert_equal(results[0], results[1])
 
 
+class Watching(Scripted):
+    """Remembers the cameras it was given."""
+
+    def process(self, image, camera=None):
+        self.cameras = [*getattr(self, "cameras", []), camera]
+        return super().process(image, camera)
+
+
+def test_cameras_come_from_calibration_then_bag_then_field_of_view(tmp_path):
+    record(pictures([1.0, 2.0]), tmp_path / "bare")
+    record(pictures([1.0, 2.0]), tmp_path / "told", camera=CAMERA)
+    calibration = tmp_path / "ost.yaml"
+    calibration.write_text(
+        "image_width: 128\nimage_height: 96\n"
+        "camera_matrix: {data: [200, 0, 63.5, 0, 200, 47.5, 0, 0, 1]}\n"
+        "distortion_coefficients: {data: [0, 0, 0, 0, 0]}\n"
+    )
+    given = ReplayConfig(calibration=calibration)
+    wide = ReplayConfig(fov_deg=90.0)
+    for name, config, focal, words, calibrated in (
+        ("bare", ReplayConfig(), PinholeCamera.from_fov(64, 48, 60.0).matrix[0, 0], "60", 0),
+        ("bare", wide, PinholeCamera.from_fov(64, 48, 90.0).matrix[0, 0], "90", 0),
+        ("bare", given, 100.0, "ost.yaml", 0),
+        ("told", wide, 60.0, "CameraInfo", 2),
+        ("told", given, 100.0, "ost.yaml", 0),
+    ):
+        pipeline = Watching()
+        facts = replay(open_bag(tmp_path / name), pipeline, NAMES, config).result["bag"]
+        assert [c.matrix[0, 0] for c in pipeline.cameras] == pytest.approx([focal, focal])
+        assert words in facts["camera"] and facts["frames_with_camera_info"] == calibrated
+
+
 def test_missed_frames_and_limits(tmp_path):
     stamps = np.arange(30) / 30
     record(pictures(stamps), tmp_path / "bag")

@@ -13,12 +13,14 @@ import pytest
 from test_bag import NAMES, Scripted, write_mocap_bag
 from test_benchmarks import write_and_learn
 
+from face_recon_ros import options
 from face_recon_ros.core.crop import crop_from_face_box
 from face_recon_ros.core.errors import ConfigError, DataError
 from face_recon_ros.core.mesh_io import read_mesh, write_ply
+from face_recon_ros.core.pipeline import PipelineConfig
 from face_recon_ros.core.pose import coefficients_from_crop_pose, crop_from_camera_pose
 from face_recon_ros.core.rigid import Rigid, rotation_from_vector
-from face_recon_ros.core.types import Mesh
+from face_recon_ros.core.types import Image, Mesh
 from face_recon_ros.evaluation import commands
 from face_recon_ros.evaluation.bag import open_bag
 from face_recon_ros.evaluation.chain import Estimate
@@ -26,6 +28,7 @@ from face_recon_ros.evaluation.commands import add_evaluation_commands
 from face_recon_ros.evaluation.compare import compare
 from face_recon_ros.evaluation.metrics import Interval
 from face_recon_ros.evaluation.output import plain, read_json, write_json
+from face_recon_ros.evaluation.record import record
 from face_recon_ros.evaluation.report import Report, draw_points, show, with_interval
 from face_recon_ros.evaluation.sequence import (
     Observation,
@@ -69,6 +72,64 @@ def test_help_teaches(kind, capsys):
     with pytest.raises(SystemExit) as done:
         run("evaluate", *([kind] if kind else []), "--help")
     assert done.value.code == 0 and len(capsys.readouterr().out) > 300
+
+
+STILLS = ("landmarks", "geometry", "pose", "identity", "photometric")
+
+
+@pytest.mark.parametrize(
+    ("kind", "option"),
+    [
+        *((k, o) for k in STILLS for o in ("--level", "--part", "--max-faces", "--detect-every")),
+        *((k, "--fov") for k in STILLS[1:]),
+    ],
+)
+def test_options_without_effect_are_refused(kind, option, capsys):
+    """An option that is taken changes something."""
+    layout = ("--layout", "synthetic") if kind == "pose" else ()
+    with pytest.raises(SystemExit):
+        run("evaluate", kind, "--images", "x", "--out", "y.json", *layout, option, "7")
+    assert option in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        run("evaluate", kind, "--help")
+    assert option not in capsys.readouterr().out
+
+
+def test_pipeline_options_that_stills_refuse_keep_their_defaults():
+    parser = argparse.ArgumentParser()
+    add_evaluation_commands(parser.add_subparsers(required=True))
+    command = ["evaluate", "landmarks", "--images", "x", "--out", "y", "--min-score", "0.3"]
+    args = parser.parse_args(command)
+    default = PipelineConfig()
+    assert options.pipeline_config(args).tracker == default.tracker
+    assert options.pipeline_config(args).reconstructor == default.reconstructor
+    assert options.pipeline_config(args).detector.min_score == 0.3
+
+
+@pytest.mark.parametrize(
+    ("command", "settings"),
+    [
+        (("temporal", "pattern", "--frames", 2), {"frames": 2, "fov_deg": 60.0}),
+        (
+            ("bag", "BAG", "--frames", 2, "--image-topic", "/camera/image_raw", "--fov", 50),
+            {"frames": 2, "image_topic": "/camera/image_raw", "truth_topic": "", "fov_deg": 50.0},
+        ),
+    ],
+)
+def test_provenance_of_sequences_names_all_that_changes_figures(
+    tmp_path, monkeypatch, model, command, settings
+):
+    record([Image(np.zeros((48, 64, 3), np.uint8), t, "cam") for t in (1.0, 2.0)], tmp_path / "b")
+    pipeline = Scripted()
+    pipeline.reconstructor = argparse.Namespace(model=model)
+    monkeypatch.setattr(commands, "_pipeline", lambda args: (pipeline, NAMES))
+    out = tmp_path / "out"
+    command = [tmp_path / "b" if word == "BAG" else word for word in command]
+    more = ("--detect-every", 3, "--max-faces", 2, "--level", "fine", "--part", "head")
+    assert run("evaluate", *command, "--out", out, *more) == 0
+    told = read_json(out / "result.json" if out.is_dir() else out)["provenance"]["settings"]
+    more = {"detect_every": 3, "max_faces": 2, "level": "fine", "part": "head"}
+    assert told.items() >= {**settings, **more, "calibration": None}.items()
 
 
 def test_landmarks_command_keeps_its_contract(tmp_path, scenes, oracle_chain, capsys):
