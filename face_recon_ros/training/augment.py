@@ -310,9 +310,9 @@ def _sensor(image: NDArray[np.float32], random: np.random.Generator) -> NDArray[
         else:
             kernel[:, length // 2] = 1 / length
         image = cv2.filter2D(image, -1, kernel)
-    if random.random() < 0.5:
+    if random.random() < 0.35:
         noise = random.standard_normal(image.shape, np.float32)
-        image = image + noise * np.float32(abs(random.normal(0, 0.035)))
+        image = image + noise * np.float32(abs(random.normal(0, 0.025)))
     out = np.asarray(np.clip(image, 0, 1) * 255 + 0.5, np.uint8)
     if random.random() < 0.4:
         quality = int(random.integers(25, 95))
