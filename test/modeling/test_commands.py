@@ -7,7 +7,13 @@ import pytest
 
 from face_recon_ros import cli
 from face_recon_ros.core.mesh_io import read_mesh, write_ply
-from face_recon_ros.core.models import FACE_MODEL, find_model
+from face_recon_ros.core.models import (
+    FACE_MODEL,
+    MANIFEST,
+    MODELS_DIR_VARIABLE,
+    find_model,
+    sha256_of,
+)
 from face_recon_ros.core.morphable_model import load_morphable_model
 from face_recon_ros.core.types import Mesh
 from face_recon_ros.modeling.commands import read_landmarks_3d
@@ -89,3 +95,22 @@ def test_build_and_import_refuse_what_is_not_there(capsys, tmp_path):
     for kind in ("bfm09", "flame", "ict"):
         fails(capsys, "model", "import", kind, tmp_path / "nothing", "--out", out)
     assert not out.exists()
+
+
+def test_verify_names_each_file_that_is_not_what_was_shipped(tmp_path, monkeypatch, capsys):
+    for name in ("good.npz", "bad.onnx", "gone.tflite"):
+        (tmp_path / name).write_bytes(name.encode())
+    files = [
+        {"name": p.name, "sha256": sha256_of(p), "licence": "CC0-1.0", "origin": "a test"}
+        for p in sorted(tmp_path.iterdir())
+    ]
+    (tmp_path / MANIFEST).write_text(json.dumps({"files": files}))
+    monkeypatch.setenv(MODELS_DIR_VARIABLE, str(tmp_path))
+    assert cli.main(["model", "verify"]) == 0
+    assert capsys.readouterr().out.count("ok ") == 3
+    (tmp_path / "bad.onnx").write_bytes(b"other")
+    (tmp_path / "gone.tflite").unlink()
+    assert cli.main(["model", "verify"]) == 2
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["FAULTY", "FAULTY", "ok"]
+    assert "SHA-256" in lines[0] and "no such file" in lines[1]
