@@ -120,7 +120,8 @@ class Frame:
 
     Attributes:
         faces: the reconstructed faces, in the order of the tracks.
-        tracks: the faces' tracks, before reconstruction corrected them.
+        tracks: the faces' tracks, before reconstruction corrected them. Those that the detector
+            misses are not among them, though they may come back.
         detections: what the detector found, None when it did not run.
         timings: stage of `STAGES` -> seconds, for those that ran; and their `total`.
     """
@@ -145,11 +146,15 @@ class FaceFinder:
         return FaceFinder(make_detector(detector), Tracker(tracker))
 
     def find(self, image: Image) -> tuple[list[Track], Detections | None]:
-        """Tracks of the next image, and the detections if the detector had to look."""
+        """All tracks of the next image, and the detections if the detector had to look."""
         if not self._tracker.needs_detection(image.stamp):
             return self._tracker.predict(image.stamp), None
         detections = self._detector.detect(image.rgb)
         return self._tracker.update(detections, image.stamp), detections
+
+    def shown(self) -> list[Track]:
+        """Those of the last image's tracks that show a face; see `Tracker.shown`."""
+        return self._tracker.shown
 
     def find_anew(self, image: Image) -> tuple[list[Track], Detections]:
         """Tracks of an image that has nothing to do with those before."""
@@ -361,10 +366,14 @@ class FacePipeline:
         camera = camera_of(image, camera)
         tracks, detections = self.finder.find(image)
         clock.lap("detect" if detections is not None else "track")
+        shown = self.finder.shown()
+        # Also of those in doubt: their meshes lead the tracks on for when they are seen again.
         faces = self._reconstruct(image, camera, tracks, clock)
         self.finder.confirm({face.track.id: face.box for face in faces})
+        ids = {track.id for track in shown}
+        faces = [face for face in faces if face.track.id in ids]
         clock.lap("confirm")
-        return Frame(faces, tracks, detections, clock.laps())
+        return Frame(faces, shown, detections, clock.laps())
 
     def process_still(
         self, image: Image, camera: PinholeCamera | None = None, refine: int = 1

@@ -4,7 +4,8 @@ A track moves with constant velocity in x, y and log size. Detections are assign
 boxes for the least total cost; between detections the box of the reconstructed mesh takes their
 place (`confirm`), so the detector need not run on every frame. Only a detection keeps a track
 alive: the network answers for anything it is shown, so a track nobody detected for
-`max_undetected_s` ends. Time is an argument.
+`max_undetected_s` ends. It keeps its id that long, but is shown (`shown`) only for `max_doubt_s`
+after the detector began to miss it. Time is an argument.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ class TrackerConfig:
             track is in doubt, and while there is none.
         max_undetected_s: seconds a track lives without a detection, once it had a few: after
             its first one it ends with the first miss.
+        max_doubt_s: seconds a face is still shown after the detector began to miss it; its track
+            lives on and may come back under its id.
         max_gap_s: stamps further apart than this, or going backwards, start all over.
         min_overlap: intersection over union with the prediction that makes a match certain.
         max_distance: between predicted and found centre, in box sides, for any match.
@@ -51,6 +54,7 @@ class TrackerConfig:
 
     detect_every: int = 5
     max_undetected_s: float = 1.0
+    max_doubt_s: float = 0.25
     max_gap_s: float = 2.0
     min_overlap: float = 0.3
     max_distance: float = 0.7
@@ -63,11 +67,12 @@ class TrackerConfig:
             raise ConfigError("detect_every of at least 1", f"{self.detect_every}", "5 is good")
         if self.max_faces < 1:
             raise ConfigError("max_faces of at least 1", f"{self.max_faces}", "8 is good")
-        if self.max_undetected_s < 0 or self.max_gap_s <= 0:
+        if min(self.max_undetected_s, self.max_doubt_s) < 0 or self.max_gap_s <= 0:
             raise ConfigError(
                 "times above zero",
-                f"max_undetected_s {self.max_undetected_s}, max_gap_s {self.max_gap_s}",
-                "1 and 2 seconds are good",
+                f"max_undetected_s {self.max_undetected_s}, max_doubt_s {self.max_doubt_s}, "
+                f"max_gap_s {self.max_gap_s}",
+                "1, 0.25 and 2 seconds are good",
             )
 
 
@@ -76,6 +81,8 @@ class _State:
     """What is known of one track. Positions are centre x, y in pixels and log side; per second.
 
     The `anchor_*` are of the last measurement before this frame: velocity is reckoned from it.
+    `sure_stamp` is of the last frame that showed the face for all we know: by a detection, or by a
+    mesh while the detector has not looked since and found nothing.
     """
 
     track: Track
@@ -89,6 +96,7 @@ class _State:
     detected_stamp: float
     detected_score: float
     detected_position: NDArray[np.float64]
+    sure_stamp: float
     detections: int = 1
     detected_velocity: NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
     doubtful: bool = False
@@ -116,6 +124,20 @@ class Tracker:
     def tracks(self) -> list[Track]:
         """The tracks as of the last frame, oldest first."""
         return [state.track for state in self._states]
+
+    @property
+    def shown(self) -> list[Track]:
+        """Those of the tracks that show a face: not those the detector misses for `max_doubt_s`.
+
+        Whoever left would else be a ghost in its place for as long as its track lives: the mesh
+        cannot tell, as the network answers for anything.
+        """
+        return [
+            state.track
+            for state in self._states
+            if not self._missed(state)
+            or state.track.stamp - state.sure_stamp <= self.config.max_doubt_s
+        ]
 
     def reset(self) -> None:
         """Forgets all tracks; their ids stay used."""
@@ -201,8 +223,14 @@ class Tracker:
                 state.doubtful = agreement < _SURE
             if plausible and state.closed_loop:
                 self._measure(state, box, 1.0)
+                if not self._missed(state):
+                    state.sure_stamp = state.track.stamp
             else:
                 state.doubtful = True
+
+    def _missed(self, state: _State) -> bool:
+        """Whether the detector has looked since it last found this face."""
+        return state.detected_stamp < self._detection_stamp
 
     def _jumped(self, stamp: float) -> bool:
         return self._stamp is not None and not (
@@ -276,7 +304,8 @@ class Tracker:
         if state.closed_loop and not state.doubtful:
             apart = 1.0 - overlap(box, state.track.box)[0, 0]
             gain = float(np.clip(apart / _SAME_FACE, _DETECTION_PULL, 1.0))
-        state.detected_stamp, state.detected_score = stamp, score
+        state.detected_stamp = state.sure_stamp = stamp
+        state.detected_score = score
         state.track = replace(state.track, score=score)
         state.detections += 1
         self._measure(state, box, gain)
@@ -339,7 +368,8 @@ class Tracker:
         found = _positions(box[None])[0]
         state.position = state.anchor_position = state.detected_position = found
         state.velocity = state.anchor_velocity = state.detected_velocity
-        state.measured_stamp = state.anchor_stamp = state.detected_stamp = stamp
+        state.measured_stamp = state.anchor_stamp = stamp
+        state.detected_stamp = state.sure_stamp = stamp
         state.detected_score, state.closed_loop = score, False
         state.detections += 1
         state.track = replace(state.track, box=_box(found), score=score, stamp=stamp, misses=0)
@@ -364,6 +394,7 @@ class Tracker:
                 stamp,
                 score,
                 position,
+                stamp,
             )
         )
 

@@ -156,6 +156,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "detector.max_side_px": (32, 16384),
     "tracker.detect_every": (1, 1000),
     "tracker.max_undetected_s": (0.0, 60.0),
+    "tracker.max_doubt_s": (0.0, 60.0),
     "tracker.min_overlap": (0.0, 1.0),
     "tracker.max_faces": (1, 64),
     "tracker.seed": (-1, 2**62),

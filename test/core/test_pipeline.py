@@ -1,6 +1,7 @@
 """Laws of the pipeline, in the small world where faces are discs."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from face_recon_ros.core.pose import crop_camera, crop_from_face
 from face_recon_ros.core.rigid import angle_between
 from face_recon_ros.core.smoothing import OneEuroConfig
 from face_recon_ros.core.tracking import Tracker, TrackerConfig
-from face_recon_ros.core.types import Image
+from face_recon_ros.core.types import Detections, Image
 
 W, H, FPS = 640, 480, 30.0
 RED, GREEN = (230, 90, 60), (90, 230, 60)
@@ -101,6 +102,23 @@ def test_faces_that_come_and_go(make_pipeline):
     assert counts[:10] == [0] * 10
     assert counts[12:20] == [1] * 8
     assert counts[-1] == 0
+
+
+def test_a_face_that_left_is_no_ghost_and_comes_back_under_its_id(make_pipeline):
+    """The detector sees nothing any more, while the network finds its face wherever it looks."""
+    pipeline = make_pipeline()
+    detector = pipeline.finder._detector
+    blind = SimpleNamespace(detect=lambda rgb: Detections.empty())
+    picture, ids = image((200, 200, 40, RED)).rgb, {}
+    for k in range(60):
+        pipeline.finder._detector = blind if 30 <= k < 50 else detector
+        frame = pipeline.process(Image(picture, k / FPS))
+        assert [f.track.id for f in frame.faces] == [t.id for t in frame.tracks]
+        ids[k] = [f.track.id for f in frame.faces]
+    first_miss, doubt = 34, round(0.25 * FPS)
+    assert all(ids[k] == ids[0] != [] for k in range(30 + doubt))
+    assert all(not ids[k] for k in range(first_miss + doubt + 1, 50))
+    assert all(ids[k] == ids[0] for k in range(51, 60))
 
 
 def test_identity_is_aggregated_and_decoded_once(make_pipeline):

@@ -190,6 +190,62 @@ def test_a_phantom_dies_though_the_mesh_confirms_it():
     assert tracker.tracks == []
 
 
+def _shown(tracker, frames, fps, is_there, mesh=None):
+    """Per frame, the ids of the tracks and of those shown; `mesh` confirms whatever happens."""
+    for k in range(frames):
+        stamp = k / fps
+        if tracker.needs_detection(stamp):
+            found = detections(box(300, 200)) if is_there(stamp) else Detections.empty()
+            tracks = tracker.update(found, stamp)
+        else:
+            tracks = tracker.predict(stamp)
+        yield stamp, [t.id for t in tracks], [t.id for t in tracker.shown]
+        if mesh is not None:
+            tracker.confirm({t.id: mesh for t in tracks})
+
+
+@pytest.mark.parametrize("fps", [15.0, 30.0])
+@pytest.mark.parametrize("mesh", [box(300, 200), None])
+def test_who_leaves_is_shown_no_longer_though_the_mesh_confirms_it(fps, mesh):
+    """The detector looks every five frames; from its first miss on it is doubt."""
+    config = TrackerConfig()
+    latest = 2.0 + config.detect_every / fps + config.max_doubt_s
+    waiting, frames = 0, int(4 * fps)
+    for stamp, ids, shown in _shown(Tracker(config), frames, fps, lambda t: t < 2.0, mesh):
+        if stamp < 2.0:
+            assert len(shown) == 1
+        if stamp > latest:
+            assert not shown
+        waiting += len(ids) - len(shown)
+    assert waiting > 0.4 * fps  # the id lives on
+
+
+@pytest.mark.parametrize("fps", [4.0, 10.0, 15.0, 30.0])
+@pytest.mark.parametrize("detect_every", [1, 5, 15])
+@pytest.mark.parametrize("mesh", [box(300, 200), box(340, 200), None])
+def test_who_is_detected_is_shown_in_every_frame(fps, detect_every, mesh):
+    """Also between detections, whether or not the mesh leads there."""
+    tracker = Tracker(TrackerConfig(detect_every=detect_every))
+    for _, ids, shown in _shown(tracker, 90, fps, lambda t: True, mesh):
+        assert shown == ids and len(ids) == 1
+
+
+def test_a_face_the_detector_misses_shortly_is_shown_all_the_time():
+    tracker = Tracker()
+    missed = lambda t: not 1.0 <= t % 1.5 < 1.2  # noqa: E731
+    for _, _, shown in _shown(tracker, 180, FPS, missed, box(300, 200)):
+        assert len(shown) == 1
+
+
+def test_who_comes_back_in_time_is_shown_under_the_same_id():
+    seen = [
+        (stamp, shown)
+        for stamp, _, shown in _shown(Tracker(), 120, FPS, lambda t: not 1.0 <= t < 1.8)
+    ]
+    assert any(not shown for stamp, shown in seen if 1.4 < stamp < 1.8)
+    assert all(shown == seen[0][1] for stamp, shown in seen if stamp < 1.0 or stamp > 1.9)
+
+
 def test_a_detection_nobody_repeats_is_gone_at_once():
     tracker = Tracker()
     tracker.update(detections(box(300, 200)), 0.0)
@@ -258,7 +314,9 @@ def test_nothing_stays_nothing():
     assert tracker.tracks == []
 
 
-@pytest.mark.parametrize("wrong", [{"detect_every": 0}, {"max_faces": 0}, {"max_gap_s": 0.0}])
+@pytest.mark.parametrize(
+    "wrong", [{"detect_every": 0}, {"max_faces": 0}, {"max_gap_s": 0.0}, {"max_doubt_s": -1.0}]
+)
 def test_impossible_settings_are_refused(wrong):
     with pytest.raises(ConfigError):
         TrackerConfig(**wrong)
