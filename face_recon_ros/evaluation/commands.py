@@ -454,7 +454,9 @@ def _add_bag(kinds: Subparsers[argparse.ArgumentParser]) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     group = parser.add_argument_group("what to read")
     group.add_argument("--image-topic", default="", metavar="TOPIC", help="default: the fullest")
-    group.add_argument("--info-topic", default="", metavar="TOPIC", help="CameraInfo")
+    group.add_argument(
+        "--info-topic", default="", metavar="TOPIC", help="CameraInfo (of the replay)"
+    )
     truth = group.add_mutually_exclusive_group()
     truth.add_argument(
         "--truth-topic", default="", metavar="TOPIC", help="PoseStamped of the head (mocap)"
@@ -520,9 +522,11 @@ def _run_bag(args: argparse.Namespace) -> int:
         "times_real_time": duration / done.seconds if done.seconds > 0 else 0.0,
     }
     if args.real_time:
-        from face_recon_ros.evaluation.live import run_live
+        from face_recon_ros.evaluation.live import node_parameters, run_live
 
-        timing["real_time"] = run_live(args.bag, args.out / "real_time")
+        timing["real_time"] = run_live(
+            args.bag, args.out / "real_time", frames=args.frames, parameters=node_parameters(args)
+        )
     write_json(args.out / "timing.json", timing)
     model = pipeline.reconstructor.model
     bag_report(result, timing, bag, done, model).write(args.out / "report.html")

@@ -7,30 +7,69 @@ users run.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import resource
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from face_recon_ros.core.errors import ConfigError, DataError
+from face_recon_ros.core.models import find_model
 
 _DEMO = Path(__file__).resolve().parents[2] / "scripts" / "demo.py"
 _LIMIT_S = 3600
 
 
-def run_live(bag: Path, out: Path) -> dict[str, Any]:
+def node_parameters(args: argparse.Namespace) -> dict[str, str | int | float]:
+    """The nodes' parameters that say what the options of `evaluate bag` say.
+
+    Args:
+        args: of pipeline and camera options, and `image_topic`.
+    """
+    values: dict[str, str | int | float] = {
+        "camera.topic": args.image_topic,
+        "camera.calibration": _whole_path(args.calibration),
+        "camera.fov_deg": float(args.fov),
+        "detector.backend": args.detector,
+        "detector.model": _whole_path(args.detector_model),
+        "detector.min_score": float(args.min_score),
+        "tracker.detect_every": args.detect_every,
+        "tracker.max_faces": args.max_faces,
+        "reconstructor.network": str(find_model(args.network).resolve()),
+        "reconstructor.face_model": str(find_model(args.face_model).resolve()),
+        "reconstructor.level": args.level,
+        "reconstructor.part": args.part,
+        "reconstructor.provider": args.provider,
+        "reconstructor.threads": args.threads,
+    }
+    return {name: value for name, value in values.items() if value != ""}
+
+
+def _whole_path(path: str | Path | None) -> str:
+    """A file's path from the root, as the nodes run in another folder; a shipped name as it is."""
+    whole = Path(path or "").expanduser().resolve()
+    return str(whole if whole.is_file() else path or "")
+
+
+def run_live(
+    bag: Path, out: Path, *, frames: int = 0, parameters: Mapping[str, str | int | float]
+) -> dict[str, Any]:
     """Plays a bag to the composed pipeline node.
 
     Args:
-        bag: with raw images.
+        bag: to play.
         out: folder for what the demo writes: summary.json, overlay.mp4, mesh.ply.
+        frames: stop after so many images; 0 plays all.
+        parameters: of the nodes, by name.
 
     Returns:
-        The demo's summary, with wall-clock seconds and cores in use.
+        The demo's summary, with images that were not processed (`drops`), wall-clock seconds and
+        cores in use.
 
     Raises:
         ConfigError: the demo or ROS is not here.
@@ -43,7 +82,10 @@ def run_live(bag: Path, out: Path) -> dict[str, Any]:
     out.mkdir(parents=True, exist_ok=True)
     environment = {k: v for k, v in os.environ.items() if k != "_ROS_WHEELS_BOOTSTRAP_COMPLETE"}
     source = str(bag.resolve())
-    command = [sys.executable, str(_DEMO), "--headless", "--source", source, "--out", str(out)]
+    command = [sys.executable, str(_DEMO), "--headless", "--source", source]
+    command += ["--out", str(out.resolve()), "--frames", str(frames)]
+    for name, value in parameters.items():
+        command += ["--param", f"{name}:={json.dumps(value)}"]
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     try:
         done = subprocess.run(
@@ -68,8 +110,9 @@ def run_live(bag: Path, out: Path) -> dict[str, Any]:
         raise DataError(
             "the nodes to play the bag",
             lines[-1] if lines else f"exit code {done.returncode}",
-            "is ROS in this environment (scripts/setup_env.sh), and has the bag raw images?",
+            "is ROS in this environment (scripts/setup_env.sh), and has the bag images?",
         )
     used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     figures: dict[str, Any] = json.loads(summary.read_text())
-    return {**figures, "wall_s": wall, "cores_used": used / wall}
+    drops = figures["frames_in"] - figures["frames_processed"]
+    return {**figures, "drops": drops, "wall_s": wall, "cores_used": used / wall}
