@@ -36,8 +36,9 @@ Subparsers = argparse._SubParsersAction
 _OF_SEQUENCES = ("max_faces", "detect_every", "level", "part")
 
 _EVALUATE = """Measures the pipeline. Every evaluation writes JSON (--out): the figures, their
-definitions, what was left out and why, what they were measured with; most write a self-contained
-HTML report too. docs/evaluation.md explains the protocols and their traps."""
+definitions, what was left out and why, what they were measured with; --report (a bag: always)
+writes a self-contained HTML page too. docs/evaluation.md explains the protocols and their traps.
+"""
 
 _EXAMPLES = """examples:
   face-recon evaluate landmarks --images afw --out afw.json --report afw.html
@@ -285,6 +286,7 @@ def _add_pose(kinds: Subparsers[argparse.ArgumentParser]) -> None:
     )
     _add_image_options(parser, "the data set's folder")
     parser.add_argument("--layout", choices=("aflw2000", "biwi", "synthetic"), required=True)
+    _add_report(parser)
     parser.set_defaults(run=_run_pose)
 
 
@@ -296,6 +298,10 @@ def _run_pose(args: argparse.Namespace) -> int:
         result = evaluate_pose(args.images, args.layout, chain, progress=bar)
     result["provenance"] = _provenance(args, refine=args.refine, layout=args.layout)
     everything = result["all"]
+    if args.report:
+        from face_recon_ros.evaluation.report_pages import pose_report
+
+        pose_report(result, args.images).write(args.report)
     return _finish(
         args,
         result,
@@ -315,6 +321,7 @@ def _add_identity(kinds: Subparsers[argparse.ArgumentParser]) -> None:
     )
     _add_image_options(parser, "NAME_0001.jpg, NAME_0002.jpg, ...")
     parser.add_argument("--max-persons", type=int, default=0, metavar="N", help="0 takes all")
+    _add_report(parser)
     parser.set_defaults(run=_run_identity)
 
 
@@ -325,6 +332,10 @@ def _run_identity(args: argparse.Namespace) -> int:
     with _Bar("identity") as bar:
         result = evaluate_identity(args.images, chain, max_persons=args.max_persons, progress=bar)
     result["provenance"] = _provenance(args, refine=args.refine, max_persons=args.max_persons)
+    if args.report:
+        from face_recon_ros.evaluation.report_pages import identity_report
+
+        identity_report(result, args.images).write(args.report)
     return _finish(
         args,
         result,
@@ -345,6 +356,7 @@ def _add_photometric(kinds: Subparsers[argparse.ArgumentParser]) -> None:
     _add_image_options(parser, "pictures")
     parser.add_argument("--fit", action="store_true", help="compare with the iterative fit")
     parser.add_argument("--max-images", type=int, default=0, metavar="N", help="0 takes all")
+    _add_report(parser)
     parser.set_defaults(run=_run_photometric)
 
 
@@ -359,6 +371,10 @@ def _run_photometric(args: argparse.Namespace) -> int:
     result["provenance"] = _provenance(
         args, refine=args.refine, fit=args.fit, max_images=args.max_images
     )
+    if args.report:
+        from face_recon_ros.evaluation.report_pages import photometric_report
+
+        photometric_report(result, args.images).write(args.report)
     line = (
         f"{result['count']} images, {result['missed']} missed, {result['photometric']:.2f} of 255"
     )
@@ -403,6 +419,7 @@ def _add_temporal(kinds: Subparsers[argparse.ArgumentParser]) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.json")
     parser.add_argument("--frames", type=int, default=0, metavar="N", help="stop after so many")
     add_pipeline_options(parser)
+    _add_report(parser)
     add_camera_options(parser)
     parser.set_defaults(run=_run_temporal)
 
@@ -429,6 +446,10 @@ def _run_temporal(args: argparse.Namespace) -> int:
         "sequence": figures,
         "provenance": _provenance(args, source=Path(args.source).name, **_sequence_settings(args)),
     }
+    if args.report:
+        from face_recon_ros.evaluation.report_pages import temporal_report
+
+        temporal_report(result, Path(args.source).name).write(args.report)
     return _finish(
         args,
         result,
@@ -447,7 +468,8 @@ def _add_bag(kinds: Subparsers[argparse.ArgumentParser]) -> None:
         "--calibration, else the bag's CameraInfo, else --fov. Writes into --out:\n"
         "  result.json   figures; accuracy where the bag has ground truth of the head\n"
         "  report.html   the same to look at\n"
-        "  timing.json   how long the replay took (the only file that differs from run to run)\n"
+        "  timing.json   how long the replay took (the only file that differs from run to run,\n"
+        "                with --real-time report.html too)\n"
         "  real_time/    with --real-time: rates, drops and latency of the real nodes over DDS",
     )
     parser.add_argument("bag", type=Path, help="folder, .mcap or .db3")
@@ -529,7 +551,8 @@ def _run_bag(args: argparse.Namespace) -> int:
         )
     write_json(args.out / "timing.json", timing)
     model = pipeline.reconstructor.model
-    bag_report(result, timing, bag, done, model).write(args.out / "report.html")
+    page = bag_report(result, bag, done, model, timing.get("real_time"))
+    page.write(args.out / "report.html")
     for problem in bag.problems:
         print(f"face-recon: {problem}", file=sys.stderr)
     sequence, truth = result["sequence"], result["ground_truth"]

@@ -28,6 +28,7 @@ WORST = 12
 _PREDICTED, _ANNOTATED = (255, 64, 64), (64, 255, 96)
 _BOX = (255, 200, 40)
 _MAX_POINTS = 4000
+_APART = ("protocol", "provenance", "skipped", "per_image")
 
 
 def landmark_report(result: dict[str, Any], folder: Path) -> Report:
@@ -119,16 +120,20 @@ def geometry_report(result: dict[str, Any], folder: Path) -> Report:
 
 
 def bag_report(
-    result: dict[str, Any], timing: dict[str, Any], bag: Bag, replay: Replay, model: MorphableModel
+    result: dict[str, Any],
+    bag: Bag,
+    replay: Replay,
+    model: MorphableModel,
+    real_time: dict[str, Any] | None = None,
 ) -> Report:
-    """Of `evaluate bag`.
+    """Of `evaluate bag`; the same bytes each time without `real_time`.
 
     Args:
         result: the deterministic figures, with provenance.
-        timing: what the wall clock said.
         bag: for the pictures of the worst frames.
         replay: what the pipeline said.
         model: the pipeline's face model, for the names of expressions.
+        real_time: what the live nodes did, see `live.run_live`.
     """
     facts, sequence, truth = result["bag"], result["sequence"], result["ground_truth"]
     report = Report(
@@ -145,7 +150,6 @@ def bag_report(
         "id switches": show(sequence["id_switches"]),
         "rotation noise": f"{show(figures.get('rotation_noise_deg'))}°",
         "depth noise": f"{show(figures.get('depth_noise_mm'))} mm",
-        "replay speed": f"{timing['times_real_time']:.1f} x real time",
     }
     if errors:
         cards = {
@@ -173,6 +177,24 @@ def bag_report(
                     text = ", ".join(f"{k} {show(v)}" for k, v in values.items())
                     rows.append((f"{kind}: {what}", text))
         report.table(("what", "value"), rows)
+    _tracks(report, sequence)
+    report.heading("Worst frames")
+    worst, why = _worst_frames(replay, errors)
+    report.text(why)
+    report.pictures(_frames(bag, replay, worst))
+    if real_time:
+        report.heading("Real time, through the nodes")
+        report.table(("what", "value"), real_time.items())
+    report.heading("Bag")
+    report.table(
+        ("what", "value"), [(k, v) for k, v in facts.items() if k not in ("topics", "problems")]
+    )
+    report.table(("topic", "type"), facts["topics"].items())
+    report.machine(result["provenance"])
+    return report
+
+
+def _tracks(report: Report, sequence: dict[str, Any]) -> None:
     report.heading("Tracks")
     long_tracks = {n: t for n, t in sequence["tracks"].items() if t["frames"] >= MIN_FRAMES}
     columns = (
@@ -186,20 +208,123 @@ def bag_report(
     if brief := len(sequence["tracks"]) - len(long_tracks):
         report.text(f"and {brief} tracks of fewer than {MIN_FRAMES} frames")
     report.table(("term", "meaning"), sequence["definitions"].items())
-    report.heading("Worst frames")
-    worst, why = _worst_frames(replay, errors)
-    report.text(why)
-    report.pictures(_frames(bag, replay, worst))
-    if "real_time" in timing:
-        report.heading("Real time, through the nodes")
-        report.table(("what", "value"), timing["real_time"].items())
-    report.heading("Bag")
-    report.table(
-        ("what", "value"), [(k, v) for k, v in facts.items() if k not in ("topics", "problems")]
-    )
-    report.table(("topic", "type"), facts["topics"].items())
+
+
+def pose_report(result: dict[str, Any], folder: Path) -> Report:
+    """Of `evaluate pose`."""
+    everything, few = result["all"], result["without_extreme"]
+    cards = {
+        "mean absolute error": with_interval(
+            everything["mae_deg"]["mean"], everything["mae_mean_interval_95"], 1, "°"
+        ),
+        "the same, extremes left out": with_interval(
+            few["mae_deg"]["mean"], few["mae_mean_interval_95"], 1, "°"
+        ),
+        "geodesic, mean": f"{show(everything['geodesic_deg']['mean'])}°",
+        "heads missed": f"{result['missed']} of {result['count']}",
+    }
+    lead = f"{folder.name}: {result['count']} annotated heads"
+    return _page("Head pose", lead, cards, result, ("geodesic_deg", "error_deg", "true_deg"))
+
+
+def identity_report(result: dict[str, Any], folder: Path) -> Report:
+    """Of `evaluate identity`."""
+    cards = {
+        f"AUC, {name.replace('_', ' ')}": with_interval(
+            result[name]["auc_cosine"], result[name]["auc_cosine_interval_95"]
+        )
+        for name in ("identity", "identity_and_albedo")
+    }
+    cards["faces missed"] = f"{result['missed']} of {result['count']}"
+    lead = f"{folder.name}: {result['count']} photographs, {result['persons']} people with faces"
+    return _page("Same or different person", lead, cards, result)
+
+
+def photometric_report(result: dict[str, Any], folder: Path) -> Report:
+    """Of `evaluate photometric`."""
+    cards = {
+        "difference, of 255": with_interval(
+            result["photometric"], result["photometric_interval_95"]
+        ),
+        "faces missed": f"{result['missed']} of {result['count']}",
+    }
+    for name in ("fit_from_network", "fit_from_scratch"):
+        if name in result:
+            cards[f"the same, {name.replace('_', ' ')}"] = show(result[name]["photometric"])
+    lead = f"{folder.name}: {result['count']} pictures"
+    return _page("Rendering against photograph", lead, cards, result, ("photometric",))
+
+
+def temporal_report(result: dict[str, Any], source: str) -> Report:
+    """Of `evaluate temporal`."""
+    sequence = result["sequence"]
+    main = max(sequence["tracks"].values(), key=lambda t: t["frames"], default={})
+    cards = {
+        "rotation noise": f"{show(main.get('rotation_noise_deg'))}°",
+        "depth noise": f"{show(main.get('depth_noise_mm'))} mm",
+        "missed in between": show(sequence["missed_frames"]),
+        "id switches": show(sequence["id_switches"]),
+    }
+    lead = f"{source}: {sequence['frames']} frames, {sequence['track_count']} tracks"
+    return _page("Steadiness", lead, cards, result)
+
+
+def speed_report(result: dict[str, Any], source: str) -> Report:
+    """Of `evaluate speed`."""
+    total = result["total_ms"]
+    cards = {
+        "frames a second": show(result["fps"]),
+        **{f"{p}, image to faces": f"{show(total[p])} ms" for p in ("p50", "p95", "p99")},
+        "overhead": f"{show(result['overhead_ratio'])} x inference",
+        "peak memory": f"{show(result['memory_mb']['peak_rss'])} MB",
+    }
+    return _page("Speed", f"{source}: {result['frames']} frames", cards, result)
+
+
+def _page(
+    title: str,
+    lead: str,
+    cards: dict[str, str],
+    result: dict[str, Any],
+    columns: tuple[str, ...] = (),
+) -> Report:
+    """Cards, every figure, images sorted by the first of some columns, protocol, machine."""
+    report = Report(title, lead)
+    report.cards(cards)
+    if "skipped" in result:
+        _left_out(report, result)
+    report.heading("Figures")
+    figures = {k: v for k, v in result.items() if k not in _APART}
+    report.table(("figure", "value"), _leaves(figures))
+    if "sequence" in result:
+        _tracks(report, result["sequence"])
+    if columns:
+        found = [e for e in result["per_image"] if e["found"]]
+        found.sort(key=lambda e: -(plain(e[columns[0]]) or 0.0))
+        rows = [(e["name"], *(_in_words(e[c]) for c in columns)) for e in found[:30]]
+        report.heading("Images")
+        report.table(("image, worst first", *columns), rows)
+    report.heading("Protocol")
+    report.table(("what", "how"), result["protocol"].items())
     report.machine(result["provenance"])
     return report
+
+
+def _in_words(value: Any) -> Any:
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {show(v)}" for k, v in value.items())
+    return value
+
+
+def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted path and value of every figure; `tracks` and definitions have tables of their own."""
+    value = plain(value)
+    if not isinstance(value, dict):
+        yield path, value
+        return
+    for key, inner in value.items():
+        if key not in ("tracks", "definitions"):
+            yield from _leaves(inner, f"{path}.{key}" if path else key)
 
 
 def _left_out(report: Report, result: dict[str, Any]) -> None:

@@ -67,6 +67,7 @@ def add_speed_command(subparsers: argparse._SubParsersAction[argparse.ArgumentPa
     parser.add_argument(
         "--warmup", type=int, default=20, help="before that (default: %(default)s)"
     )
+    parser.add_argument("--report", type=Path, metavar="FILE.html", help="one self-contained page")
     add_pipeline_options(parser)
     add_camera_options(parser)
     parser.set_defaults(run=run)
@@ -107,6 +108,10 @@ def run(args: argparse.Namespace) -> int:
     }
     result["provenance"] = provenance([network.path, find_model(args.face_model)], settings)
     write_json(args.out, result)
+    if args.report:
+        from face_recon_ros.evaluation.report_pages import speed_report
+
+        speed_report(result, Path(args.source).name).write(args.report)
     total, stages = result["total_ms"], result["stage_ms"]
     print(
         f"{result['fps']:.1f} fps; total p50 {total['p50']:.1f} p99 {total['p99']:.1f} ms; "

@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import numpy as np
@@ -17,7 +18,8 @@ from face_recon_ros import options
 from face_recon_ros.core.crop import crop_from_face_box
 from face_recon_ros.core.errors import ConfigError, DataError
 from face_recon_ros.core.mesh_io import read_mesh, write_ply
-from face_recon_ros.core.pipeline import PipelineConfig
+from face_recon_ros.core.models import NETWORK, find_model
+from face_recon_ros.core.pipeline import FacePipeline, PipelineConfig
 from face_recon_ros.core.pose import coefficients_from_crop_pose, crop_from_camera_pose
 from face_recon_ros.core.rigid import Rigid, rotation_from_vector
 from face_recon_ros.core.types import Image, Mesh
@@ -158,8 +160,49 @@ def test_geometry_and_pose_commands_keep_their_contract(tmp_path, scenes, oracle
     assert {"count", "median_mm", "mean_mm", "std_mm", "metrical", "per_image"} <= result.keys()
     assert {"median_mm", "mean_mm", "std_mm"} <= result["metrical"].keys()
     assert_self_contained(tmp_path / "g.html")
-    assert run("evaluate", "pose", *common, "--layout", "synthetic") == 0
+    page = tmp_path / "p.html"
+    assert run("evaluate", "pose", *common, "--layout", "synthetic", "--report", page) == 0
     assert json.loads(out.read_text())["all"]["geodesic_deg"]["mean"] < 0.01
+    text = assert_self_contained(page)
+    assert "0 of 2" in text and "turn_001" in text and "viewing ray" not in text
+    assert "all.geodesic_deg.p95" in text and "euler_convention" in text
+
+
+def test_identity_command_writes_a_page(tmp_path, scenes, oracle_chain, model):
+    rng = np.random.default_rng(0)
+    for person in range(3):
+        known = {"identity": rng.normal(size=model.k_identity)}
+        for photo in range(2):
+            name = f"Person_{person}_{photo:04d}"
+            scene = scenes.scene(name, facing([0, 0, 0.6], yaw=0.1 * photo, pitch=0.05 * person))
+            write_and_learn(tmp_path / "in", [scene], oracle_chain, **{name: known})
+    page = tmp_path / "page.html"
+    command = ("--images", tmp_path / "in", "--out", tmp_path / "out.json", "--report", page)
+    assert run("evaluate", "identity", *command) == 0
+    text = assert_self_contained(page)
+    assert "AUC, identity" in text and "6 photographs, 3 people" in text
+
+
+def test_temporal_and_speed_write_pages(tmp_path, monkeypatch, model):
+    class Pipeline(Scripted):
+        reconstructor = argparse.Namespace(
+            model=model,
+            network=argparse.Namespace(size=112, provider="cpu", path=find_model(NETWORK)),
+        )
+
+        def process(self, image, camera=None):
+            return replace(super().process(image, camera), timings={"infer": 0.01, "total": 0.02})
+
+    monkeypatch.setattr(commands, "_pipeline", lambda args: (Pipeline(1.0), NAMES))
+    monkeypatch.setattr(FacePipeline, "from_config", lambda config: Pipeline(1.0))
+    for kind, *source in (("temporal", "pattern"), ("speed", "--source", "pattern")):
+        out, page = tmp_path / f"{kind}.json", tmp_path / f"{kind}.html"
+        assert run("evaluate", kind, *source, "--frames", 20, "--out", out, "--report", page) == 0
+        assert read_json(out)["protocol"]["name"] == kind
+        assert run("evaluate", "compare", out, out) == 0
+        text = assert_self_contained(page)
+        assert "pattern: 20 frames" in text and "machine: cpu" in text
+    assert "overhead" in text and "total_ms.p99" in text
 
 
 def test_photometric_and_fit_commands(tmp_path, scenes, oracle_chain, model):
@@ -187,7 +230,10 @@ def test_photometric_and_fit_commands(tmp_path, scenes, oracle_chain, model):
 
     oracle_chain.estimate = with_crop
     out = tmp_path / "out.json"
-    assert run("evaluate", "photometric", "--images", tmp_path / "in", "--out", out) == 0
+    page = tmp_path / "page.html"
+    command = ("evaluate", "photometric", "--images", tmp_path / "in", "--out", out)
+    assert run(*command, "--report", page) == 0
+    assert "turn_000" in assert_self_contained(page)
     assert json.loads(out.read_text())["photometric"] < 8  # resampling and anti-aliasing remain
     assert run("fit", image, "--out", tmp_path / "fit") == 0
     result = json.loads((tmp_path / "fit" / f"{image.stem}_fit.json").read_text())
@@ -218,7 +264,10 @@ def test_bag_command_writes_report_and_the_same_bytes_twice(tmp_path, monkeypatc
     a, b = (tmp_path / name / "result.json" for name in "ab")
     assert a.read_bytes() == b.read_bytes()
     assert "second" not in a.read_text() or "wall" not in a.read_text()
+    pages = [(tmp_path / name / "report.html").read_bytes() for name in "ab"]
+    assert pages[0] == pages[1]
     page = assert_self_contained(tmp_path / "a" / "report.html")
+    assert "x real time" not in page  # the wall clock's figures are in timing.json
     assert "mean rotation error" in page and page.count("<figure>") == 12
     assert read_json(tmp_path / "a" / "timing.json")["replay_s"] > 0
     assert run("evaluate", "compare", a, b) == 0
