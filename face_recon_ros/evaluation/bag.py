@@ -28,6 +28,7 @@ from face_recon_ros.core.rigid import Rigid
 from face_recon_ros.core.transform_buffer import TransformBuffer
 from face_recon_ros.core.types import Image
 from face_recon_ros.evaluation.trajectory import Trajectory
+from face_recon_ros.nodes import bag_source
 from face_recon_ros.nodes.camera_messages import (
     camera_from_msg,
     compressed_image_from_msg,
@@ -348,15 +349,15 @@ def choose_image_topic(bag: Bag, topic: str = "") -> str:
     """
     if topic:
         return bag.require(topic, IMAGE, COMPRESSED)
-    candidates = [t for t in bag.of_type(IMAGE, COMPRESSED) if "depth" not in t.lower()]
-    if not candidates:
+    chosen = bag_source.choose_image_topic(bag.topics, bag.counts)
+    if not chosen:
         there = ", ".join(f"{t} ({kind})" for t, kind in sorted(bag.topics.items()))
         raise DataError(
             f"an image topic ({IMAGE} or {COMPRESSED}) in {bag.path}",
             f"only {there}",
             "record the camera's image topic",
         )
-    return max(candidates, key=lambda t: (bag.counts[t], bag.topics[t] == IMAGE))
+    return chosen
 
 
 def images_in_order(bag: Bag, topic: str, counts: ImageCounts) -> Iterator[Image]:
@@ -411,7 +412,8 @@ class CameraHistory:
             image_topic: whose camera is sought.
             topic: of CameraInfo; found beside the images without one.
         """
-        self.topic = bag.require(topic, CAMERA_INFO) if topic else _info_topic(bag, image_topic)
+        beside = bag_source.camera_info_topic(bag.topics, image_topic)
+        self.topic = bag.require(topic, CAMERA_INFO) if topic else beside
         self.problem = "" if self.topic else "no CameraInfo in the bag"
         self._stamps: list[float] = []
         self._cameras: list[PinholeCamera] = []
@@ -435,16 +437,6 @@ class CameraHistory:
             self.problem = f"{self.topic} is {camera.width} x {camera.height}, the image is not"
             return None
         return camera
-
-
-def _info_topic(bag: Bag, image_topic: str) -> str:
-    there = bag.of_type(CAMERA_INFO)
-    parts = image_topic.split("/")
-    for cut in range(len(parts) - 1, 0, -1):
-        name = "/".join([*parts[:cut], "camera_info"])
-        if name in there:
-            return name
-    return there[0] if len(there) == 1 else ""
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ def is_bag(source: str) -> bool:
 def choose_image_topic(types: Mapping[str, str], counts: Mapping[str, int]) -> str:
     """The topic with the most colour images, raw ones before compressed ones; empty without any.
 
-    As `evaluation.bag` does. What this package publishes itself is no input.
+    What this package publishes itself is no input.
 
     Args:
         types: topic -> message type, of all topics.
