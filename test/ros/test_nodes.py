@@ -38,7 +38,7 @@ DEMO = [sys.executable, str(ROOT / "scripts" / "demo.py")]
 
 @pytest.mark.parametrize("composed", ["true", "false"])
 def test_demo(composed, head_video, small_models, tmp_path):
-    """Composed and separate: every processed frame with a face reaches the subscriber process."""
+    """Frames with a face reach the subscriber process; composed, every one of them."""
     mark = str(tmp_path)  # on every command line: the processes can be told from others
     frames = 60 if composed == "true" else 240  # discovery between processes takes a while
     options = ["--frames", str(frames), "--out", mark]
@@ -54,7 +54,11 @@ def test_demo(composed, head_video, small_models, tmp_path):
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["composed"] == (composed == "true")
     assert summary["frames_in"] == frames
-    assert summary["mesh_messages_received"] == summary["frames_with_face"] > 0
+    received, with_face = summary["mesh_messages_received"], summary["frames_with_face"]
+    # Separate processes find each other while frames flow already, and sensor data is best effort:
+    # 211 of 227 arrived on a busy machine once. In one process every mesh arrives.
+    least = with_face if composed == "true" else 0.8 * with_face
+    assert 0 < least <= received <= with_face
     assert summary["frames_with_face"] <= summary["frames_processed"] <= frames
     assert 0 < summary["latency_ms"]["p50"] <= summary["latency_ms"]["p99"] < 5000
     assert summary["model"] == "disc.onnx"
@@ -188,8 +192,8 @@ def test_without_calibration_the_images_tell_their_size(
         seen = lambda: any(c.height and c.header.stamp.sec > since + 3 for c in clouds)  # noqa: E731, B023
         assert listener.spin_until(seen, each=lambda: show(rgb, uncalibrated))  # noqa: B023
     assert not any(values("faults"))
-    assert values("dropped")
-    assert values("latency_ms")
+    told = lambda: values("dropped") and values("latency_ms")  # noqa: E731
+    assert listener.spin_until(told, each=lambda: show(rgb, uncalibrated))
 
     calibrated = camera_info(800, 600, 700.0)  # of other images
     message = lambda: [s.message for m in health for s in m.status if "800 x 600" in s.message]  # noqa: E731
