@@ -56,6 +56,8 @@ class MeshRecorder(Node):
         self.create_subscription(MeshMsg, "mesh/topology", self._receive_topology, LATCHED_QOS)
         self.create_subscription(PoseArray, "head_poses", self._receive_poses, RESULT_QOS)
         self.create_subscription(DiagnosticArray, "/diagnostics", self._receive_health, 50)
+        # A recorder that is killed while it shuts down leaves what it had a second before.
+        self.create_timer(1.0, self.write)
 
     def _receive(self, msg: PointCloud2) -> None:
         now = self.get_clock().now().nanoseconds * 1e-9
