@@ -57,7 +57,7 @@ class MeshRecorder(Node):
         self.create_subscription(PoseArray, "head_poses", self._receive_poses, RESULT_QOS)
         self.create_subscription(DiagnosticArray, "/diagnostics", self._receive_health, 50)
         # A recorder that is killed while it shuts down leaves what it had a second before.
-        self.create_timer(1.0, self.write)
+        self.create_timer(1.0, self._write_summary)
 
     def _receive(self, msg: PointCloud2) -> None:
         now = self.get_clock().now().nanoseconds * 1e-9
@@ -98,6 +98,9 @@ class MeshRecorder(Node):
         """Writes summary.json and, if there was a face, mesh.ply (face frame, metres)."""
         if self._best:
             write_ply(self._folder / "mesh.ply", self._best[1])
+        self._write_summary()
+
+    def _write_summary(self) -> None:
         text = json.dumps(self.summary(), indent=2)
         (self._folder / "summary.json").write_text(text + "\n")
 
