@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from face_recon_ros.core.camera import DEFAULT_HORIZONTAL_FOV_DEG
 from face_recon_ros.core.errors import ConfigError, DataError
 from face_recon_ros.core.models import (
     DETECTOR_FULL_RANGE,
@@ -124,9 +123,8 @@ def _add_image_options(
         parser.add_argument(
             "--fov",
             type=float,
-            default=DEFAULT_HORIZONTAL_FOV_DEG,
             metavar="DEG",
-            help="assumed for photographs of unknown camera (default: %(default)g)",
+            help="of the photographs' camera (default: unknown; landmarks as the crop shows them)",
         )
     add_pipeline_options(parser)
     _refuse(parser, *_OF_SEQUENCES)

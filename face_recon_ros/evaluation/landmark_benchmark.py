@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from face_recon_ros.core.camera import DEFAULT_HORIZONTAL_FOV_DEG, PinholeCamera
 from face_recon_ros.core.errors import DataError
+from face_recon_ros.core.pose import crop_camera
 from face_recon_ros.evaluation.chain import (
     SAME_FACE_IOU,
     Estimator,
@@ -67,7 +68,7 @@ def evaluate_landmarks(
     estimator: Estimator,
     projector: LandmarkProjector,
     *,
-    fov_deg: float = DEFAULT_HORIZONTAL_FOV_DEG,
+    fov_deg: float | None = None,
     progress: Progress = no_progress,
 ) -> dict[str, Any]:
     """Measures landmark error over a folder of NAME.jpg + NAME.pts.
@@ -76,7 +77,10 @@ def evaluate_landmarks(
         folder: see `datasets.list_samples`.
         estimator: what is measured.
         projector: of the estimator's face model.
-        fov_deg: horizontal field of view assumed for every photograph.
+        fov_deg: horizontal field of view assumed for every photograph. None: unknown, so that the
+            landmarks are those of the face in the crop as the network sees it. Which distance,
+            and with it which perspective, a guess would add moves the contour by up to a point of
+            error, most on photographs that were cut out of larger ones.
         progress: called as images are done.
 
     Returns:
@@ -96,13 +100,17 @@ def evaluate_landmarks(
         detections = estimator.detect(rgb)
         found = associate(detections, box_of_points(annotated))
         box = None if found is None else detections.boxes[found]
-        camera = PinholeCamera.from_fov(rgb.shape[1], rgb.shape[0], fov_deg)
+        camera = PinholeCamera.from_fov(
+            rgb.shape[1],
+            rgb.shape[0],
+            DEFAULT_HORIZONTAL_FOV_DEG if fov_deg is None else fov_deg,
+        )
         return _View(sample, rgb, annotated, box, camera)
 
     entries: list[dict[str, Any]] = []
     views = prefetched(readable(samples, load, skipped), lambda pair: pair[1], ahead=2 * BATCH)
     for batch in batches(views, BATCH):
-        entries.extend(_score(batch, estimator, projector))
+        entries.extend(_score(batch, estimator, projector, fov_deg is not None))
         progress(len(entries) + len(skipped.reasons), len(samples))
     if not entries:
         raise DataError(
@@ -143,7 +151,7 @@ def summarise(entries: list[dict[str, Any]], skipped: Skipped) -> dict[str, Any]
 
 
 def _score(
-    batch: list[_View], estimator: Estimator, projector: LandmarkProjector
+    batch: list[_View], estimator: Estimator, projector: LandmarkProjector, camera_known: bool
 ) -> Iterator[dict[str, Any]]:
     with_face = [view for view in batch if view.box is not None]
     estimates = iter(estimator.estimate([(v.rgb, v.box, v.camera) for v in with_face]))
@@ -152,15 +160,20 @@ def _score(
             yield {"name": view.sample.name, "image": view.sample.image.name, "found": False}
             continue
         e = next(estimates)
-        coefficients = e.coefficients
+        if camera_known:
+            camera_from_face, camera = e.camera_from_face, e.camera
+        else:
+            camera_from_face, camera = e.crop_from_face, crop_camera(e.crop.size)
         predicted = projector.project(
-            coefficients.identity[0], coefficients.expression[0], e.camera_from_face, e.camera
+            e.coefficients.identity[0], e.coefficients.expression[0], camera_from_face, camera
         )
+        if not camera_known:
+            predicted = e.crop.to_image(predicted)
         yield {
             "name": view.sample.name,
             "image": view.sample.image.name,
             "found": True,
-            **landmark_errors(predicted, view.annotated, projector.visible(e.camera_from_face)),
+            **landmark_errors(predicted, view.annotated, projector.visible(camera_from_face)),
             "box": view.box.astype(np.float64).round(2),
             "landmarks": predicted.round(2),
         }

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
-from face_recon_ros.core.crop import Crop, face_box_from_points
+from face_recon_ros.core.crop import Crop, crop_from_face_box, face_box_from_points
 from face_recon_ros.core.models import FACE_MODEL, find_model
 from face_recon_ros.core.morphable_model import FACIAL_SKIN, MorphableModel, load_morphable_model
+from face_recon_ros.core.pose import crop_from_camera_pose
 from face_recon_ros.core.rigid import Rigid, rotation_from_vector
 from face_recon_ros.core.types import Coefficients, Detections
 from face_recon_ros.evaluation.chain import Estimate
@@ -63,6 +66,24 @@ class Oracle:
             crop = Crop(np.zeros(2), 100.0, 100)
             out.append(Estimate(coefficients, crop, pose, pose, scene.camera))
         return out
+
+
+class CropOracle(Oracle):
+    """Answers like a network: for the face in its crop, whatever the camera."""
+
+    def estimate(self, views):
+        out = []
+        for (rgb, _, _), e in zip(views, super().estimate(views), strict=True):
+            crop = crop_from_face_box(self.detect(rgb).boxes[0], 1.3, 100)
+            nominal = crop_from_camera_pose(e.camera_from_face, crop, e.camera)
+            out.append(dataclasses.replace(e, crop=crop, crop_from_face=nominal))
+        return out
+
+
+@pytest.fixture
+def crop_oracle(model: MorphableModel) -> CropOracle:
+    """Knows nothing yet."""
+    return CropOracle(model)
 
 
 @pytest.fixture

@@ -43,10 +43,18 @@ def write_and_learn(folder, scenes_list, oracle, **known):
 
 # Landmarks ---------------------------------------------------------------------------------------
 
+FOV_DEG = 40.0  # of the scenes
+
+
+def test_without_a_camera_only_perspective_is_wrong(tmp_path, scenes, crop_oracle):
+    write_and_learn(tmp_path, scenes.turntable(5), crop_oracle)
+    result = evaluate_landmarks(tmp_path, crop_oracle, scenes.projector)
+    assert 1e-4 < result["nme51"] < 0.02 and result["nme68"] < 0.06
+
 
 def test_an_oracle_has_no_landmark_error(tmp_path, scenes, oracle):
     write_and_learn(tmp_path, scenes.turntable(5), oracle)
-    result = evaluate_landmarks(tmp_path, oracle, scenes.projector)
+    result = evaluate_landmarks(tmp_path, oracle, scenes.projector, fov_deg=FOV_DEG)
     assert (result["count"], result["missed"]) == (5, 0)
     assert result["nme68"] < 1e-4 and result["nme51"] < 1e-4 and result["nme68_visible"] < 1e-4
     assert [e["name"] for e in result["per_image"]] == [f"turn_{i:03d}" for i in range(5)]
@@ -58,7 +66,7 @@ def test_a_known_shift_of_the_annotation_is_the_error(tmp_path, scenes, oracle):
     for scene in scenes_list:
         points = np.add(scene.landmarks_px, (3.0, 4.0))
         np.savetxt(tmp_path / f"{scene.name}.pts", points)
-    result = evaluate_landmarks(tmp_path, oracle, scenes.projector)
+    result = evaluate_landmarks(tmp_path, oracle, scenes.projector, fov_deg=FOV_DEG)
     expected = np.mean([5 / metrics.interocular_distance(s.landmarks_px) for s in scenes_list])
     assert result["nme68"] == pytest.approx(expected, rel=1e-3)
     assert result["nme51"] == pytest.approx(expected, rel=1e-3)
@@ -71,7 +79,7 @@ def test_bad_input_is_named_counted_and_the_rest_evaluated(tmp_path, scenes, ora
     (tmp_path / "turn_002.pts").write_text("1 2\n3 4\n")
     (tmp_path / "turn_003.png").write_bytes(b"no picture")
     oracle.blind.add(read_image(tmp_path / "turn_004.png").tobytes())
-    result = evaluate_landmarks(tmp_path, oracle, scenes.projector)
+    result = evaluate_landmarks(tmp_path, oracle, scenes.projector, fov_deg=FOV_DEG)
     assert (result["count"], result["missed"]) == (2, 1)
     reasons = {e["name"]: e["reason"] for e in result["skipped"]["files"]}
     assert "image without annotation" in reasons["turn_000.png"]

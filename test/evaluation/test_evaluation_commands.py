@@ -139,7 +139,10 @@ def test_landmarks_command_keeps_its_contract(tmp_path, scenes, oracle_chain, ca
     (tmp_path / "in" / "alone.pts").write_text("")
     out, page = tmp_path / "deep" / "out.json", tmp_path / "out.html"
     assert (
-        run("evaluate", "landmarks", "--images", tmp_path / "in", "--out", out, "--report", page)
+        run(
+            *("evaluate", "landmarks", "--images", tmp_path / "in", "--fov", 40),
+            *("--out", out, "--report", page),
+        )
         == 0
     )
     result = json.loads(out.read_text())
