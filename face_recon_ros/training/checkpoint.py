@@ -19,6 +19,7 @@ MAY_CHANGE = frozenset(
         "backbone_weights",
         "batch_size",
         "device",
+        "frozen_stages",
         "image_size",
         "init",
         "loader_workers",

@@ -65,6 +65,8 @@ class TrainConfig:
         init: checkpoint to take weights from where they fit; empty: none.
         teacher: checkpoint of another network whose feature maps are learned too; empty: none.
         backbone_weights: ImageNet weights for efficientnet_lite0; empty: none.
+        frozen_stages: first stages of the backbone that stay as `init` has them; with the first
+            of efficientnet_lite0's four frozen, a CPU sees 1.7 times as many crops.
         seed: of everything random.
         steps: how long, in optimiser steps; 0: no limit.
         minutes: how long, in minutes of training; 0: no limit. Whichever comes first.
@@ -104,6 +106,7 @@ class TrainConfig:
     init: str = ""
     teacher: str = ""
     backbone_weights: str = ""
+    frozen_stages: int = 0
     seed: int = 0
     steps: int = 0
     minutes: float = 60.0

@@ -115,6 +115,11 @@ class ResNet(nn.Module):
             elif isinstance(module, Bottleneck):
                 nn.init.zeros_(module.bn3.weight)  # each block begins as the identity
 
+    def early(self, n_stages: int) -> list[nn.Module]:
+        """The layers that make the first `n_stages` feature maps."""
+        layers = [getattr(self, f"layer{k + 1}") for k in range(n_stages)]
+        return [self.conv1, self.bn1, *layers] if n_stages else []
+
     def stages(self, x: Tensor) -> list[Tensor]:
         """(B, 3, H, W) normalised -> feature maps at a 4th, 8th, 16th and 32nd of the size."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
@@ -158,6 +163,8 @@ class EfficientNetLite0(nn.Module):
         (4, 5, 2, 6, 192),
         (1, 3, 1, 6, 320),
     )
+    #: the last blocks before the size is halved
+    STAGE_ENDS = (2, 4, 10)
 
     def __init__(self) -> None:
         super().__init__()
@@ -173,13 +180,20 @@ class EfficientNetLite0(nn.Module):
         self.channels = [24, 40, 112, 1280]
         self.head = nn.Sequential(*_conv_bn(c_in, self.channels[-1], 1))
 
+    def early(self, n_stages: int) -> list[nn.Module]:
+        """The layers that make the first `n_stages` feature maps."""
+        if not n_stages:
+            return []
+        blocks = self.blocks[: self.STAGE_ENDS[n_stages - 1] + 1] if n_stages < 4 else self.blocks
+        return [self.stem, *blocks, *([self.head] if n_stages == 4 else [])]
+
     def stages(self, x: Tensor) -> list[Tensor]:
         """(B, 3, H, W) normalised -> feature maps at a 4th, 8th, 16th and 32nd of the size."""
         x = self.stem(x)
         out = []
         for i, block in enumerate(self.blocks):
             x = block(x)
-            if i in (2, 4, 10):  # the last blocks before the size is halved
+            if i in self.STAGE_ENDS:
                 out.append(x)
         return [*out, self.head(x)]
 
@@ -294,6 +308,7 @@ class FaceRegressor(nn.Module):
             nn.init.zeros_(head.bias)
             if name == "expression" and sizes.unit_interval:
                 nn.init.constant_(head.bias, -2.5)  # most muscles are at rest
+        self._frozen: list[nn.Module] = []
         self.register_buffer("mean", torch.tensor(_IMAGENET_MEAN).view(1, 3, 1, 1), False)
         self.register_buffer("std", torch.tensor(_IMAGENET_STD).view(1, 3, 1, 1), False)
 
@@ -304,6 +319,30 @@ class FaceRegressor(nn.Module):
             image: (B, S, S, 3) uint8 or float RGB in [0, 255].
         """
         return self.answer(self.stages(image)[-1])
+
+    def freeze(self, n_stages: int) -> None:
+        """Keeps weights and statistics of the backbone's first stages as they are.
+
+        Raises:
+            ConfigError: the backbone has fewer stages.
+        """
+        if not 0 <= n_stages <= len(self.backbone.channels):
+            raise ConfigError(
+                f"frozen_stages from 0 to {len(self.backbone.channels)}",
+                f"{n_stages}",
+                "0 trains everything",
+            )
+        self._frozen = self.backbone.early(n_stages)
+        for module in self._frozen:
+            module.requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> FaceRegressor:
+        """As ever, but frozen stages stay as in evaluation."""
+        super().train(mode)
+        for module in self._frozen:
+            module.eval()
+        return self
 
     def stages(self, image: Tensor) -> list[Tensor]:
         """(B, S, S, 3) image -> the backbone's feature maps, finest first."""

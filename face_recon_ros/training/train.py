@@ -429,6 +429,7 @@ def build_network(config: TrainConfig, model: MorphableModel) -> FaceRegressor:
         network.backbone.load_imagenet(weights)
     if config.init:
         take_what_fits(network, load_checkpoint(Path(config.init)), model.name)
+    network.freeze(config.frozen_stages)
     return network
 
 
