@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from face_recon_ros.core.anonymise import LostFaces, hide_faces
 from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.detection import THOROUGH
 from face_recon_ros.core.errors import ConfigError, DataError, FaceReconError
@@ -93,6 +94,11 @@ def add_reconstruct_command(
         help="pictures: how often the crop is placed again by the mesh (default: %(default)s)",
     )
     parser.add_argument("--frames", type=int, default=0, metavar="N", help="stop after so many")
+    parser.add_argument(
+        "--anonymise",
+        action="store_true",
+        help="makes mosaics of the faces in the overlay (not in meshes and coefficients)",
+    )
     add_pipeline_options(parser, detector="full_range", max_faces=64)
     add_camera_options(parser)
     parser.set_defaults(run=run)
@@ -155,7 +161,7 @@ def _pictures(args: argparse.Namespace, pipelines: list[FacePipeline], source: S
     """Reconstructs each picture by the first pipeline that finds a face in it."""
     assert isinstance(source, FolderSource)
     reconstructor, found = pipelines[0].reconstructor, 0
-    overlay = _overlay(reconstructor, mesh_side_px=1024)
+    overlay = _overlay(args, reconstructor, mesh_side_px=1024)
     stems = Counter(path.stem for path in source.paths)
     for path, rgb in _progress(args, source.readable(), source.length):
         image = Image(rgb, 0.0)
@@ -174,7 +180,7 @@ def _pictures(args: argparse.Namespace, pipelines: list[FacePipeline], source: S
 
 
 def _video(args: argparse.Namespace, pipeline: FacePipeline, source: Source) -> int:
-    overlay = _overlay(pipeline.reconstructor, mesh_side_px=384)
+    overlay, lost = _overlay(args, pipeline.reconstructor, mesh_side_px=384), LostFaces()
     sightings: list[_Sighting] = []
     last: dict[str, Face] = {}
     seen: Counter[str] = Counter()
@@ -182,7 +188,11 @@ def _video(args: argparse.Namespace, pipeline: FacePipeline, source: Source) -> 
         for k, image in enumerate(_progress(args, source, source.length)):
             camera = camera_for(args, image.rgb.shape[1], image.rgb.shape[0])
             faces = pipeline.process(image, camera).faces
-            video.write(overlay.draw(image.rgb, faces, camera))
+            picture = image.rgb
+            if args.anonymise:
+                picture = picture.copy()
+                hide_faces(picture, lost.boxes(faces, camera.width, camera.height, image.stamp))
+            video.write(overlay.draw(picture, faces, camera))
             last.update({face.track.id: face for face in faces})
             seen.update(face.track.id for face in faces)
             sightings += [_Sighting(k, replace(f, mesh=_NO_MESH), camera) for f in faces]
@@ -202,9 +212,11 @@ def _progress(args: argparse.Namespace, images: Iterable[T], length: int | None)
     yield from tqdm(chosen, total=length, unit="image", mininterval=every_s)
 
 
-def _overlay(reconstructor: FaceReconstructor, mesh_side_px: int) -> Overlay:
-    model = reconstructor.model
-    return Overlay(model.triangles, model.n_vertices, OverlayConfig(mesh_side_px=mesh_side_px))
+def _overlay(
+    args: argparse.Namespace, reconstructor: FaceReconstructor, mesh_side_px: int
+) -> Overlay:
+    config = OverlayConfig(mesh_side_px=mesh_side_px, anonymise=args.anonymise)
+    return Overlay(reconstructor.model.triangles, reconstructor.model.n_vertices, config)
 
 
 def _write_results(

@@ -127,6 +127,21 @@ def test_frames_limits_and_mesh_none_writes_none(models, video, tmp_path):
     assert not list(out.glob("*.ply")) and not list(out.glob("*.obj"))
 
 
+@pytest.mark.parametrize("source", ["pictures", "video"])
+def test_anonymise_hides_faces_in_overlays_only(source, models, request, tmp_path):
+    source = request.getfixturevalue(source)
+    shown = {}
+    for option in ([], ["--anonymise"]):
+        out = tmp_path / f"out{len(option)}"
+        assert cli.main(["reconstruct", str(source), "--out", str(out), *option, *models]) == 0
+        files = {p.suffix: p.name for p in out.iterdir()}
+        shown[len(option)] = sorted(files)
+        capture = cv2.VideoCapture(str(next(out.glob("*overlay*"))))
+        shown[len(option), "picture"] = capture.read()[1].astype(int)
+    assert shown[0] == shown[1]
+    assert (np.abs(shown[0, "picture"] - shown[1, "picture"]) > 20).any()
+
+
 def test_speed_measures_every_stage(models, video, tmp_path, capsys):
     out = tmp_path / "speed.json"
     options = ["--frames", "30", "--warmup", "5"]

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from face_recon_ros.core.anonymise import boxes_of, hide_faces
 from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.errors import ConfigError
 from face_recon_ros.core.morphable_model import VertexNormals
@@ -51,6 +52,7 @@ class OverlayConfig:
         textured: the mesh's own colours instead of clay.
         axes: whether to draw the face frame.
         labels: whether to draw box and track id.
+        anonymise: makes mosaics of the faces that were found before anything is drawn on them.
     """
 
     opacity: float = 0.65
@@ -58,12 +60,19 @@ class OverlayConfig:
     textured: bool = False
     axes: bool = True
     labels: bool = True
+    anonymise: bool = False
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.opacity <= 1.0:
             raise ConfigError("opacity from 0 to 1", f"{self.opacity}", "0.65 shows both")
         if not 16 <= self.mesh_side_px <= 4096:
             raise ConfigError("mesh_side_px from 16 to 4096", f"{self.mesh_side_px}", "try 128")
+        if self.anonymise and self.textured:
+            raise ConfigError(
+                "meshes of clay where faces are hidden",
+                "textured together with anonymise",
+                "a person's own colours give them away: leave one of the two off",
+            )
 
 
 class Overlay:
@@ -101,6 +110,8 @@ class Overlay:
         colours = {
             face.track.id: FACE_COLOURS[k % len(FACE_COLOURS)] for k, face in enumerate(faces)
         }
+        if self.config.anonymise:
+            hide_faces(out, (box for face in faces for box in boxes_of(face)))
         far_first = sorted(faces, key=lambda f: -f.camera_from_face.translation[2])
         if self.config.opacity > 0:
             for face in far_first:

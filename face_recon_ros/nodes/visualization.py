@@ -18,6 +18,7 @@ from std_msgs.msg import Header
 from vision_msgs.msg import Detection2DArray
 from visualization_msgs.msg import MarkerArray
 
+from face_recon_ros.core.anonymise import LostFaces, hide_faces
 from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.crop import crop_from_face_box
 from face_recon_ros.core.overlay import Overlay
@@ -73,6 +74,7 @@ class Visualizer:
         self._overlay = node.create_publisher(ImageMsg, "mesh/image", SENSOR_QOS)
         self._last: dict[str, float] = {}
         self._artist: Overlay | None = None
+        self._lost = LostFaces()
 
     def wanted(self) -> bool:
         """Whether anybody looks."""
@@ -111,7 +113,14 @@ class Visualizer:
             size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
             rgb = np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), np.uint8)
             camera = camera.resized(*size)
-            faces = [replace(face, box=face.box * shrink) for face in faces]
+            faces = [
+                replace(f, box=f.box * shrink, track=replace(f.track, box=f.track.box * shrink))
+                for f in faces
+            ]
+        if config.overlay.anonymise:
+            rgb = rgb.copy()
+            stamp = conversions.seconds_from_stamp(scene.header.stamp)
+            hide_faces(rgb, self._lost.boxes(faces, rgb.shape[1], rgb.shape[0], stamp))
         if not faces:
             return rgb
         if self._artist is None or self._artist.config != config.overlay:
