@@ -24,8 +24,9 @@ class LossWeights:
     the answer.
     """
 
-    reprojection: float = 20.0
-    neutral_mm: float = 0.15
+    reprojection: float = 40.0
+    neutral_mm: float = 0.05
+    shape_mm: float = 0.5
     expression_mm: float = 0.4
     identity: float = 0.05
     expression: float = 5.0

@@ -38,6 +38,28 @@ def vertex_distance_mm(
     return _weighted_mean(1e3 * _length(vertices - true_vertices).mean(1), weights)
 
 
+def shape_distance_mm(
+    vertices: Tensor, true_vertices: Tensor, weights: Tensor | None = None
+) -> Tensor:
+    """Mean distance of vertices once place and size are made equal: what a crop can show.
+
+    How large a head is in metres no single crop tells; that part of `vertex_distance_mm` is noise
+    which drowns the shape.
+
+    Args:
+        vertices: (B, N, 3) face frame, metres.
+        true_vertices: (B, N, 3).
+        weights: (B,).
+
+    Returns:
+        () millimetres, at the true size.
+    """
+    shape = vertices - vertices.mean(1, keepdim=True)
+    true_shape = true_vertices - true_vertices.mean(1, keepdim=True)
+    size, true_size = (v.square().sum((1, 2), keepdim=True).sqrt() for v in (shape, true_shape))
+    return vertex_distance_mm(shape * (true_size / size), true_shape, weights)
+
+
 def coefficients(values: Tensor, true_values: Tensor, weights: Tensor | None = None) -> Tensor:
     """Mean squared error of (B, K) coefficients."""
     return _weighted_mean((values - true_values).square().flatten(1).mean(1), weights)

@@ -121,6 +121,7 @@ class Objective(nn.Module):
         out = {
             "reprojection": losses.reprojection(points, true_points, synthetic),
             "neutral_mm": losses.vertex_distance_mm(neutral, true_neutral, synthetic),
+            "shape_mm": losses.shape_distance_mm(neutral, true_neutral, synthetic),
             "expression_mm": losses.vertex_distance_mm(
                 shape - neutral, true_shape - true_neutral, synthetic
             ),

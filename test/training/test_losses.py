@@ -27,6 +27,9 @@ CASES = {
     "vertex_distance_mm": lambda x: losses.vertex_distance_mm(
         x.view(B, N, 3), other(B, N, 3), WEIGHTS
     ),
+    "shape_distance_mm": lambda x: losses.shape_distance_mm(
+        x.view(B, N, 3), other(B, N, 3), WEIGHTS
+    ),
     "coefficients": lambda x: losses.coefficients(x.view(B, 15), other(B, 15), WEIGHTS),
     "rotation_geodesic": lambda x: losses.rotation_geodesic(
         rotation_from_vector(x.view(-1, 3)), rotation_from_vector(other(15, 3)), rand(15)
@@ -53,6 +56,14 @@ CASES = {
 def test_gradcheck(name):
     x = rand(45).requires_grad_()
     assert torch.autograd.gradcheck(CASES[name], x, atol=1e-6)
+
+
+def test_shape_distance_is_blind_to_place_and_size():
+    shape, true = rand(B, N, 3), other(B, N, 3)
+    moved = 1.7 * shape + other(B, 1, 3)
+    value = losses.shape_distance_mm(shape, true)
+    assert value > 1 and torch.isclose(losses.shape_distance_mm(moved, true), value)
+    assert losses.shape_distance_mm(moved, shape) < 1e-2
 
 
 def test_losses_vanish_at_the_truth():
