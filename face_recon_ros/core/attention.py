@@ -105,37 +105,41 @@ class _Look:
 class Attention:
     """Who looks at the robot, with hysteresis and dwell. Time is an argument."""
 
-    def __init__(self, config: AttentionConfig | None = None) -> None:
+    def __init__(self) -> None:
         """Starts with nobody."""
-        self._config = config or AttentionConfig()
         self._looks: dict[str, _Look] = {}
 
-    def update(self, angles: Mapping[str, float], stamp: float) -> dict[str, float]:
+    def update(
+        self, angles: Mapping[str, float], stamp: float, config: AttentionConfig | None = None
+    ) -> dict[str, float]:
         """Takes in one image.
 
         Args:
             angles: of everybody in it, id -> `attention_angle`, radians. Others are forgotten.
             stamp: seconds.
+            config: when somebody counts as looking; may change from image to image.
 
         Returns:
             Those who look at the robot: id -> how directly, 1 for right into the camera, falling
             to 0 at `leave`.
         """
-        self._looks = {k: self._next(self._looks.get(k), a, stamp) for k, a in angles.items()}
+        config = config or AttentionConfig()
+        self._looks = {k: _next(config, self._looks.get(k), a, stamp) for k, a in angles.items()}
         return {
-            k: max(0.0, 1.0 - angles[k] / self._config.leave)
+            k: max(0.0, 1.0 - angles[k] / config.leave)
             for k, look in self._looks.items()
             if look.looking
         }
 
-    def _next(self, before: _Look | None, angle: float, stamp: float) -> _Look:
-        look = before or _Look(looking=False)
-        seems = angle <= (self._config.leave if look.looking else self._config.enter)
-        if seems == look.looking:
-            return _Look(look.looking)
-        since = look.doubted_since
-        if since is None or since > stamp:  # the clock went back
-            since = stamp
-        if stamp - since >= self._config.dwell_s:
-            return _Look(seems)
-        return _Look(look.looking, since)
+
+def _next(config: AttentionConfig, before: _Look | None, angle: float, stamp: float) -> _Look:
+    look = before or _Look(looking=False)
+    seems = angle <= (config.leave if look.looking else config.enter)
+    if seems == look.looking:
+        return _Look(look.looking)
+    since = look.doubted_since
+    if since is None or since > stamp:  # the clock went back
+        since = stamp
+    if stamp - since >= config.dwell_s:
+        return _Look(seems)
+    return _Look(look.looking, since)

@@ -121,6 +121,13 @@ class DepthConfig:
     sensor: float = 0.01
     gate: float = 4.0
 
+    def __post_init__(self) -> None:
+        values = np.array(list(vars(self).values()))
+        if not (np.isfinite(values).all() and (values >= 0).all() and self.min_points > 0):
+            raise ConfigError(
+                "numbers of at least 0, and min_points of at least 1", f"{self}", "see the docs"
+            )
+
 
 def read_range(
     depth: ArrayLike,

@@ -17,6 +17,7 @@ from face_recon_ros.core.morphable_model import FACIAL_SKIN, MorphableModel, Ver
 from face_recon_ros.core.rigid import Rigid
 from face_recon_ros.core.types import Face
 from face_recon_ros.nodes import conversions, robot_conversions
+from face_recon_ros.nodes.parameters import OutputConfig
 from face_recon_ros.nodes.runtime import SENSOR_QOS, FaceNode
 
 TOPIC = "/camera/depth/image_raw"
@@ -41,7 +42,7 @@ class DepthFusion:
         node.create_subscription(ImageMsg, TOPIC, self._receive, SENSOR_QOS)
 
     def __call__(
-        self, faces: Sequence[Face], camera: PinholeCamera, stamp: float
+        self, faces: Sequence[Face], camera: PinholeCamera, stamp: float, config: OutputConfig
     ) -> list[tuple[Face, NDArray[np.float64]]]:
         """Faces of one image, corrected where its depth image is there, with pose covariances.
 
@@ -51,20 +52,19 @@ class DepthFusion:
             faces: N.
             camera: that took the image.
             stamp: of the image, seconds.
+            config: how sure poses are, and when depth is believed.
         """
         depth = self._depth_at(stamp, camera) if faces else None
         out = []
         for face in faces:
-            pose, covariance = (
-                face.camera_from_face,
-                pose_covariance(face.camera_from_face, camera),
-            )
+            pose = face.camera_from_face
+            covariance = pose_covariance(pose, camera, config.pose_noise)
             if depth is not None:
                 vertices = face.mesh.vertices
                 points, normals = vertices[self._skin], self._normals(vertices)[self._skin]
-                reading = read_range(depth, camera, pose, points, normals)
+                reading = read_range(depth, camera, pose, points, normals, config.depth_checks)
                 self._node.meter.count("depth_readings", reading is not None)
-                pose, covariance = fuse_range(pose, covariance, reading)
+                pose, covariance = fuse_range(pose, covariance, reading, config.depth_checks)
             out.append((_moved(face, pose), covariance))
         return out
 

@@ -120,7 +120,7 @@ class FaceOutputs:
         stamp = conversions.seconds_from_stamp(header.stamp)
         covariances = {}
         if self._depth:
-            fused = self._depth(faces, camera, stamp)
+            fused = self._depth(faces, camera, stamp, config)
             faces = [face for face, _ in fused]
             covariances = {face.track.id: covariance for face, covariance in fused}
         cloud = conversions.FaceCloud.of(faces, self._model.n_vertices)
@@ -138,7 +138,7 @@ class FaceOutputs:
             frames |= {f"gaze_{name}": gaze for name, gaze in gazes.items()}
             self._transforms.publish(conversions.transforms_to_msg(frames, header))
         angles = {name: attention_angle(gaze) for name, gaze in gazes.items()}
-        looking = self._attention.update(angles, stamp)
+        looking = self._attention.update(angles, stamp, config.attention)
         if wanted([self._attention_topic]):
             self._attention_topic.publish(robot_conversions.attention_to_msg(looking, header))
         if self._humans and config.humans:
@@ -148,7 +148,7 @@ class FaceOutputs:
         for face in faces:
             covariance = covariances.get(face.track.id)
             if covariance is None:
-                covariance = pose_covariance(face.camera_from_face, camera)
+                covariance = pose_covariance(face.camera_from_face, camera, config.pose_noise)
             self._publish_face(face, covariance, header)
         self._forget(stamp)
         return faces, cloud

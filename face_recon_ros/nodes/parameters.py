@@ -31,9 +31,11 @@ from rclpy.exceptions import (
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
+from face_recon_ros.core.attention import AttentionConfig
 from face_recon_ros.core.camera import DEFAULT_HORIZONTAL_FOV_DEG
 from face_recon_ros.core.detection import DetectorConfig
 from face_recon_ros.core.errors import ConfigError
+from face_recon_ros.core.head_pose import DepthConfig, PoseNoise
 from face_recon_ros.core.look_at import LookAtConfig
 from face_recon_ros.core.overlay import OverlayConfig
 from face_recon_ros.core.pipeline import ReconstructorConfig
@@ -105,6 +107,9 @@ class OutputConfig:
             image; at start.
         humans: publishes REP-155's /humans/faces/... where hri_msgs is installed.
         coefficients: publishes /face/coefficients; identity coefficients are biometric data.
+        attention: of /face/attention.
+        pose_noise: of the covariance of head poses.
+        depth_checks: when a depth image is believed.
     """
 
     always: bool = False
@@ -112,6 +117,9 @@ class OutputConfig:
     depth: bool = False
     humans: bool = True
     coefficients: bool = False
+    attention: AttentionConfig = field(default_factory=AttentionConfig)
+    pose_noise: PoseNoise = field(default_factory=PoseNoise)
+    depth_checks: DepthConfig = field(default_factory=DepthConfig)
 
 
 @dataclass(frozen=True)
@@ -161,10 +169,49 @@ RANGES: dict[str, tuple[float, float]] = {
     "tracker.max_faces": (1, 64),
     "tracker.seed": (-1, 2**62),
     "reconstructor.threads": (0, 256),
+    "output.attention.enter": (0.01, 3.1416),
+    "output.attention.leave": (0.01, 3.1416),
+    "output.attention.dwell_s": (0.0, 60.0),
+    "output.pose_noise.head_size": (0.0, 1.0),
+    "output.pose_noise.focal": (0.0, 1.0),
+    "output.pose_noise.scale": (0.0, 1.0),
+    "output.pose_noise.position": (0.0, 1.0),
+    "output.pose_noise.image_px": (0.0, 100.0),
+    "output.pose_noise.attitude": (0.0, 3.1416),
+    "output.depth_checks.min_points": (1, 100000),
+    "output.depth_checks.min_share": (0.0, 1.0),
+    "output.depth_checks.max_spread": (0.0, 1.0),
+    "output.depth_checks.surface": (0.0, 1.0),
+    "output.depth_checks.sensor": (0.0, 1.0),
+    "output.depth_checks.gate": (0.0, 100.0),
     "visualization.marker_rate_hz": (0.1, 1000.0),
     "visualization.overlay_rate_hz": (0.1, 1000.0),
     "visualization.overlay_max_side_px": (64, 16384),
     "visualization.overlay.opacity": (0.0, 1.0),
+    "neck.max_velocity": (0.001, 100.0),
+    "neck.max_acceleration": (0.001, 1000.0),
+    "neck.limit_margin": (0.0, 1.0),
+    "look_at.switch_margin": (0.0, 1.0),
+    "look_at.dwell_s": (0.0, 3600.0),
+    "look_at.stale_s": (0.01, 60.0),
+    "look_at.actuation_delay_s": (0.0, 2.0),
+    "look_at.max_prediction_s": (0.0, 5.0),
+    "look_at.head_acceleration": (0.01, 100.0),
+    "look_at.bearing_noise": (0.0001, 1.0),
+    "look_at.gain": (0.01, 100.0),
+    "look_at.dead_band": (0.0, 1.0),
+    "look_at.period_s": (0.002, 1.0),
+    "look_at.max_gap_s": (0.01, 60.0),
+    "look_at.joint_timeout_s": (0.01, 60.0),
+    "look_at.max_following_error": (0.01, 6.2832),
+    "neck_simulator.delay_s": (0.0, 5.0),
+    "neck_simulator.bandwidth": (0.1, 1000.0),
+    "neck_simulator.encoder_noise": (0.0, 1.0),
+    "neck_simulator.seed": (0, 2**31),
+    "neck_simulator.rate_hz": (1.0, 1000.0),
+    "neck_simulator.person_speed_deg": (0.0, 360.0),
+    "neck_simulator.camera_rate_hz": (0.1, 1000.0),
+    "neck_simulator.camera_latency_s": (0.0, 5.0),
 }
 
 #: What may change while a node runs; all else is read-only.

@@ -92,21 +92,24 @@ def test_who_looks_into_the_camera_is_at_angle_zero(x, y, roll, distance):
 
 
 def test_attention_has_hysteresis_and_dwell():
-    attention = Attention(AttentionConfig(enter=0.2, leave=0.4, dwell_s=0.1))
+    attention, config = Attention(), AttentionConfig(enter=0.2, leave=0.4, dwell_s=0.1)
+
+    def update(angles, stamp):
+        return attention.update(angles, stamp, config)
 
     def looks(angle, start, count=6):
-        return [bool(attention.update({"a": angle}, start + 0.04 * k)) for k in range(count)]
+        return [bool(update({"a": angle}, start + 0.04 * k)) for k in range(count)]
 
     assert looks(0.3, 0.0) == [False] * 6  # between the thresholds: as before
     assert looks(0.1, 1.0) == [False] * 3 + [True] * 3
     assert looks(0.3, 2.0) == [True] * 6
     assert looks(0.5, 3.0) == [True] * 3 + [False] * 3
-    attention.update({"a": 0.1}, 4.0)
-    assert not attention.update({"a": 0.1}, 3.0)  # the clock went back: the dwell starts anew
-    assert not attention.update({"a": 0.1}, 3.05)
-    assert attention.update({"a": 0.0}, 3.2) == {"a": 1.0}
-    assert attention.update({}, 3.3) == {}
-    assert attention.update({"a": 0.0}, 3.4) == {}  # lost faces are forgotten
+    update({"a": 0.1}, 4.0)
+    assert not update({"a": 0.1}, 3.0)  # the clock went back: the dwell starts anew
+    assert not update({"a": 0.1}, 3.05)
+    assert update({"a": 0.0}, 3.2) == {"a": 1.0}
+    assert update({}, 3.3) == {}
+    assert update({"a": 0.0}, 3.4) == {}  # lost faces are forgotten
 
 
 def test_a_glance_is_no_attention():

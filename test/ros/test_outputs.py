@@ -61,7 +61,7 @@ def test_nobody_listens_to_what_is_destroyed(node):
 def test_what_is_drawn_has_the_corrected_distance(node, reconstructor):
     outputs = FaceOutputs(node, reconstructor.model)
     face = one_face(reconstructor)
-    outputs._depth = lambda faces, camera, stamp: [(moved(f), np.eye(6)) for f in faces]
+    outputs._depth = lambda faces, camera, *_: [(moved(f), np.eye(6)) for f in faces]
 
     def moved(face):
         pose = face.camera_from_face
@@ -85,7 +85,7 @@ def test_depth_moves_a_face_but_not_its_mesh_in_the_image(node, reconstructor):
     image.data = np.full((480, 640), far, np.float32).tobytes()
     depth._receive(image)
     camera = replace(CAMERA, calibrated=True)  # else depth corrects directions, too
-    ((moved, _),) = depth([face], camera, 1.0)
+    ((moved, _),) = depth([face], camera, 1.0, SETTINGS)
     pixels, pixels_before = (
         CAMERA.project(f.camera_from_face.apply(f.mesh.vertices)) for f in (moved, face)
     )
@@ -95,7 +95,7 @@ def test_depth_moves_a_face_but_not_its_mesh_in_the_image(node, reconstructor):
     assert ratio > 1.02
     np.testing.assert_allclose(pixels, pixels_before, atol=0.01)
     assert moved.mesh.vertices.dtype == np.float32
-    ((same, _),) = depth([face], CAMERA, 5.0)  # no depth image of that moment
+    ((same, _),) = depth([face], CAMERA, 5.0, SETTINGS)  # no depth image of that moment
     np.testing.assert_array_equal(same.mesh.vertices, face.mesh.vertices)
 
 
