@@ -27,12 +27,13 @@ from geometry_msgs.msg import (
 from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, JointState, PointCloud2, PointField
 from sensor_msgs.msg import Image as ImageMsg
+from shape_msgs.msg import Mesh as MeshMsg
 from std_msgs.msg import Float32MultiArray, Header, MultiArrayDimension
 from tf2_msgs.msg import TFMessage
 from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithPose
 
 from face_recon_ros.core.camera import PinholeCamera
-from face_recon_ros.core.errors import ImageError
+from face_recon_ros.core.errors import DataError, ImageError
 from face_recon_ros.core.rigid import Rigid, quaternion_from_rotation
 from face_recon_ros.core.types import COEFFICIENT_NAMES, Coefficients, Face, Float32, Track
 from face_recon_ros.nodes.camera_messages import ENCODINGS as ENCODINGS
@@ -42,6 +43,7 @@ from face_recon_ros.nodes.camera_messages import seconds_from_stamp
 from face_recon_ros.nodes.pose_messages import rigid_from_pose_msg as rigid_from_pose_msg
 
 FACE_CLASS = "face"
+_MAX_PX = 1e6  # of a box: beyond, float32 has no subpixels left
 
 # --- headers and stamps --------------------------------------------------------------------------
 
@@ -116,23 +118,23 @@ def tracks_to_msg(tracks: Iterable[Track], header: Header) -> Detection2DArray:
 
 
 def tracks_from_msg(msg: Detection2DArray) -> list[Track]:
-    """Inverse of `tracks_to_msg`; ages are not carried.
+    """Inverse of `tracks_to_msg`; ages are not carried, scores are held to [0, 1].
 
     Raises:
-        ImageError: a box that is none.
+        ImageError: a box that is none, or lies further out than any image.
     """
     stamp = seconds_from_stamp(msg.header.stamp)
     tracks = []
     for index, detection in enumerate(msg.detections):
         centre = detection.bbox.center.position
         half_x, half_y = detection.bbox.size_x / 2, detection.bbox.size_y / 2
-        box = np.array(
-            [centre.x - half_x, centre.y - half_y, centre.x + half_x, centre.y + half_y],
-            np.float32,
-        )
-        if not np.isfinite(box).all() or half_x <= 0 or half_y <= 0:
+        ends = [centre.x - half_x, centre.y - half_y, centre.x + half_x, centre.y + half_y]
+        with np.errstate(over="ignore"):
+            box = np.array(ends, np.float64).astype(np.float32)
+        if not (np.abs(box) < _MAX_PX).all() or not (box[:2] < box[2:]).all():
             raise ImageError("finite boxes of a size", f"{box.tolist()}", "check the detector")
-        score = max((r.hypothesis.score for r in detection.results), default=0.0)
+        scores = [r.hypothesis.score for r in detection.results if r.hypothesis.score > 0]
+        score = min(max(scores, default=0.0), 1.0)  # NaN is no score
         tracks.append(Track(detection.id or f"nr{index}", box, float(score), stamp))
     return tracks
 
@@ -216,14 +218,21 @@ def topology_cdr(triangles: NDArray[np.int32], vertices: Float32) -> bytes:
     return out.bytes()
 
 
-def topology_from_msg(msg: object) -> tuple[NDArray[np.int32], Float32]:
-    """(F, 3) triangles and (V, 3) vertices of a shape_msgs/Mesh."""
-    triangles = [t.vertex_indices for t in msg.triangles]  # type: ignore[attr-defined]
-    vertices = [(p.x, p.y, p.z) for p in msg.vertices]  # type: ignore[attr-defined]
-    return (
-        np.array(triangles, np.int32).reshape(-1, 3),
-        np.array(vertices, np.float32).reshape(-1, 3),
-    )
+def topology_from_msg(msg: MeshMsg) -> tuple[NDArray[np.int32], Float32]:
+    """(F, 3) triangles and (V, 3) vertices of a shape_msgs/Mesh.
+
+    Raises:
+        DataError: triangles with corners that are no vertices.
+    """
+    corners = np.array([t.vertex_indices for t in msg.triangles], np.int64).reshape(-1, 3)
+    vertices = np.array([(p.x, p.y, p.z) for p in msg.vertices], np.float64).reshape(-1, 3)
+    if corners.max(initial=-1) >= len(vertices):
+        raise DataError(
+            f"triangles of {len(vertices)} vertices",
+            f"corner {corners.max()}",
+            "let the reconstruction node alone publish on /face/mesh/topology",
+        )
+    return corners.astype(np.int32), vertices.astype(np.float32)
 
 
 # --- markers -------------------------------------------------------------------------------------

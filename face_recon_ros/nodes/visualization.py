@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import cv2
 import numpy as np
@@ -21,6 +22,7 @@ from visualization_msgs.msg import MarkerArray
 from face_recon_ros.core.anonymise import LostFaces, hide_faces
 from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.crop import crop_from_face_box
+from face_recon_ros.core.errors import DataError, FaceReconError
 from face_recon_ros.core.overlay import Overlay
 from face_recon_ros.core.types import Coefficients, Face, Mesh
 from face_recon_ros.nodes import conversions
@@ -211,7 +213,10 @@ class VisualizationNode(FaceNode):
         ]
 
     def _receive_topology(self, msg: MeshMsg) -> None:
-        self._triangles = conversions.topology_from_msg(msg)[0]
+        try:
+            self._triangles = conversions.topology_from_msg(msg)[0]
+        except FaceReconError as fault:
+            self.complain(fault)
 
     def _receive(self, topic: str, msg: PointCloud2) -> None:
         if topic == "mesh/vertices":
@@ -224,33 +229,56 @@ class VisualizationNode(FaceNode):
             self._slot.put((parts, self._triangles, camera))
 
     def _work(self, item: tuple[dict, NDArray[np.int32], PinholeCamera]) -> None:
-        parts, triangles, camera = item
-        image, header = parts.get(IMAGE_TOPIC), parts["mesh/vertices"].header
-        cloud = conversions.cloud_from_msg(parts["mesh/vertices"])
-        tracks = conversions.tracks_from_msg(parts["detections"])
-        poses = [conversions.rigid_from_pose_msg(p) for p in parts["head_poses"].poses]
-        faces = [
-            Face(
-                track,
-                crop_from_face_box(track.box, 1.0, 1),
-                Coefficients.zeros(1, 0, 0, 0),
-                pose,
-                Mesh(
-                    pose.inverse().apply(vertices),
-                    triangles,
-                    colours.astype(np.float32) / 255.0,
-                ),
-                track.box,
-                track.stamp,
-            )
-            for track, pose, vertices, colours in zip(
-                tracks, poses, cloud.vertices, cloud.colours, strict=True
-            )
-        ]
-        rgb = conversions.image_from_msg(image).rgb if image else None
-        scene = Scene(header, faces, cloud, camera, rgb)
+        scene = scene_from_msgs(*item)
         self._visualizer.publish(scene, self.config("visualization"))
         self.meter.count("processed")
+
+
+def scene_from_msgs(
+    parts: Mapping[str, Any], triangles: NDArray[np.int32], camera: PinholeCamera
+) -> Scene:
+    """What the messages of one image say there is to draw.
+
+    Args:
+        parts: topic -> message; with or without the image.
+        triangles: (F, 3) of the topology.
+        camera: that took the image.
+
+    Raises:
+        ImageError: a message that cannot be read.
+        DataError: messages that contradict one another, or are not finite.
+    """
+    cloud = conversions.cloud_from_msg(parts["mesh/vertices"])
+    tracks = conversions.tracks_from_msg(parts["detections"])
+    poses = [conversions.rigid_from_pose_msg(p) for p in parts["head_poses"].poses]
+    corners = int(triangles.max(initial=-1)) + 1
+    if not len(tracks) == len(poses) == len(cloud.vertices) or corners > cloud.vertices.shape[1]:
+        raise DataError(
+            f"as many meshes, poses and detections, and meshes of at least {corners} vertices",
+            f"{len(cloud.vertices)} meshes of {cloud.vertices.shape[1]} vertices, {len(poses)} "
+            f"poses, {len(tracks)} detections",
+            "let one reconstruction node alone publish on these topics",
+        )
+    numbers = [cloud.vertices, *(p.rotation for p in poses), *(p.translation for p in poses)]
+    if not all(np.isfinite(values).all() for values in numbers):
+        raise DataError("finite meshes and poses", "others", "check the reconstruction node")
+    faces = [
+        Face(
+            track,
+            crop_from_face_box(track.box, 1.0, 1),
+            Coefficients.zeros(1, 0, 0, 0),
+            pose,
+            Mesh(pose.inverse().apply(vertices), triangles, colours.astype(np.float32) / 255.0),
+            track.box,
+            track.stamp,
+        )
+        for track, pose, vertices, colours in zip(
+            tracks, poses, cloud.vertices, cloud.colours, strict=True
+        )
+    ]
+    image = parts.get(IMAGE_TOPIC)
+    rgb = conversions.image_from_msg(image).rgb if image else None
+    return Scene(parts["mesh/vertices"].header, faces, cloud, camera, rgb)
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
 from face_recon_ros.core.camera import PinholeCamera
-from face_recon_ros.core.errors import CameraError, ImageError
+from face_recon_ros.core.errors import CameraError, DataError, ImageError
 from face_recon_ros.core.rigid import Rigid, rotation_from_vector
 from face_recon_ros.core.types import Coefficients, Track
 from face_recon_ros.nodes import conversions as c
@@ -324,7 +324,7 @@ def test_a_cloud_of_another_layout():
 
 @pytest.mark.parametrize("n", [0, 1, 40])
 def test_topology_bytes_are_rclpys(n):
-    triangles = RNG.integers(0, 99, (n, 3)).astype(np.int32)
+    triangles = RNG.integers(0, n + 2, (n, 3)).astype(np.int32)
     vertices = RNG.normal(size=(n + 2, 3)).astype(np.float32)
     data = c.topology_cdr(triangles, vertices)
     msg = MeshMsg(
@@ -336,6 +336,14 @@ def test_topology_bytes_are_rclpys(n):
     again, points = c.topology_from_msg(deserialised(data, MeshMsg))
     np.testing.assert_array_equal(again, triangles)
     np.testing.assert_array_equal(points, vertices)
+
+
+def test_triangles_of_vertices_that_are_not_there():
+    data = c.topology_cdr(
+        np.int32([[0, 1, 2], [0, 2, 2_000_000_000]]), np.zeros((3, 3), np.float32)
+    )
+    with pytest.raises(DataError, match="corner 2000000000"):
+        c.topology_from_msg(deserialised(data, MeshMsg))
 
 
 # --- markers ---
