@@ -45,6 +45,15 @@ class Prediction:
     coefficients: Coefficients
     identity_confidence: NDArray[np.float32]
 
+    @property
+    def usable(self) -> NDArray[np.bool_]:
+        """(N,) whether a row is finite and its face in front of the camera."""
+        values = [getattr(self.coefficients, name) for name in COEFFICIENT_NAMES]
+        usable = np.isfinite(self.identity_confidence) & (self.coefficients.translation[:, 2] > 0)
+        for value in values:
+            usable &= np.isfinite(value).all(axis=tuple(range(1, value.ndim)))
+        return np.asarray(usable)
+
 
 def choose_providers(provider: str = "auto") -> list[str]:
     """ONNX Runtime providers to try, best first.
@@ -72,7 +81,19 @@ def choose_providers(provider: str = "auto") -> list[str]:
 
 
 class FaceNetwork:
-    """Regresses coefficients from crops."""
+    """Regresses coefficients from crops.
+
+    Attributes:
+        path: of the ONNX file.
+        metadata: of the file.
+        size: S, side of the crops, pixels.
+        crop_margin: side of the crop over side of the face box.
+        face_model: name of the face model it was trained for.
+        wanted_provider: of ONNX Runtime, the best of those asked for.
+        provider: that is at work; another than the wanted one where that could not start, or was
+            lost under way.
+        sizes: coefficients -> how many.
+    """
 
     def __init__(self, path: str | Path, *, provider: str = "auto", threads: int = 0) -> None:
         """Opens the network.
@@ -82,21 +103,11 @@ class FaceNetwork:
             provider: see `choose_providers`.
             threads: of the CPU provider; 0 takes all cores.
         """
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        try:
-            self._session = ort.InferenceSession(
-                str(path), options, providers=choose_providers(provider)
-            )
-        except ConfigError:
-            raise
-        except Exception as fault:  # onnxruntime raises its own, unexported classes
-            raise ModelError(
-                f"an ONNX network at {path}", str(fault).splitlines()[0], "restore or re-export it"
-            ) from None
+        self.path = Path(path)
+        self._threads = threads
+        providers = choose_providers(provider)
+        self.wanted_provider = providers[0]
+        self._session = self._open(providers)
         meta = self._session.get_modelmeta().custom_metadata_map
         outputs = {o.name: o for o in self._session.get_outputs()}
         missing = [name for name in COEFFICIENT_NAMES if name not in outputs]
@@ -107,11 +118,9 @@ class FaceNetwork:
                 f"format {meta.get('face_recon_format')}, missing {missing}",
                 "export it with `face-recon export`",
             )
-        self.path = Path(path)
-        wanted = PROVIDERS.get(provider, self._session.get_providers()[0])
-        if self._session.get_providers()[0] != wanted:
+        if provider != "auto" and self._session.get_providers()[0] != self.wanted_provider:
             raise ConfigError(
-                f"{wanted} to start",
+                f"{self.wanted_provider} to start",
                 f"{self._session.get_providers()[0]} in its place",
                 "check driver, CUDA and cuDNN against ONNX Runtime's, or set provider to auto",
             )
@@ -138,9 +147,12 @@ class FaceNetwork:
         Args:
             crops: (N, S, S, 3) uint8 RGB; N may be 0.
 
+        Returns:
+            N rows; not all of them need be `usable`.
+
         Raises:
             ImageError: the crops are of another size or type.
-            ModelError: the answer is not finite, or lies behind the camera.
+            ModelError: the network does not run, not even on the CPU.
         """
         if crops.dtype != np.uint8 or crops.shape[1:] != (self.size, self.size, 3):
             raise ImageError(
@@ -151,16 +163,39 @@ class FaceNetwork:
         if len(crops) == 0:
             return Prediction(Coefficients.zeros(0, *self.sizes.values()), np.ones(0, np.float32))
         names = [*COEFFICIENT_NAMES, *(["identity_confidence"] if self._has_confidence else [])]
-        values = dict(zip(names, self._session.run(names, {"image": crops}), strict=True))
-        in_front = (values["translation"][:, 2] > 0).all()
-        if not (in_front and all(np.isfinite(value).all() for value in values.values())):
-            raise ModelError(
-                "finite coefficients in front of the camera",
-                f"others from {self.path.name}",
-                "use FP32 or the CPU provider, or another network",
-            )
+        values = dict(zip(names, self._run(names, crops), strict=True))
         confidence = values.pop("identity_confidence", np.ones((len(crops), 1), np.float32))
         return Prediction(Coefficients(**values), confidence[:, 0])
+
+    def _run(self, names: list[str], crops: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        """The named outputs; a GPU that is lost under way hands over to the CPU, for good."""
+        try:
+            return list(self._session.run(names, {"image": crops}))
+        except Exception as fault:  # onnxruntime raises its own, unexported classes
+            if self.provider == PROVIDERS["cpu"]:
+                raise ModelError(
+                    f"{self.path.name} to run on {self.provider}",
+                    str(fault).splitlines()[0],
+                    "check memory, or restore the network",
+                ) from None
+        self._session = self._open([PROVIDERS["cpu"]])
+        self.provider = PROVIDERS["cpu"]
+        return self._run(names, crops)
+
+    def _open(self, providers: list[str]) -> ort.InferenceSession:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = self._threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            return ort.InferenceSession(str(self.path), options, providers=providers)
+        except Exception as fault:  # as above
+            raise ModelError(
+                f"an ONNX network at {self.path}",
+                str(fault).splitlines()[0],
+                "restore or re-export it",
+            ) from None
 
 
 def _positive(metadata: dict[str, str], key: str, path: str | Path) -> float:

@@ -121,7 +121,8 @@ class Frame:
     Attributes:
         faces: the reconstructed faces, in the order of the tracks.
         tracks: the faces' tracks, before reconstruction corrected them. Those that the detector
-            misses are not among them, though they may come back.
+            misses are not among them, though they may come back; nor are those without a face.
+        unusable: how many faces the network gave no usable answer for.
         detections: what the detector found, None when it did not run.
         timings: stage of `STAGES` -> seconds, for those that ran; and their `total`.
     """
@@ -130,20 +131,34 @@ class Frame:
     tracks: list[Track]
     detections: Detections | None
     timings: dict[str, float]
+    unusable: int = 0
 
 
 class FaceFinder:
     """Image -> tracks. Detector and tracker; the detector rests while the tracks are sure."""
 
-    def __init__(self, detector: Detector, tracker: Tracker) -> None:
-        """Composes a detector and a tracker."""
+    def __init__(
+        self, detector: Detector, tracker: Tracker, config: DetectorConfig | None = None
+    ) -> None:
+        """Composes a detector and a tracker; `config` is what the detector was made of."""
         self._detector = detector
         self._tracker = tracker
+        self._config = config
 
     @staticmethod
     def from_config(detector: DetectorConfig, tracker: TrackerConfig) -> FaceFinder:
         """Loads what the configuration names."""
-        return FaceFinder(make_detector(detector), Tracker(tracker))
+        return FaceFinder(make_detector(detector), Tracker(tracker), detector)
+
+    def tune(self, detector: DetectorConfig) -> None:
+        """Looks from the next image on by other settings; the tracks go on."""
+        if detector != self._config:
+            self._detector, self._config = make_detector(detector), detector
+
+    @property
+    def tracks(self) -> list[Track]:
+        """All tracks of the last image, shown or in doubt."""
+        return self._tracker.tracks
 
     def find(self, image: Image) -> tuple[list[Track], Detections | None]:
         """All tracks of the next image, and the detections if the detector had to look."""
@@ -208,6 +223,7 @@ class FaceReconstructor:
         self._normals = VertexNormals(model.triangles, model.n_vertices)
         self._size = _LinearSize(model, self._skin)
         self._people: dict[str, _Person] = {}
+        self._camera: PinholeCamera | None = None
 
     @staticmethod
     def from_config(config: ReconstructorConfig) -> FaceReconstructor:
@@ -217,6 +233,20 @@ class FaceReconstructor:
             find_model(config.network), provider=config.provider, threads=config.threads
         )
         return FaceReconstructor(network, model.subset(config.part), config)
+
+    def tune(self, config: ReconstructorConfig) -> None:
+        """Smooths from the next image on by other settings; who people are is kept.
+
+        Args:
+            config: of which only `smooth_*` may differ from before.
+        """
+        if config != self.config:
+            self.config = config
+            self._smooth_anew()
+
+    def _smooth_anew(self) -> None:
+        for person in self._people.values():
+            person.smooth(self.config)
 
     def crops(self, tracks: Iterable[Track]) -> list[Crop]:
         """The squares of the image the network wants to see, one per track."""
@@ -247,10 +277,15 @@ class FaceReconstructor:
             camera: that took the image.
 
         Returns:
-            N faces.
+            A face per usable row of the prediction.
         """
-        faces = []
+        if self._camera is None or not _same_camera(self._camera, camera):
+            self._camera = camera  # the same head is elsewhere now: no motion to be smoothed
+            self._smooth_anew()
+        faces, usable = [], prediction.usable
         for i, (track, crop) in enumerate(zip(tracks, crops, strict=True)):
+            if not usable[i]:
+                continue
             person = self._people.pop(track.id, None) or _Person(self.config)
             self._people[track.id] = person  # last is latest
             confidence = float(prediction.identity_confidence[i])
@@ -370,10 +405,11 @@ class FacePipeline:
         # Also of those in doubt: their meshes lead the tracks on for when they are seen again.
         faces = self._reconstruct(image, camera, tracks, clock)
         self.finder.confirm({face.track.id: face.box for face in faces})
+        unusable = len(tracks) - len(faces)
         ids = {track.id for track in shown}
         faces = [face for face in faces if face.track.id in ids]
         clock.lap("confirm")
-        return Frame(faces, shown, detections, clock.laps())
+        return Frame(faces, _with_face(shown, faces), detections, clock.laps(), unusable)
 
     def process_still(
         self, image: Image, camera: PinholeCamera | None = None, refine: int = 1
@@ -395,12 +431,13 @@ class FacePipeline:
             prediction = self.reconstructor.predict(self.reconstructor.extract(image.rgb, crops))
             boxes = self.reconstructor.face_boxes(crops, prediction.coefficients)
             tracks = [
-                replace(t, box=b) if overlap(t.box, b)[0, 0] > _SAME_FACE else t
-                for t, b in zip(tracks, boxes, strict=True)
+                replace(t, box=b) if ok and overlap(t.box, b)[0, 0] > _SAME_FACE else t
+                for t, b, ok in zip(tracks, boxes, prediction.usable, strict=True)
             ]
             clock.lap("refine")
         faces = self._reconstruct(image, camera, tracks, clock)
-        return Frame(faces, tracks, detections, clock.laps())
+        unusable = len(tracks) - len(faces)
+        return Frame(faces, _with_face(tracks, faces), detections, clock.laps(), unusable)
 
     def _reconstruct(
         self, image: Image, camera: PinholeCamera, tracks: list[Track], clock: _Stopwatch
@@ -413,6 +450,19 @@ class FacePipeline:
         faces = self.reconstructor.decode(tracks, crops, prediction, camera)
         clock.lap("decode")
         return faces
+
+
+def _with_face(tracks: list[Track], faces: list[Face]) -> list[Track]:
+    ids = {face.track.id for face in faces}
+    return [track for track in tracks if track.id in ids]
+
+
+def _same_camera(a: PinholeCamera, b: PinholeCamera) -> bool:
+    return a is b or (
+        (a.width, a.height, a.distortion_model) == (b.width, b.height, b.distortion_model)
+        and np.array_equal(a.matrix, b.matrix)
+        and np.array_equal(a.distortion, b.distortion)
+    )
 
 
 def camera_of(image: Image, camera: PinholeCamera | None) -> PinholeCamera:
@@ -439,11 +489,15 @@ class _Person:
     def __init__(self, config: ReconstructorConfig) -> None:
         self.identity = Aggregate(config.aggregation)
         self.albedo = Aggregate(config.aggregation)
+        self.smooth(config)
+        self._neutral: tuple[Float32, Float32] | None = None
+        self._reflectance: tuple[Float32, Float32] | None = None
+
+    def smooth(self, config: ReconstructorConfig) -> None:
+        """Starts the filters anew."""
         self.pose = OneEuroRigid(config.smooth_rotation, config.smooth_translation)
         self.expression = OneEuroVector(config.smooth_expression)
         self.smooths_pose = config.smooth_rotation.enabled or config.smooth_translation.enabled
-        self._neutral: tuple[Float32, Float32] | None = None
-        self._reflectance: tuple[Float32, Float32] | None = None
 
     def neutral(self, model: MorphableModel, identity: Float32) -> Float32:
         """(V, 3) neutral shape, decoded anew only for another array."""

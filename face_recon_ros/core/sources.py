@@ -1,7 +1,8 @@
-"""Where images come from: camera device, video, folder of pictures, one picture, test pattern.
+"""Where images come from: device, stream, video, folder of pictures, one picture, test pattern.
 
-Every source is an iterator of `Image`. A device stamps with the clock it is given, at capture;
-files stamp with their own time from 0. `paced` plays a file in real time, as if it were a camera.
+Every source is an iterator of `Image`. Devices and streams stamp with the clock they are given, at
+capture; files with their own time from 0. `paced` plays a file in real time, as if it were a
+camera.
 Bags are read by `face_recon_ros.nodes.bag_source`, because only the nodes know messages.
 """
 
@@ -24,6 +25,8 @@ from face_recon_ros.core.pattern import PERIOD_S, TurningHead
 from face_recon_ros.core.types import Image
 
 Clock = Callable[[], float]
+#: Told of what was lost, waits a little and says whether to try again.
+Retry = Callable[[SourceError], bool]
 
 TEST_PATTERN = "pattern"
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -33,6 +36,8 @@ PATTERN_FPS = 15.0
 _MAX_FAILURES = 30  # pictures in a row that a device hands over but nobody can decode
 _CACHE_BYTES = 128 << 20  # of a looping pattern's pictures; larger ones are rendered each time
 _DEVICE = re.compile(r"\d+|/dev/video\d+")
+_STREAM = re.compile(r"(rtsps?|rtmp|https?|udp|tcp|srt)://\S+")
+_PATIENCE_MS = 2000.0  # with a device or stream that says nothing
 
 
 class Source(Protocol):
@@ -40,7 +45,7 @@ class Source(Protocol):
 
     Attributes:
         name: what it is, for messages and logs.
-        live: whether it goes on by itself (a device), so that unread images are lost.
+        live: whether it goes on by itself (device, stream), so that unread images are lost.
         fps: images a second; 0 when unknown.
         length: number of images; None when unknown or endless.
     """
@@ -64,7 +69,8 @@ class SourceConfig:
     """What to read.
 
     Attributes:
-        source: device number or /dev/video*, video, picture, folder of pictures, or `pattern`.
+        source: device number or /dev/video*, stream (rtsp://, http:// ...), video, picture,
+            folder of pictures, or `pattern`.
         loop: whether files begin again at their end; stamps go on.
         width: pixels; asked of a device, size of the pattern; 0 leaves it to the device.
         height: pixels, as `width`.
@@ -88,12 +94,18 @@ class SourceConfig:
             )
 
 
-def open_source(config: SourceConfig, clock: Clock = time.time) -> Source:
+def _give_up(fault: SourceError) -> bool:
+    return False
+
+
+def open_source(config: SourceConfig, clock: Clock = time.time, retry: Retry = _give_up) -> Source:
     """The source a configuration names.
 
     Args:
         config: what to read.
-        clock: stamps the images of a device, seconds.
+        clock: stamps the images of a device or stream, seconds.
+        retry: asked when a device or stream is lost; unless it is to be tried again, the source
+            ends with SourceError.
 
     Raises:
         SourceError: there is no such thing, or it cannot be read.
@@ -103,14 +115,16 @@ def open_source(config: SourceConfig, clock: Clock = time.time) -> Source:
         return PatternSource(config)
     path = Path(name).expanduser()
     if path.is_char_device():  # also /dev/v4l/by-id/... and other links
-        return DeviceSource(replace(config, source=str(path.resolve())), clock)
+        return DeviceSource(replace(config, source=str(path.resolve())), clock, retry)
     if _DEVICE.fullmatch(name):
-        return DeviceSource(config, clock)
+        return DeviceSource(config, clock, retry)
+    if _STREAM.fullmatch(name):
+        return StreamSource(config, clock, retry)
     if path.is_dir():
         return FolderSource(config)
     if not path.is_file():
         raise SourceError(
-            "a video, a picture, a folder of pictures, a camera device or `pattern`",
+            "a video, a picture, a folder of pictures, a camera device, a stream or `pattern`",
             f"{name!r}, which does not exist",
             "check the path",
         )
@@ -119,16 +133,64 @@ def open_source(config: SourceConfig, clock: Clock = time.time) -> Source:
     return VideoSource(config)
 
 
-class DeviceSource:
-    """A camera through V4L2 (or what else OpenCV finds)."""
+class LiveSource:
+    """What goes on by itself. It may be lost, and found again where `retry` says so."""
 
     live = True
 
-    def __init__(self, config: SourceConfig, clock: Clock = time.time) -> None:
-        """Opens the device and asks for size and rate; it may choose its own."""
+    def __init__(
+        self, config: SourceConfig, clock: Clock = time.time, retry: Retry = _give_up
+    ) -> None:
+        """Opens it.
+
+        Raises:
+            SourceError: it cannot be opened; whoever starts with a wrong name wants to know.
+        """
         self.name = config.source
         self.length: int | None = None
-        self._config, self._clock = config, clock
+        self._config, self._clock, self._retry = config, clock, retry
+        self._capture = self._open()
+        self.fps = float(self._capture.get(cv2.CAP_PROP_FPS)) or config.fps
+
+    def __iter__(self) -> Iterator[Image]:
+        """Images as they come; ends with SourceError when they cease and `retry` gives up."""
+        failures = 0
+        while True:
+            grabbed, stamp = self._capture.grab(), self._clock()
+            ok, bgr = self._capture.retrieve() if grabbed else (False, None)
+            failures = 0 if ok else failures + 1
+            if not grabbed or failures > _MAX_FAILURES:
+                self._reopen()
+                failures = 0
+            elif ok:
+                yield Image(_rgb(bgr), stamp, self._config.frame)
+
+    def close(self) -> None:
+        """See `Source`."""
+        self._capture.release()
+
+    def _reopen(self) -> None:
+        fault = SourceError(f"images from {self.name}", "none", "is it still connected?")
+        self._capture.release()  # else the device keeps its old number
+        while self._retry(fault):
+            try:
+                self._capture = self._open()
+            except SourceError as still:
+                fault = still
+            else:
+                return
+        raise fault
+
+    def _open(self) -> cv2.VideoCapture:
+        raise NotImplementedError
+
+
+class DeviceSource(LiveSource):
+    """A camera through V4L2 (or what else OpenCV finds)."""
+
+    def _open(self) -> cv2.VideoCapture:
+        """Opens the device and asks for size and rate; it may choose its own."""
+        config = self._config
         if not _DEVICE.fullmatch(config.source):
             raise SourceError(
                 "a number or /dev/video*", repr(config.source), "give the camera's device"
@@ -142,42 +204,47 @@ class DeviceSource:
                 f"{device}, which does not exist",
                 f"use one of {', '.join(there)}" if there else "connect a camera",
             )
-        self._capture = cv2.VideoCapture(index, cv2.CAP_V4L2)
-        if not self._capture.isOpened():
+        capture = cv2.VideoCapture(index, cv2.CAP_V4L2)
+        if not capture.isOpened():
             raise SourceError(
                 f"a camera at {device}",
                 "one that cannot be opened",
                 "is it in use, and are you in the group `video`?",
             )
-        self._capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
+        capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
+        capture.set(cv2.CAP_PROP_READ_TIMEOUT_MSEC, _PATIENCE_MS)
         if (
             config.width or config.height
         ):  # raw pictures of a size worth asking for are slow on USB
-            self._capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG"))
+            capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG"))
         for key, value in (
             (cv2.CAP_PROP_FRAME_WIDTH, config.width),
             (cv2.CAP_PROP_FRAME_HEIGHT, config.height),
             (cv2.CAP_PROP_FPS, config.fps),
         ):
             if value:
-                self._capture.set(key, value)
-        self.fps = float(self._capture.get(cv2.CAP_PROP_FPS)) or config.fps
+                capture.set(key, value)
+        return capture
 
-    def __iter__(self) -> Iterator[Image]:
-        """Images as they come; ends with SourceError when the device is gone."""
-        failures = 0
-        while True:
-            grabbed, stamp = self._capture.grab(), self._clock()
-            ok, bgr = self._capture.retrieve() if grabbed else (False, None)
-            failures = 0 if ok else failures + 1
-            if not grabbed or failures > _MAX_FAILURES:
-                raise SourceError(f"images from {self.name}", "none", "is it still connected?")
-            if ok:
-                yield Image(_rgb(bgr), stamp, self._config.frame)
 
-    def close(self) -> None:
-        """See `Source`."""
-        self._capture.release()
+class StreamSource(LiveSource):
+    """A camera on the network, through FFmpeg. Its images are stamped when they are received."""
+
+    def _open(self) -> cv2.VideoCapture:
+        patience = [
+            cv2.CAP_PROP_OPEN_TIMEOUT_MSEC,
+            int(_PATIENCE_MS),
+            cv2.CAP_PROP_READ_TIMEOUT_MSEC,
+            int(_PATIENCE_MS),
+        ]
+        capture = cv2.VideoCapture(self.name, cv2.CAP_FFMPEG, patience)
+        if not capture.isOpened():
+            raise SourceError(
+                f"a stream that FFmpeg can read at {self.name}",
+                "none",
+                "check the address and that the camera is on",
+            )
+        return capture
 
 
 class VideoSource:
@@ -333,6 +400,7 @@ def paced(
     """Plays images in real time, stamped when they come out, as a camera's are when it takes them.
 
     Keeps to the images' own times; where the reader is late the rest is put off, nothing is lost.
+    A clock that jumps puts nothing off.
 
     Args:
         images: with stamps of a file.
@@ -340,12 +408,14 @@ def paced(
         clock: seconds.
         sleep: waits that many seconds.
     """
-    offset: float | None = None
+    offset, before, slack = 0.0, -np.inf, 1.0 / fps
     for image in images:
-        now = clock()
-        if offset is None or now - (image.stamp + offset) > 1.0 / fps:
-            offset = now - image.stamp
-        if (wait := image.stamp + offset - now) > 0:
+        wait = image.stamp + offset - clock()
+        # The image before is out since it was due: more than the gap to it is the clock's jump.
+        if not -slack <= wait <= image.stamp - before + slack or before == -np.inf:
+            offset, wait = clock() - image.stamp, 0.0
+        before = image.stamp
+        if wait > 0:
             sleep(wait)
         yield replace(image, stamp=clock())
 

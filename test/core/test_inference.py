@@ -68,6 +68,50 @@ def test_providers():
         choose_providers("openvino")
 
 
+class Lost:
+    """A session on a GPU that falls off the bus, around one on the CPU."""
+
+    def __init__(self, session, after):
+        self.session, self.left = session, after
+
+    def run(self, names, feed):
+        self.left -= 1
+        if self.left < 0:
+            raise RuntimeError("CUDA failure 999")
+        return self.session.run(names, feed)
+
+
+def test_a_lost_gpu_hands_over_to_the_cpu(network_path):
+    network = FaceNetwork(network_path, threads=1)
+    expected = network.predict(_crops(2))
+    network._session = Lost(network._session, 1)
+    network.provider = network.wanted_provider = "CUDAExecutionProvider"
+    for _ in range(3):
+        answer = network.predict(_crops(2))
+        np.testing.assert_array_equal(
+            answer.coefficients.translation, expected.coefficients.translation
+        )
+    assert network.provider == "CPUExecutionProvider" != network.wanted_provider
+
+
+def test_a_network_that_fails_on_the_cpu_too_says_so(network_path):
+    network = FaceNetwork(network_path, threads=1)
+    network._session = Lost(network._session, 0)
+    with pytest.raises(ModelError, match="999"):
+        network.predict(_crops(1))
+
+
+def test_rows_that_are_no_answer_are_told_apart(network):
+    prediction = network.predict(_crops(4))
+    c = prediction.coefficients
+    assert prediction.usable.tolist() == [True] * 4
+    c.expression[0, 7] = np.nan
+    c.translation[1, 2] = -0.1
+    c.illumination[2, 3, 1] = np.inf
+    assert prediction.usable.tolist() == [False, False, False, True]
+    assert network.predict(_crops(0)).usable.shape == (0,)
+
+
 @pytest.mark.parametrize("content", [b"", b"nonsense"])
 def test_files_that_are_no_network_are_refused(tmp_path, content):
     path = tmp_path / "net.onnx"

@@ -10,6 +10,7 @@ from fixtures import DiscDetector, draw_discs
 from face_recon_ros.core.aggregation import AggregationConfig
 from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.crop import Crop
+from face_recon_ros.core.detection import DetectorConfig
 from face_recon_ros.core.errors import CameraError, ImageError, ModelError
 from face_recon_ros.core.morphable_model import load_morphable_model
 from face_recon_ros.core.pipeline import (
@@ -279,3 +280,66 @@ def test_crops_are_squares_of_the_networks_margin(make_pipeline):
     side = tracks[0].box[2] - tracks[0].box[0]
     assert crop.side_px == pytest.approx(reconstructor.network.crop_margin * side)
     assert reconstructor.extract(image().rgb, []).shape == (0, 64, 64, 3)
+
+
+def test_only_the_face_without_a_usable_answer_is_dropped(make_pipeline):
+    pipeline = make_pipeline()
+    picture = image((150, 120, 40, RED), (480, 300, 60, GREEN)).rgb
+    pipeline.process(Image(picture, 0.0))
+    predict = pipeline.reconstructor.predict
+
+    def spoilt(pixels):
+        prediction = predict(pixels)
+        prediction.coefficients.rotation[0] = np.nan
+        return prediction
+
+    pipeline.reconstructor.predict = spoilt
+    frame = pipeline.process(Image(picture, 1 / FPS))
+    assert len(frame.faces) == len(frame.tracks) == frame.unusable == 1
+    assert frame.faces[0].track.id == frame.tracks[0].id
+    still = pipeline.process_still(Image(picture, 2 / FPS))
+    assert len(still.faces) == len(still.tracks) == still.unusable == 1
+    pipeline.reconstructor.predict = predict
+    frame = pipeline.process(Image(picture, 3 / FPS))
+    assert (len(frame.faces), frame.unusable) == (2, 0)
+
+
+def test_smoothing_and_the_detectors_score_change_under_way(make_pipeline, monkeypatch):
+    pipeline = make_pipeline()
+    sway = [
+        pipeline.process(image((200 + 6 * (k % 2), 200, 40, RED), k=k)).faces[0] for k in range(20)
+    ]
+    steady = OneEuroConfig(min_cutoff_hz=0.05, beta=0.0)
+    config = replace(pipeline.reconstructor.config, smooth_translation=steady)
+    pipeline.reconstructor.tune(config)
+    calm = [
+        pipeline.process(image((200 + 6 * (k % 2), 200, 40, RED), k=k)).faces[0]
+        for k in range(20, 60)
+    ]
+    spread = [np.std([f.camera_from_face.translation[0] for f in s[-10:]]) for s in (sway, calm)]
+    assert spread[1] < 0.1 * spread[0]
+    assert len({f.track.id for f in [*sway, *calm]}) == 1
+
+    made = []
+    monkeypatch.setattr(
+        "face_recon_ros.core.pipeline.make_detector", lambda c: made.append(c) or DiscDetector()
+    )
+    for score in (0.5, 0.8, 0.8):
+        pipeline.finder.tune(DetectorConfig(min_score=score))
+    assert [c.min_score for c in made] == [0.5, 0.8]
+    assert pipeline.process(image((200, 200, 40, RED), k=60)).faces[0].track.id == calm[0].track.id
+
+
+def test_another_camera_starts_the_filters_anew(make_pipeline):
+    """A CameraInfo that comes late, or changes, moves every face: that is no motion of theirs."""
+    steady = OneEuroConfig(min_cutoff_hz=0.05, beta=0.0)
+    pipeline = make_pipeline(smooth_translation=steady)
+    guess, tele = PinholeCamera.from_fov(W, H), PinholeCamera.from_fov(W, H, 30.0)
+    picture = image((200, 200, 40, RED)).rgb
+    before = [pipeline.process(Image(picture, k / FPS), guess).faces[0] for k in range(10)][-1]
+    after = pipeline.process(Image(picture, 10 / FPS), tele).faces[0]
+    alone = make_pipeline().process(Image(picture, 0.0), tele).faces[0]
+    assert after.track.id == before.track.id
+    np.testing.assert_allclose(
+        after.camera_from_face.translation, alone.camera_from_face.translation, rtol=0.02
+    )

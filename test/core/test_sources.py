@@ -187,6 +187,67 @@ def test_a_slow_reader_is_never_hurried():
     np.testing.assert_allclose(np.diff(stamps), 0.5)
 
 
+@pytest.mark.parametrize("jump_s", [-3600.0, 3600.0])
+def test_a_clock_that_jumps_holds_nothing_up(jump_s):
+    stamps, time = played(lambda k: jump_s if k == 5 else 0.03)
+    np.testing.assert_allclose(np.delete(np.diff(stamps), [5, 6]), 0.1, atol=1e-9)
+    assert sum(time.slept) < 3.0
+
+
+class Unplugged:
+    """cv2.VideoCapture of a camera that is away after its 3rd image, for two tries to open it."""
+
+    opened = 0
+
+    def __init__(self, *args):
+        Unplugged.opened += 1
+        self.there, self.left = Unplugged.opened not in (2, 3), 3
+
+    def isOpened(self):  # noqa: N802
+        return self.there
+
+    def grab(self):
+        self.left -= 1
+        return self.left >= 0
+
+    def retrieve(self):
+        return True, np.zeros((4, 4, 3), np.uint8)
+
+    def get(self, key):
+        return 30.0
+
+    def set(self, key, value):
+        return True
+
+    def release(self):
+        self.there = False
+
+
+@pytest.mark.parametrize("name", ["0", "rtsp://camera/1"])
+def test_a_live_source_comes_back_where_it_may(name, monkeypatch):
+    monkeypatch.setattr(cv2, "VideoCapture", Unplugged)
+    monkeypatch.setattr(Path, "exists", lambda path: True)
+    faults = []
+
+    def retry(fault):
+        faults.append(fault)
+        return len(faults) < 5
+
+    Unplugged.opened = 0
+    clock = iter(range(100)).__next__
+    source = open_source(SourceConfig(name), clock, retry)
+    images = first(source, 5)
+    assert len(faults) == 3 and all(name in str(f) or "/dev/video0" in str(f) for f in faults)
+    assert [i.stamp for i in images] == [0, 1, 2, 4, 5]  # its clock goes on meanwhile
+    assert source.live and source.length is None
+    with pytest.raises(SourceError, match="still connected"):
+        list(source)
+    Unplugged.opened = 0
+    with pytest.raises(SourceError):  # by default it is not looked for again
+        list(open_source(SourceConfig(name)))
+    assert Unplugged.opened == 1
+
+
 def test_a_calibration_is_read_as_camera_calibration_writes_it(tmp_path):
     (tmp_path / "ost.yaml").write_text(OST)
     camera = read_calibration(tmp_path / "ost.yaml")
