@@ -14,6 +14,10 @@ from numpy.typing import ArrayLike, NDArray
 from face_recon_ros.core.errors import CameraError
 
 DEFAULT_HORIZONTAL_FOV_DEG = 60.0
+#: Image sides: focal lengths from 1 / 1000 (a view of 180 degrees) to 1000 (of 0.06), and how far
+#: from a region of interest the principal point of the whole image may lie.
+_MAX_FOCAL = 1000.0
+_MAX_OFFSET = 1000.0
 _DISTORTION_SIZES = {
     "plumb_bob": (4, 5),
     "rational_polynomial": (8, 12, 14),
@@ -59,6 +63,16 @@ class PinholeCamera:
                 "a finite 3 x 3 camera matrix K with positive focal lengths",
                 f"K = {k.ravel().tolist()}",
                 "calibrate the camera (camera_calibration) or publish no CameraInfo at all",
+            )
+        side = max(self.width, self.height)
+        focals, centre = np.diag(k)[:2] / side, k[:2, 2] / side
+        if not ((focals > 1 / _MAX_FOCAL) & (focals < _MAX_FOCAL)).all() or not (
+            (np.abs(centre) < _MAX_OFFSET).all() and abs(k[0, 1]) < k[0, 0]
+        ):
+            raise CameraError(
+                f"intrinsics of a camera of {self.width} x {self.height}, in pixels",
+                f"K = {k.ravel().tolist()}",
+                "calibrate the camera (camera_calibration) at the size of its images",
             )
         if self.distortion_model not in _DISTORTION_SIZES:
             raise CameraError(

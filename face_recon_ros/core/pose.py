@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.crop import Crop
+from face_recon_ros.core.errors import CameraError
 from face_recon_ros.core.rigid import (
     Rigid,
     rotation_between,
@@ -75,6 +76,9 @@ def camera_from_face(crop_from_face: Rigid, crop: Crop, camera: PinholeCamera) -
 
     Returns:
         The face in the camera's optical frame.
+
+    Raises:
+        CameraError: there the camera's distortion has no inverse.
     """
     nominal = crop_camera(crop.size)
     sellion = crop_from_face.translation
@@ -85,6 +89,12 @@ def camera_from_face(crop_from_face: Rigid, crop: Crop, camera: PinholeCamera) -
         * _px_per_radian(camera, ray)
         / _px_per_radian(nominal, sellion)
     )
+    if not (np.isfinite(ray).all() and np.isfinite(distance)):
+        raise CameraError(
+            "a camera that sees every pixel of its image in some direction",
+            f"{camera.distortion_model} distortion {camera.distortion.tolist()}",
+            "calibrate the camera again, with the board also at the border of the image",
+        )
     camera_from_crop = rotation_between(_OPTICAL_AXIS, ray) @ rotation_between(
         sellion, _OPTICAL_AXIS
     )

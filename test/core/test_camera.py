@@ -72,6 +72,10 @@ def test_field_of_view_spans_the_longer_side():
         (640, 480, K, np.array([np.inf, 0, 0, 0])),
         (640, 480, K, np.zeros(3)),
         (640, 480, K, np.zeros(4), "thin_prism"),
+        (640, 480, K * [[1e4], [1e4], [1.0]]),
+        (640, 480, K * [[1e-4], [1e-4], [1.0]]),
+        (640, 480, K + 1e9 * np.eye(3)[[2, 1, 0]]),
+        (640, 480, K + 1e4 * np.eye(3)[[1, 2, 0]]),
     ],
 )
 def test_bad_intrinsics_are_refused_with_a_remedy(arguments):
