@@ -171,6 +171,7 @@ class LookAtState:
         positions: (J,) commanded, radians; None before the first joint state.
         velocities: (J,) commanded, radians/s.
         moving: whether the neck is on its way, as opposed to resting in the dead band.
+        rest_since: since when the commanded velocities are zero, seconds; inf while they are not.
         blind: joint states stayed away, and where the neck is was not taken up since.
         time: of the last step.
     """
@@ -183,6 +184,7 @@ class LookAtState:
     positions: Array | None = None
     velocities: Array = field(default_factory=lambda: np.zeros(0))
     moving: bool = False
+    rest_since: float = -np.inf
     blind: bool = False
     time: float | None = None
 
@@ -252,7 +254,7 @@ def step(
     costs = _costs(config, neck, heads.values(), base_from_fixed)
     state = _choose(config, replace(state, time=time, heads=heads), costs, time)
     fault = _fault(config, neck, state, joints, time, jumped)
-    state = _take_up(state, joints, fault)
+    state = _take_up(config, state, joints, fault)
     fault = fault or (NO_JOINTS if state.blind else "")
     point, rested = None, not state.velocities.any()
     if fault or state.target not in costs:
@@ -262,6 +264,8 @@ def step(
         status = FOLLOWING
         head = heads[str(state.target)]
         state, point = _follow(config, neck, state, head, time, elapsed, base_from_fixed)
+    moves, since = state.velocities.any(), time if jumped else min(state.rest_since, time)
+    state = replace(state, rest_since=np.inf if moves else since)
     silent = rested and status in (NO_LIMITS, NO_JOINTS)
     return state, Command(
         positions=None if silent else state.positions,
@@ -423,16 +427,19 @@ def _fault(
     return ""
 
 
-def _take_up(state: LookAtState, joints: JointReading | None, fault: str) -> LookAtState:
+def _take_up(
+    config: LookAtConfig, state: LookAtState, joints: JointReading | None, fault: str
+) -> LookAtState:
     """Starts from where the neck is; and again, at rest, where it may have gone its own way.
 
     While joint states stay away anybody may turn the neck: to go on with the old command would be
-    a leap. If they come back before it has braked, it brakes first.
+    a leap. So would be a reading from before the neck had come to rest: it brakes first, and waits
+    for one from after that.
     """
     if fault == NO_JOINTS and state.positions is not None:
         state = replace(state, blind=True)
     first = state.positions is None and not fault
-    rests = not state.velocities.any()
+    rests = joints is not None and joints.stamp >= state.rest_since + config.actuation_delay_s
     astray = rests and (fault == NOT_OBEYING or (state.blind and not fault))
     if joints is None or not (first or astray):
         return state
@@ -469,20 +476,30 @@ def _follow(
         moving = far > 0.3 * config.dead_band or bool(np.abs(drift).max() > _STILL)
     else:
         moving = far > config.dead_band
-    velocities = _approach(config, neck, error, drift, elapsed) if moving else np.zeros(len(error))
+    still = np.zeros(len(error))
+    velocities = approach(neck, error, drift, config.gain, elapsed) if moving else still
     positions, velocities = move(neck, state.positions, state.velocities, velocities, elapsed)
     return replace(state, positions=positions, velocities=velocities, moving=moving), point
 
 
-def _approach(
-    config: LookAtConfig, neck: Neck, error: Array, drift: Array, elapsed: float
-) -> Array:
-    """(J,) velocity that takes out the error: braking parabola far off, exponential close by."""
+def approach(neck: Neck, error: Array, drift: Array, gain: float, elapsed: float) -> Array:
+    """The velocity that takes out an error: braking parabola far off, exponential close by.
+
+    Args:
+        neck: whose acceleration limits.
+        error: (J,) where to be minus where it is, radians.
+        drift: (J,) how where to be moves, radians/s.
+        gain: of the exponential, 1/s.
+        elapsed: until the next step, seconds.
+
+    Returns:
+        (J,) radians/s; `move` keeps the limits.
+    """
     deceleration = 0.7 * neck.limits.acceleration  # the rest is for what the target does meanwhile
     far = np.abs(error)
     half = 0.5 * elapsed
     parabola = deceleration * (np.sqrt(half**2 + 2.0 * far / deceleration) - half)
-    return np.asarray(drift + np.sign(error) * np.minimum(config.gain * far, parabola))
+    return np.asarray(drift + np.sign(error) * np.minimum(gain * far, parabola))
 
 
 def move(

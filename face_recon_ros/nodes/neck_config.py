@@ -29,7 +29,8 @@ class NeckConfig:
         limit_margin: distance to keep from the URDF's position limits, rad.
         output: one of trajectory (JointTrajectory on neck/joint_trajectory), commands
             (Float64MultiArray on neck/commands), joints (Float64 on neck/JOINT/command),
-            point_head (action neck/point_head), none; /look_at is published always.
+            point_head (action neck/point_head), none; /look_at is published always, and a neck
+            under `none` follows that.
     """
 
     joints: tuple[str, ...] = ("pan_joint", "tilt_joint")
@@ -83,10 +84,13 @@ class SimulatedNeckConfig(NeckSimulatorConfig):
         publish_tf: publishes the look frame in the neck's base frame; false where a
             robot_state_publisher does it.
         person: empty, `still`, `walking` to and fro, or `jumping` from place to place: publishes
-            face_demo and gaze_demo as a camera on the simulated neck would see them.
+            face_demo and gaze_demo as a camera on the simulated neck would see them, and where
+            the person truly is as ~/person.
         person_speed_deg: of who walks, degrees a second around the neck.
         camera_rate_hz: of that camera.
         camera_latency_s: from exposure to transform.
+        camera_noise: standard deviation of directions it sees, radians.
+        range_noise: standard deviation of distances it sees, as a share.
     """
 
     rate_hz: float = 100.0
@@ -95,6 +99,8 @@ class SimulatedNeckConfig(NeckSimulatorConfig):
     person_speed_deg: float = 30.0
     camera_rate_hz: float = 30.0
     camera_latency_s: float = 0.1
+    camera_noise: float = 0.004
+    range_noise: float = 0.03
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -104,5 +110,8 @@ class SimulatedNeckConfig(NeckSimulatorConfig):
                 repr(self.person),
                 "choose",
             )
-        if not (self.rate_hz > 0 and self.camera_rate_hz > 0 and self.camera_latency_s >= 0):
-            raise ConfigError("rates above zero, a latency of at least 0", f"{self}", "mend it")
+        least = min(self.camera_latency_s, self.camera_noise, self.range_noise)
+        if not (self.rate_hz > 0 and self.camera_rate_hz > 0 and least >= 0):
+            raise ConfigError(
+                "rates above zero, latency and noise of at least 0", f"{self}", "mend it"
+            )

@@ -1,19 +1,27 @@
-"""Simulated neck: takes the commands of the look-at node, publishes joint states and transforms.
+"""Simulated neck: takes whatever the look-at node says, publishes joint states and transforms.
 
 With `neck_simulator.person` it also publishes a person, as a camera on this neck would see one.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import numpy as np
+from geometry_msgs.msg import PointStamped
 from numpy.typing import NDArray
+from rclpy.task import Future
 from sensor_msgs.msg import JointState
-from std_msgs.msg import Float64MultiArray, String
+from std_msgs.msg import Float64, Float64MultiArray, String
 from tf2_msgs.msg import TFMessage
 
 from face_recon_ros.core.attention import FACE_FROM_STRAIGHT_GAZE
+from face_recon_ros.core.errors import FrameError
+from face_recon_ros.core.neck import Neck
 from face_recon_ros.core.neck_simulator import NeckSimulator
 from face_recon_ros.core.pose import CAMERA_FROM_FRONTAL_FACE
 from face_recon_ros.core.rigid import Rigid, rotation_between
@@ -27,6 +35,122 @@ Array = NDArray[np.float64]
 _REACH = np.radians(40.0)  # how far to each side the simulated person goes
 _DISTANCE_M, _HEIGHT_M = 1.5, 0.6
 _OPTICAL_AXIS = np.array([0.0, 0.0, 1.0])
+_THERE = 0.02  # radians off that are good enough for an action
+
+
+class NeckInput:
+    """All the ways a neck can be told where to go; the counterpart of `look_at.NeckOutput`."""
+
+    def __init__(self, node: FaceNode, neck: Neck, config: NeckConfig, simulator: NeckSimulator):
+        """Subscribes to every output there are messages for."""
+        self._node, self._neck, self._simulator = node, neck, simulator
+        self._servo_goals = neck.rest
+        node.create_subscription(
+            Float64MultiArray, "neck/commands", lambda m: self._command(m.data), RESULT_QOS
+        )
+        for j, name in enumerate(neck.joint_names):
+            receive: Callable[[Float64], None] = partial(self._command_joint, j)
+            node.create_subscription(Float64, f"neck/{name}/command", receive, RESULT_QOS)
+        if config.output == "none":  # then nothing else tells it
+            node.create_subscription(PointStamped, "/look_at", self._look, RESULT_QOS)
+        # Messages that are not installed nobody can send either.
+        for listen in (self._listen_to_trajectories, self._serve_point_head):
+            with contextlib.suppress(ImportError):
+                listen()
+
+    def _listen_to_trajectories(self) -> None:
+        from trajectory_msgs.msg import JointTrajectory
+
+        def receive(msg: JointTrajectory) -> None:
+            names = self._neck.joint_names
+            positions = robot_conversions.positions_from_trajectory(msg, names)
+            if positions is not None:
+                self._command(positions)
+
+        topic = "neck/joint_trajectory"
+        self._node.create_subscription(JointTrajectory, topic, receive, RESULT_QOS)
+
+    def _serve_point_head(self) -> None:
+        from control_msgs.action import PointHead
+        from rclpy.action import ActionServer, CancelResponse, GoalResponse
+
+        under_way: list[Future] = []
+
+        def judge(goal: Any) -> GoalResponse:
+            knows = self._knows(goal.target) and goal.pointing_frame == self._neck.look_frame
+            return GoalResponse.ACCEPT if knows else GoalResponse.REJECT
+
+        async def execute(handle: Any) -> PointHead.Result:
+            """Ends at the goal, when it is cancelled, or when another takes its place."""
+            while under_way:
+                under_way.pop().set_result("replaced")
+            ended = Future(executor=self._node.executor)
+            under_way.append(ended)
+            self._look(handle.request.target)
+            target = _position(handle.request.target)
+
+            def check() -> None:
+                bearing = self._neck.bearing(self._simulator.positions, target)
+                if ended.done():
+                    return
+                if handle.is_cancel_requested:
+                    self._simulator.stop(seconds_now(self._node))
+                    ended.set_result("cancelled")
+                elif np.linalg.norm(bearing) < _THERE:
+                    ended.set_result("there")
+
+            timer = self._node.create_timer(0.02, check)
+            how = await ended
+            self._node.destroy_timer(timer)
+            if ended in under_way:
+                under_way.remove(ended)
+            ends = {
+                "there": handle.succeed,
+                "cancelled": handle.canceled,
+                "replaced": handle.abort,
+            }
+            ends[how]()
+            return PointHead.Result()
+
+        self._server = ActionServer(
+            self._node,
+            PointHead,
+            "neck/point_head",
+            execute,
+            goal_callback=judge,
+            cancel_callback=lambda _: CancelResponse.ACCEPT,
+        )
+
+    def _command(self, positions: Array) -> None:
+        self._node.meter.count("commands")
+        self._simulator.command(positions, seconds_now(self._node))
+
+    def _command_joint(self, j: int, msg: Float64) -> None:
+        self._servo_goals = self._servo_goals.copy()
+        self._servo_goals[j] = msg.data
+        self._command(self._servo_goals)
+
+    def _look(self, msg: PointStamped) -> None:
+        if self._knows(msg):
+            self._node.meter.count("commands")
+            self._simulator.go_to(self._neck.aim(_position(msg)), seconds_now(self._node))
+
+    def _knows(self, msg: PointStamped) -> bool:
+        frame = msg.header.frame_id
+        if frame != self._neck.base_frame:
+            self._node.complain(
+                FrameError(
+                    f"points in {self._neck.base_frame}",
+                    f"{frame!r}",
+                    "leave neck.fixed_frame empty: a simulated neck knows no other frame",
+                )
+            )
+            return False
+        return bool(np.isfinite(_position(msg)).all())
+
+
+def _position(msg: PointStamped) -> Array:
+    return np.array([msg.point.x, msg.point.y, msg.point.z])
 
 
 class PanTiltSimulatorNode(FaceNode):
@@ -41,34 +165,15 @@ class PanTiltSimulatorNode(FaceNode):
         urdf = neck_config.read_urdf()
         self._neck = neck_config.neck(urdf)
         self._simulator = NeckSimulator(self._neck, self._config)
+        self._random = np.random.default_rng(self._config.seed)
         self._joint_states = self.create_publisher(JointState, "/joint_states", RESULT_QOS)
         self._transforms = self.create_publisher(TFMessage, "/tf", 100)
+        self._person = self.create_publisher(PointStamped, "~/person", RESULT_QOS)
         self.create_publisher(String, "/robot_description", LATCHED_QOS).publish(String(data=urdf))
-        self.create_subscription(
-            Float64MultiArray, "neck/commands", lambda m: self._command(m.data), RESULT_QOS
-        )
-        self._listen_to_trajectories()
+        self._input = NeckInput(self, self._neck, neck_config, self._simulator)
         self._exposed: deque[tuple[float, Rigid]] = deque()
         self._start = self._next_image = seconds_now(self)
         self.create_timer(1.0 / self._config.rate_hz, self._step)
-
-    def _listen_to_trajectories(self) -> None:
-        try:
-            from trajectory_msgs.msg import JointTrajectory
-        except ImportError:
-            return  # then nobody can send one either
-        names = self._neck.joint_names
-
-        def receive(msg: JointTrajectory) -> None:
-            positions = robot_conversions.positions_from_trajectory(msg, names)
-            if positions is not None:
-                self._command(positions)
-
-        self.create_subscription(JointTrajectory, "neck/joint_trajectory", receive, RESULT_QOS)
-
-    def _command(self, positions: Array) -> None:
-        self.meter.count("commands")
-        self._simulator.command(positions, seconds_now(self))
 
     def _step(self) -> None:
         now = seconds_now(self)
@@ -82,19 +187,23 @@ class PanTiltSimulatorNode(FaceNode):
             frames = {self._neck.look_frame: self._neck.base_from_look(reading.positions)}
             self._transforms.publish(conversions.transforms_to_msg(frames, header))
         if self._config.person:
-            self._see(now)
+            person = self._person_at(now - self._start)
+            self._person.publish(robot_conversions.point_to_msg(person, header))
+            self._see(person, now)
         self.meter.count("states")
         self.meter.fact("limits_hit", str(self._simulator.limits_hit))
 
-    def _see(self, now: float) -> None:
+    def _see(self, person: Array, now: float) -> None:
         """Exposes an image, and shows what was exposed a latency ago."""
-        person = self._person_at(now - self._start)
         base_from_camera = self._neck.base_from_look(self._simulator.positions)
         error = np.linalg.norm(self._neck.bearing(self._simulator.positions, person))
         self.meter.fact("gaze_error_deg", f"{np.degrees(error):.2f}")
+        if self._next_image - now > 1.0:  # the clock jumped back
+            self._exposed.clear()
+            self._next_image = now
         if now >= self._next_image:
             self._next_image = max(self._next_image, now - 1.0) + 1.0 / self._config.camera_rate_hz
-            seen = base_from_camera.inverse().apply(person)
+            seen = self._noisy(base_from_camera.inverse().apply(person))
             looking_here = rotation_between(_OPTICAL_AXIS, seen) @ CAMERA_FROM_FRONTAL_FACE
             self._exposed.append((now, Rigid(looking_here, seen)))
         while self._exposed and now - self._exposed[0][0] >= self._config.camera_latency_s:
@@ -105,6 +214,11 @@ class PanTiltSimulatorNode(FaceNode):
             header = conversions.header_of(stamp, self._neck.look_frame)
             frames = {"face_demo": camera_from_face, "gaze_demo": gaze}
             self._transforms.publish(conversions.transforms_to_msg(frames, header))
+
+    def _noisy(self, seen: Array) -> Array:
+        aside = self._config.camera_noise * np.linalg.norm(seen) * self._random.normal(size=3)
+        farther = 1.0 + self._config.range_noise * self._random.normal()
+        return np.asarray((seen + aside) * farther)
 
     def _person_at(self, elapsed: float) -> Array:
         """(3,) sellion in the neck's base frame, metres."""

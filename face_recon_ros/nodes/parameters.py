@@ -212,6 +212,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "neck_simulator.person_speed_deg": (0.0, 360.0),
     "neck_simulator.camera_rate_hz": (0.1, 1000.0),
     "neck_simulator.camera_latency_s": (0.0, 5.0),
+    "neck_simulator.camera_noise": (0.0, 1.0),
+    "neck_simulator.range_noise": (0.0, 1.0),
 }
 
 #: What may change while a node runs; all else is read-only.

@@ -157,14 +157,23 @@ def test_a_wrong_setting_ends_it_with_one_line(graph, parameters, words):
     assert "Traceback" not in output
 
 
-def test_trajectories_drive_the_neck_too(graph, listener, neck):
-    pytest.importorskip("trajectory_msgs", reason="scripts/setup_env.sh trajectory_msgs")
-    graph.start("pan_tilt_simulator", URDF, "neck_simulator.person:=still")
-    graph.start("look_at", "neck.output:=trajectory")
+@pytest.mark.parametrize("output", ["trajectory", "commands", "joints", "point_head", "none"])
+def test_every_output_closes_the_loop(graph, listener, neck, output):
+    """The simulated neck takes them all; `none` leaves it to who listens to /look_at."""
+    needs = {"trajectory": "trajectory_msgs", "point_head": "control_msgs"}
+    if output in needs:
+        pytest.importorskip(needs[output], reason=f"scripts/setup_env.sh {needs[output]}")
+    told = f"neck.output:={output}"
+    graph.start("pan_tilt_simulator", URDF, told, "neck_simulator.person:=still")
+    graph.start("look_at", told)
     assert listener.spin_until(
         lambda: bool(neck.joints) and abs(neck.joints[-1].position[0] - 0.3) < 0.05
-    )
-    assert not neck.commands
+    ), neck.health()
+    neck.wait(1.0)
+    neck.joints.clear()
+    assert listener.spin_until(lambda: len(neck.joints) > 50)
+    assert np.abs(neck.positions()[:, 0] - 0.3).max() < 0.05  # and there it stays
+    assert bool(neck.commands) == (output == "commands")
 
 
 def test_a_target_that_is_lost_cancels_the_point_head_goal(graph, listener, neck):
