@@ -1,13 +1,14 @@
 """Camera to meshes: `ros2 launch face_recon_ros demo.launch.py source:=/dev/video0`.
 
 Arguments: `source` (device, video, folder, bag, `pattern`; `topic`: listen to /camera/image_raw of
-your own driver), `composed` (one process or several, same topics), `config` (YAML), `rviz`.
+your own driver), `composed` (one process or several, same topics), `config` (YAML), `autostart`
+(false: a lifecycle manager brings the nodes up), `rviz`.
 """
 
 from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
-from launch.actions import DeclareLaunchArgument, SetEnvironmentVariable
+from launch.actions import DeclareLaunchArgument, ExecuteProcess, SetEnvironmentVariable
 from launch.conditions import IfCondition, UnlessCondition
 from launch.substitutions import EnvironmentVariable, LaunchConfiguration
 from launch_ros.actions import Node
@@ -27,13 +28,15 @@ def generate_launch_description() -> LaunchDescription:
     config = LaunchConfiguration("config")
     source = {"camera.source": ParameterValue(LaunchConfiguration("source"), value_type=str)}
 
+    autostart = {"autostart": ParameterValue(LaunchConfiguration("autostart"), value_type=bool)}
+
     def face_node(name: str, condition: IfCondition, *parameters: dict) -> Node:
         return Node(
             package=PACKAGE,
             executable=f"{name}_node",
             name=name,
             namespace="camera" if name == "camera" else "face",
-            parameters=[config, *parameters],
+            parameters=[config, autostart, *parameters],
             condition=condition,
             output="screen",
         )
@@ -57,12 +60,22 @@ def generate_launch_description() -> LaunchDescription:
                 default_value=str(config_folder / "demo.yaml"),
                 description="parameters of all nodes",
             ),
+            DeclareLaunchArgument(
+                "autostart",
+                default_value="true",
+                description="nodes activate themselves; false: a lifecycle manager does",
+            ),
             DeclareLaunchArgument("rviz", default_value="true", description="start RViz"),
             face_node("pipeline", IfCondition(composed), source),
             face_node("camera", UnlessCondition(composed), source),
             face_node("detector", UnlessCondition(composed)),
             face_node("reconstruction", UnlessCondition(composed)),
             face_node("visualization", UnlessCondition(composed)),
+            ExecuteProcess(
+                cmd=["python3", "-m", f"{PACKAGE}.nodes.manager"],
+                condition=UnlessCondition(LaunchConfiguration("autostart")),
+                output="screen",
+            ),
             Node(
                 package="rviz2",
                 executable="rviz2",

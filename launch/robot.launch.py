@@ -8,8 +8,8 @@ urdf/pan_tilt.urdf; `person:=walking` also simulates somebody to look at, instea
 from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
-from launch.actions import DeclareLaunchArgument, SetEnvironmentVariable
-from launch.conditions import IfCondition
+from launch.actions import DeclareLaunchArgument, ExecuteProcess, SetEnvironmentVariable
+from launch.conditions import IfCondition, UnlessCondition
 from launch.substitutions import EnvironmentVariable, LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
@@ -27,6 +27,7 @@ def generate_launch_description() -> LaunchDescription:
     config = LaunchConfiguration("config")
     urdf = share / "urdf" / "pan_tilt.urdf"
     source = {"camera.source": ParameterValue(LaunchConfiguration("source"), value_type=str)}
+    autostart = {"autostart": ParameterValue(LaunchConfiguration("autostart"), value_type=bool)}
     simulated = {
         "neck.urdf": str(urdf),
         "neck_simulator.person": ParameterValue(LaunchConfiguration("person"), value_type=str),
@@ -58,27 +59,32 @@ def generate_launch_description() -> LaunchDescription:
                 default_value="",
                 description="simulate a person: still, walking, jumping",
             ),
+            DeclareLaunchArgument(
+                "autostart",
+                default_value="true",
+                description="nodes activate themselves; false: a lifecycle manager does",
+            ),
             DeclareLaunchArgument("rviz", default_value="true", description="start RViz"),
             Node(
                 package=PACKAGE,
                 executable="pipeline_node",
                 name="pipeline",
                 namespace="face",
-                parameters=[config, source],
+                parameters=[config, autostart, source],
                 output="screen",
             ),
             Node(
                 package=PACKAGE,
                 executable="look_at_node",
                 name="look_at",
-                parameters=[config],
+                parameters=[config, autostart],
                 output="screen",
             ),
             Node(
                 package=PACKAGE,
                 executable="pan_tilt_simulator_node",
                 name="neck_simulator",
-                parameters=[config, simulated],
+                parameters=[config, autostart, simulated],
                 condition=IfCondition(LaunchConfiguration("simulate")),
                 output="screen",
             ),
@@ -87,6 +93,11 @@ def generate_launch_description() -> LaunchDescription:
                 executable="robot_state_publisher",
                 parameters=[{"robot_description": urdf.read_text()}],
                 condition=IfCondition(LaunchConfiguration("simulate")),
+            ),
+            ExecuteProcess(
+                cmd=["python3", "-m", f"{PACKAGE}.nodes.manager"],
+                condition=UnlessCondition(LaunchConfiguration("autostart")),
+                output="screen",
             ),
             Node(
                 package="rviz2",

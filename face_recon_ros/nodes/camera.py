@@ -12,6 +12,7 @@ from std_msgs.msg import Header
 from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.errors import CameraError, ConfigError, FaceReconError, SourceError
 from face_recon_ros.core.sources import (
+    Retry,
     Source,
     calibration_for,
     open_source,
@@ -30,6 +31,7 @@ from face_recon_ros.nodes.runtime import (
     run,
 )
 
+_RETRY_S = 0.25  # between looks for a device or stream that is lost
 _SETTLE_S = 0.5  # until a listener that we see also sees us
 
 Taker = Callable[[Image, PinholeCamera, Header], None]
@@ -45,7 +47,8 @@ class CameraStream:
             SourceError, CameraError: it cannot be read, or its calibration cannot.
         """
         self._node, self._config, self._take = node, config, take
-        self._source = _open(config, self._now, node.complain)
+        self._stopping = node.stopping  # of this activation
+        self._source = _open(config, self._now, node.complain, self._retry)
         self._calibration = read_calibration(config.calibration) if config.calibration else None
         node.meter.fact("source", self._source.name)
 
@@ -59,26 +62,41 @@ class CameraStream:
         self._ready, self._drain = ready, drain
         self._node.start_thread("camera", self._run)
 
+    @property
+    def _goes_on(self) -> bool:
+        return not self._stopping.is_set() and not self._node.finished.done()
+
+    def _retry(self, fault: SourceError) -> bool:
+        """Waits a little for a lost device or stream, for as long as the node is active."""
+        self._node.complain(fault)
+        self._stopping.wait(_RETRY_S)
+        return self._goes_on
+
     def _now(self) -> float:
         return float(self._node.get_clock().now().nanoseconds) * 1e-9
 
     def _run(self) -> None:
         try:
             self._wait_for_listener()
+            self._node.expect_input(self._source.live)
             for count, image in enumerate(self._images(), 1):
-                if not self._node.alive:
+                if not self._goes_on:
                     return
                 height, width = image.rgb.shape[:2]
                 header = conversions.header_of(image.stamp, image.frame)
                 self._take(image, self._camera(width, height), header)
-                self._node.meter.count("frames_in")
+                self._node.meter.arrived(image.stamp)
                 if count == self._config.max_frames:
                     break
+            self._node.expect_input(False)
             self._drain()
             self._node.get_logger().info(f"{self._source.name} has ended")
             if self._config.exit_at_end:
                 self._node.end()
-        except FaceReconError as fault:  # the source is the node's purpose: without it, it ends
+        except FaceReconError as fault:
+            if not self._goes_on:
+                return  # it was given up because of that
+            # The source is the node's purpose: without it, it ends.
             self._node.get_logger().fatal(str(fault))
             self._node.exit_status = 1
             self._node.end()
@@ -88,13 +106,11 @@ class CameraStream:
     def _wait_for_listener(self) -> None:
         until = time.monotonic() + self._config.wait_for_subscriber_s
         while (
-            self._node.alive
-            and not (self._source.live or self._ready())
-            and time.monotonic() < until
+            self._goes_on and not (self._source.live or self._ready()) and time.monotonic() < until
         ):
-            time.sleep(0.02)
+            self._stopping.wait(0.02)
         if self._config.wait_for_subscriber_s:
-            time.sleep(_SETTLE_S)
+            self._stopping.wait(_SETTLE_S)
 
     def _images(self) -> Iterator[Image]:
         images = iter(self._source)
@@ -102,7 +118,7 @@ class CameraStream:
             return images
         if self._config.as_fast_as_taken:
             return (Image(i.rgb, self._now(), i.frame) for i in images)
-        return paced(images, self._source.fps, self._now)
+        return paced(images, self._source.fps, self._now, self._stopping.wait)
 
     def _camera(self, width: int, height: int) -> PinholeCamera:
         if self._calibration is not None:
@@ -140,8 +156,12 @@ class CameraNode(FaceNode):
     """Publishes a source."""
 
     def __init__(self) -> None:
-        """Opens the source and starts it."""
+        """Declares the parameters."""
         super().__init__("camera", ("camera",), namespace="camera")
+        self.rate_of = "frames_in"
+
+    def begin(self) -> None:
+        """Opens the source and plays it."""
         config: CameraConfig = self.config("camera")
         if not config.source:
             raise ConfigError("camera.source", "none", "give a device, video, folder or `pattern`")
@@ -155,18 +175,20 @@ class CameraNode(FaceNode):
                 "the camera node, which cannot know when an image was worked off",
                 "set camera.as_fast_as_taken to false",
             )
-        self.rate_of = "frames_in"
         publisher = CameraPublisher(self)
         CameraStream(self, config, publisher.publish).start(publisher.wanted, lambda: None)
 
 
 def _open(
-    config: CameraConfig, clock: Callable[[], float], complain: Callable[[FaceReconError], None]
+    config: CameraConfig,
+    clock: Callable[[], float],
+    complain: Callable[[FaceReconError], None],
+    retry: Retry,
 ) -> Source:
     source: Source = (
         BagSource(config.source, config.frame, config.loop, complain, config.topic)
         if is_bag(config.source)
-        else open_source(config, clock)
+        else open_source(config, clock, retry)
     )
     if config.max_frames < 0:
         raise SourceError("max_frames of at least 0", f"{config.max_frames}", "0 plays all")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
 import numpy as np
 from sensor_msgs.msg import Image as ImageMsg
@@ -12,6 +13,7 @@ from face_recon_ros.core.inference import FaceNetwork
 from face_recon_ros.core.models import find_model
 from face_recon_ros.core.pipeline import FaceFinder, camera_of
 from face_recon_ros.nodes import conversions
+from face_recon_ros.nodes.health import Meter
 from face_recon_ros.nodes.outputs import DetectionOutputs
 from face_recon_ros.nodes.reconstruction import CameraListener
 from face_recon_ros.nodes.runtime import IMAGE_TOPIC, NEWEST_QOS, FaceNode, run
@@ -21,25 +23,32 @@ class DetectorNode(FaceNode):
     """Finds and follows faces."""
 
     def __init__(self) -> None:
-        """Loads the detector."""
+        """Declares the parameters."""
         super().__init__("detector", ("camera", "detector", "tracker", "reconstructor", "output"))
+
+    def set_up(self) -> None:
+        """Loads the detector."""
         detector = self.config("detector")
         self._finder = FaceFinder.from_config(detector, self.config("tracker").seeded())
         # The crops are for the network; here it only tells their size and margin.
         path = find_model(self.config("reconstructor").network)
         network = FaceNetwork(path, provider="cpu", threads=1)
         self._size, self._margin = network.size, network.crop_margin
+        self.meter.fact("model", detector.backend)
+
+    def begin(self) -> None:
+        """Listens while somebody wants to know."""
         self._outputs = DetectionOutputs(self)
         self._camera = CameraListener(self, self.config("camera").fov_deg)
         self._slot = self.start_worker("detector", self._work)
-        self.meter.fact("model", detector.backend)
+        self.watch(partial(tell_tracks, self.meter, self._finder))
         self.listen_while(
             lambda: self._outputs.wanted() or self.config("output").always,
             lambda: [self.create_subscription(ImageMsg, IMAGE_TOPIC, self._receive, NEWEST_QOS)],
         )
 
     def _receive(self, msg: ImageMsg) -> None:
-        self.meter.count("frames_in")
+        self.meter.arrived(conversions.seconds_from_stamp(msg.header.stamp))
         self._slot.put(msg)
 
     def _work(self, msg: ImageMsg) -> None:
@@ -47,6 +56,7 @@ class DetectorNode(FaceNode):
         image = conversions.image_from_msg(msg)
         camera_of(image, self._camera.calibrated)  # the separate nodes see no images to compare
         converted = time.perf_counter()
+        self._finder.tune(self.config("detector"))
         self._finder.find(image)
         tracks = self._finder.shown()
         found = time.perf_counter()
@@ -68,6 +78,14 @@ class DetectorNode(FaceNode):
                 "latency": now - image.stamp,
             }
         )
+
+
+def tell_tracks(meter: Meter, finder: FaceFinder) -> str:
+    """Says in /diagnostics whom the tracker follows."""
+    tracks = list(finder.tracks)
+    meter.fact("tracks", str(len(tracks)))
+    meter.fact("track_ids", " ".join(t.id for t in tracks))
+    return ""
 
 
 def main() -> None:

@@ -48,13 +48,25 @@ TOPIC = "topic"
 
 
 @dataclass(frozen=True)
+class NodeConfig:
+    """What every node has.
+
+    Attributes:
+        autostart: the node configures and activates itself; off, it waits for a lifecycle manager.
+    """
+
+    autostart: bool = True
+
+
+@dataclass(frozen=True)
 class CameraConfig(SourceConfig):
     """Where images come from and what camera took them.
 
     Attributes:
-        source: device number or /dev/video*, video file, picture, folder of pictures, rosbag2, or
-            `pattern`; `topic` or empty: another driver's /camera/image_raw (the pipeline node
-            listens to it, the camera node ends at once).
+        source: device number or /dev/video*, stream (rtsp://, http:// ...), video file, picture,
+            folder of pictures, rosbag2, or `pattern`; `topic` or empty: another driver's
+            /camera/image_raw (the pipeline node listens to it, the camera node ends at once).
+            Devices and streams that are lost are looked for until they are back.
         topic: of a bag's images; empty takes the one with the most colour images.
         as_fast_as_taken: files are not played at their own rate; each image waits until the
             one before was worked off (pipeline node only).
@@ -139,7 +151,28 @@ class VisualizationConfig:
     overlay: OverlayConfig = field(default_factory=OverlayConfig)
 
 
+@dataclass(frozen=True)
+class ManagerConfig:
+    """Of the lifecycle manager.
+
+    Attributes:
+        nodes: names of the nodes it brings up, where they are there.
+    """
+
+    nodes: tuple[str, ...] = (
+        "/camera/camera",
+        "/face/detector",
+        "/face/reconstruction",
+        "/face/visualization",
+        "/face/pipeline",
+        "/face/viewer",
+        "/look_at",
+        "/neck_simulator",
+    )
+
+
 GROUPS: dict[str, type] = {
+    "": NodeConfig,
     "camera": CameraConfig,
     "detector": DetectorConfig,
     "tracker": NodeTrackerConfig,
@@ -149,6 +182,7 @@ GROUPS: dict[str, type] = {
     "neck": NeckConfig,
     "look_at": LookAtConfig,
     "neck_simulator": SimulatedNeckConfig,
+    "manager": ManagerConfig,
 }
 
 #: Ranges that parameter tools show and rclpy enforces; the dataclasses check what is not a range.
@@ -165,10 +199,25 @@ RANGES: dict[str, tuple[float, float]] = {
     "tracker.detect_every": (1, 1000),
     "tracker.max_undetected_s": (0.0, 60.0),
     "tracker.max_doubt_s": (0.0, 60.0),
+    "tracker.max_gap_s": (0.01, 60.0),
     "tracker.min_overlap": (0.0, 1.0),
+    "tracker.max_distance": (0.0, 10.0),
+    "tracker.max_size_ratio": (1.0, 10.0),
     "tracker.max_faces": (1, 64),
     "tracker.seed": (-1, 2**62),
     "reconstructor.threads": (0, 256),
+    "reconstructor.aggregation.outlier_scale": (0.01, 100.0),
+    "reconstructor.aggregation.min_change": (0.0, 10.0),
+    **{
+        f"reconstructor.smooth_{what}.{name}": (0.0, highest)
+        for what in ("rotation", "translation", "expression")
+        for name, highest in (
+            ("min_cutoff_hz", 100.0),
+            ("beta", 1000.0),
+            ("derivative_cutoff_hz", 100.0),
+            ("max_gap_s", 60.0),
+        )
+    },
     "output.attention.enter": (0.01, 3.1416),
     "output.attention.leave": (0.01, 3.1416),
     "output.attention.dwell_s": (0.0, 60.0),
@@ -188,6 +237,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "visualization.overlay_rate_hz": (0.1, 1000.0),
     "visualization.overlay_max_side_px": (64, 16384),
     "visualization.overlay.opacity": (0.0, 1.0),
+    "visualization.overlay.mesh_side_px": (8, 4096),
     "neck.max_velocity": (0.001, 100.0),
     "neck.max_acceleration": (0.001, 1000.0),
     "neck.limit_margin": (0.0, 1.0),
@@ -216,8 +266,17 @@ RANGES: dict[str, tuple[float, float]] = {
     "neck_simulator.range_noise": (0.0, 1.0),
 }
 
-#: What may change while a node runs; all else is read-only.
-DYNAMIC_GROUPS = ("output", "visualization", "look_at")
+#: What may change while a node runs; all else is read-only, as it takes effect at start only.
+_DYNAMIC = re.compile(
+    r"output\..*|visualization\..*|look_at\..*|detector\.min_score|reconstructor\.smooth_.*"
+)
+_AT_START = ("output.depth", "look_at.period_s")
+
+
+def is_dynamic(name: str) -> bool:
+    """Whether a parameter may change while a node runs."""
+    return name not in _AT_START and _DYNAMIC.fullmatch(name) is not None
+
 
 _FOREIGN = re.compile(r"use_sim_time|start_type_description_service|qos_overrides\..*")
 _TYPES = {
@@ -281,7 +340,7 @@ def _leaves(config: type, prefix: str) -> list[tuple[str, Any, str]]:
     default = config()
     out: list[tuple[str, Any, str]] = []
     for item in dataclasses.fields(config):
-        name, value = f"{prefix}.{item.name}", getattr(default, item.name)
+        name, value = f"{prefix}.{item.name}".lstrip("."), getattr(default, item.name)
         if dataclasses.is_dataclass(value):
             out += [
                 (n, v, f"{described[item.name].rstrip('.')}: {d}")
@@ -306,7 +365,7 @@ def _build(config: type, prefix: str, values: Mapping[str, Any]) -> Any:
     kwargs: dict[str, Any] = {}
     default = config()
     for item in dataclasses.fields(config):
-        name, value = f"{prefix}.{item.name}", getattr(default, item.name)
+        name, value = f"{prefix}.{item.name}".lstrip("."), getattr(default, item.name)
         if dataclasses.is_dataclass(value):
             kwargs[item.name] = _build(type(value), name, values)
         else:
@@ -321,7 +380,7 @@ def _declare(node: Node, name: str, default: Any, description: str) -> Any:
     descriptor = ParameterDescriptor(
         description=description,
         type=kind.value,
-        read_only=name.partition(".")[0] not in DYNAMIC_GROUPS,
+        read_only=not is_dynamic(name),
     )
     if name in RANGES:
         low, high = RANGES[name]
@@ -373,7 +432,7 @@ def markdown_table() -> str:
         for name, default, description in leaves(group):
             shown = json.dumps(default)
             low_high = " .. ".join(map(str, RANGES[name])) if name in RANGES else ""
-            star = "" if group not in DYNAMIC_GROUPS else " (dynamic)"
+            star = " (dynamic)" if is_dynamic(name) else ""
             rows.append(f"| `{name}` | `{shown}` | {low_high} | {description}{star} |")
     return "\n".join(rows) + "\n"
 

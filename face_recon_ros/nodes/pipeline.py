@@ -7,6 +7,7 @@ source (or the executor receives images), one works, one draws; each takes the n
 from __future__ import annotations
 
 import time
+from functools import partial
 
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import Image as ImageMsg
@@ -17,8 +18,14 @@ from face_recon_ros.core.pipeline import FacePipeline, PipelineConfig
 from face_recon_ros.core.types import Image
 from face_recon_ros.nodes import conversions
 from face_recon_ros.nodes.camera import CameraPublisher, CameraStream
+from face_recon_ros.nodes.detector import tell_tracks
 from face_recon_ros.nodes.outputs import DetectionOutputs, FaceOutputs
-from face_recon_ros.nodes.reconstruction import CameraListener, describe
+from face_recon_ros.nodes.reconstruction import (
+    CameraListener,
+    count_unusable,
+    describe,
+    tell_provider,
+)
 from face_recon_ros.nodes.runtime import IMAGE_TOPIC, NEWEST_QOS, FaceNode, run
 from face_recon_ros.nodes.visualization import Scene, Visualizer
 
@@ -29,12 +36,12 @@ class PipelineNode(FaceNode):
     """From images to meshes."""
 
     def __init__(self) -> None:
-        """Loads everything; with `camera.source` it is its own camera, else it listens to one."""
+        """Declares the parameters."""
         groups = ("camera", "detector", "tracker", "reconstructor", "output", "visualization")
         super().__init__("pipeline", groups)
-        camera = self.config("camera")
-        # The source first: it is quick, and what a user gets wrong most often.
-        stream = None if camera.is_topic else CameraStream(self, camera, self._take)
+
+    def set_up(self) -> None:
+        """Loads the models."""
         self._pipeline = FacePipeline.from_config(
             PipelineConfig(
                 self.config("detector"),
@@ -43,11 +50,18 @@ class PipelineNode(FaceNode):
             )
         )
         describe(self, self._pipeline.reconstructor)
+
+    def begin(self) -> None:
+        """With `camera.source` it is its own camera, else it listens to one."""
+        camera = self.config("camera")
+        stream = None if camera.is_topic else CameraStream(self, camera, self._take)
         self._detections = DetectionOutputs(self)
         self._faces = FaceOutputs(self, self._pipeline.reconstructor.model)
         self._visualizer = Visualizer(self)
         self._slot = self.start_worker("pipeline", self._work)
         self._drawing = self.start_worker("drawing", self._draw)
+        self.watch(partial(tell_provider, self.meter, self._pipeline.reconstructor.network))
+        self.watch(partial(tell_tracks, self.meter, self._pipeline.finder))
         if stream:
             self._camera_topics = CameraPublisher(self)
             stream.start(ready=self._wanted, drain=self._drain)
@@ -77,7 +91,7 @@ class PipelineNode(FaceNode):
 
     def _receive(self, msg: ImageMsg) -> None:
         """An image of somebody else's camera, in the executor's thread."""
-        self.meter.count("frames_in")
+        self.meter.arrived(conversions.seconds_from_stamp(msg.header.stamp))
         self._slot.put((msg, self._listener.calibrated, msg.header))
 
     def _work(self, item: tuple[Image | ImageMsg, PinholeCamera | None, Header]) -> None:
@@ -89,6 +103,8 @@ class PipelineNode(FaceNode):
             height, width = image.rgb.shape[:2]
             camera = PinholeCamera.from_fov(width, height, self.config("camera").fov_deg)
         converted = time.perf_counter()
+        self._pipeline.finder.tune(self.config("detector"))
+        self._pipeline.reconstructor.tune(self.config("reconstructor"))
         frame = self._pipeline.process(image, camera)
         processed = time.perf_counter()
         self._detections_out(image, frame.tracks, header)
@@ -104,6 +120,7 @@ class PipelineNode(FaceNode):
             self._drawing.put(Scene(header, faces, cloud, camera, image.rgb))
         self.meter.count("processed")
         self.meter.count("faces", len(frame.faces))
+        count_unusable(self, frame.unusable)
         self.meter.count("frames_with_face", bool(frame.faces))
         self.meter.fact("camera_calibrated", str(camera.calibrated).lower())
         self.meter.time(

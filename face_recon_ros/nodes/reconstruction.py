@@ -12,9 +12,12 @@ from sensor_msgs.msg import Image as ImageMsg
 from vision_msgs.msg import Detection2DArray
 
 from face_recon_ros.core.camera import PinholeCamera
-from face_recon_ros.core.errors import CameraError, ImageError
+from face_recon_ros.core.errors import CameraError, ImageError, ModelError
+from face_recon_ros.core.inference import FaceNetwork
+from face_recon_ros.core.models import find_model, sha256_of
 from face_recon_ros.core.pipeline import FaceReconstructor
 from face_recon_ros.nodes import conversions
+from face_recon_ros.nodes.health import Meter
 from face_recon_ros.nodes.matching import StampMatcher
 from face_recon_ros.nodes.outputs import FaceOutputs
 from face_recon_ros.nodes.runtime import (
@@ -23,6 +26,7 @@ from face_recon_ros.nodes.runtime import (
     NEWEST_QOS,
     RESULT_QOS,
     SENSOR_QOS,
+    SILENCE_S,
     FaceNode,
     run,
 )
@@ -32,6 +36,9 @@ _LOOK_AGAIN_S = 2.0
 
 class CameraListener:
     """The camera of the images on the topic: from CameraInfo, else guessed from their size.
+
+    It tells in /diagnostics: `camera_info` (missing, uncalibrated, calibrated, late), its age, and
+    `camera_info_changes`.
 
     Attributes:
         calibrated: from CameraInfo; None while there is none, or one without calibration.
@@ -43,7 +50,9 @@ class CameraListener:
         self.calibrated: PinholeCamera | None = None
         self._guess: PinholeCamera | None = None
         self._images: Subscription | None = None
-        self._looked_s = -np.inf
+        self._looked_s = self._received_s = -np.inf
+        self._last: tuple[object, ...] = ()
+        node.watch(self._tell)
         node.create_subscription(CameraInfo, CAMERA_INFO_TOPIC, self._receive_info, SENSOR_QOS)
 
     def get(self) -> PinholeCamera | None:
@@ -62,7 +71,24 @@ class CameraListener:
             )
         return self._guess
 
+    def _tell(self) -> str:
+        meter, age_s = self._node.meter, time.monotonic() - self._received_s
+        late = age_s - meter.input_age_s() > SILENCE_S  # images come, and it does not
+        state = "calibrated" if self.calibrated else "uncalibrated"
+        state = "missing" if age_s == np.inf else "late" if late else state
+        meter.fact("camera_info", state)
+        if age_s < np.inf:
+            meter.fact("camera_info_age_s", f"{age_s:.2f}")
+        return f"no CameraInfo for {age_s:.0f} s, the last one counts" if state == "late" else ""
+
     def _receive_info(self, msg: CameraInfo) -> None:
+        self._received_s = time.monotonic()
+        told = (msg.width, msg.height, msg.distortion_model, bytes(msg.k), bytes(msg.d))
+        told += (str(msg.roi), msg.binning_x, msg.binning_y)
+        if told == self._last:
+            return
+        self._node.meter.count("camera_info_changes", bool(self._last))
+        self._last = told
         if msg.k[0] == 0.0:  # sensor_msgs/CameraInfo: that says "uncalibrated"
             self.calibrated = None
             return
@@ -83,14 +109,21 @@ class ReconstructionNode(FaceNode):
     """Reconstructs the faces of the crops."""
 
     def __init__(self) -> None:
-        """Loads the network and the face model."""
+        """Declares the parameters."""
         super().__init__("reconstruction", ("camera", "reconstructor", "output"))
+
+    def set_up(self) -> None:
+        """Loads the network and the face model."""
         self._reconstructor = FaceReconstructor.from_config(self.config("reconstructor"))
+        describe(self, self._reconstructor)
+
+    def begin(self) -> None:
+        """Listens while somebody wants to know."""
         self._outputs = FaceOutputs(self, self._reconstructor.model)
         self._slot = self.start_worker("reconstruction", self._work)
         self._camera = CameraListener(self, self.config("camera").fov_deg)
         self._matcher = StampMatcher(("detections", "crops"))
-        describe(self, self._reconstructor)
+        self.watch(partial(tell_provider, self.meter, self._reconstructor.network))
         self.listen_while(lambda: self._outputs.wanted(self.config("output")), self._listen)
 
     def _listen(self) -> list[Subscription]:
@@ -105,7 +138,7 @@ class ReconstructionNode(FaceNode):
     def _receive(self, topic: str, msg: Detection2DArray | ImageMsg) -> None:
         if (parts := self._matcher.add(topic, msg)) is None:
             return
-        self.meter.count("frames_in")
+        self.meter.arrived(conversions.seconds_from_stamp(msg.header.stamp))
         if camera := self._camera.get():
             self._slot.put((parts["detections"], parts["crops"], camera))
 
@@ -125,6 +158,7 @@ class ReconstructionNode(FaceNode):
                 )
             pixels = rgb.reshape(len(tracks), size, size, 3)
         converted = time.perf_counter()
+        self._reconstructor.tune(self.config("reconstructor"))
         prediction = self._reconstructor.predict(pixels)
         inferred = time.perf_counter()
         crops = self._reconstructor.crops(tracks)
@@ -137,6 +171,7 @@ class ReconstructionNode(FaceNode):
         self.meter.fact("camera_calibrated", str(camera.calibrated).lower())
         self.meter.count("processed")
         self.meter.count("faces", len(faces))
+        count_unusable(self, len(tracks) - len(faces))
         self.meter.count("frames_with_face", bool(faces))
         self.meter.time(
             {
@@ -150,11 +185,35 @@ class ReconstructionNode(FaceNode):
 
 
 def describe(node: FaceNode, reconstructor: FaceReconstructor) -> None:
-    """Says in /diagnostics which network and face model are at work, and on what."""
-    network = reconstructor.network
+    """Says in /diagnostics which network and face model are at work."""
+    network, face_model = reconstructor.network, find_model(reconstructor.config.face_model)
     node.meter.fact("model", network.path.name)
+    node.meter.fact("model_sha256", sha256_of(network.path))
     node.meter.fact("face_model", reconstructor.model.name)
-    node.meter.fact("providers", network.provider)
+    node.meter.fact("face_model_sha256", sha256_of(face_model))
+
+
+def tell_provider(meter: Meter, network: FaceNetwork) -> str:
+    """Says in /diagnostics what the network runs on; it warns when that is not what was wanted."""
+    meter.fact("providers", network.provider)
+    meter.fact("provider_wanted", network.wanted_provider)
+    if network.provider == network.wanted_provider:
+        return ""
+    return f"{network.provider} in place of {network.wanted_provider}, which was lost"
+
+
+def count_unusable(node: FaceNode, n: int) -> None:
+    """Counts and complains of faces that the network gave no usable answer for."""
+    node.meter.count("faces_unusable", n)
+    if n:
+        network = node.config("reconstructor").network
+        node.complain(
+            ModelError(
+                "finite coefficients in front of the camera",
+                f"others from {network} for {n} faces",
+                "use FP32 or the CPU provider, or another network",
+            )
+        )
 
 
 def main() -> None:

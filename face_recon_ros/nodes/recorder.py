@@ -17,9 +17,9 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseArray
 from numpy.typing import NDArray
-from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.task import Future
 from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import Image as ImageMsg
 from sensor_msgs.msg import PointCloud2
@@ -29,7 +29,7 @@ from face_recon_ros.core.mesh_io import write_ply
 from face_recon_ros.core.types import Mesh
 from face_recon_ros.nodes import conversions
 from face_recon_ros.nodes.matching import StampMatcher
-from face_recon_ros.nodes.runtime import LATCHED_QOS, RESULT_QOS
+from face_recon_ros.nodes.runtime import LATCHED_QOS, RESULT_QOS, WAKE_PERIOD_S, leave, spin
 
 #: As SENSOR_QOS, but deep enough to count every message even where this process is late.
 COUNTING_QOS = QoSProfile(depth=100, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -56,6 +56,7 @@ class MeshRecorder(Node):
         self.create_subscription(MeshMsg, "mesh/topology", self._receive_topology, LATCHED_QOS)
         self.create_subscription(PoseArray, "head_poses", self._receive_poses, RESULT_QOS)
         self.create_subscription(DiagnosticArray, "/diagnostics", self._receive_health, 50)
+        self.create_timer(WAKE_PERIOD_S, lambda: None)  # see `spin`
         # A recorder that is killed while it shuts down leaves what it had a second before.
         self.create_timer(1.0, self._write_summary)
 
@@ -147,6 +148,7 @@ class OverlayRecorder(Node):
     def __init__(self, folder: Path) -> None:
         """Subscribes."""
         super().__init__("overlay_recorder", namespace="face")
+        self.create_timer(WAKE_PERIOD_S, lambda: None)  # see `spin`
         self._folder = folder
         self._video: cv2.VideoWriter | None = None
         self._start = 0.0
@@ -205,16 +207,14 @@ def main() -> None:
         rclpy.init()
         recorder = recorders[arguments.what](arguments.out)
         print("listening", flush=True)
-        rclpy.spin(recorder)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
+        spin(recorder, Future())
     except Exception:
         if recorder or rclpy.ok():
             raise  # else it was asked to stop while it was starting
     finally:
         if recorder:
             recorder.write()
-        rclpy.try_shutdown()
+    leave(0, recorder)
 
 
 if __name__ == "__main__":

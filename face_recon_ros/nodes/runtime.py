@@ -1,16 +1,23 @@
-"""What every node does the same way: start, stop, complain, tell its health."""
+"""What every node does the same way: lifecycle, start, stop, complain, tell its health."""
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import os
 import sys
 import threading
-from collections.abc import Callable
+import time
+import traceback
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.clock import Clock, ClockType
 from rclpy.duration import Duration
 from rclpy.executors import ExternalShutdownException
+from rclpy.lifecycle import LifecycleNode, State, TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription
@@ -34,17 +41,32 @@ IMAGE_TOPIC = "/camera/image_raw"
 CAMERA_INFO_TOPIC = "/camera/camera_info"
 FAULT_LOG_PERIOD_S = 5.0
 LISTEN_PERIOD_S = 0.1
-_JOIN_S = 5.0
+SILENCE_S = 2.0  # without input that is worth a warning
+WAKE_PERIOD_S = 0.2
+_JOIN_S = 0.6
+
+_DONE, _FAILED = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
 
-class FaceNode(Node):
-    """A node with parameters, a meter, /diagnostics at 1 Hz, and workers whose crash ends it.
+class FaceNode(LifecycleNode):
+    """A managed node with parameters, /diagnostics at 1 Hz, and workers whose crash ends it.
+
+    A subclass loads in `set_up` (configure) and starts in `begin` (activate). Whatever `begin`
+    made (publishers, subscriptions, timers, workers, attributes) is gone again when it is
+    deactivated, whatever `set_up` made when it is cleaned up: an inactive node costs next to
+    nothing.
 
     Attributes:
         meter: what the node counts of itself.
+        phase: of its lifecycle: unconfigured, inactive, active, finalized.
+        fault: that the last transition failed by.
         exit_status: of the process.
         crash: the bug that ended it, if one did.
         finished: set, from any thread, to end it.
+        stopping: set when this activation ends; its threads look at it.
+        input_due: whether images ought to come in, so that it is worth a warning if none do.
+        rate_of: the counter that `rate_hz` is of.
+        steady: a clock that neither jumps nor stands still.
     """
 
     def __init__(self, name: str, groups: tuple[str, ...], namespace: str = "face") -> None:
@@ -60,15 +82,133 @@ class FaceNode(Node):
         """
         super().__init__(name, namespace=namespace)
         self.meter = Meter()
+        self.phase = "unconfigured"
+        self.fault: FaceReconError | None = None
         self.exit_status = 0
         self.crash: BaseException | None = None
         self.finished: Future = Future()
-        self._settings = Parameters(self, groups)
+        self.stopping = threading.Event()
+        self.input_due = False
+        self.rate_of = "processed"
+        self._settings = Parameters(self, ("", *groups))
         self._workers: list[Worker[Any]] = []
         self._threads: list[threading.Thread] = []
+        self._watches: list[Callable[[], str]] = []
+        self._closers: list[Callable[[], object]] = []
+        self._due_since = time.monotonic()
+        self._made: dict[str, list[str]] = {"set_up": [], "begin": []}
+        # Of its own time: nothing of these may stand still with a simulated clock.
+        self.steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        self.create_timer(1.0, self.report_health)
-        self.rate_of = "processed"
+        self.create_timer(1.0, self.report_health, clock=self.steady)
+        self.create_timer(WAKE_PERIOD_S, lambda: None, clock=self.steady)  # see `spin`
+        self._lasting = {id(entity) for entity in self._entities()}
+
+    def set_up(self) -> None:
+        """Loads what takes long; makes nothing of ROS."""
+
+    def begin(self) -> None:
+        """Subscribes, publishes, starts threads."""
+
+    # --- lifecycle -------------------------------------------------------------------------------
+
+    def start(self) -> bool:
+        """Configures and activates it, as a manager would; whether it is active then."""
+        return self.trigger_configure() == _DONE and self.trigger_activate() == _DONE
+
+    def on_configure(self, state: State) -> TransitionCallbackReturn:
+        """Unconfigured -> inactive."""
+        return self._change("inactive", lambda: self._note("set_up", self.set_up), self._clean_up)
+
+    def on_activate(self, state: State) -> TransitionCallbackReturn:
+        """Inactive -> active."""
+        self._lasting = {id(entity) for entity in self._entities()}
+        return self._change("active", lambda: self._note("begin", self.begin), self._stop)
+
+    def on_deactivate(self, state: State) -> TransitionCallbackReturn:
+        """Active -> inactive."""
+        return self._change("inactive", self._stop)
+
+    def on_cleanup(self, state: State) -> TransitionCallbackReturn:
+        """Inactive -> unconfigured."""
+        return self._change("unconfigured", self._clean_up)
+
+    def on_shutdown(self, state: State) -> TransitionCallbackReturn:
+        """Any -> finalized: the process ends."""
+        done = self._change("finalized", self._clean_up)
+        self.finished.set_result(None)
+        return done
+
+    def on_error(self, state: State) -> TransitionCallbackReturn:
+        """After a bug in a transition -> unconfigured."""
+        return self._change("unconfigured", self._clean_up)
+
+    def _change(
+        self, phase: str, act: Callable[[], None], undo: Callable[[], None] = lambda: None
+    ) -> TransitionCallbackReturn:
+        try:
+            act()
+        except FaceReconError as fault:
+            undo()
+            self.fault = fault
+            self.get_logger().error(str(fault))
+            return _FAILED
+        except Exception as bug:
+            self.crash = bug
+            self.get_logger().error(traceback.format_exc())
+            return TransitionCallbackReturn.ERROR
+        self.fault, self.phase = None, phase
+        self.report_health()
+        return _DONE
+
+    def _note(self, what: str, act: Callable[[], None]) -> None:
+        """Does it and notes the attributes that it added."""
+        self.stopping = threading.Event()
+        before = set(vars(self))
+        try:
+            act()
+        finally:
+            self._made[what] = [name for name in vars(self) if name not in before]
+
+    def _entities(self) -> Iterator[Any]:
+        yield from (*self.publishers, *self.subscriptions, *self.timers, *self.clients)
+
+    def _stop(self) -> None:
+        """Takes back what `begin` made: threads first, none may run into what is gone."""
+        self.stopping.set()
+        until = time.monotonic() + _JOIN_S
+        for worker in self._workers:
+            worker.slot.close()
+            self.meter.count("dropped_late", worker.slot.dropped)
+        for thread in [*(w.thread for w in self._workers), *self._threads]:
+            if thread is not threading.current_thread():
+                thread.join(max(0.0, until - time.monotonic()))
+        for close in self._closers:
+            close()
+        for destroy, entities in (
+            (self.destroy_publisher, self.publishers),
+            (self.destroy_subscription, self.subscriptions),
+            (self.destroy_timer, self.timers),
+            (self.destroy_client, self.clients),
+        ):
+            for entity in list(entities):
+                if id(entity) not in self._lasting:
+                    destroy(entity)
+        for made in (self._workers, self._threads, self._watches, self._closers):
+            made.clear()
+        self.input_due = False
+        self._forget("begin")
+
+    def _clean_up(self) -> None:
+        self._stop()
+        self._forget("set_up")
+
+    def _forget(self, what: str) -> None:
+        for name in self._made[what]:
+            vars(self).pop(name, None)
+        self._made[what] = []
+
+    # --- for subclasses --------------------------------------------------------------------------
 
     def config(self, group: str) -> Any:
         """The config of a parameter group, as it is now."""
@@ -81,24 +221,39 @@ class FaceNode(Node):
             try:
                 work(item)
             except FaceReconError as fault:
+                self.meter.dropped(fault)
                 self.complain(fault)
 
-        worker = Worker(name, guarded, self.end_by)
+        worker = Worker(name, guarded, self._guard())
         self._workers.append(worker)
         return worker.slot
 
     def start_thread(self, name: str, target: Callable[[], None]) -> None:
-        """Starts a thread that ends by itself once the node has been shut down."""
+        """Starts a thread that ends by itself once `stopping` is set."""
+        end_by = self._guard()
 
         def guarded() -> None:
             try:
                 target()
             except BaseException as bug:
-                self.end_by(bug)
+                end_by(bug)
 
         thread = threading.Thread(target=guarded, name=name, daemon=True)
         self._threads.append(thread)
         thread.start()
+
+    def _guard(self) -> Callable[[BaseException], None]:
+        """What to do with a bug in a thread of this activation: nothing, once that is over."""
+        stopping = self.stopping
+        return lambda bug: None if stopping.is_set() else self.end_by(bug)
+
+    def watch(self, look: Callable[[], str]) -> None:
+        """Has `look` asked before each report: it sets facts and returns a warning, or none."""
+        self._watches.append(look)
+
+    def at_stop(self, close: Callable[[], object]) -> None:
+        """Has `close` called when this activation ends."""
+        self._closers.append(close)
 
     def listen_while(
         self, wanted: Callable[[], bool], subscribe: Callable[[], list[Subscription]]
@@ -119,12 +274,17 @@ class FaceNode(Node):
                     self.destroy_subscription(made.pop())
             else:
                 made.extend(subscribe())
+            self.expect_input(bool(made))
 
-        self.create_timer(LISTEN_PERIOD_S, check)
+        self.create_timer(LISTEN_PERIOD_S, check, clock=self.steady)
+
+    def expect_input(self, due: bool) -> None:
+        """Says whether images ought to come in from now on."""
+        self.input_due, self._due_since = due, time.monotonic()
 
     def complain(self, fault: FaceReconError) -> None:
         """Logs the fault of one image, not too often; the node stays up."""
-        self.meter.fault(str(fault))
+        self.meter.fault(fault)
         self.get_logger().warning(str(fault), throttle_duration_sec=FAULT_LOG_PERIOD_S)
 
     def end_by(self, bug: BaseException) -> None:
@@ -142,34 +302,43 @@ class FaceNode(Node):
 
     def report_health(self) -> None:
         """Publishes /diagnostics."""
-        if not self.alive:
+        if not rclpy.ok() or self.finished.done():
             return
-        self.meter.fact("dropped", str(sum(w.slot.dropped for w in self._workers)))
-        values = self.meter.values(self.rate_of)
+        warnings = [self.meter.take_fault(), *(look() for look in list(self._watches))]
+        silent_s = min(self.meter.input_age_s(), time.monotonic() - self._due_since)
+        if self.input_due and silent_s > SILENCE_S:
+            warnings.append(f"no images for {silent_s:.0f} s")
+        warnings = [text for text in warnings if text]
+        self.meter.fact("state", self.phase)
+        late = sum(worker.slot.dropped for worker in self._workers)
+        values = self.meter.values(self.rate_of, late)
+        active = f"{values['rate_hz']} Hz" if self.phase == "active" else self.phase
         health = conversions.Health(
             name=f"face_recon: {self.get_name()}",
             hardware_id=str(values.get("model", values.get("source", ""))),
-            message=self.meter.last_fault or f"{values['rate_hz']} Hz",
+            message="; ".join(warnings) or active,
             values=values,
-            warn=bool(self.meter.last_fault),
+            warn=bool(warnings),
         )
-        self.meter.last_fault = ""
         now = self.get_clock().now().nanoseconds * 1e-9
         header = conversions.header_of(now, "")
         self._diagnostics.publish(conversions.health_to_msg(health, header))
 
-    @property
-    def alive(self) -> bool:
-        """Whether the node still runs."""
-        return bool(rclpy.ok()) and not self.finished.done()
-
-    def stop_threads(self) -> None:
-        """Ends the threads: none may run into the end of the interpreter."""
+    def close(self) -> None:
+        """Ends all it has, whatever its phase."""
         self.finished.set_result(None)
-        for worker in self._workers:
-            worker.close()
-        for thread in self._threads:
-            thread.join(timeout=_JOIN_S)
+        self._clean_up()
+        self.destroy_node()
+
+
+def spin(node: Node, until: Future) -> None:
+    """Spins until the future is done or the process is asked to stop (SIGINT, SIGTERM).
+
+    rclpy's signal handler wakes the executor before it shuts the context down, which may then wait
+    again, for good: a node needs a timer that wakes it now and then.
+    """
+    with contextlib.suppress(KeyboardInterrupt, ExternalShutdownException):
+        rclpy.spin_until_future_complete(node, until)
 
 
 def run(make_node: Callable[[], FaceNode], args: list[str] | None = None) -> None:
@@ -179,25 +348,43 @@ def run(make_node: Callable[[], FaceNode], args: list[str] | None = None) -> Non
         make_node: makes the node; may raise FaceReconError.
         args: command line, else sys.argv.
     """
-    status, node = 0, None
+    status, node = 1, None
     try:
         _start_ros(args)
         node = make_node()
-        rclpy.spin_until_future_complete(node, node.finished)
+        if not node.config("").autostart or node.start():
+            spin(node, node.finished)
+            status = node.exit_status
     except (KeyboardInterrupt, ExternalShutdownException):
-        pass
+        status = 0
     except FaceReconError as fault:
         print(f"{make_node.__name__}: {fault}", file=sys.stderr)
+    except Exception:
+        if rclpy.ok():
+            raise
+        status = 0  # asked to stop while it was starting
+    if node and node.crash:
         status = 1
-    finally:
-        crash = node.crash if node else None
-        if node:
-            status = status or node.exit_status
-            node.stop_threads()
+        traceback.print_exception(node.crash)
+    leave(status, node)
+
+
+def leave(status: int, node: Node | None) -> None:
+    """Ends the process at once: what the libraries' destructors would do may take seconds.
+
+    The node is destroyed first, so that no shared memory stays.
+    """
+    try:
+        if isinstance(node, FaceNode):
+            node.close()
+        elif node:
+            node.destroy_node()
         rclpy.try_shutdown()
-    if crash:
-        raise crash
-    sys.exit(status)
+        atexit._run_exitfuncs()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
 
 
 def _start_ros(args: list[str] | None) -> None:

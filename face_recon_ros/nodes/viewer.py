@@ -31,8 +31,12 @@ class ViewerNode(FaceNode):
     """Shows meshes, head poses and the overlay picture, or records them for a viewer."""
 
     def __init__(self) -> None:
-        """Opens the viewer, or the recording that `--save FILE.rrd` names."""
+        """Declares the parameters."""
         super().__init__("viewer", ())
+        self.rate_of = "meshes"
+
+    def begin(self) -> None:
+        """Opens the viewer, or the recording that `--save FILE.rrd` names."""
         parser = argparse.ArgumentParser(description=__doc__)
         parser.add_argument("--save", type=Path, help="write FILE.rrd instead of opening a window")
         path = parser.parse_args(remove_ros_args()[1:]).save
@@ -46,9 +50,9 @@ class ViewerNode(FaceNode):
         rerun.init("face_recon", spawn=path is None)
         if path:
             rerun.save(str(path))
+        self.at_stop(rerun.disconnect)
         # REP-103 optical frame: x right, y down, z forward
         rerun.log("camera", rerun.ViewCoordinates.RDF, static=True)
-        self.rate_of = "meshes"
         self._triangles: NDArray[np.int32] | None = None
         self._shown = 0
         self.create_subscription(MeshMsg, "mesh/topology", self._receive_topology, LATCHED_QOS)

@@ -64,6 +64,7 @@ class Worker(Generic[T]):
 
     Attributes:
         slot: where work is put.
+        thread: that works it off.
     """
 
     def __init__(
@@ -78,8 +79,8 @@ class Worker(Generic[T]):
         """
         self.slot: LatestSlot[T] = LatestSlot()
         self._work, self._crashed = work, crashed
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._thread.start()
+        self.thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self.thread.start()
 
     def _run(self) -> None:
         try:
@@ -91,5 +92,5 @@ class Worker(Generic[T]):
     def close(self) -> None:
         """Ends the thread, after the item it is at."""
         self.slot.close()
-        if self._thread is not threading.current_thread():
-            self._thread.join(timeout=5.0)
+        if self.thread is not threading.current_thread():
+            self.thread.join(timeout=5.0)

@@ -15,9 +15,12 @@ pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
 
 from face_recon_ros.nodes.parameters import (
     GROUPS,
+    RANGES,
     CameraConfig,
+    ManagerConfig,
     NodeTrackerConfig,
     Parameters,
+    is_dynamic,
     leaves,
     markdown_table,
 )
@@ -40,6 +43,7 @@ def describe(name, monkeypatch):
         "launch": {"LaunchDescription": list},
         "launch.actions": {
             "DeclareLaunchArgument": type("Argument", (Recorded,), {}),
+            "ExecuteProcess": type("Process", (Recorded,), {}),
             "SetEnvironmentVariable": type("SetVariable", (Recorded,), {}),
         },
         "launch.conditions": {
@@ -78,7 +82,7 @@ def test_every_argument_is_used_and_every_used_one_declared(description):
     declared = {item.args[0] for item in of_kind(description, "Argument")}
     source = (ROOT / "launch/demo.launch.py").read_text()
     assert declared == set(re.findall(r'LaunchConfiguration\("(\w+)"\)', source))
-    assert declared == {"source", "composed", "config", "rviz"}
+    assert declared == {"source", "composed", "config", "autostart", "rviz"}
 
 
 def test_nodes_are_executables_of_the_package(description):
@@ -93,6 +97,22 @@ def test_nodes_are_executables_of_the_package(description):
     separate = {n["name"] for n in ours if type(n["condition"]).__name__ == "Unless"}
     assert composed == {"pipeline"}
     assert separate == {"camera", "detector", "reconstruction", "visualization"}
+
+
+@pytest.mark.parametrize("name", ["demo", "robot"])
+def test_without_autostart_a_manager_brings_every_node_up(name, monkeypatch):
+    description = describe(name, monkeypatch)
+    (manager,) = of_kind(description, "Process")
+    assert type(manager.kwargs["condition"]).__name__ == "Unless"
+    assert manager.kwargs["condition"].args[0].args == ("autostart",)
+    module = manager.kwargs["cmd"][-1]
+    assert importlib.util.find_spec(module) is not None
+    ours = [n.kwargs for n in of_kind(description, "Node") if n.kwargs["package"][:4] == "face"]
+    managed = ManagerConfig().nodes
+    for node in ours:
+        assert any("autostart" in p for p in node["parameters"] if isinstance(p, dict))
+        namespace = f"/{node['namespace']}" if "namespace" in node else ""
+        assert f"{namespace}/{node['name']}" in managed
 
 
 def test_parameters_set_by_the_launch_file_exist(description):
@@ -127,6 +147,19 @@ def test_every_parameter_can_be_set():
     assert configs["detector"].rotations_deg == (90.0, -90.0)
     unchanged = set(GROUPS) - {"detector"}
     assert {g: configs[g] for g in unchanged} == {g: GROUPS[g]() for g in unchanged}
+
+
+def test_every_number_has_a_range_that_holds_its_default_and_every_parameter_a_meaning():
+    for group in GROUPS:
+        for name, default, description in leaves(group):
+            assert description.endswith((".", ")")), name
+            if isinstance(default, (int, float)) and not isinstance(default, bool):
+                low, high = RANGES[name]
+                assert low <= default <= high, name
+    assert set(RANGES) <= PARAMETERS
+    dynamic = {name for name in PARAMETERS if is_dynamic(name)}
+    assert {"detector.min_score", "reconstructor.smooth_rotation.min_cutoff_hz"} <= dynamic
+    assert not {"detector.backend", "output.depth", "look_at.period_s", "camera.source"} & dynamic
 
 
 def test_processes_give_different_people_different_ids():
