@@ -123,20 +123,21 @@ class FaceOutputs:
             fused = self._depth(faces, camera, stamp, config)
             faces = [face for face, _ in fused]
             covariances = {face.track.id: covariance for face, covariance in fused}
+        gazes = {
+            face.track.id: self._gaze(face.camera_from_face, face.coefficients.expression[0])
+            for face in faces
+        }
+        # Before the mesh, which takes longer: who gets a mesh can place it at once.
+        if config.tf and wanted([self._transforms]):
+            frames = {f"face_{face.track.id}": face.camera_from_face for face in faces}
+            frames |= {f"gaze_{name}": gaze for name, gaze in gazes.items()}
+            self._transforms.publish(conversions.transforms_to_msg(frames, header))
         cloud = conversions.FaceCloud.of(faces, self._model.n_vertices)
         if wanted([self.vertices]):
             self.vertices.publish(conversions.cloud_to_msg(cloud, header))
         if wanted([self._poses]):
             poses = [face.camera_from_face for face in faces]
             self._poses.publish(conversions.poses_to_msg(poses, header))
-        gazes = {
-            face.track.id: self._gaze(face.camera_from_face, face.coefficients.expression[0])
-            for face in faces
-        }
-        if config.tf and wanted([self._transforms]):
-            frames = {f"face_{face.track.id}": face.camera_from_face for face in faces}
-            frames |= {f"gaze_{name}": gaze for name, gaze in gazes.items()}
-            self._transforms.publish(conversions.transforms_to_msg(frames, header))
         angles = {name: attention_angle(gaze) for name, gaze in gazes.items()}
         looking = self._attention.update(angles, stamp, config.attention)
         if wanted([self._attention_topic]):
