@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from face_recon_ros.core.camera import DEFAULT_HORIZONTAL_FOV_DEG, PinholeCamera
 from face_recon_ros.core.detection import BACKENDS, DetectorConfig
@@ -12,6 +14,34 @@ from face_recon_ros.core.models import FACE_MODEL, NETWORK
 from face_recon_ros.core.pipeline import PipelineConfig, ReconstructorConfig
 from face_recon_ros.core.sources import calibration_for, read_calibration
 from face_recon_ros.core.tracking import TrackerConfig
+
+
+def at_least(minimum: int) -> Callable[[str], int]:
+    """The type of an option that takes a whole number of at least `minimum`."""
+
+    def whole_number(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = minimum - 1
+        if value < minimum:
+            raise argparse.ArgumentTypeError(
+                f"expected a whole number of at least {minimum}, got {text}"
+            )
+        return value
+
+    return whole_number
+
+
+def add_frames_option(parser: argparse._ActionsContainer) -> None:
+    """Adds `--frames`; 0 stands for all."""
+    parser.add_argument(
+        "--frames",
+        type=at_least(0),
+        default=0,
+        metavar="N",
+        help="stop after so many (default: all)",
+    )
 
 
 def add_pipeline_options(
@@ -96,6 +126,13 @@ def pipeline_config(args: argparse.Namespace) -> PipelineConfig:
             threads=args.threads,
         ),
     )
+
+
+def pipeline_settings(args: argparse.Namespace) -> dict[str, Any]:
+    """What the options of `add_pipeline_options` say beside model files, for provenance."""
+    names = ("detector", "min_score", "max_faces", "detect_every")
+    names += ("level", "part", "provider", "threads")
+    return {name: getattr(args, name) for name in names}
 
 
 def add_camera_options(parser: argparse.ArgumentParser) -> None:

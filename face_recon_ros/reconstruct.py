@@ -20,7 +20,7 @@ from tqdm import tqdm
 from face_recon_ros.core.anonymise import LostFaces, hide_faces
 from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.detection import THOROUGH
-from face_recon_ros.core.errors import ConfigError, DataError, FaceReconError
+from face_recon_ros.core.errors import DataError, FaceReconError
 from face_recon_ros.core.mesh_io import MESH_SUFFIXES, write_mesh
 from face_recon_ros.core.overlay import Overlay, OverlayConfig, render_mesh
 from face_recon_ros.core.pipeline import FaceFinder, FacePipeline, FaceReconstructor
@@ -34,7 +34,9 @@ from face_recon_ros.core.sources import (
 from face_recon_ros.core.types import COEFFICIENT_NAMES, Coefficients, Face, Image, Mesh
 from face_recon_ros.options import (
     add_camera_options,
+    add_frames_option,
     add_pipeline_options,
+    at_least,
     camera_for,
     pipeline_config,
 )
@@ -88,12 +90,12 @@ def add_reconstruct_command(
     )
     parser.add_argument(
         "--refine",
-        type=int,
+        type=at_least(0),
         default=1,
         metavar="N",
         help="pictures: how often the crop is placed again by the mesh (default: %(default)s)",
     )
-    parser.add_argument("--frames", type=int, default=0, metavar="N", help="stop after so many")
+    add_frames_option(parser)
     parser.add_argument(
         "--anonymise",
         action="store_true",
@@ -106,12 +108,6 @@ def add_reconstruct_command(
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command on its parsed arguments."""
-    if args.frames < 0 or args.refine < 0:
-        raise ConfigError(
-            "--frames and --refine of at least 0",
-            f"{args.frames} and {args.refine}",
-            "0 frames are all of them",
-        )
     source = _open(args.source)
     config = pipeline_config(args)
     try:

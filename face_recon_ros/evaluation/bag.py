@@ -14,7 +14,7 @@ import sqlite3
 import struct
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -29,21 +29,13 @@ from face_recon_ros.core.transform_buffer import TransformBuffer
 from face_recon_ros.core.types import Image
 from face_recon_ros.evaluation.trajectory import Trajectory
 from face_recon_ros.nodes import bag_source
-from face_recon_ros.nodes.camera_messages import (
-    camera_from_msg,
-    compressed_image_from_msg,
-    image_from_msg,
-    seconds_from_stamp,
-)
+from face_recon_ros.nodes.bag_source import CAMERA_INFO, IMAGE_TYPES, OWN_NAMESPACE
+from face_recon_ros.nodes.camera_messages import camera_from_msg, seconds_from_stamp
 from face_recon_ros.nodes.pose_messages import rigid_from_pose_msg, rigid_from_transform_msg
 
-IMAGE = "sensor_msgs/msg/Image"
-COMPRESSED = "sensor_msgs/msg/CompressedImage"
-CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 POSE = "geometry_msgs/msg/PoseStamped"
 TF = "tf2_msgs/msg/TFMessage"
 
-OWN_NAMESPACE = "/face/"  # what the pipeline itself publishes is no input
 _REORDER = 8  # images held back so that stamps can be put in order
 _TRUTH_SPAN_S = 1e9
 
@@ -79,13 +71,20 @@ class Bag:
     topics: dict[str, str] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)
-    _read: Callable[[set[str]], Iterator[RawMessage]] = lambda topics: iter(())
+    _read: Callable[[set[str], set[int] | None], Iterator[RawMessage]] = lambda *_: iter(())
 
-    def messages(self, *topics: str) -> Iterator[tuple[RawMessage, Any]]:
-        """Messages of some topics with their decoded form, in recorded order; stops at a break."""
+    def messages(
+        self, *topics: str, at: Iterable[int] | None = None
+    ) -> Iterator[tuple[RawMessage, Any]]:
+        """Messages of some topics with their decoded form, in recorded order; stops at a break.
+
+        Args:
+            topics: to read.
+            at: only what was recorded at these times (`log_ns`), found by the bag's index.
+        """
         typestore = _typestore()
         try:
-            for raw in self._read(set(topics)):
+            for raw in self._read(set(topics), None if at is None else set(at)):
                 try:
                     decoded = typestore.deserialize_cdr(raw.data, raw.type)
                 except Exception as fault:  # rosbags lets struct, index and value errors through
@@ -171,23 +170,26 @@ def _open_whole(bag: Bag) -> None:
                 bag.topics[connection.topic] = connection.msgtype
                 bag.counts[connection.topic] += connection.msgcount
 
-    def read(topics: set[str]) -> Iterator[RawMessage]:
+    def read(topics: set[str], at: set[int] | None) -> Iterator[RawMessage]:
+        spans = [(None, None)] if at is None else [(ns, ns + 1) for ns in sorted(at)]
         for source in sources:
             with Reader(source) as reader:
                 wanted = [c for c in reader.connections if c.topic in topics]
-                for connection, log_ns, data in reader.messages(wanted) if wanted else ():
-                    yield RawMessage(connection.topic, connection.msgtype, log_ns, bytes(data))
+                for span in spans if wanted else ():  # of no connections rosbags would read all
+                    for connection, log_ns, data in reader.messages(wanted, *span):
+                        yield RawMessage(connection.topic, connection.msgtype, log_ns, bytes(data))
 
     bag._read = read
 
 
 def _open_broken(bag: Bag, files: list[Path]) -> None:
-    def read(topics: set[str] | None) -> Iterator[RawMessage]:
+    def read(topics: set[str] | None, at: set[int] | None = None) -> Iterator[RawMessage]:
         for path in files:
             scan = _scan_mcap if path.suffix == ".mcap" else _scan_sqlite
             try:
                 for raw in scan(path):
-                    if topics is None or raw.topic in topics:
+                    wanted = topics is None or raw.topic in topics
+                    if wanted and (at is None or raw.log_ns in at):
                         yield raw
             except _BREAKS as fault:
                 bag.note(f"{path.name} breaks off: {_line(fault)}")
@@ -348,27 +350,30 @@ def choose_image_topic(bag: Bag, topic: str = "") -> str:
         DataError: no such topic; says which there are.
     """
     if topic:
-        return bag.require(topic, IMAGE, COMPRESSED)
+        return bag.require(topic, *IMAGE_TYPES)
     chosen = bag_source.choose_image_topic(bag.topics, bag.counts)
     if not chosen:
         there = ", ".join(f"{t} ({kind})" for t, kind in sorted(bag.topics.items()))
         raise DataError(
-            f"an image topic ({IMAGE} or {COMPRESSED}) in {bag.path}",
+            f"an image topic ({' or '.join(IMAGE_TYPES)}) in {bag.path}",
             f"only {there}",
             "record the camera's image topic",
         )
     return chosen
 
 
-def images_in_order(bag: Bag, topic: str, counts: ImageCounts) -> Iterator[Image]:
+def images_in_order(
+    bag: Bag, topic: str, counts: ImageCounts, recorded: dict[float, int] | None = None
+) -> Iterator[Image]:
     """The images of a topic by rising header stamp, read once and never all at once.
 
     Args:
         bag: to read.
         topic: of images, raw or compressed.
         counts: filled in along the way.
+        recorded: filled in too: stamp -> `log_ns`, to find an image again.
     """
-    decode = image_from_msg if bag.topics[topic] == IMAGE else compressed_image_from_msg
+    decode = IMAGE_TYPES[bag.topics[topic]]
     held: list[tuple[float, int, Image]] = []
     newest = last = -np.inf
 
@@ -392,6 +397,8 @@ def images_in_order(bag: Bag, topic: str, counts: ImageCounts) -> Iterator[Image
             continue
         if image.stamp == 0.0:  # a driver that does not stamp: the recorder did
             image = Image(image.rgb, raw.log_ns * 1e-9, image.frame)
+        if recorded is not None:
+            recorded.setdefault(image.stamp, raw.log_ns)
         counts.reordered += int(last < image.stamp < newest)
         newest = max(newest, image.stamp)
         heapq.heappush(held, (image.stamp, counts.read, image))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from face_recon_ros.core.errors import ConfigError, DataError
 from face_recon_ros.core.models import (
     DETECTOR_FULL_RANGE,
     DETECTOR_SHORT_RANGE,
+    FACE_MODEL,
     find_model,
     sha256_of,
 )
@@ -20,9 +22,12 @@ from face_recon_ros.evaluation.output import Progress, provenance, read_json, wr
 from face_recon_ros.evaluation.speed import add_speed_command
 from face_recon_ros.options import (
     add_camera_options,
+    add_frames_option,
     add_pipeline_options,
+    at_least,
     camera_for,
     pipeline_config,
+    pipeline_settings,
 )
 
 if TYPE_CHECKING:
@@ -114,7 +119,7 @@ def _add_image_options(
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.json", help="the figures")
     parser.add_argument(
         "--refine",
-        type=int,
+        type=at_least(0),
         default=0,
         metavar="N",
         help="how often the crop is placed again by the mesh (default: %(default)s, as live)",
@@ -145,8 +150,6 @@ def _chain(args: argparse.Namespace) -> tuple[StillChain, MorphableModel]:
     from face_recon_ros.evaluation.chain import StillChain
 
     config = pipeline_config(args)
-    if args.refine < 0:
-        raise ConfigError("--refine of at least 0", f"{args.refine}", "1 is usual")
     r = config.reconstructor
     model = load_morphable_model(find_model(r.face_model), level="coarse")
     network = FaceNetwork(find_model(r.network), provider=r.provider, threads=r.threads)
@@ -159,12 +162,7 @@ def _provenance(args: argparse.Namespace, **settings: Any) -> dict[str, Any]:
     shipped = {"short_range": DETECTOR_SHORT_RANGE, "full_range": DETECTOR_FULL_RANGE}
     detector = args.detector_model or shipped.get(args.detector, "")
     files = [find_model(name) for name in (args.network, args.face_model, detector) if name]
-    common = {
-        "detector": args.detector,
-        "min_score": args.min_score,
-        "provider": args.provider,
-        "threads": args.threads,
-    }
+    common = {k: v for k, v in pipeline_settings(args).items() if k not in _OF_SEQUENCES}
     return provenance(files, {**common, **settings})
 
 
@@ -248,7 +246,9 @@ def _add_geometry(kinds: Subparsers[argparse.ArgumentParser]) -> None:
         'neutral face) and NAME.pts3d (its 68 landmarks, lines "x y z", same unit and frame).',
     )
     _add_image_options(parser, "NAME.jpg + NAME.ply + NAME.pts3d")
-    parser.add_argument("--unit", choices=("mm", "cm", "m"), default="mm", help="(%(default)s)")
+    parser.add_argument(
+        "--unit", choices=("mm", "cm", "m"), default="mm", help="of scans (default: %(default)s)"
+    )
     _add_report(parser)
     parser.set_defaults(run=_run_geometry)
 
@@ -318,7 +318,9 @@ def _add_identity(kinds: Subparsers[argparse.ArgumentParser]) -> None:
         "person: NAME_0001.jpg, NAME_0002.jpg, ... as LFW does.",
     )
     _add_image_options(parser, "NAME_0001.jpg, NAME_0002.jpg, ...")
-    parser.add_argument("--max-persons", type=int, default=0, metavar="N", help="0 takes all")
+    parser.add_argument(
+        "--max-persons", type=at_least(0), default=0, metavar="N", help="at random (default: all)"
+    )
     _add_report(parser)
     parser.set_defaults(run=_run_identity)
 
@@ -353,7 +355,9 @@ def _add_photometric(kinds: Subparsers[argparse.ArgumentParser]) -> None:
     )
     _add_image_options(parser, "pictures")
     parser.add_argument("--fit", action="store_true", help="compare with the iterative fit")
-    parser.add_argument("--max-images", type=int, default=0, metavar="N", help="0 takes all")
+    parser.add_argument(
+        "--max-images", type=at_least(0), default=0, metavar="N", help="evenly (default: all)"
+    )
     _add_report(parser)
     parser.set_defaults(run=_run_photometric)
 
@@ -405,6 +409,12 @@ def _sequence_settings(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def _hint_no_face(figures: dict[str, Any]) -> None:
+    if not figures["frames_with_face"]:
+        remedy = "small ones need --detector full_range"
+        print(f"face-recon: no face in {figures['frames']} frames; {remedy}", file=sys.stderr)
+
+
 def _add_temporal(kinds: Subparsers[argparse.ArgumentParser]) -> None:
     parser = _command(
         kinds,
@@ -415,7 +425,7 @@ def _add_temporal(kinds: Subparsers[argparse.ArgumentParser]) -> None:
     )
     parser.add_argument("source", help="video, folder of pictures, or `pattern`")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.json")
-    parser.add_argument("--frames", type=int, default=0, metavar="N", help="stop after so many")
+    add_frames_option(parser)
     add_pipeline_options(parser)
     _add_report(parser)
     add_camera_options(parser)
@@ -448,6 +458,7 @@ def _run_temporal(args: argparse.Namespace) -> int:
         from face_recon_ros.evaluation.report_pages import temporal_report
 
         temporal_report(result, Path(args.source).name).write(args.report)
+    _hint_no_face(figures)
     return _finish(
         args,
         result,
@@ -466,8 +477,8 @@ def _add_bag(kinds: Subparsers[argparse.ArgumentParser]) -> None:
         "--calibration, else the bag's CameraInfo, else --fov. Writes into --out:\n"
         "  result.json   figures; accuracy where the bag has ground truth of the head\n"
         "  report.html   the same to look at\n"
-        "  timing.json   how long the replay took (the only file that differs from run to run,\n"
-        "                with --real-time report.html too)\n"
+        "  timing.json   how long replay and report took (the only file that differs from run to\n"
+        "                run, with --real-time report.html too)\n"
         "  real_time/    with --real-time: rates, drops and latency of the real nodes over DDS",
     )
     parser.add_argument("bag", type=Path, help="folder, .mcap or .db3")
@@ -495,7 +506,7 @@ def _add_bag(kinds: Subparsers[argparse.ArgumentParser]) -> None:
         default="auto",
         help="hand-eye alignment of ground truth (default: %(default)s)",
     )
-    group.add_argument("--frames", type=int, default=0, metavar="N", help="stop after so many")
+    add_frames_option(group)
     parser.add_argument(
         "--real-time", action="store_true", help="also through the real nodes (needs ROS)"
     )
@@ -547,10 +558,11 @@ def _run_bag(args: argparse.Namespace) -> int:
         timing["real_time"] = run_live(
             args.bag, args.out / "real_time", frames=args.frames, parameters=node_parameters(args)
         )
-    write_json(args.out / "timing.json", timing)
-    model = pipeline.reconstructor.model
+    model, began = pipeline.reconstructor.model, time.perf_counter()
     page = bag_report(result, bag, done, model, timing.get("real_time"))
     page.write(args.out / "report.html")
+    timing["report_s"] = time.perf_counter() - began
+    write_json(args.out / "timing.json", timing)
     for problem in bag.problems:
         print(f"face-recon: {problem}", file=sys.stderr)
     sequence, truth = result["sequence"], result["ground_truth"]
@@ -565,6 +577,7 @@ def _run_bag(args: argparse.Namespace) -> int:
             f"against {truth['source']}: rotation {errors['rotation_deg']['mean']:.2f} degrees, "
             f"translation {errors['translation_mm']['mean']:.1f} mm (means)"
         )
+    _hint_no_face(sequence)
     print(args.out / "report.html")
     return 0
 
@@ -582,7 +595,7 @@ def _add_record(commands: Subparsers[argparse.ArgumentParser]) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="BAG", help="folder to make")
     parser.add_argument("--storage", choices=("mcap", "sqlite3"), default="mcap")
     parser.add_argument("--compressed", action="store_true", help="JPEG instead of raw pixels")
-    parser.add_argument("--frames", type=int, default=0, metavar="N", help="stop after so many")
+    add_frames_option(parser)
     parser.add_argument("--calibration", type=Path, metavar="FILE.yaml")
     parser.set_defaults(run=_run_record)
 
@@ -641,15 +654,41 @@ def _add_synthetic(kinds: Subparsers[argparse.ArgumentParser]) -> None:
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     group = parser.add_mutually_exclusive_group(required=True)
-    group.add_argument("--random", type=int, metavar="N", help="different people, poses, light")
-    group.add_argument("--turntable", type=int, metavar="N", help="one person, N views")
-    parser.add_argument("--yaw", type=float, default=60.0, metavar="DEG", help="of the turntable")
-    parser.add_argument("--mesh", type=Path, help="turntable of this OBJ or PLY (vertex colours)")
-    parser.add_argument("--mesh-landmarks", type=Path, metavar="FILE.pts3d", help="of --mesh")
-    parser.add_argument("--unit", choices=("mm", "cm", "m"), default="mm", help="of --mesh")
-    parser.add_argument("--size", type=int, default=480, metavar="PX")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--face-model", default="face_model.npz", metavar="FILE")
+    group.add_argument(
+        "--random", type=at_least(1), metavar="N", help="N people in different poses and light"
+    )
+    group.add_argument(
+        "--turntable", type=at_least(1), metavar="N", help="one person in N views, side to side"
+    )
+    parser.add_argument(
+        "--yaw",
+        type=float,
+        default=60.0,
+        metavar="DEG",
+        help="of the turntable, to each side (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--size", type=at_least(16), default=480, metavar="PX", help="(default: %(default)s)"
+    )
+    parser.add_argument(
+        "--seed", type=at_least(0), default=1, help="of people and light (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--face-model", default=FACE_MODEL, metavar="FILE", help="(default: the shipped one)"
+    )
+    group = parser.add_argument_group("a turntable of another mesh")
+    group.add_argument(
+        "--mesh", type=Path, metavar="FILE", help="OBJ or PLY, neutral, with vertex colours as lit"
+    )
+    group.add_argument(
+        "--mesh-landmarks",
+        type=Path,
+        metavar="FILE.pts3d",
+        help='its 68 landmarks, lines "x y z", same unit and frame',
+    )
+    group.add_argument(
+        "--unit", choices=("mm", "cm", "m"), default="mm", help="of both (default: %(default)s)"
+    )
     parser.set_defaults(run=_run_synthetic)
 
 

@@ -120,7 +120,11 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
     Raises:
         DataError: it is no readable image.
     """
-    data = np.fromfile(path, np.uint8)
+    try:
+        data = np.fromfile(path, np.uint8)
+    except OSError as fault:
+        got = f"{path}: {fault.strerror}"
+        raise DataError("a readable image", got, "check the path") from None
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     image = cv2.imdecode(data, flags) if data.size else None
     if image is None:

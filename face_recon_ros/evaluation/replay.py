@@ -134,6 +134,7 @@ class Replay:
         image_topic: that was read.
         seconds: wall-clock time it took; not part of the result.
         cameras: of the images.
+        recorded: stamp of an image -> when it was recorded, nanoseconds.
     """
 
     result: dict[str, Any]
@@ -141,6 +142,7 @@ class Replay:
     image_topic: str
     seconds: float
     cameras: Cameras
+    recorded: dict[float, int]
 
 
 def replay(
@@ -171,7 +173,8 @@ def replay(
     truth = _truth(bag, topic, config)
     counts = ImageCounts()
     recording = Recording()
-    for image in images_in_order(bag, topic, counts):
+    recorded: dict[float, int] = {}
+    for image in images_in_order(bag, topic, counts, recorded):
         recording.add(pipeline.process(image, cameras.at(image)), image.stamp)
         progress(len(recording.stamps), bag.counts[topic])
         if config.max_frames and len(recording.stamps) >= config.max_frames:
@@ -206,7 +209,7 @@ def replay(
         "ground_truth": _against(bag, recording, truth, config),
         "per_frame": _per_frame(recording),
     }
-    return Replay(result, recording, topic, time.perf_counter() - began, cameras)
+    return Replay(result, recording, topic, time.perf_counter() - began, cameras, recorded)
 
 
 def _truth(bag: Bag, image_topic: str, config: ReplayConfig) -> BagTruth | None:

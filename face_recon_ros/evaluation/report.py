@@ -21,6 +21,9 @@ from numpy.typing import ArrayLike, NDArray
 from face_recon_ros.core.errors import DataError
 from face_recon_ros.evaluation.output import plain
 
+_MAX_BINS = 1000  # of a line; each keeps its least and its greatest
+_GAP_S = 0.5  # a line breaks where nothing was seen for so long
+
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1b1f24; --soft: #57606a; --line: #d0d7de; --back: #fff;
   --box: #f6f8fa; --accent: #0b69a3; }
@@ -36,20 +39,21 @@ h1 { font-size: 1.6rem; margin: 0 0 .25rem; } h2 { font-size: 1.15rem; margin: 2
 .7rem .9rem; } .card b { display: block; font-size: 1.35rem; font-variant-numeric: tabular-nums;
 color: var(--accent); } .card span { color: var(--soft); font-size: .85rem; }
 .card small { font-size: .8rem; font-weight: 400; color: var(--soft); display: block; }
-table { border-collapse: collapse; margin-bottom: 1rem; width: 100%; font-variant-numeric:
-tabular-nums; font-size: .9rem; } th, td { text-align: left; padding: .3rem .7rem .3rem 0;
-border-bottom: 1px solid var(--line);
-  vertical-align: top; overflow-wrap: break-word; } th { color: var(--soft); font-weight: 600; }
-.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(26rem, 1fr)); gap: 1rem; }
+.wide { overflow-x: auto; } table { border-collapse: collapse; margin-bottom: 1rem; width: 100%;
+font-variant-numeric: tabular-nums; font-size: .9rem; } th, td { text-align: left;
+padding: .3rem .7rem .3rem 0; border-bottom: 1px solid var(--line); vertical-align: top;
+overflow-wrap: anywhere; } th { color: var(--soft); font-weight: 600; }
+.plots { display: grid; gap: 1rem;
+  grid-template-columns: repeat(auto-fit, minmax(min(26rem, 100%), 1fr)); }
 .plot { border: 1px solid var(--line); border-radius: 6px; padding: .4rem; background: #fff; }
 .plot svg { width: 100%; height: auto; display: block; }
-.pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(13rem, 1fr)); gap:
+.pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); gap:
 .75rem; } figure { margin: 0; } figure img { width: 100%; border-radius: 4px; display: block; }
 figcaption { color: var(--soft); font-size: .8rem; overflow-wrap: anywhere; }
 .warn { background: #fff4d6; color: #4d3800; border: 1px solid #d4a72c; border-radius: 6px;
   padding: .5rem .9rem; margin: .5rem 0; }
-pre { background: var(--box); padding: .7rem; border-radius: 6px; overflow-x: auto; font-size:
-.8rem; }
+@media print { body { margin: 0; max-width: none; } h2, figure, .plot, tr { break-inside: avoid;
+  break-after: auto; } }
 """
 
 
@@ -89,12 +93,12 @@ class Report:
 
     def table(self, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         """Adds a table."""
-        head = "".join(f"<th>{html.escape(h.replace('_', ' '))}</th>" for h in header)
+        head = "".join(f"<th>{html.escape(in_words(h))}</th>" for h in header)
         body = "".join(
             "<tr>" + "".join(f"<td>{html.escape(show(cell))}</td>" for cell in row) + "</tr>"
             for row in rows
         )
-        self.parts.append(f"<table><tr>{head}</tr>{body}</table>")
+        self.parts.append(f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>')
 
     def plots(self, *drawings: Callable[[Any], None]) -> None:
         """Adds plots, each drawn by a function that is given matplotlib axes."""
@@ -113,10 +117,9 @@ class Report:
     def machine(self, provenance: Mapping[str, Any]) -> None:
         """Says with what and where it was measured."""
         self.heading("Measured with")
-        rows = []
-        for group, values in provenance.items():
-            for name, value in values.items():
-                rows.append((f"{group}: {name}", str(value)))
+        named = provenance.get("models", {})
+        rows = [(f"model {name}", f"SHA-256 {sha256}") for name, sha256 in named.items()]
+        rows += [(group, values) for group, values in provenance.items() if group != "models"]
         self.table(("what", "which"), rows)
 
     def write(self, path: str | Path) -> None:
@@ -138,13 +141,32 @@ class Report:
 
 
 def show(value: Any) -> str:
-    """A cell's text: numbers to four significant digits, nothing as a dash."""
+    """A cell's text: numbers to four significant digits, nothing as a dash, no brackets."""
     value = plain(value)
-    if value is None:
+    if value is None or value == "":
         return "–"
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {show(v)}" for k, v in value.items()) or "–"
+    if isinstance(value, list):
+        return ", ".join(show(v) for v in value) or "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if not isinstance(value, (int, float)):
         return str(value)
     return f"{value:d}" if isinstance(value, int) else f"{value:.4g}"
+
+
+_UNITS = {"s": "s", "ms": "ms", "mm": "mm", "m": "m", "deg": "°", "hz": "Hz", "mb": "MB"}
+
+
+def in_words(key: str) -> str:
+    """A key of a result as people write it: `depth_noise_mm` becomes "depth noise, mm"."""
+    *words, last = key.split("_")
+    if words[-1:] == ["per"]:
+        return " ".join([*words[:-1], f"a {'second' if last == 's' else last}"])
+    if words and last in _UNITS:
+        return f"{' '.join(words)}, {_UNITS[last]}"
+    return " ".join([*words, last])
 
 
 def with_interval(value: Any, interval: Any, scale: float = 1.0, unit: str = "") -> str:
@@ -175,6 +197,50 @@ def cumulative(axes: Any, errors: ArrayLike, label: str, limit: float, missed: i
     axes.set_ylim(0, 1)
 
 
+def line(axes: Any, x: ArrayLike, y: ArrayLike, label: str = "", **style: Any) -> None:
+    """Draws y over x: broken where nothing was seen, thinned without losing a peak.
+
+    Args:
+        axes: of matplotlib.
+        x: (N,) rising.
+        y: (N,).
+        label: for the legend.
+        style: of the line.
+    """
+    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    if len(x) > 2 * _MAX_BINS:
+        bins = np.array_split(np.arange(len(x)), _MAX_BINS)
+        keep = np.unique([part[i] for part in bins for i in (y[part].argmin(), y[part].argmax())])
+        x, y = x[keep], y[keep]
+    step = np.diff(x)
+    gaps = np.flatnonzero(step > max(_GAP_S, 5 * float(np.median(step)))) + 1 if len(step) else []
+    x, y = np.insert(x, gaps, np.nan), np.insert(y, gaps, np.nan)
+    axes.plot(x, y, label=label or None, **{"linewidth": 1.0, **style})
+
+
+def cut_out(
+    rgb: NDArray[np.uint8], box: ArrayLike, margin: float, side_px: int
+) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """The square around a box, enlarged or reduced.
+
+    Args:
+        rgb: (H, W, 3).
+        box: (4,) x0, y0, x1, y1 pixels.
+        margin: side of the square over the longer side of the box.
+        side_px: of the result.
+
+    Returns:
+        (S, S, 3) and the affine map (2, 3) of pixels of `rgb` into it.
+    """
+    low, high = np.asarray(box, np.float64).reshape(2, 2)
+    half = margin / 2 * float((high - low).max()) + 4
+    scale = side_px / (2 * half)
+    origin = (low + high) / 2 - half
+    affine = np.array([[scale, 0, -scale * origin[0]], [0, scale, -scale * origin[1]]])
+    flags = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    return np.asarray(cv2.warpAffine(rgb, affine, (side_px, side_px), flags=flags)), affine
+
+
 def draw_points(
     rgb: NDArray[np.uint8], *point_sets: tuple[ArrayLike, tuple[int, int, int]], side_px: int = 320
 ) -> NDArray[np.uint8]:
@@ -186,17 +252,13 @@ def draw_points(
         side_px: of the square result.
     """
     everything = np.concatenate([np.asarray(p, np.float64) for p, _ in point_sets])
-    low, high = everything.min(axis=0), everything.max(axis=0)
-    half = 0.65 * float((high - low).max()) + 4
-    scale = side_px / (2 * half)
-    origin = (low + high) / 2 - half
-    affine = np.array([[scale, 0, -scale * origin[0]], [0, scale, -scale * origin[1]]])
-    picture = cv2.warpAffine(rgb, affine, (side_px, side_px), flags=cv2.INTER_AREA)
+    box = np.concatenate([everything.min(axis=0), everything.max(axis=0)])
+    picture, affine = cut_out(rgb, box, 1.3, side_px)
     for points, colour in point_sets:
-        for x, y in (np.asarray(points, np.float64) - origin) * scale:
+        for x, y in np.asarray(points, np.float64) @ affine[:, :2].T + affine[:, 2]:
             if np.isfinite([x, y]).all():
                 cv2.circle(picture, (round(x), round(y)), 2, colour, -1, cv2.LINE_AA)
-    return np.asarray(picture, np.uint8)
+    return picture
 
 
 def _svg(draw: Callable[[Any], None]) -> str:
@@ -211,6 +273,11 @@ def _svg(draw: Callable[[Any], None]) -> str:
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
         draw(axes)
+        names = axes.get_legend_handles_labels()[1]
+        if names:  # beside the data, never on them
+            longest = max(map(len, names))
+            columns = max(1, 72 // (longest + 6))
+            figure.legend(loc="outside upper left", ncols=columns, fontsize=8, frameon=False)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     text = buffer.getvalue()

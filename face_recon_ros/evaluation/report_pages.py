@@ -2,32 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from face_recon_ros.core.camera import PinholeCamera
+from face_recon_ros.core.crop import crop_from_face_box
 from face_recon_ros.core.errors import DataError, ImageError
 from face_recon_ros.core.morphable_model import MorphableModel
-from face_recon_ros.core.overlay import draw_axes, draw_label
-from face_recon_ros.evaluation.bag import IMAGE, Bag
+from face_recon_ros.core.overlay import Overlay, OverlayConfig
+from face_recon_ros.core.types import Coefficients, Face, Mesh, Track
+from face_recon_ros.evaluation.bag import Bag
 from face_recon_ros.evaluation.datasets import read_image, read_landmarks
 from face_recon_ros.evaluation.output import plain
 from face_recon_ros.evaluation.replay import Replay
-from face_recon_ros.evaluation.report import Report, cumulative, draw_points, show, with_interval
-from face_recon_ros.evaluation.sequence import MIN_FRAMES
-from face_recon_ros.nodes.camera_messages import (
-    compressed_image_from_msg,
-    image_from_msg,
-    seconds_from_stamp,
+from face_recon_ros.evaluation.report import (
+    Report,
+    cumulative,
+    cut_out,
+    draw_points,
+    in_words,
+    line,
+    show,
+    with_interval,
 )
+from face_recon_ros.evaluation.sequence import MIN_FRAMES, Observation
+from face_recon_ros.nodes.bag_source import IMAGE_TYPES
+from face_recon_ros.nodes.camera_messages import seconds_from_stamp
 
 WORST = 12
 _PREDICTED, _ANNOTATED = (255, 64, 64), (64, 255, 96)
-_BOX = (255, 200, 40)
-_MAX_POINTS = 4000
+_PICTURE_PX = 320
+_APART_S = 1.0  # worst frames nearer than this are one case
+_NEIGHBOURS_S = 0.25  # frames farther apart than this are no neighbours
+_LONGEST = 6  # tracks that are drawn
+_ERROR = "#b3261e"
+_PER_FRAME = ("rotation_deg", "stamp", "translation_mm")
+_OF_ERRORS = ("aligned", "unaligned", "warnings", "alignment")
 _APART = ("protocol", "provenance", "skipped", "per_image")
 
 
@@ -57,7 +71,6 @@ def landmark_report(result: dict[str, Any], folder: Path) -> Report:
         for key in errors:
             cumulative(axes, errors[key], key, limit, result["missed"])
         axes.set(xlabel="error / outer eye corner distance", ylabel="share of faces")
-        axes.legend(loc="lower right")
 
     means = _error_per_landmark(found, folder)
 
@@ -98,7 +111,6 @@ def geometry_report(result: dict[str, Any], folder: Path) -> Report:
         metric = [e["metrical"]["median_mm"] for e in found]
         cumulative(axes, metric, "metrical", 5.0, result["missed"])
         axes.set(xlabel="median scan-to-mesh distance of an image, mm", ylabel="share of images")
-        axes.legend(loc="lower right")
 
     def regions(axes: Any) -> None:
         names = list(result["regions"])
@@ -161,33 +173,36 @@ def bag_report(
     report.warnings([*facts["problems"], *((truth or {}).get("warnings", []))])
     if facts["info_problem"]:
         report.warnings([f"{facts['info_problem']}: depth rests on the {facts['camera']}"])
+    if not main:
+        report.warnings(["no face in any frame; small ones need --detector full_range"])
     report.heading("Over time")
     report.plots(*_timelines(result, replay, model, errors))
     if truth:
         report.heading("Against ground truth")
-        rows = [
-            (k, v)
-            for k, v in truth.items()
-            if k not in ("aligned", "unaligned", "warnings", "alignment")
+        facts_of_truth = {k: v for k, v in truth.items() if k not in _OF_ERRORS}
+        facts_of_truth.update(truth.get("alignment", {}))
+        report.table(("what", "value"), _worded(facts_of_truth))
+        statistics = [
+            (f"{kind} {in_words(what)}", *values.values())
+            for kind in ("unaligned", "aligned")
+            for what, values in truth.get(kind, {}).items()
+            if isinstance(values, dict) and "mean" in values
         ]
-        rows += list(truth.get("alignment", {}).items())
-        for kind in ("unaligned", "aligned"):
-            for what, values in truth.get(kind, {}).items():
-                if isinstance(values, dict) and "mean" in values:
-                    text = ", ".join(f"{k} {show(v)}" for k, v in values.items())
-                    rows.append((f"{kind}: {what}", text))
-        report.table(("what", "value"), rows)
+        if errors:
+            report.table(("error", *errors["rotation_deg"]), statistics)
     _tracks(report, sequence)
-    report.heading("Worst frames")
     worst, why = _worst_frames(replay, errors)
-    report.text(why)
-    report.pictures(_frames(bag, replay, worst))
+    if worst:
+        report.heading("Worst frames")
+        report.text(why)
+        report.pictures(_frames(bag, replay, model, worst))
     if real_time:
         report.heading("Real time, through the nodes")
-        report.table(("what", "value"), real_time.items())
+        report.table(("what", "value"), _worded(real_time))
     report.heading("Bag")
     report.table(
-        ("what", "value"), [(k, v) for k, v in facts.items() if k not in ("topics", "problems")]
+        ("what", "value"),
+        _worded({k: v for k, v in facts.items() if k not in ("topics", "problems")}),
     )
     report.table(("topic", "type"), facts["topics"].items())
     report.machine(result["provenance"])
@@ -196,7 +211,8 @@ def bag_report(
 
 def _tracks(report: Report, sequence: dict[str, Any]) -> None:
     report.heading("Tracks")
-    long_tracks = {n: t for n, t in sequence["tracks"].items() if t["frames"] >= MIN_FRAMES}
+    everyone = sorted(sequence["tracks"].items(), key=lambda track: -track[1]["frames"])
+    long_tracks = {n: t for n, t in everyone if t["frames"] >= MIN_FRAMES}
     columns = (
         "frames", "duration_s", "rotation_noise_deg", "depth_noise_mm", "lateral_noise_mm",
         "identity_drift_per_s", "identity_spread", "blink_depth_mm",
@@ -205,9 +221,13 @@ def _tracks(report: Report, sequence: dict[str, Any]) -> None:
         ("track", *columns),
         [(name, *(t.get(c) for c in columns)) for name, t in long_tracks.items()],
     )
-    if brief := len(sequence["tracks"]) - len(long_tracks):
-        report.text(f"and {brief} tracks of fewer than {MIN_FRAMES} frames")
-    report.table(("term", "meaning"), sequence["definitions"].items())
+    if brief := len(everyone) - len(long_tracks):
+        report.text(f"{brief} more of fewer than {MIN_FRAMES} frames")
+    report.table(("term", "meaning"), _worded(sequence["definitions"]))
+
+
+def _worded(figures: dict[str, Any]) -> list[tuple[str, Any]]:
+    return [(in_words(key), value) for key, value in figures.items()]
 
 
 def pose_report(result: dict[str, Any], folder: Path) -> Report:
@@ -301,19 +321,13 @@ def _page(
     if columns:
         found = [e for e in result["per_image"] if e["found"]]
         found.sort(key=lambda e: -(plain(e[columns[0]]) or 0.0))
-        rows = [(e["name"], *(_in_words(e[c]) for c in columns)) for e in found[:30]]
+        rows = [(e["name"], *(e[c] for c in columns)) for e in found[:30]]
         report.heading("Images")
         report.table(("image, worst first", *columns), rows)
     report.heading("Protocol")
     report.table(("what", "how"), result["protocol"].items())
     report.machine(result["provenance"])
     return report
-
-
-def _in_words(value: Any) -> Any:
-    if isinstance(value, dict):
-        return ", ".join(f"{k} {show(v)}" for k, v in value.items())
-    return value
 
 
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -364,127 +378,131 @@ def _timelines(
 ) -> list[Any]:
     recording = replay.recording
     start = recording.stamps[0]
-    names = sorted(recording.tracks, key=lambda t: -len(recording.tracks[t]))[:6]
-
-    def thin(values: Any) -> Any:
-        array = np.asarray(values)
-        return array[:: max(1, len(array) // _MAX_POINTS)]
+    names = sorted(recording.tracks, key=lambda t: -len(recording.tracks[t]))
+    main = recording.tracks[names[0]] if names else []
+    times = np.array([o.stamp for o in main]) - start
 
     def depth(axes: Any) -> None:
-        for name in names:
+        for name in names[:_LONGEST]:
             seen = recording.tracks[name]
-            t = thin([o.stamp - start for o in seen])
-            z = thin([o.camera_from_face.translation[2] for o in seen])
-            axes.plot(t, z, ".", markersize=2, label=name)
+            z = [o.camera_from_face.translation[2] for o in seen]
+            line(axes, [o.stamp - start for o in seen], z, name)
         axes.set(xlabel="time, s", ylabel="depth, m")
-        if names:
-            axes.legend(loc="upper right", markerscale=4)
 
     def attitude(axes: Any) -> None:
         from face_recon_ros.evaluation.metrics import AFLW2000
 
-        for name in names[:1]:
-            seen = recording.tracks[name]
-            t = thin([o.stamp - start for o in seen])
-            angles = [np.degrees(AFLW2000.angles(o.camera_from_face.rotation)) for o in seen]
-            for label, values in zip(
-                ("pitch", "yaw", "roll"), thin(np.array(angles)).T, strict=True
-            ):
-                axes.plot(t, values, label=label)
-            axes.set_title(f"track {name}", fontsize=9)
-            axes.legend(loc="upper right")
-        axes.set(xlabel="time, s", ylabel="attitude, degrees")
+        angles = [np.degrees(AFLW2000.angles(o.camera_from_face.rotation)) for o in main]
+        for label, values in zip(("pitch", "yaw", "roll"), np.transpose(angles), strict=False):
+            line(axes, times, values, label)
+        axes.set(xlabel="time, s", ylabel=f"attitude{_of(names)}, degrees")
 
     def presence(axes: Any) -> None:
-        axes.plot(thin(np.array(recording.stamps) - start), thin(recording.faces_per_frame))
+        line(axes, np.array(recording.stamps) - start, recording.faces_per_frame)
         axes.set(xlabel="time, s", ylabel="faces in the frame")
         axes.yaxis.get_major_locator().set_params(integer=True)
 
     def liveliest(axes: Any) -> None:
-        for name in names[:1]:
-            seen = recording.tracks[name]
-            e = np.array([o.expression for o in seen])
-            for k in np.argsort(-e.std(axis=0))[:6]:
-                label = model.expression_names[k] if k < len(model.expression_names) else str(k)
-                axes.plot(thin([o.stamp - start for o in seen]), thin(e[:, k]), label=label)
-            axes.legend(loc="upper right", fontsize=7)
-        axes.set(xlabel="time, s", ylabel="activation (six liveliest)")
+        values = np.array([o.expression for o in main]).reshape(len(main), -1)
+        for k in np.argsort(-values.std(axis=0))[:6] if len(main) else ():
+            line(axes, times, values[:, k], model.expression_names[k])
+        axes.set(xlabel="time, s", ylabel=f"liveliest expressions{_of(names)}")
 
     plots: list[Any] = [depth, attitude, presence, liveliest]
     if errors:
         frames = errors["per_frame"]
+        stamps = np.asarray(frames["stamp"]) - start
 
         def truth_error(axes: Any) -> None:
-            t = thin(np.asarray(frames["stamp"]) - start)
-            axes.plot(t, thin(frames["rotation_deg"]), color="#b3261e", linewidth=0.9)
+            line(axes, stamps, frames["rotation_deg"], color=_ERROR)
             axes.set(xlabel="time, s", ylabel="rotation error, degrees")
 
         def truth_translation(axes: Any) -> None:
-            t = thin(np.asarray(frames["stamp"]) - start)
-            axes.plot(t, thin(frames["translation_mm"]), color="#b3261e", linewidth=0.9)
+            line(axes, stamps, frames["translation_mm"], color=_ERROR)
             axes.set(xlabel="time, s", ylabel="translation error, mm")
 
         plots = [truth_error, truth_translation, *plots]
     return plots
 
 
+def _of(names: list[str]) -> str:
+    return f" of {names[0]}" if len(names) > 1 else ""
+
+
 def _worst_frames(
     replay: Replay, errors: dict[str, Any]
 ) -> tuple[dict[float, tuple[str, str]], str]:
-    """Stamp -> track and caption of the frames to show, and why these."""
+    """Stamp -> track and caption of the frames to show, worst first, and why these."""
     recording = replay.recording
+    cases: list[tuple[float, float, str, str]] = []  # badness, stamp, track, caption
     if errors and len(errors["per_frame"]["stamp"]):
+        why = "The largest rotation errors."
         frames = errors["per_frame"]
-        order = np.argsort(-np.asarray(frames["rotation_deg"]))[:WORST]
-        chosen = {}
-        for i in order:
-            stamp = float(frames["stamp"][i])
-            there = [
-                n for n, seen in recording.tracks.items() if any(o.stamp == stamp for o in seen)
-            ]
-            track = recording.main_track if recording.main_track in there else there[0]
-            text = f"{frames['rotation_deg'][i]:.1f}°, {frames['translation_mm'][i]:.0f} mm"
-            chosen[stamp] = (track or "", text)
-        return chosen, "The frames with the largest rotation error."
-    jumps: list[tuple[float, float, str]] = []
-    for name, seen in recording.tracks.items():
-        for before, here, after in zip(seen[:-2], seen[1:-1], seen[2:], strict=True):
-            r = [o.camera_from_face.rotation for o in (before, here, after)]
-            jumps.append((float(np.linalg.norm(r[0] + r[2] - 2 * r[1])), here.stamp, name))
-    worst = sorted(jumps, reverse=True)[:WORST]
-    chosen = {
-        stamp: (name, f"{name} jerks by {np.degrees(bend / 2):.1f}°")
-        for bend, stamp, name in reversed(worst)
-    }
-    return chosen, "No ground truth: the frames at which a head's attitude jerks most."
+        there = {o.stamp: name for name, seen in recording.tracks.items() for o in seen}
+        main = recording.main_track
+        there.update({o.stamp: main for o in recording.tracks.get(main or "", [])} if main else {})
+        for turn, stamp, shift in zip(*(frames[k] for k in _PER_FRAME), strict=True):
+            cases.append((turn, float(stamp), there[stamp], f"{turn:.1f}°, {shift:.0f} mm"))
+    else:
+        why = "No ground truth: where a head's attitude jerks most between neighbouring frames."
+        for name, seen in recording.tracks.items():
+            for before, here, after in zip(seen[:-2], seen[1:-1], seen[2:], strict=True):
+                if after.stamp - before.stamp > 2 * _NEIGHBOURS_S:
+                    continue
+                r = [o.camera_from_face.rotation for o in (before, here, after)]
+                bend = float(np.degrees(np.linalg.norm(r[0] + r[2] - 2 * r[1]) / 2))
+                cases.append((bend, here.stamp, name, f"{name} jerks by {bend:.1f}°"))
+    chosen: dict[float, tuple[str, str]] = {}
+    for _, stamp, name, caption in sorted(cases, reverse=True):
+        if len(chosen) < WORST and all(abs(stamp - other) >= _APART_S for other in chosen):
+            chosen[stamp] = (name, caption)
+    return chosen, f"{why} Worst first, one picture a case."
 
 
 def _frames(
-    bag: Bag, replay: Replay, wanted: dict[float, tuple[str, str]]
-) -> Iterator[tuple[NDArray[np.uint8], str]]:
-    topic = replay.image_topic
-    decode = image_from_msg if bag.topics[topic] == IMAGE else compressed_image_from_msg
-    start, left = replay.recording.stamps[0], dict(wanted)
-    for raw, msg in bag.messages(topic) if wanted else ():
+    bag: Bag, replay: Replay, model: MorphableModel, wanted: dict[float, tuple[str, str]]
+) -> Iterable[tuple[NDArray[np.uint8], str]]:
+    """Pictures of stamps with all that was said about them, in the order of `wanted`."""
+    overlay = Overlay(model.triangles, model.n_vertices, OverlayConfig(0.5, _PICTURE_PX))
+    topic, start = replay.image_topic, replay.recording.stamps[0]
+    decode = IMAGE_TYPES[bag.topics[topic]]
+    pictures: dict[float, tuple[NDArray[np.uint8], str]] = {}
+    for raw, msg in bag.messages(topic, at={replay.recorded[stamp] for stamp in wanted}):
         stamp = seconds_from_stamp(msg.header.stamp) or raw.log_ns * 1e-9
-        if stamp not in left:
+        if stamp not in wanted or stamp in pictures:
             continue
         try:
             image = decode(msg)
         except ImageError:
             continue
-        track, caption = left.pop(stamp)
-        rgb = image.rgb.copy()
+        track, caption = wanted[stamp]
+        there = {
+            name: o
+            for name, seen in replay.recording.tracks.items()
+            for o in seen
+            if o.stamp == stamp
+        }
+        picture, affine = cut_out(image.rgb, there[track].box, 1.8, _PICTURE_PX)
         camera = replay.cameras.at(image)
-        corners = np.array([[0, 0], rgb.shape[1::-1]], np.float64)
-        for name, seen in replay.recording.tracks.items():
-            for o in (o for o in seen if o.stamp == stamp):
-                draw_label(rgb, o.box, name, _BOX)
-                draw_axes(rgb, o.camera_from_face, camera)
-                if name == track:
-                    middle = o.box.reshape(2, 2).mean(axis=0)
-                    corners = middle + 1.6 * (o.box.reshape(2, 2) - middle)
-        picture = draw_points(rgb, (corners, _BOX))
-        yield picture, f"{stamp - start:.2f} s: {caption}"
-        if not left:
-            return
+        seen_by = PinholeCamera(
+            _PICTURE_PX,
+            _PICTURE_PX,
+            np.vstack([affine, [0, 0, 1]]) @ camera.matrix,
+            camera.distortion,
+            camera.distortion_model,
+        )
+        faces = [_face(name, o, affine, model) for name, o in there.items()]
+        drawn = overlay.draw(picture, faces, seen_by)
+        pictures[stamp] = (drawn, f"{stamp - start:.2f} s: {caption}")
+    return [pictures[stamp] for stamp in wanted if stamp in pictures]
+
+
+def _face(name: str, o: Observation, affine: NDArray[np.float64], model: MorphableModel) -> Face:
+    """What was said about a face, in a picture that an affine map (2, 3) makes of the image."""
+    box = (o.box.reshape(2, 2) @ affine[:, :2].T + affine[:, 2]).ravel().astype(np.float32)
+    identity, expression = o.identity.astype(np.float32), o.expression.astype(np.float32)
+    zeros = Coefficients.zeros(1, model.k_identity, model.k_expression, model.k_albedo)
+    mesh = Mesh(model.vertices(identity, expression), model.triangles)
+    crop = crop_from_face_box(box, 1.0, _PICTURE_PX)
+    track = Track(name, box, 1.0, o.stamp)
+    return Face(track, crop, zeros, o.camera_from_face, mesh, box, o.stamp)

@@ -30,6 +30,8 @@ SWITCH_OVERLAP = 0.3
 #: Tracks shorter than this say nothing about noise.
 MIN_FRAMES = 10
 _BLINK_RANGE = 0.15
+_BLINK_SPAN_S = 2.0
+_SMOOTH_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,8 @@ def sequence_figures(recording: Recording, expression_names: tuple[str, ...]) ->
             f"and over it (IoU > {SWITCH_OVERLAP:g}), and pairs of tracks that trade places",
             "noise": "deviation from the line through the two neighbours, per axis, unbiased",
             "identity_drift_per_s": "slope of the coefficients' straight-line fit",
-            "blink_depth_mm": "depth that goes with a full blink, slow motion removed",
+            "blink_depth_mm": "depth that goes with a full blink, slow motion removed; none where "
+            f"lids move by less than {_BLINK_RANGE:g} or the track is under {_BLINK_SPAN_S:g} s",
         },
         "tracks": tracks,
     }
@@ -183,34 +186,33 @@ def _track_figures(seen: list[Observation], blinks: list[int]) -> dict[str, Any]
         "identity_spread": float(np.sqrt(identity.var(axis=0).mean())),
         "depth_mean_m": float(depth.mean()),
         "depth_std_mm": 1000 * float(depth.std()),
-        "blink_depth_mm": blink_coupling_mm(expression[:, blinks], depth),
+        "blink_depth_mm": blink_coupling_mm(stamps, expression[:, blinks], depth),
     }
 
 
-def blink_coupling_mm(blinks: Array, depth: Array) -> float:
+def blink_coupling_mm(stamps: Array, blinks: Array, depth: Array) -> float:
     """Depth change that goes with a full blink: a blink must not move the head.
 
     Args:
+        stamps: (T,) seconds, rising.
         blinks: (T, 1 or 2) activations of the lids.
         depth: (T,) metres.
 
     Returns:
-        Millimetres per unit of activation, slow motion (half a second to both sides) removed from
-        both; NaN when nobody blinks.
+        Millimetres per unit of activation, slow motion (the mean over half a second to both
+        sides) removed from both; NaN when nobody blinks or not for long enough to tell.
     """
-    if blinks.size == 0 or len(depth) < 3:
+    if blinks.size == 0 or stamps[-1] - stamps[0] < _BLINK_SPAN_S:
         return float("nan")
-    lids = blinks.mean(axis=1)
-    if np.ptp(lids) < _BLINK_RANGE:
+    x, y = (values - _smooth(stamps, values) for values in (blinks.mean(axis=1), depth))
+    if np.ptp(x) < _BLINK_RANGE:
         return float("nan")
-    x, y = lids - _smooth(lids), depth - _smooth(depth)
-    power = float(x @ x)
-    return float(1000 * (x @ y) / power) if power > 1e-12 else float("nan")
+    return float(1000 * (x @ y) / (x @ x))
 
 
-def _smooth(values: Array, half: int = 15) -> Array:
-    """Running mean over 2 half + 1 frames, shorter at the ends."""
+def _smooth(stamps: Array, values: Array) -> Array:
+    """Running mean over `_SMOOTH_S` to both sides, shorter at the ends."""
     total = np.concatenate([[0.0], np.cumsum(values)])
-    n = len(values)
-    low, high = np.maximum(np.arange(n) - half, 0), np.minimum(np.arange(n) + half + 1, n)
+    low = np.searchsorted(stamps, stamps - _SMOOTH_S, "left")
+    high = np.searchsorted(stamps, stamps + _SMOOTH_S, "right")
     return np.asarray((total[high] - total[low]) / (high - low))

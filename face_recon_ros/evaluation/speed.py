@@ -28,6 +28,7 @@ from face_recon_ros.options import (
     add_pipeline_options,
     camera_for,
     pipeline_config,
+    pipeline_settings,
 )
 
 _DESCRIPTION = """Runs the live pipeline over a video as fast as it goes and writes, as JSON:
@@ -97,14 +98,8 @@ def run(args: argparse.Namespace) -> int:
         "frames": args.frames,
         "warmup": args.warmup,
         "network_size": network.size,
+        **pipeline_settings(args),
         "provider": network.provider,
-        "threads": args.threads,
-        "detector": args.detector,
-        "min_score": args.min_score,
-        "max_faces": args.max_faces,
-        "detect_every": args.detect_every,
-        "level": args.level,
-        "part": args.part,
     }
     result["provenance"] = provenance([network.path, find_model(args.face_model)], settings)
     write_json(args.out, result)

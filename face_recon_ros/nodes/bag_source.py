@@ -19,16 +19,13 @@ from face_recon_ros.nodes.camera_messages import (
 )
 
 IMAGE = "sensor_msgs/msg/Image"
+COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"
 CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 
 #: type -> reader
-IMAGE_TYPES = {
-    IMAGE: image_from_msg,
-    "sensor_msgs/msg/CompressedImage": compressed_image_from_msg,
-}
+IMAGE_TYPES = {IMAGE: image_from_msg, COMPRESSED_IMAGE: compressed_image_from_msg}
 
-
-_OWN_NAMESPACE = "/face/"
+OWN_NAMESPACE = "/face/"  # what the pipeline itself publishes is no input
 
 
 def is_bag(source: str) -> bool:
@@ -50,7 +47,7 @@ def choose_image_topic(types: Mapping[str, str], counts: Mapping[str, int]) -> s
         topic
         for topic, kind in sorted(types.items())
         if kind in IMAGE_TYPES
-        and not topic.startswith(_OWN_NAMESPACE)
+        and not topic.startswith(OWN_NAMESPACE)
         and "depth" not in topic.lower()
     ]
     return max(colour, key=lambda t: (counts[t], types[t] == IMAGE), default="")

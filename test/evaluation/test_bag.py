@@ -19,8 +19,6 @@ from face_recon_ros.core.rigid import Rigid, rotation_from_vector
 from face_recon_ros.core.tracking import Tracker, TrackerConfig
 from face_recon_ros.core.types import Coefficients, Face, Image, Mesh, Track
 from face_recon_ros.evaluation.bag import (
-    COMPRESSED,
-    IMAGE,
     CameraHistory,
     ImageCounts,
     choose_image_topic,
@@ -32,6 +30,7 @@ from face_recon_ros.evaluation.output import write_json
 from face_recon_ros.evaluation.record import COMPRESSED_TOPIC, IMAGE_TOPIC, BagWriter, record
 from face_recon_ros.evaluation.replay import ReplayConfig, replay
 from face_recon_ros.evaluation.synthetic import facing
+from face_recon_ros.nodes.bag_source import COMPRESSED_IMAGE, IMAGE
 
 STORAGES = ["mcap", "sqlite3"]
 CAMERA = PinholeCamera(64, 48, np.array([[60.0, 0, 31.5], [0, 60.0, 23.5], [0, 0, 1]]))
@@ -69,7 +68,7 @@ class Scripted:
         pose = head(image.stamp - self.delay)
         pose = Rigid(pose.rotation @ rotation_from_vector(self.error * axis), pose.translation)
         track = Track("a", np.float32([10, 10, 30, 30]), 1.0, image.stamp)
-        coefficients = Coefficients.zeros(1, 4, 52, 4)
+        coefficients = Coefficients.zeros(1, 80, 52, 80)
         mesh = Mesh(np.zeros((1, 3), np.float32), np.zeros((0, 3), np.int32))
         crop = Crop(np.zeros(2), 10.0, 10)
         face = Face(track, crop, coefficients, pose, mesh, track.box, image.stamp)
@@ -88,7 +87,7 @@ def test_record_and_read_back(tmp_path, storage, compressed):
     bag = open_bag(tmp_path / "bag")
     topic = choose_image_topic(bag)
     assert topic == (COMPRESSED_TOPIC if compressed else IMAGE_TOPIC)
-    assert bag.topics[topic] == (COMPRESSED if compressed else IMAGE)
+    assert bag.topics[topic] == (COMPRESSED_IMAGE if compressed else IMAGE)
     counts = ImageCounts()
     back = list(images_in_order(bag, topic, counts))
     assert [b.stamp for b in back] == [i.stamp for i in images]
@@ -121,6 +120,22 @@ def test_a_bag_cut_off_is_read_up_to_the_break_and_says_so(tmp_path, storage, me
     result = replay(open_bag(tmp_path / "bag"), Scripted(), NAMES).result
     assert 5 < result["sequence"]["frames"] < 59
     assert result["bag"]["problems"]
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("whole", [True, False])
+def test_messages_of_some_times_are_found_again(tmp_path, storage, whole):
+    record(pictures(np.arange(1, 60) / 30), tmp_path / "bag", storage=storage, camera=CAMERA)
+    if not whole:
+        (file,) = [p for p in (tmp_path / "bag").iterdir() if p.suffix in (".mcap", ".db3")]
+        file.write_bytes(file.read_bytes()[: int(0.7 * file.stat().st_size)])
+    bag, recorded = open_bag(tmp_path / "bag"), {}
+    images = {i.stamp: i for i in images_in_order(bag, IMAGE_TOPIC, ImageCounts(), recorded)}
+    assert recorded.keys() == images.keys() and bool(bag.problems) != whole
+    wanted = [stamp for k, stamp in enumerate(images) if k in (3, 4, 20)]
+    found = [raw for raw, _ in bag.messages(IMAGE_TOPIC, at=[recorded[s] for s in wanted])]
+    assert [raw.log_ns for raw in found] == [recorded[s] for s in wanted]
+    assert list(bag.messages(IMAGE_TOPIC, at=[5])) == []
 
 
 def test_what_is_no_bag(tmp_path):

@@ -19,7 +19,7 @@ from face_recon_ros.core.crop import crop_from_face_box
 from face_recon_ros.core.errors import ConfigError, DataError
 from face_recon_ros.core.mesh_io import read_mesh, write_ply
 from face_recon_ros.core.models import NETWORK, find_model
-from face_recon_ros.core.pipeline import FacePipeline, PipelineConfig
+from face_recon_ros.core.pipeline import FacePipeline, Frame, PipelineConfig
 from face_recon_ros.core.pose import coefficients_from_crop_pose, crop_from_camera_pose
 from face_recon_ros.core.rigid import Rigid, rotation_from_vector
 from face_recon_ros.core.types import Image, Mesh
@@ -31,7 +31,14 @@ from face_recon_ros.evaluation.compare import compare
 from face_recon_ros.evaluation.metrics import Interval
 from face_recon_ros.evaluation.output import plain, read_json, write_json
 from face_recon_ros.evaluation.record import record
-from face_recon_ros.evaluation.report import Report, draw_points, show, with_interval
+from face_recon_ros.evaluation.report import (
+    Report,
+    draw_points,
+    in_words,
+    line,
+    show,
+    with_interval,
+)
 from face_recon_ros.evaluation.sequence import (
     Observation,
     Recording,
@@ -95,6 +102,36 @@ def test_options_without_effect_are_refused(kind, option, capsys):
     with pytest.raises(SystemExit):
         run("evaluate", kind, "--help")
     assert option not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("evaluate", "temporal", "pattern", "--out", "x", "--frames", "-5"),
+        ("evaluate", "bag", "x", "--out", "x", "--frames", "-5"),
+        ("record", "pattern", "--out", "x", "--frames", "many"),
+        ("evaluate", "synthetic", "--out", "x", "--turntable", "0"),
+        ("evaluate", "photometric", "--images", "x", "--out", "x", "--max-images", "-1"),
+        ("evaluate", "landmarks", "--images", "x", "--out", "x", "--refine", "-1"),
+    ],
+)
+def test_counts_that_are_none_are_refused(command, capsys):
+    with pytest.raises(SystemExit) as done:
+        run(*command)
+    told = capsys.readouterr().err
+    assert done.value.code == 2 and command[-2] in told and f"got {command[-1]}" in told
+
+
+def test_a_picture_that_is_not_there_is_told(tmp_path, oracle_chain):
+    with pytest.raises(DataError, match=r"nobody\.jpg"):
+        run("fit", tmp_path / "nobody.jpg", "--out", tmp_path)
+
+
+def test_a_video_without_a_face_is_told_what_may_help(tmp_path, monkeypatch, capsys):
+    blind = argparse.Namespace(process=lambda image, camera: Frame([], [], None, {}))
+    monkeypatch.setattr(commands, "_pipeline", lambda args: (blind, NAMES))
+    assert run("evaluate", "temporal", "pattern", "--frames", 5, "--out", tmp_path / "t") == 0
+    assert "no face in 5 frames; " in capsys.readouterr().err
 
 
 def test_pipeline_options_that_stills_refuse_keep_their_defaults():
@@ -204,7 +241,7 @@ def test_temporal_and_speed_write_pages(tmp_path, monkeypatch, model):
         assert read_json(out)["protocol"]["name"] == kind
         assert run("evaluate", "compare", out, out) == 0
         text = assert_self_contained(page)
-        assert "pattern: 20 frames" in text and "machine: cpu" in text
+        assert "pattern: 20 frames" in text and "<td>machine</td><td>cpu " in text
     assert "overhead" in text and "total_ms.p99" in text
 
 
@@ -271,8 +308,9 @@ def test_bag_command_writes_report_and_the_same_bytes_twice(tmp_path, monkeypatc
     assert pages[0] == pages[1]
     page = assert_self_contained(tmp_path / "a" / "report.html")
     assert "x real time" not in page  # the wall clock's figures are in timing.json
-    assert "mean rotation error" in page and page.count("<figure>") == 12
-    assert read_json(tmp_path / "a" / "timing.json")["replay_s"] > 0
+    assert "mean rotation error" in page and 4 <= page.count("<figure>") <= 8  # a second apart
+    timing = read_json(tmp_path / "a" / "timing.json")
+    assert timing["replay_s"] > 0 and timing["report_s"] > 0
     assert run("evaluate", "compare", a, b) == 0
 
 
@@ -458,13 +496,18 @@ def test_figures_of_nothing_and_of_short_tracks():
 
 
 def test_depth_that_moves_with_blinks_is_found_and_motion_is_not():
-    t = np.arange(600) / 30
-    lids = ((t % 3) < 0.2).astype(float)[:, None]
-    walk = 0.6 + 0.05 * np.sin(0.5 * t)
-    assert blink_coupling_mm(lids, walk) == pytest.approx(0, abs=0.7)
-    assert blink_coupling_mm(lids, walk + 0.004 * lids[:, 0]) == pytest.approx(4, abs=0.7)
-    assert np.isnan(blink_coupling_mm(0 * lids, walk))
-    assert np.isnan(blink_coupling_mm(np.zeros((0, 2)), np.zeros(0)))
+    for rate in (30, 60):
+        t = np.arange(20 * rate) / rate
+        lids = ((t % 3) < 0.2).astype(float)[:, None]
+        walk = 0.6 + 0.05 * np.sin(0.5 * t)
+        assert blink_coupling_mm(t, lids, walk) == pytest.approx(0, abs=0.7)
+        moved = blink_coupling_mm(t, lids, walk + 0.004 * lids[:, 0])
+        assert moved == pytest.approx(4, abs=0.7)
+        assert np.isnan(blink_coupling_mm(t, 0 * lids, walk))
+        slow = 0.5 + 0.3 * np.sin(0.2 * t)[:, None]  # lids follow the gaze; nobody blinks
+        assert np.isnan(blink_coupling_mm(t, slow, walk))
+        assert np.isnan(blink_coupling_mm(t[:rate], lids[:rate], walk[:rate]))
+    assert np.isnan(blink_coupling_mm(np.zeros(0), np.zeros((0, 2)), np.zeros(0)))
 
 
 # Output ------------------------------------------------------------------------------------------
@@ -493,7 +536,26 @@ def test_report_escapes_what_comes_from_outside(tmp_path):
 def test_cells():
     assert (show(None), show(float("nan")), show(3), show(2.34567)) == ("–", "–", "3", "2.346")
     assert with_interval(0.0421, Interval(0.0421, 0.04, 0.044), 100, " %") == "4.21 % [4, 4.4]"
+    assert show({"a_b": 1.23456, "c": None}) == "a_b 1.235, c –" and show([True, ""]) == "yes, –"
     assert plain(np.array([1, 2])) == [1, 2]
+    assert in_words("depth_noise_mm") == "depth noise, mm"
+    assert in_words("identity_drift_per_s") == "identity drift a second"
+    assert (in_words("frames"), in_words("id_switches")) == ("frames", "id switches")
+
+
+def test_a_long_line_keeps_its_peak_and_breaks_where_nothing_was_seen():
+    drawn = []
+    axes = argparse.Namespace(plot=lambda x, y, **_: drawn.append((x, y)))
+    x = np.arange(20_000) / 30
+    y = np.sin(x)
+    y[12_345] = 9.0
+    line(axes, x[(x < 300) | (x > 320)], y[(x < 300) | (x > 320)])
+    ((x, y),) = drawn
+    assert len(x) < 2100 and np.nanmax(y) == 9.0 and (np.diff(x[~np.isnan(x)]) > 0).all()
+    assert np.isnan(y).sum() == 1 and np.nanmax(x[: int(np.flatnonzero(np.isnan(x))[0])]) < 300
+    line(axes, [], [])
+    line(axes, [1.0], [2.0])
+    assert [len(x) for x, _ in drawn[1:]] == [0, 1]
 
 
 def test_points_are_drawn_where_they_are():
