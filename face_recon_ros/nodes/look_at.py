@@ -279,6 +279,8 @@ class LookAtNode(FaceNode):
             base_from_fixed = None
         heads = self._frames.heads(fixed_frame, self.complain) if base_from_fixed else []
         joints, now = self._joints.reading(neck.joint_names), seconds_now(self)
+        for head in heads:
+            self.meter.time({"latency": now - head.stamp})
         self._state, command = look_at.step(
             config, neck, self._state, heads, joints, now, base_from_fixed
         )
