@@ -1,6 +1,7 @@
 """The look-at node and the simulated neck, as processes on real DDS."""
 
 import math
+import re
 import time
 
 import numpy as np
@@ -11,13 +12,15 @@ rclpy = pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
 from conftest import ROOT
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PointStamped
+from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import JointState
-from std_msgs.msg import Float64MultiArray
+from std_msgs.msg import Float64MultiArray, String
 from tf2_msgs.msg import TFMessage
 
-from face_recon_ros.core.look_at import FOLLOWING, LOST_TARGET, NO_JOINTS
+from face_recon_ros.core.look_at import FOLLOWING, LOST_TARGET, NO_JOINTS, NO_LIMITS
 from face_recon_ros.core.rigid import Rigid
-from face_recon_ros.nodes import conversions
+from face_recon_ros.nodes import conversions, robot_conversions
+from face_recon_ros.nodes.runtime import LATCHED_QOS, RESULT_QOS
 
 URDF = f"neck.urdf:={ROOT / 'urdf' / 'pan_tilt.urdf'}"
 COMMANDS = "neck.output:=commands"
@@ -54,8 +57,11 @@ class Neck:
     def positions(self, last=0):
         return np.array([msg.position for msg in self.joints[-last:]])
 
-    def show_face(self, position, frame="camera_optical_frame"):
-        stamp = self.listener.node.get_clock().now().nanoseconds * 1e-9
+    def now(self):
+        return self.listener.node.get_clock().now().nanoseconds * 1e-9
+
+    def show_face(self, position, frame="camera_optical_frame", stamp=None):
+        stamp = self.now() if stamp is None else stamp
         header = conversions.header_of(stamp, frame)
         pose = Rigid(np.eye(3), np.array(position, float))
         self._tf.publish(conversions.transforms_to_msg({"face_abcde": pose}, header))
@@ -129,6 +135,106 @@ def test_without_tf_to_the_camera_it_says_so_and_stands(graph, listener, neck):
     assert values["target"] == ""
     assert np.ptp(neck.positions(), axis=0).max() < 0.01
     assert process.poll() is None
+
+
+def test_a_face_from_before_the_robot_was_known_is_said_and_not_looked_at(graph, listener, neck):
+    """TF in the past: two clocks, or a camera driver that stamps wrongly."""
+    graph.start("pan_tilt_simulator", URDF)
+    process = graph.start("look_at", COMMANDS)
+    assert listener.spin_until(lambda: len(neck.joints) > 10)
+
+    def said():
+        neck.show_face((-0.8, 0.0, 1.0), stamp=neck.now() - 60.0)
+        return "in the past of TF" in neck.health()[1]
+
+    assert listener.spin_until(said)
+    level, message, values = neck.health()
+    assert level != b"\x00" and "chrony" in message  # a remedy
+    assert values["target"] == ""
+    assert np.ptp(neck.positions(), axis=0).max() < 0.01
+    assert process.poll() is None
+
+
+def test_two_publishers_of_one_id_are_said_and_not_looked_at(graph, listener, neck):
+    graph.start("pan_tilt_simulator", URDF)
+    process = graph.start("look_at", COMMANDS)
+    assert listener.spin_until(lambda: len(neck.joints) > 10)
+    # The neck turns meanwhile: places that do not turn with it are said of its base.
+    left, right = (1.0, 1.0, 0.4), (1.0, -1.0, 0.4)
+    stamps = iter(range(10**6))
+
+    def said():
+        for place in (left, right):
+            neck.show_face(place, "base_link", neck.now() - 0.02 + 1e-6 * next(stamps) % 0.01)
+        return "contradicting transforms of abcde" in neck.health()[1]
+
+    assert listener.spin_until(said)
+    assert neck.health()[0] != b"\x00" and "remap its /tf" in neck.health()[1]
+    neck.wait(1.5)  # the neck has come to rest
+    neck.joints.clear()
+    assert listener.spin_until(lambda: len(neck.joints) > 30)
+    assert np.ptp(neck.positions(), axis=0).max() < 0.01
+    assert process.poll() is None
+
+
+def test_joints_without_limits_are_said_and_not_moved(graph, listener, neck):
+    urdf = re.sub("<limit[^>]*>", "", (ROOT / "urdf" / "pan_tilt.urdf").read_text())
+    describe = listener.node.create_publisher(String, "/robot_description", LATCHED_QOS)
+    describe.publish(String(data=urdf))
+    joints = listener.node.create_publisher(JointState, "/joint_states", RESULT_QOS)
+    process = graph.start("look_at", COMMANDS)
+    names = ("pan_joint", "tilt_joint")
+
+    def each():
+        header = conversions.header_of(neck.now(), "")
+        joints.publish(robot_conversions.joint_state_to_msg(names, [0.0, 0.0], header))
+        neck.show_face((-0.8, 0.0, 1.0), "base_link")
+
+    assert listener.spin_until(lambda: neck.status() == NO_LIMITS, each=each)
+    level, message, _ = neck.health()
+    assert level != b"\x00"
+    assert "pan_joint lower" in message and "add them to the URDF" in message
+    assert not neck.commands
+    assert process.poll() is None
+
+
+@pytest.mark.parametrize("to", [-1000.0, 1000.0])
+def test_a_clock_that_jumps_is_said_and_stops_the_neck(graph, listener, neck, to):
+    """Simulated time: the test is the clock, and takes the neck's part too."""
+    clock = listener.node.create_publisher(Clock, "/clock", 10)
+    joints = listener.node.create_publisher(JointState, "/joint_states", RESULT_QOS)
+    process = graph.start("look_at", COMMANDS, URDF, "use_sim_time:=true")
+    time_s, at = [2000.0], [0.0, 0.0]
+
+    def pass_time(seconds=0.03):
+        time_s[0] += seconds
+        header = conversions.header_of(time_s[0], "base_link")
+        clock.publish(Clock(clock=header.stamp))
+        if neck.commands:
+            at[:] = neck.commands[-1].data
+        names = ("pan_joint", "tilt_joint")
+        joints.publish(robot_conversions.joint_state_to_msg(names, at, header))
+        neck.show_face((1.0, 1.0, 0.4), "base_link", time_s[0])
+
+    assert listener.spin_until(lambda: neck.status() == FOLLOWING, each=pass_time)
+    neck.commands.clear()
+    pass_time(to)
+    seen = []
+
+    def said():
+        seen.append(neck.health()[1])
+        return "expected a steady clock" in seen[-1]
+
+    assert listener.spin_until(said, each=pass_time)
+    assert "use_sim_time" in seen[-1]
+    neck.commands.clear()
+    assert listener.spin_until(  # it goes on
+        lambda: len(neck.commands) > 5 and neck.status() == FOLLOWING, each=pass_time
+    )
+    assert process.poll() is None
+    told = np.array([msg.data for msg in neck.commands])
+    assert (np.abs(np.diff(told, axis=0)) < 0.3).all()  # no leap
+    assert (np.abs(told) <= [1.55 + 1e-9, 0.68 + 1e-9]).all()
 
 
 def test_without_a_neck_it_waits_and_sends_nothing(graph, listener, neck):
