@@ -65,6 +65,7 @@ setup(
             "reconstruction_node = face_recon_ros.nodes.reconstruction:main",
             "visualization_node = face_recon_ros.nodes.visualization:main",
             "pipeline_node = face_recon_ros.nodes.pipeline:main",
+            "manager_node = face_recon_ros.nodes.manager:main",
             "viewer_node = face_recon_ros.nodes.viewer:main",
             "look_at_node = face_recon_ros.nodes.look_at:main",
             "pan_tilt_simulator_node = face_recon_ros.nodes.pan_tilt_simulator:main",
