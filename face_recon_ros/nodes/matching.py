@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Any
 
+from face_recon_ros.nodes.camera_messages import seconds_from_stamp
+
 KEPT = 16
+_MAX_BACK_S = 1.0  # stamps further back than this belong to another run: the clock jumped
 
 
 class StampMatcher:
@@ -18,6 +21,7 @@ class StampMatcher:
         """Waits for one message of each topic."""
         self.topics = topics
         self._parts: OrderedDict[tuple[int, int], dict[str, Any]] = OrderedDict()
+        self._newest_s = -float("inf")
 
     def add(self, topic: str, msg: Any) -> dict[str, Any] | None:
         """Adds a message with a header.
@@ -27,6 +31,11 @@ class StampMatcher:
         """
         stamp = msg.header.stamp
         key = (stamp.sec, stamp.nanosec)
+        seconds = seconds_from_stamp(stamp)
+        if seconds < self._newest_s - _MAX_BACK_S:
+            self._parts.clear()
+            self._newest_s = seconds
+        self._newest_s = max(self._newest_s, seconds)
         parts = self._parts.setdefault(key, {})
         parts[topic] = msg
         if all(name in parts for name in self.topics):

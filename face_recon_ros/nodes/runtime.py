@@ -17,6 +17,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType
 from rclpy.duration import Duration
 from rclpy.executors import ExternalShutdownException
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, State, TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
@@ -335,10 +336,13 @@ def spin(node: Node, until: Future) -> None:
     """Spins until the future is done or the process is asked to stop (SIGINT, SIGTERM).
 
     rclpy's signal handler wakes the executor before it shuts the context down, which may then wait
-    again, for good: a node needs a timer that wakes it now and then.
+    again, for good: a node needs a timer that wakes it now and then. A publisher that another
+    thread destroys while the executor collects what to wait for ends that round, not the node.
     """
     with contextlib.suppress(KeyboardInterrupt, ExternalShutdownException):
-        rclpy.spin_until_future_complete(node, until)
+        while rclpy.ok() and not until.done():
+            with contextlib.suppress(rclpy_implementation.InvalidHandle):
+                rclpy.spin_until_future_complete(node, until)
 
 
 def run(make_node: Callable[[], FaceNode], args: list[str] | None = None) -> None:

@@ -1,5 +1,6 @@
 """A ROS graph of the test's own: real processes on real DDS, which never outlive the test."""
 
+import contextlib
 import os
 import random
 import subprocess
@@ -23,6 +24,36 @@ def graph_environment() -> dict[str, str]:
     return demo.environment()
 
 
+#: Rows of docs/reliability.md: fault, how it was injected, what was seen, the test that did it.
+FAULTS: list[tuple[str, str, str, str]] = []
+RELIABILITY_VARIABLE = "FACE_RECON_RELIABILITY"
+TABLE_BEGIN, TABLE_END = "<!-- begin of the table -->", "<!-- end of the table -->"
+
+
+@pytest.fixture
+def note(request):
+    """Notes what a test saw of a fault: note(fault, how, seen)."""
+
+    def noted(fault: str, how: str, seen: str) -> None:
+        FAULTS.append((fault, how, seen, request.node.originalname))
+
+    return noted
+
+
+def pytest_sessionfinish():
+    """With FACE_RECON_RELIABILITY=docs/reliability.md the table there is written anew."""
+    path = os.environ.get(RELIABILITY_VARIABLE)
+    if not (path and FAULTS):
+        return
+    rows = ["| fault | how it is injected | what was seen | test |", "|---|---|---|---|"]
+    rows += [f"| {fault} | {how} | {seen} | `{test}` |" for fault, how, seen, test in FAULTS]
+    text = Path(path).read_text()
+    before, _, rest = text.partition(TABLE_BEGIN)
+    after = rest.partition(TABLE_END)[2]
+    table = "\n".join([TABLE_BEGIN, *rows, TABLE_END])
+    Path(path).write_text(before + table + after)
+
+
 class Graph:
     """Starts nodes.
 
@@ -38,10 +69,13 @@ class Graph:
 
     def start(self, module: str, *parameters: str, arguments: tuple[str, ...] = ()):
         """Starts `python -m face_recon_ros.nodes.MODULE` with `name:=value` parameters."""
+        return self.run("-m", f"face_recon_ros.nodes.{module}", *arguments, parameters=parameters)
+
+    def run(self, *arguments: str, parameters: tuple[str, ...] = ()):
+        """Starts a Python process of the graph."""
         flags = [flag for p in parameters for flag in ("-p", p)]
-        command = [sys.executable, "-m", f"face_recon_ros.nodes.{module}", *arguments]
         process = subprocess.Popen(
-            [*command, "--ros-args", *flags],
+            [sys.executable, *arguments, "--ros-args", *flags],
             env=self.env,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -53,20 +87,30 @@ class Graph:
     def close(self) -> None:
         for process in self._running:
             if process.poll() is None:
-                process.kill()
+                process.kill()  # also one that a test has stopped
             process.communicate()
 
 
-@pytest.fixture
-def graph(monkeypatch):
+@contextlib.contextmanager
+def a_graph():
+    """A graph of its own; it is gone after the block."""
     pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
     env = {**graph_environment(), "ROS_DOMAIN_ID": str(random.randint(1, 100))}
-    for key in set(env) - set(os.environ):
-        monkeypatch.setenv(key, env[key])
-    monkeypatch.setenv("ROS_DOMAIN_ID", env["ROS_DOMAIN_ID"])
     made = Graph(env)
-    yield made
-    made.close()
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        for key in set(env) - set(os.environ):
+            monkeypatch.setenv(key, env[key])
+        monkeypatch.setenv("ROS_DOMAIN_ID", env["ROS_DOMAIN_ID"])
+        try:
+            yield made
+        finally:
+            made.close()
+
+
+@pytest.fixture
+def graph():
+    with a_graph() as made:
+        yield made
 
 
 class Listener:
@@ -127,7 +171,7 @@ def head_video(tmp_path_factory) -> Path:
     return path
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def small_models(network_path, face_model_path) -> list[str]:
     """Parameters that name the tests' own network and face model: quick to load, quick to run."""
     return [
