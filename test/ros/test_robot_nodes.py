@@ -18,12 +18,19 @@ from std_msgs.msg import Float64MultiArray, String
 from tf2_msgs.msg import TFMessage
 
 from face_recon_ros.core.look_at import FOLLOWING, LOST_TARGET, NO_JOINTS, NO_LIMITS
+from face_recon_ros.core.neck import neck_from_urdf
 from face_recon_ros.core.rigid import Rigid
 from face_recon_ros.nodes import conversions, robot_conversions
 from face_recon_ros.nodes.runtime import LATCHED_QOS, RESULT_QOS
 
 URDF = f"neck.urdf:={ROOT / 'urdf' / 'pan_tilt.urdf'}"
 COMMANDS = "neck.output:=commands"
+PAN_TILT = neck_from_urdf(
+    (ROOT / "urdf" / "pan_tilt.urdf").read_text(),
+    ("pan_joint", "tilt_joint"),
+    "camera_optical_frame",
+    limit_margin=0.02,
+)
 
 
 class Neck:
@@ -102,6 +109,90 @@ def test_the_neck_follows_a_walking_person(graph, listener, neck):
     assert listener.spin_until(lambda: "limits_hit" in neck.health("neck_simulator")[2])
     assert neck.health("neck_simulator")[2]["limits_hit"] == "0"
     assert neck.points[-1].header.frame_id == "base_link"
+
+
+class SimulatedTime:
+    """/clock, at most a third as fast as time, and never ahead of the simulated neck.
+
+    So a busy machine does not spoil figures in seconds: all stamps are of this clock.
+    """
+
+    def __init__(self, neck):
+        self.neck, self.seconds = neck, 1.0
+        self._clock = neck.listener.node.create_publisher(Clock, "/clock", 10)
+
+    def tick(self):
+        self.seconds += 0.01
+        stamp = conversions.header_of(self.seconds, "").stamp
+        self._clock.publish(Clock(clock=stamp))
+        end, reached = time.monotonic() + 0.03, self.seconds - 0.015
+        self.neck.listener.spin_until(
+            lambda: time.monotonic() > end and stamp_s(self.neck.joints[-1:]) > reached,
+            0.03 if not self.neck.joints else 1.0,
+        )
+
+    def pass_seconds(self, seconds):
+        end = self.seconds + seconds
+        while self.seconds < end:
+            self.tick()
+
+
+def stamp_s(messages):
+    return conversions.seconds_from_stamp(messages[0].header.stamp) if messages else -1.0
+
+
+def followed_in_simulated_time(graph, neck, person, seconds):
+    """(N,) stamps, (N, 3) where the person truly was, (N, 2) joints; a neck 100 ms behind."""
+    people = neck.listener.listen(PointStamped, "/neck_simulator/person", 100)
+    seen = f"neck_simulator.person:={person}"
+    graph.start("pan_tilt_simulator", URDF, seen, "use_sim_time:=true")
+    graph.start("look_at", COMMANDS, "use_sim_time:=true")
+    clock = SimulatedTime(neck)
+    deadline = time.monotonic() + 90
+    while len(neck.commands) < 30:
+        assert time.monotonic() < deadline, neck.health()
+        clock.tick()
+    neck.joints.clear(), people.clear()
+    clock.pass_seconds(seconds)
+    assert neck.health("neck_simulator")[2]["limits_hit"] == "0"
+    joints = {stamp_s([msg]): msg.position for msg in neck.joints}
+    points = {stamp_s([msg]): msg.point for msg in people}
+    stamps = sorted(set(joints) & set(points))
+    person_at = np.array([[points[s].x, points[s].y, points[s].z] for s in stamps])
+    return np.array(stamps), person_at, np.array([joints[s] for s in stamps])
+
+
+@pytest.mark.slow
+def test_a_step_of_30_degrees_through_real_nodes(graph, neck):
+    """100 ms latency, 30 Hz, noise: settled within 1.2 s, at most 2 degrees too far."""
+    stamps, person, joints = followed_in_simulated_time(graph, neck, "jumping", 6.5)
+    jumps = np.flatnonzero(np.abs(np.diff(person[:, 1])) > 0.3) + 1
+    assert len(jumps) >= 3
+    for jump in jumps[:-1]:
+        after = (stamps >= stamps[jump]) & (stamps < stamps[jump] + 1.9)
+        goal = PAN_TILT.aim(person[jump])[0]
+        pan = np.degrees(joints[after, 0] - goal) * np.sign(goal)
+        outside = np.flatnonzero(np.abs(pan) > 1.5)
+        settled_s = stamps[after][outside[-1]] - stamps[jump]
+        print(f"settled in {settled_s:.2f} s, {max(0.0, pan.max()):.2f} degrees too far")
+        assert settled_s <= 1.2
+        assert pan.max() <= 2.0
+
+
+@pytest.mark.slow
+def test_30_degrees_a_second_through_real_nodes(graph, neck):
+    """Followed within 3 degrees, from a second after the person set off; 100 ms latency, noise."""
+    stamps, person, joints = followed_in_simulated_time(graph, neck, "walking", 8.5)
+    angle = np.degrees(np.unwrap(np.arctan2(person[:, 1], person[:, 0])))
+    speed = np.diff(angle) / np.diff(stamps)
+    assert np.median(np.abs(speed)) == pytest.approx(30.0, rel=0.01)
+    turns = stamps[1:-1][np.sign(speed[1:]) != np.sign(speed[:-1])]
+    since = np.array([min([s - t for t in turns if t <= s], default=0.0) for s in stamps])
+    errors = [PAN_TILT.bearing(*both) for both in zip(joints, person, strict=True)]
+    errors = np.degrees(np.linalg.norm(errors, axis=1))[since > 1.0]
+    assert len(errors) > 100
+    print(f"worst {errors.max():.2f}, mean {errors.mean():.2f} degrees")
+    assert errors.max() <= 3.0
 
 
 def test_a_target_that_is_lost_stops_the_neck(graph, listener, neck):
