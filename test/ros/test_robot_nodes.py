@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 import pytest
+import yaml
 
 rclpy = pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
 
@@ -43,7 +44,7 @@ class Neck:
         self.commands = listener.listen(Float64MultiArray, "/neck/commands", 100)
         self.transforms = listener.listen(TFMessage, "/tf", 100)
         self._diagnostics = listener.listen(DiagnosticArray, "/diagnostics", 10)
-        self._tf = listener.node.create_publisher(TFMessage, "/tf", 100)
+        self.tf = listener.node.create_publisher(TFMessage, "/tf", 100)
 
     def wait(self, seconds):
         end = time.monotonic() + seconds
@@ -71,7 +72,7 @@ class Neck:
         stamp = self.now() if stamp is None else stamp
         header = conversions.header_of(stamp, frame)
         pose = Rigid(np.eye(3), np.array(position, float))
-        self._tf.publish(conversions.transforms_to_msg({"face_abcde": pose}, header))
+        self.tf.publish(conversions.transforms_to_msg({"face_abcde": pose}, header))
 
     def off_axis(self):
         """Angle between the camera's axis and the last face it saw, radians."""
@@ -460,3 +461,78 @@ def test_point_head_goals_reach_an_action_server(graph, listener, neck):
         [1.5 * math.cos(0.3), 1.5 * math.sin(0.3)], abs=0.05
     )
     server.destroy()
+
+
+def chain(look_frame, mount, *joints):
+    """A URDF: named joints about x, y or z on top of each other, and what they carry."""
+    axes = {"x": "1 0 0", "y": "0 1 0", "z": "0 0 1"}
+    links = [f"link_{k}" for k in range(len(joints) + 1)]
+    moving = [
+        f'<joint name="{name}" type="revolute"><parent link="{parent}"/><child link="{child}"/>'
+        f'<origin xyz="0 0 0.05"/><axis xyz="{axes[axis]}"/>'
+        '<limit lower="-1.2" upper="1.2" velocity="3" effort="1"/></joint>'
+        for (name, axis), parent, child in zip(joints, links[:-1], links[1:], strict=True)
+    ]
+    fixed = (
+        f'<joint name="mount" type="fixed"><parent link="{links[-1]}"/>'
+        f'<child link="{look_frame}"/><origin xyz="0.05 0 0.1" rpy="{mount}"/></joint>'
+    )
+    return f"<robot name='like'>{''.join(moving)}{fixed}</robot>"
+
+
+OPTICAL = "-1.5707963267948966 0 -1.5707963267948966"
+LIKE = {
+    "head_1_joint": chain(
+        "head_front_camera_color_optical_frame",
+        OPTICAL,
+        ("head_1_joint", "z"),
+        ("head_2_joint", "y"),
+    ),
+    "neck_roll": chain(
+        "head", "0 0 0", ("neck_roll", "x"), ("neck_pitch", "y"), ("neck_yaw", "z")
+    ),
+    "pan_joint": (ROOT / "urdf" / "pan_tilt.urdf").read_text(),
+}
+RECIPES = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "robot.md").read_text(), re.S)
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=["TIAGo-like", "Reachy-like", "pan-tilt"])
+def test_a_recipe_makes_a_neck_of_its_kind_look_at_somebody(
+    graph, listener, neck, tmp_path, recipe
+):
+    parameters = yaml.safe_load(recipe)["/**"]["ros__parameters"]
+    if parameters["neck.output"] == "trajectory":
+        pytest.importorskip("trajectory_msgs", reason="scripts/setup_env.sh trajectory_msgs")
+    names = parameters["neck.joints"]
+    files = {"robot.yaml": recipe, "robot.urdf": LIKE[names[0]]}
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    arguments = ("--ros-args", "--params-file", str(tmp_path / "robot.yaml"), "--")
+    urdf, seen = f"neck.urdf:={tmp_path / 'robot.urdf'}", "neck_simulator.person:=still"
+    graph.start("pan_tilt_simulator", urdf, seen, arguments=arguments)
+    graph.start("look_at", arguments=arguments)
+    model = neck_from_urdf(
+        LIKE[names[0]],
+        names,
+        parameters["neck.look_frame"],
+        look_axis=parameters["neck.look_axis"],
+        limit_margin=0.02,
+    )
+    people = listener.listen(PointStamped, "/neck_simulator/person", 100)
+
+    def stand():
+        """The robot's base stands still, where its odometry says."""
+        if fixed := parameters.get("neck.fixed_frame"):
+            header = conversions.header_of(neck.now(), fixed)
+            at = {model.base_frame: Rigid(np.eye(3), np.array([1.0, 2.0, 0.5]))}
+            neck.tf.publish(conversions.transforms_to_msg(at, header))
+
+    def looks():
+        if not (neck.joints and people):
+            return False
+        point, joints = people[-1].point, neck.joints[-1].position
+        bearing = model.bearing(joints, [point.x, point.y, point.z])
+        return np.degrees(np.linalg.norm(bearing)) < 3.0 and neck.status() == FOLLOWING
+
+    assert listener.spin_until(looks, each=stand), neck.health()
+    assert set(neck.joints[-1].name) == set(names)
