@@ -8,7 +8,8 @@ import pytest
 
 pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
 
-from sensor_msgs.msg import CameraInfo
+from geometry_msgs.msg import PoseWithCovarianceStamped
+from sensor_msgs.msg import CameraInfo, PointCloud2
 from sensor_msgs.msg import Image as ImageMsg
 from tf2_msgs.msg import TFMessage
 from vision_msgs.msg import Classification
@@ -138,6 +139,65 @@ def test_frames_and_attention(camera, listener):
     scores = [hypothesis.score for msg in attention for hypothesis in msg.results]
     assert all(0.0 <= score <= 1.0 for score in scores)
     assert {hypothesis.class_id for msg in attention for hypothesis in msg.results} <= {name}
+
+
+def test_transforms_are_there_before_the_mesh_is(camera, listener):
+    """Promised: at most 2 ms after it. Told by the writers' own stamps, on the wire."""
+    written = {"/tf": {}, "/face/mesh/vertices": {}}
+
+    def listen(kind, topic, qos, header_of):
+        def receive(msg, info):
+            if header := header_of(msg):
+                stamp = (header.stamp.sec, header.stamp.nanosec)
+                written[topic][stamp] = info["source_timestamp"] * 1e-9
+
+        listener.node.create_subscription(kind, topic, receive, qos)
+
+    listen(TFMessage, "/tf", 100, lambda msg: msg.transforms and msg.transforms[0].header)
+    listen(PointCloud2, "/face/mesh/vertices", SENSOR_QOS, lambda msg: msg.height and msg.header)
+    both = lambda: set.intersection(*map(set, written.values()))  # noqa: E731
+    assert listener.spin_until(lambda: len(both()) >= 10, each=lambda: camera.show(camera.head))
+    late_s = [written["/tf"][k] - written["/face/mesh/vertices"][k] for k in both()]
+    assert max(late_s) <= 0.002
+
+
+def test_how_sure_poses_are_and_who_looks_are_parameters(graph, listener, small_models):
+    options = [
+        "output.always:=true",
+        "output.pose_noise.attitude:=0.7",
+        "output.attention.enter:=3.1",  # whoever does not look straight away
+        "output.attention.leave:=3.1",
+        "output.attention.dwell_s:=0.0",
+    ]
+    graph.start("pipeline", "camera.source:=''", *small_models, *options)
+    camera = Camera(listener)
+    transforms = listener.listen(TFMessage, "/tf", 100)
+    attention = listener.listen(Classification, "/face/attention", RESULT_QOS)
+    show = lambda: camera.show(camera.head)  # noqa: E731
+    assert listener.spin_until(lambda: any(m.transforms for m in transforms), each=show)
+    names = {t.child_frame_id for m in transforms for t in m.transforms}
+    name = next(n for n in names if n.startswith("face_")).removeprefix("face_")
+    assert listener.spin_until(lambda: any(msg.results for msg in attention), each=show)
+    poses = listener.listen(PoseWithCovarianceStamped, f"/face/{name}/head_pose", RESULT_QOS)
+    assert listener.spin_until(lambda: bool(poses), each=show)
+    covariance = poses[-1].pose.covariance.reshape(6, 6)
+    assert (np.diag(covariance)[3:] >= 0.7**2).all()
+
+
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        (["output.attention.enter:=0.5", "output.attention.leave:=0.3"], "enter <= leave"),
+        (["output.pose_noise.scale:=-0.1"], "a output.pose_noise.scale from 0.0 to 1.0"),
+        (["output.depth_checks.min_points:=0"], "output.depth_checks.min_points from 1"),
+    ],
+)
+def test_a_wrong_setting_of_them_ends_it_with_one_line(graph, parameters, words):
+    process = graph.start("pipeline", "camera.source:=''", *parameters)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert words in output
+    assert "Traceback" not in output
 
 
 def test_the_topics_of_a_face(camera, listener):
