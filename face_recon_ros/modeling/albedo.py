@@ -29,18 +29,18 @@ from face_recon_ros.modeling.head_mesh import (
 )
 from face_recon_ros.modeling.topology import cotangent_laplacian
 
-# The mean of the melanin axis and its direction: at -2.3 the darkest skin, at +1.8 the palest.
-_SKIN = np.array([0.670, 0.505, 0.420])
-_MELANIN = np.array([0.160, 0.138, 0.123])
-_HAEMOGLOBIN = np.array([0.009, -0.017, -0.014])
+# The mean of the melanin axis and its direction: at -2.2 the darkest skin, at +2 the palest.
+_SKIN = np.array([0.655, 0.500, 0.425])
+_MELANIN = np.array([0.146, 0.127, 0.118])
+_HAEMOGLOBIN = np.array([0.009, -0.015, -0.016])
 _CAROTENE = np.array([0.000, 0.006, -0.024])
 _HAIR = np.array([0.24, 0.185, 0.150])
 _LIPS = np.array([0.600, 0.350, 0.325])
 _SCLERA = np.array([0.84, 0.81, 0.785])
-_IRIS = np.array([0.34, 0.245, 0.165])
+_IRIS = np.array([0.30, 0.215, 0.150])
 _PUPIL = np.array([0.035, 0.03, 0.03])
 _TEETH = np.array([0.70, 0.64, 0.56])
-_TONGUE = np.array([0.66, 0.37, 0.35])
+_TONGUE = np.array([0.52, 0.27, 0.26])
 _MOUTH = np.array([0.40, 0.18, 0.165])
 _LASH = np.array([0.16, 0.12, 0.10])
 
@@ -86,7 +86,7 @@ def build_albedo(
             return np.asarray(out + weight[:, None] * (colour - out))
 
         out = np.broadcast_to(_SKIN, (len(m["skin"]), 3)).copy()
-        out += np.outer(m["blush"] * 1.3 + m["ear"] * 0.9 + m["nose"] * 1.0 - 0.35, _HAEMOGLOBIN)
+        out += np.outer(m["blush"] * 0.8 + m["ear"] * 0.7 + m["nose"] * 0.6 - 0.25, _HAEMOGLOBIN)
         out -= np.outer(0.18 * m["socket"] + 0.06 * m["beard"], _MELANIN)
         out = mix(_LIPS, 0.85 * m["lips"], out)
         out = mix(_HAIR, 0.62 * m["hair"], out)
@@ -111,29 +111,29 @@ def build_albedo(
             "melanin",
             np.outer(masks["skin"] * (1 - 0.15 * masks["brow"] - 0.15 * masks["hair"]), _MELANIN)
             + np.outer(masks["lips"] * masks["skin"], [-0.020, -0.045, -0.030])
-            + np.outer(masks["iris"], [0.055, 0.060, 0.060]),
+            + np.outer(masks["iris"], [0.066, 0.072, 0.076]),
         ),
         (
             "haemoglobin",
             np.outer(
                 masks["skin"]
-                * (0.8 + 0.7 * masks["blush"] + 0.5 * masks["nose"] + 0.6 * masks["lips"]),
-                0.6 * _HAEMOGLOBIN,
+                * (0.8 + 0.3 * masks["blush"] + 0.2 * masks["nose"] + 0.6 * masks["lips"]),
+                0.45 * _HAEMOGLOBIN,
             ),
         ),
-        ("carotene", np.outer(masks["skin"], 0.45 * _CAROTENE)),
-        ("brow density", np.outer(masks["brow"], [-0.090, -0.075, -0.064])),
-        ("brow colour", np.outer(masks["brow"], [0.060, 0.035, 0.005])),
+        ("carotene", np.outer(masks["skin"], 0.36 * _CAROTENE)),
+        ("brow density", np.outer(masks["brow"], [-0.070, -0.060, -0.052])),
+        ("brow colour", np.outer(masks["brow"], [0.028, 0.018, 0.006])),
         ("lip redness", np.outer(masks["lips"], [0.004, -0.026, -0.018])),
         ("lip darkness", np.outer(masks["lips"], [-0.045, -0.032, -0.027])),
         ("beard", np.outer(masks["beard"], [-0.075, -0.058, -0.044])),
         ("moustache", np.outer(masks["moustache"], [-0.060, -0.048, -0.038])),
-        ("iris lightness", np.outer(masks["iris"], [0.070, 0.085, 0.090])),
-        ("iris hue", np.outer(masks["iris"], [-0.060, 0.010, 0.075])),
+        ("iris lightness", np.outer(masks["iris"], [0.026, 0.032, 0.033])),
+        ("iris hue", np.outer(masks["iris"], [-0.020, 0.003, 0.024])),
         ("eye shadow", np.outer(masks["socket"], [-0.030, -0.030, -0.022])),
-        ("blush", np.outer(masks["blush"], 0.6 * _HAEMOGLOBIN)),
-        ("red nose", np.outer(masks["nose"], 0.6 * _HAEMOGLOBIN)),
-        ("hair lightness", np.outer(masks["hair"], [0.085, 0.070, 0.050])),
+        ("blush", np.outer(masks["blush"], 0.35 * _HAEMOGLOBIN)),
+        ("red nose", np.outer(masks["nose"], 0.35 * _HAEMOGLOBIN)),
+        ("hair lightness", np.outer(masks["hair"], [0.050, 0.040, 0.028])),
         ("hairline", np.outer(masks["hair"] * (1 - masks["hair"]) * 4, [-0.04, -0.034, -0.028])),
         ("sclera", np.outer(masks["eye"] * (1 - masks["iris"]), [0.030, 0.034, 0.040])),
     ]
@@ -146,7 +146,7 @@ def build_albedo(
     }
     order = [("light", i) for i in range(47)] + [("red", i) for i in range(16)]
     for kind, i in order[: k - len(basis)]:
-        deviation = (0.022 if kind == "light" else 0.008) / (1 + i / 7)
+        deviation = (0.018 if kind == "light" else 0.005) / (1 + i / 7)
         field = (waves[:, i] * masks["skin"] * deviation)[:, None] * directions[kind]
         basis.append(field)
         names.append(f"{kind} eigenfunction {i + 1}")

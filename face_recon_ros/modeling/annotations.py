@@ -12,6 +12,20 @@ from face_recon_ros.modeling.head_mesh import BODY, EYE_LEFT, EYE_RIGHT, TEETH, 
 from face_recon_ros.modeling.identity import Measure
 
 SELLION = 132
+_CANTHUS = 7770  # the bottom of the fold at the inner corner of the left eye
+_NOSTRIL = 7155  # the roof of the subject's left nostril
+_NOSTRIL_RADII = (0.0040, 0.0026)  # metres: along it, across
+
+# Where faces differ most from a smooth map of the mean: place (|y|) and reach, millimetres.
+_FINE_PLACES_MM = (
+    ((14.0, 0.0, -36.0), (14.0, 14.0, 13.0)),  # nose tip and bridge
+    ((4.0, 15.0, -40.0), (10.0, 8.0, 9.0)),  # nose wings
+    ((0.0, 0.0, -71.0), (16.0, 24.0, 11.0)),  # lips
+    ((-6.0, 31.0, -3.0), (16.0, 17.0, 10.0)),  # eyes
+    ((0.0, 28.0, 16.0), (14.0, 24.0, 8.0)),  # brow ridge
+    ((-8.0, 0.0, -104.0), (18.0, 20.0, 14.0)),  # chin
+    ((-52.0, 56.0, -82.0), (22.0, 16.0, 18.0)),  # jaw angle
+)
 
 # iBUG / Multi-PIE points on the subject's left and the midline; the others are mirror images.
 _LANDMARKS = {
@@ -55,11 +69,11 @@ _MIRROR_LANDMARK = {
 # Face): the others but head height, which follows US Army surveys.
 _MEASURES_MM = (
     ("interpupillary", "pupil", "pupil mirror", 63.0, 3.6),
-    ("bizygomatic breadth", 11844, "mirror", 138.0, 7.2),
-    ("bigonial breadth", 7596, "mirror", 113.0, 9.0),
+    ("bizygomatic breadth", 11844, "mirror", 139.0, 7.6),
+    ("bigonial breadth", 7596, "mirror", 115.0, 9.2),
     ("head breadth", 7565, "mirror", 151.0, 6.5),
     ("head length", 227, 962, 194.0, 8.8),
-    ("face length (sellion-menton)", 132, 5296, 118.0, 7.8),
+    ("face length (sellion-menton)", 132, 5296, 118.5, 7.9),
     ("nose length (sellion-subnasale)", 132, 317, 50.3, 4.2),
     ("nose protrusion (subnasale-pronasale)", 317, 297, 20.3, 2.5),
     ("nose breadth", 11672, "mirror", 35.8, 4.2),
@@ -114,12 +128,10 @@ def lower_jaw(data: AnnyData, head: HeadMesh) -> NDArray[np.bool_]:
     return np.asarray(lower | lower[head.mirror])
 
 
-def lip_coupling(
+def lip_closing(
     data: AnnyData, head: HeadMesh, regions: NDArray[np.uint8], mean: NDArray[np.float64]
 ) -> sp.csr_matrix:
     """(C, C) half the opening between the lips, spread over them: `field - K field` closes it.
-
-    Where lips touch, the upper ones of a field move as the lower ones do.
 
     Args:
         data: the source.
@@ -215,6 +227,12 @@ def pupils(head: HeadMesh) -> NDArray[np.int32]:
     return np.array([head.eye_ring(p, -1)[0] for p in (EYE_RIGHT, EYE_LEFT)], np.int32)
 
 
+def canthi(head: HeadMesh) -> NDArray[np.intp]:
+    """(2,) control vertices in the folds at the inner corners of the eyes."""
+    left = head.control(_CANTHUS)
+    return np.array([head.mirror[left], left])
+
+
 def measures(head: HeadMesh) -> list[Measure]:
     """The anthropometric measures on control vertices, metres."""
     right, left = pupils(head)
@@ -262,17 +280,7 @@ def regions(data: AnnyData, head: HeadMesh, mean: NDArray[np.float64]) -> NDArra
     out[mask(data, head, "eyelids") > 0.5] = number["eyelid"]
     out[lips > 0.5] = np.where(lower[lips > 0.5], number["lip_lower"], number["lip_upper"])
     out[mask(data, head, "inside-mouth") > 0.5] = number["mouth_interior"]
-    nostril = (
-        (head.parts == BODY)
-        & (y > 0.002)
-        & (y < 0.016)
-        & (z > -0.047)
-        & (z < -0.030)
-        & (x < 0.006 + 0.2 * (z + 0.047))
-        & (face > 0.1)
-        & (y < 0.012)
-    )
-    out[nostril & (x < 0.001)] = number["nostril"]
+    out[nostril_weight(head, mean) > 0.45] = number["nostril"]
     for part, name in (
         (EYE_RIGHT, "eyeball"),
         (EYE_LEFT, "eyeball"),
@@ -281,6 +289,27 @@ def regions(data: AnnyData, head: HeadMesh, mean: NDArray[np.float64]) -> NDArra
     ):
         out[head.parts == part] = number[name]
     return out
+
+
+def nostril_weight(head: HeadMesh, mean: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(C,) in [0, 1]: how deep inside a nostril a vertex of the mean (C, 3), metres, lies."""
+    centre = mean[head.control(_NOSTRIL)]
+    offset = np.stack([mean[:, 0], np.abs(mean[:, 1]), mean[:, 2]], axis=1) - centre
+    along = offset[:, 0] - 0.2 * offset[:, 1]
+    across = offset[:, 1] + 0.2 * offset[:, 0]
+    square = (along / _NOSTRIL_RADII[0]) ** 2 + (across / _NOSTRIL_RADII[1]) ** 2
+    inside = (head.parts == BODY) & (offset[:, 2] < 0.0015) & (offset[:, 2] > -0.006)
+    return np.asarray(np.exp(-(square**1.5)) * inside)
+
+
+def fine_places(mean: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(C,) in [0, 1]: how near a vertex of the mean (C, 3), metres, is to a fine place."""
+    at = np.stack([mean[:, 0], np.abs(mean[:, 1]), mean[:, 2]], axis=1) * 1e3
+    bumps = [
+        np.exp(-0.5 * (((at - place) / np.asarray(reach)) ** 2).sum(axis=1))
+        for place, reach in _FINE_PLACES_MM
+    ]
+    return np.asarray(np.max(bumps, axis=0))
 
 
 def brow_weight(mean: NDArray[np.float64]) -> NDArray[np.float64]:

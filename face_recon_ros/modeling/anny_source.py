@@ -66,6 +66,7 @@ class AnnyData:
         mirror: (N,) index of the mirror vertex.
         targets: name -> displacement, like `nose/nose-hump-incr` and `expression/jawOpen`.
         masks: name -> (N,) float in [0, 1], MPFB2's region textures looked up at the vertices.
+        licence: text of the licence of all of it.
         inputs: the archive members that were read, for the licence record.
     """
 
@@ -77,6 +78,7 @@ class AnnyData:
     mirror: NDArray[np.intp]
     targets: dict[str, Target]
     masks: dict[str, NDArray[np.float64]]
+    licence: str
     inputs: tuple[str, ...]
 
 
@@ -156,8 +158,10 @@ def _read(archive: zipfile.ZipFile) -> AnnyData:
     vertex_uv = np.zeros((len(vertices), 2))
     vertex_uv[quads.ravel()] = uvs[uv_quads.ravel()]
     masks = {m: _lookup(read(_MPFB + f"textures/mpfb_{m}.jpg"), vertex_uv) for m in _MASKS}
+    licence = read(_MPFB + "LICENSE.md").decode()
+    inputs = tuple(sorted(used))
     return AnnyData(
-        vertices, uvs, quads, uv_quads, groups, mirror, targets, masks, tuple(sorted(used))
+        vertices, uvs, quads, uv_quads, groups, mirror, targets, masks, licence, inputs
     )
 
 

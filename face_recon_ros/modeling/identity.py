@@ -56,12 +56,16 @@ _SLIDER_SD = {
     "asym": 0.10,
 }
 _LIP_CLOSING = 0.6  # of MakeHuman's opening between the lips
-_LIP_COUPLING = 0.85  # of a difference between upper and lower lip where they touch
 _TEETH_NARROWING = 0.78
 _TEETH_SET_BACK = 0.004  # metres: MakeHuman's show at the corners of closed lips
 _LOPSIDED = 0.35  # of a deviation, for targets that move the midline sideways
-# Smooth corrections: correlation length (m), standard deviation (m) per axis, number of columns.
-_CORRECTIONS = ((0.045, 0.0012, 60), (0.024, 0.0009, 110), (0.013, 0.0005, 150))
+# Smooth corrections: correlation length (m), standard deviation (m) per axis on open skin, what is
+# added to it at nose, lips, eyes, brows and jaw, number of columns.
+_CORRECTIONS = (
+    (0.045, 0.0012, 0.0, 60),
+    (0.024, 0.0008, 0.00025, 110),
+    (0.013, 0.0003, 0.0004, 150),
+)
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,9 @@ def build_identity(
     measures: list[Measure],
     face_weight: NDArray[np.float64],
     correction_mask: NDArray[np.float64],
-    lip_coupling: sp.csr_matrix,
+    fine_places: NDArray[np.float64],
+    lip_closing: sp.csr_matrix,
+    coupling: Callable[[NDArray[np.float64]], sp.csr_matrix],
     followers: list[tuple[NDArray[np.intp], NDArray[np.intp]]],
     sellion: int,
     k: int,
@@ -125,7 +131,10 @@ def build_identity(
         measures: anthropometry on control vertices.
         face_weight: (C,) importance of each vertex in the component analysis.
         correction_mask: (C,) where the smooth corrective fields act.
-        lip_coupling: (C, C) `annotations.lip_coupling`.
+        fine_places: (C,) where the finer ones of them act more.
+        lip_closing: (C, C) `annotations.lip_closing`.
+        coupling: of a mean (C, 3) the (C, C) K with which `field - K field` moves what touches
+            together (`lips`).
         followers: `annotations.mouth_followers`.
         sellion: control vertex of the origin.
         k: number of components.
@@ -136,7 +145,7 @@ def build_identity(
     mean = smooth_boundary(mean, head)
     mean[head.parts == TEETH] *= np.array([1.0, _TEETH_NARROWING, 1.0])
     mean[head.parts == TEETH, 0] -= _TEETH_SET_BACK
-    mean[:, 2] -= _LIP_CLOSING * (lip_coupling @ mean[:, 2])
+    mean[:, 2] -= _LIP_CLOSING * (lip_closing @ mean[:, 2])
     columns = np.concatenate(
         [
             _macro_columns(data, head, base),
@@ -147,7 +156,9 @@ def build_identity(
     columns *= HEAD_SCALE
     n = len(mean)
     columns = smooth(columns.reshape(n, -1)).reshape(n, 3, -1)
-    corrections = _side_correlated(_correction_columns(mean, correction_mask), head.mirror)
+    corrections = _side_correlated(
+        _correction_columns(mean, correction_mask, fine_places), head.mirror
+    )
     columns = np.concatenate([columns, corrections], axis=2)
     columns = _eyes_stay_round(columns, head, mean)
     for members, leaders in followers:
@@ -157,9 +168,8 @@ def build_identity(
     # its mirror image m, and their even and odd parts s and a. All measures are even.
     image = _mirrored(columns, head.mirror)
     even, odd = (columns + image) / 2, (columns - image) / 2
-    even, odd = (
-        c - _LIP_COUPLING * (lip_coupling @ c.reshape(n, -1)).reshape(c.shape) for c in (even, odd)
-    )
+    apart = coupling(mean)
+    even, odd = (c - (apart @ c.reshape(n, -1)).reshape(c.shape) for c in (even, odd))
     mean, even = match_moments(mean, even, measures)
     even = _without_rigid_motion(even, mean, face_weight)
     parts = [_components(c, face_weight, k) for c in (even, odd)]
@@ -328,11 +338,11 @@ def target_pairs(data: AnnyData) -> list[tuple[str, str]]:
 
 
 def _correction_columns(
-    mean: NDArray[np.float64], mask: NDArray[np.float64]
+    mean: NDArray[np.float64], mask: NDArray[np.float64], places: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """(C, 3, M) Gaussian-process factor: squared-exponential kernels, left/right correlated."""
+    """(C, 3, M) Gaussian-process factor: squared-exponential kernels, stronger at places (C,)."""
     blocks = []
-    for length, deviation, count in _CORRECTIONS:
+    for length, deviation, more, count in _CORRECTIONS:
         centres = _farthest_points(mean, mask > 0.5, int(1.6 * count))
 
         def kernel(a: NDArray, b: NDArray, length: float = length) -> NDArray[np.float64]:
@@ -342,7 +352,7 @@ def _correction_columns(
         values, vectors = np.linalg.eigh(kernel(mean[centres], mean[centres]))
         best = np.argsort(values)[::-1][:count]
         nystroem = kernel(mean, mean[centres]) @ (vectors[:, best] / np.sqrt(values[best] + 1e-6))
-        field = nystroem * (deviation * mask[:, None])
+        field = nystroem * ((deviation + more * places) * mask)[:, None]
         for axis in range(3):
             block = np.zeros((len(mean), 3, field.shape[1]))
             block[:, axis] = field
