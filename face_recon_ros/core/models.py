@@ -13,12 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from face_recon_ros.core.errors import ModelError
+from face_recon_ros.core.onnx_file import external_tensors
 
 MANIFEST = "manifest.json"
 FACE_MODEL = "face_model.npz"
 NETWORK = "face_net.onnx"
 DETECTOR_SHORT_RANGE = "face_detection_short_range.tflite"
 DETECTOR_FULL_RANGE = "face_detection_full_range_sparse.tflite"
+
+#: Data and nothing else: no format in which a file could bring code with it.
+SUFFIXES = (".npz", ".onnx", ".tflite")
 
 MODELS_DIR_VARIABLE = "FACE_RECON_MODELS"
 
@@ -92,12 +96,14 @@ def find_model(name: str | Path) -> Path:
         name: a file name of the manifest, or a path to a file of the user's own.
 
     Raises:
-        ModelError: it is missing, or is not the file that was shipped.
+        ModelError: it is missing, is not the file that was shipped, is of no format that holds
+            data alone, or has weights elsewhere.
     """
     path = Path(name).expanduser()
     if path.name != str(name):  # a path, not a bare name: the user's own file
         if not path.is_file():
             raise ModelError(f"a model file at {path}", "no such file", "check the path")
+        _check_form(path)
         return path
     folder = models_dir()
     entries = read_manifest(folder)
@@ -110,6 +116,29 @@ def find_model(name: str | Path) -> Path:
         raise ModelError(f"a model file at {path}", "no such file", "reinstall the package")
     verify(path, entries[path.name])
     return path
+
+
+def _check_form(path: Path) -> None:
+    """Raises ModelError for a format that may hold code, and for ONNX with external data."""
+    if path.suffix.lower() not in SUFFIXES:
+        raise ModelError(
+            f"a model file of {', '.join(SUFFIXES)}",
+            repr(path.name),
+            "export it (`face-recon export`, `face-recon model import`)",
+        )
+    if path.suffix.lower() == ".onnx":
+        try:
+            outside = external_tensors(path.read_bytes())
+        except ValueError as fault:
+            raise ModelError(
+                f"an ONNX network at {path}", str(fault), "restore or re-export it"
+            ) from None
+        if outside:
+            raise ModelError(
+                f"an ONNX file with its weights in {path}",
+                f"{len(outside)} tensors in other files ({outside[0]!r} first)",
+                "save it again as one file: onnx.save(model, path, save_as_external_data=False)",
+            )
 
 
 def verify(path: Path, entry: ModelFile) -> None:
