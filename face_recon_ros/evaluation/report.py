@@ -34,7 +34,7 @@ body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(
 h1 { font-size: 1.6rem; margin: 0 0 .25rem; } h2 { font-size: 1.15rem; margin: 2.2rem 0 .6rem;
   border-bottom: 1px solid var(--line); padding-bottom: .25rem; }
 .lead { color: var(--soft); margin: 0 0 1.5rem; }
-.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: .75rem;
+.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(8rem, 1fr)); gap: .75rem;
 } .card { background: var(--box); border: 1px solid var(--line); border-radius: 6px; padding:
 .7rem .9rem; } .card b { display: block; font-size: 1.35rem; font-variant-numeric: tabular-nums;
 color: var(--accent); } .card span { color: var(--soft); font-size: .85rem; }
@@ -42,7 +42,7 @@ color: var(--accent); } .card span { color: var(--soft); font-size: .85rem; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; margin-bottom: 1rem; width: 100%;
 font-variant-numeric: tabular-nums; font-size: .9rem; } th, td { text-align: left;
 padding: .3rem .7rem .3rem 0; border-bottom: 1px solid var(--line); vertical-align: top;
-overflow-wrap: anywhere; } th { color: var(--soft); font-weight: 600; }
+overflow-wrap: break-word; } th { color: var(--soft); font-weight: 600; }
 .plots { display: grid; gap: 1rem;
   grid-template-columns: repeat(auto-fit, minmax(min(26rem, 100%), 1fr)); }
 .plot { border: 1px solid var(--line); border-radius: 6px; padding: .4rem; background: #fff; }

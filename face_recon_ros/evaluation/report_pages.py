@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -42,13 +43,14 @@ _LONGEST = 6  # tracks that are drawn
 _ERROR = "#b3261e"
 _PER_FRAME = ("rotation_deg", "stamp", "translation_mm")
 _OF_ERRORS = ("aligned", "unaligned", "warnings", "alignment")
+_POSE_SETS = ("all", "without_extreme", "in_rgb_camera")
 _APART = ("protocol", "provenance", "skipped", "per_image")
 
 
 def landmark_report(result: dict[str, Any], folder: Path) -> Report:
     """Of `evaluate landmarks`."""
     report = Report("Landmark error", f"{folder.name}: {result['count']} annotated faces")
-    found = [e for e in result["per_image"] if e["found"]]
+    found = _found(result)
     report.cards(
         {
             "NME 68, interocular": with_interval(
@@ -58,6 +60,7 @@ def landmark_report(result: dict[str, Any], folder: Path) -> Report:
                 result["nme51"], result["nme51_interval_95"], 100, " %"
             ),
             "NME 17 (contour)": f"{show(100 * result['nme17'])} %",
+            "NME 68, visible": f"{show(100 * result['nme68_visible'])} %",
             "NME 68, box": f"{show(100 * result['nme68_box'])} %",
             "faces missed": f"{result['missed']} of {result['count']}",
             "failures above 8 %": f"{show(100 * result['failure_rate_0.08'])} %",
@@ -104,17 +107,22 @@ def geometry_report(result: dict[str, Any], folder: Path) -> Report:
         }
     )
     _left_out(report, result)
-    found = [e for e in result["per_image"] if e["found"]]
+    found = _found(result)
+    free = [e["median_mm"] for e in found]
+    metric = [e["metrical"]["median_mm"] for e in found]
 
     def curve(axes: Any) -> None:
-        cumulative(axes, [e["median_mm"] for e in found], "scale free", 5.0, result["missed"])
-        metric = [e["metrical"]["median_mm"] for e in found]
-        cumulative(axes, metric, "metrical", 5.0, result["missed"])
+        limit = max(1.0, 1.2 * max([*free, *metric, 0.0]))
+        cumulative(axes, free, "scale free", limit, result["missed"])
+        cumulative(axes, metric, "metrical", limit, result["missed"])
         axes.set(xlabel="median scan-to-mesh distance of an image, mm", ylabel="share of images")
 
     def regions(axes: Any) -> None:
         names = list(result["regions"])
-        axes.barh(names, [plain(result["regions"][n]["median_mm"]) or 0 for n in names])
+        axes.barh(
+            [in_words(n) for n in names],
+            [plain(result["regions"][n]["median_mm"]) or 0 for n in names],
+        )
         axes.set(xlabel="median distance, mm")
 
     report.heading("Errors")
@@ -124,7 +132,7 @@ def geometry_report(result: dict[str, Any], folder: Path) -> Report:
         (e["name"], e["median_mm"], e["mean_mm"], e["metrical"]["median_mm"])
         for e in sorted(found, key=lambda e: -e["median_mm"])[:30]
     ]
-    report.table(("image, worst first", "median mm", "mean mm", "metrical median mm"), rows)
+    report.table(("image, worst first", "median_mm", "mean_mm", "metrical_median_mm"), rows)
     report.heading("Protocol")
     report.table(("what", "how"), result["protocol"].items())
     report.machine(result["provenance"])
@@ -243,8 +251,40 @@ def pose_report(result: dict[str, Any], folder: Path) -> Report:
         "geodesic, mean": f"{show(everything['geodesic_deg']['mean'])}°",
         "heads missed": f"{result['missed']} of {result['count']}",
     }
-    lead = f"{folder.name}: {result['count']} annotated heads"
-    return _page("Head pose", lead, cards, result, ("geodesic_deg", "error_deg", "true_deg"))
+    report = Report("Head pose", f"{folder.name}: {result['count']} annotated heads")
+    report.cards(cards)
+    _left_out(report, result)
+    report.heading("Errors")
+    sets = {name: result[name] for name in _POSE_SETS if name in result}
+    sets.update({f"{k}, offset removed": v.get("offset_removed") for k, v in sets.items()})
+    columns = ("heads", "pitch_deg", "yaw_deg", "roll_deg", "mean_deg", "geodesic_deg")
+    rows = [
+        (in_words(name), s["count"], *s["mae_deg"].values(), *s["geodesic_deg"].values())
+        for name, s in sorted(sets.items())
+        if s
+    ]
+    report.table(("of", *columns, "p50", "p95", "p99"), rows)
+    report.text("Mean absolute error of the angles; geodesic: mean and percentiles.")
+    found = sorted(_found(result), key=lambda e: -e["geodesic_deg"])
+    geodesic = [e["geodesic_deg"] for e in found]
+
+    def curve(axes: Any) -> None:
+        limit = max(10.0, float(np.percentile(geodesic, 95))) if found else 10.0
+        cumulative(axes, geodesic, "geodesic", limit, result["missed"])
+        axes.set(xlabel="geodesic error, degrees", ylabel="share of heads")
+
+    def over_yaw(axes: Any) -> None:
+        axes.plot([e["true_deg"]["yaw"] for e in found], geodesic, ".", markersize=3)
+        axes.set(xlabel="annotated yaw, degrees", ylabel="geodesic error, degrees")
+        axes.set_ylim(bottom=0)
+
+    report.plots(curve, over_yaw)
+    _worst_pictures(report, found, folder, lambda e: f"{e['geodesic_deg']:.1f}°")
+    _images(report, found, ("geodesic_deg", "error_deg", "true_deg"))
+    report.heading("Protocol")
+    report.table(("what", "how"), result["protocol"].items())
+    report.machine(result["provenance"])
+    return report
 
 
 def identity_report(result: dict[str, Any], folder: Path) -> Report:
@@ -271,8 +311,23 @@ def photometric_report(result: dict[str, Any], folder: Path) -> Report:
     for name in ("fit_from_network", "fit_from_scratch"):
         if name in result:
             cards[f"the same, {name.replace('_', ' ')}"] = show(result[name]["photometric"])
+    found = sorted(_found(result), key=lambda e: -(plain(e["photometric"]) or 0.0))
+
+    def curve(axes: Any) -> None:
+        values = {"network": [e["photometric"] for e in found]}
+        for name in ("fit_from_network", "fit_from_scratch"):
+            if name in result:
+                values[name.replace("_", " ")] = [e[name]["photometric"] for e in found]
+        limit = float(np.nanmax([*values["network"], 1.0]))
+        for name, errors in values.items():
+            cumulative(axes, errors, name, limit, result["missed"])
+        axes.set(xlabel="difference, of 255", ylabel="share of pictures")
+
     lead = f"{folder.name}: {result['count']} pictures"
-    return _page("Rendering against photograph", lead, cards, result, ("photometric",))
+    report = _page("Rendering against photograph", lead, cards, result, curve)
+    _worst_pictures(report, found, folder, lambda e: f"{show(e['photometric'])} of 255")
+    _images(report, found, ("photometric",))
+    return report
 
 
 def temporal_report(result: dict[str, Any], source: str) -> Report:
@@ -298,36 +353,67 @@ def speed_report(result: dict[str, Any], source: str) -> Report:
         "overhead": f"{show(result['overhead_ratio'])} x inference",
         "peak memory": f"{show(result['memory_mb']['peak_rss'])} MB",
     }
-    return _page("Speed", f"{source}: {result['frames']} frames", cards, result)
+
+    def stages(axes: Any) -> None:
+        names = [*result["stage_ms"]][::-1]
+        for k, p in enumerate(("p50", "p95", "p99")):
+            values = [result["stage_ms"][name][p] for name in names]
+            axes.barh(np.arange(len(names)) - 0.27 * (k - 1), values, 0.25, label=p)
+        axes.set_yticks(np.arange(len(names)), names)
+        axes.set(xlabel="time, ms")
+
+    return _page("Speed", f"{source}: {result['frames']} frames", cards, result, stages)
 
 
 def _page(
-    title: str,
-    lead: str,
-    cards: dict[str, str],
-    result: dict[str, Any],
-    columns: tuple[str, ...] = (),
+    title: str, lead: str, cards: dict[str, str], result: dict[str, Any], *plots: Any
 ) -> Report:
-    """Cards, every figure, images sorted by the first of some columns, protocol, machine."""
+    """Cards, plots, every figure, protocol, machine."""
     report = Report(title, lead)
     report.cards(cards)
     if "skipped" in result:
         _left_out(report, result)
     report.heading("Figures")
+    if plots:
+        report.plots(*plots)
     figures = {k: v for k, v in result.items() if k not in _APART}
     report.table(("figure", "value"), _leaves(figures))
     if "sequence" in result:
         _tracks(report, result["sequence"])
-    if columns:
-        found = [e for e in result["per_image"] if e["found"]]
-        found.sort(key=lambda e: -(plain(e[columns[0]]) or 0.0))
-        rows = [(e["name"], *(e[c] for c in columns)) for e in found[:30]]
-        report.heading("Images")
-        report.table(("image, worst first", *columns), rows)
     report.heading("Protocol")
     report.table(("what", "how"), result["protocol"].items())
     report.machine(result["provenance"])
     return report
+
+
+def _found(result: dict[str, Any]) -> list[dict[str, Any]]:
+    return [e for e in result["per_image"] if e["found"]]
+
+
+def _worst_pictures(
+    report: Report, found: list[dict[str, Any]], folder: Path, caption: Callable[[Any], str]
+) -> None:
+    """Whole pictures, made small, of the first entries."""
+    pictures = []
+    for entry in found[:WORST]:
+        try:  # BIWI's names begin with their folder
+            rgb = read_image(folder / Path(entry["name"]).parent / entry["image"])
+        except DataError:
+            continue
+        scale = _PICTURE_PX / max(rgb.shape[:2])
+        if scale < 1:
+            rgb = np.asarray(
+                cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+            )
+        pictures.append((rgb, f"{entry['name']}: {caption(entry)}"))
+    report.heading("Worst pictures")
+    report.pictures(pictures)
+
+
+def _images(report: Report, found: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
+    report.heading("Images")
+    rows = [(e["name"], *(e[c] for c in columns)) for e in found[:30]]
+    report.table(("image, worst first", *columns), rows)
 
 
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -335,6 +421,9 @@ def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     value = plain(value)
     if not isinstance(value, dict):
         yield path, value
+        return
+    if value.keys() == {"value", "low", "high"}:
+        yield path, f"{show(value['value'])} [{show(value['low'])}, {show(value['high'])}]"
         return
     for key, inner in value.items():
         if key not in ("tracks", "definitions"):
@@ -399,7 +488,8 @@ def _timelines(
 
     def presence(axes: Any) -> None:
         line(axes, np.array(recording.stamps) - start, recording.faces_per_frame)
-        axes.set(xlabel="time, s", ylabel="faces in the frame")
+        top = max(recording.faces_per_frame) + 0.5
+        axes.set(xlabel="time, s", ylabel="faces in the frame", ylim=(-0.1, top))
         axes.yaxis.get_major_locator().set_params(integer=True)
 
     def liveliest(axes: Any) -> None:

@@ -205,7 +205,8 @@ def test_geometry_and_pose_commands_keep_their_contract(tmp_path, scenes, oracle
     assert json.loads(out.read_text())["all"]["geodesic_deg"]["mean"] < 0.01
     text = assert_self_contained(page)
     assert "0 of 2" in text and "turn_001" in text and "viewing ray" not in text
-    assert "all.geodesic_deg.p95" in text and "euler_convention" in text
+    assert "without extreme, offset removed" in text and "euler_convention" in text
+    assert text.count("<svg") == 2 and text.count("<figure>") == 2
 
 
 def test_identity_command_writes_a_page(tmp_path, scenes, oracle_chain, model):
