@@ -134,7 +134,7 @@ class JointListener:
 class NeckOutput:
     """Tells a neck what to do, the way it wants to be told."""
 
-    def __init__(self, node: Node, neck: Neck, config: NeckConfig, period_s: float) -> None:
+    def __init__(self, node: FaceNode, neck: Neck, config: NeckConfig, period_s: float) -> None:
         """Creates the publishers.
 
         Raises:
@@ -195,7 +195,7 @@ class NeckOutput:
 
         return publish
 
-    def _point_head(self, node: Node) -> Callable[[Command, PointStamped | None], None]:
+    def _point_head(self, node: FaceNode) -> Callable[[Command, PointStamped | None], None]:
         from control_msgs.action import PointHead
         from rclpy.action import ActionClient
 
@@ -218,6 +218,12 @@ class NeckOutput:
             )
             sent[:] = [client.send_goal_async(goal)]  # it takes the place of the one before
 
+        def stop() -> None:
+            while sent:
+                sent.pop().add_done_callback(_cancel)
+            client.destroy()
+
+        node.at_stop(stop)
         return publish
 
 
@@ -231,10 +237,17 @@ class LookAtNode(FaceNode):
     """Follows people with a neck."""
 
     def __init__(self) -> None:
-        """Reads the URDF, or waits for /robot_description."""
+        """Declares the parameters."""
         super().__init__("look_at", ("neck", "look_at"), namespace="")
         self.rate_of = "steps"
+
+    def set_up(self) -> None:
+        """Reads the URDF, if it is a file's."""
         self._config: NeckConfig = self.config("neck")
+        self._urdf = self._config.read_urdf() if self._config.urdf else ""
+
+    def begin(self) -> None:
+        """Follows people, once it knows the neck."""
         self._period_s = self.config("look_at").period_s
         self._neck: Neck | None = None
         self._output: NeckOutput | None = None
@@ -242,8 +255,8 @@ class LookAtNode(FaceNode):
         self._frames = RobotFrames(self, self.config("look_at").max_gap_s)
         self._joints = JointListener(self)
         self._point = self.create_publisher(PointStamped, "/look_at", RESULT_QOS)
-        if self._config.urdf:
-            self._use(self._config.read_urdf())
+        if self._urdf:
+            self._use(self._urdf)
         else:
             self.create_subscription(
                 String, "/robot_description", lambda msg: self._describe(msg.data), LATCHED_QOS

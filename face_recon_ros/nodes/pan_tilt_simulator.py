@@ -112,7 +112,7 @@ class NeckInput:
             ends[how]()
             return PointHead.Result()
 
-        self._server = ActionServer(
+        server = ActionServer(
             self._node,
             PointHead,
             "neck/point_head",
@@ -120,6 +120,7 @@ class NeckInput:
             goal_callback=judge,
             cancel_callback=lambda _: CancelResponse.ACCEPT,
         )
+        self._node.at_stop(server.destroy)
 
     def _command(self, positions: Array) -> None:
         self._node.meter.count("commands")
@@ -157,20 +158,27 @@ class PanTiltSimulatorNode(FaceNode):
     """A neck that is not there."""
 
     def __init__(self) -> None:
-        """Reads the URDF of parameter neck.urdf and publishes it as /robot_description."""
+        """Declares the parameters."""
         super().__init__("neck_simulator", ("neck", "neck_simulator"), namespace="")
         self.rate_of = "states"
-        self._config: SimulatedNeckConfig = self.config("neck_simulator")
+
+    def set_up(self) -> None:
+        """Reads the URDF of parameter neck.urdf."""
         neck_config: NeckConfig = self.config("neck")
-        urdf = neck_config.read_urdf()
-        self._neck = neck_config.neck(urdf)
+        self._urdf = neck_config.read_urdf()
+        self._neck = neck_config.neck(self._urdf)
+
+    def begin(self) -> None:
+        """Publishes the URDF as /robot_description, and moves."""
+        self._config: SimulatedNeckConfig = self.config("neck_simulator")
         self._simulator = NeckSimulator(self._neck, self._config)
         self._random = np.random.default_rng(self._config.seed)
         self._joint_states = self.create_publisher(JointState, "/joint_states", RESULT_QOS)
         self._transforms = self.create_publisher(TFMessage, "/tf", 100)
         self._person = self.create_publisher(PointStamped, "~/person", RESULT_QOS)
-        self.create_publisher(String, "/robot_description", LATCHED_QOS).publish(String(data=urdf))
-        self._input = NeckInput(self, self._neck, neck_config, self._simulator)
+        description = self.create_publisher(String, "/robot_description", LATCHED_QOS)
+        description.publish(String(data=self._urdf))
+        self._input = NeckInput(self, self._neck, self.config("neck"), self._simulator)
         self._exposed: deque[tuple[float, Rigid]] = deque()
         self._start = self._next_image = seconds_now(self)
         self.create_timer(1.0 / self._config.rate_hz, self._step)

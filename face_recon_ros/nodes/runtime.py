@@ -154,8 +154,7 @@ class FaceNode(LifecycleNode):
             self.fault = fault
             self.get_logger().error(str(fault))
             return _FAILED
-        except Exception as bug:
-            self.crash = bug
+        except Exception:
             self.get_logger().error(traceback.format_exc())
             return TransitionCallbackReturn.ERROR
         self.fault, self.phase = None, phase

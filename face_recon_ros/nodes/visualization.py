@@ -183,8 +183,11 @@ class VisualizationNode(FaceNode):
     """Draws what the reconstruction node publishes."""
 
     def __init__(self) -> None:
-        """Subscribes while somebody looks."""
+        """Declares the parameters."""
         super().__init__("visualization", ("camera", "visualization"))
+
+    def begin(self) -> None:
+        """Subscribes while somebody looks."""
         self._visualizer = Visualizer(self)
         self._camera = CameraListener(self, self.config("camera").fov_deg)
         self._triangles: NDArray[np.int32] | None = None
@@ -220,7 +223,7 @@ class VisualizationNode(FaceNode):
 
     def _receive(self, topic: str, msg: PointCloud2) -> None:
         if topic == "mesh/vertices":
-            self.meter.count("frames_in")
+            self.meter.arrived(conversions.seconds_from_stamp(msg.header.stamp))
         if (parts := self._matcher.add(topic, msg)) is None or self._triangles is None:
             return
         stamp = conversions.seconds_from_stamp(msg.header.stamp)

@@ -6,6 +6,7 @@ FACE_RECON_RELIABILITY=docs/reliability.md python -m pytest test/ros/test_reliab
 """
 
 import http.server
+import importlib
 import os
 import random
 import re
@@ -21,7 +22,7 @@ import cv2
 import numpy as np
 import pytest
 
-pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
+rclpy = pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
 
 from conftest import TABLE_BEGIN, TABLE_END, Listener, a_graph
 from diagnostic_msgs.msg import DiagnosticArray
@@ -31,6 +32,7 @@ from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParametersAtomically
+from rclpy.lifecycle import TransitionCallbackReturn
 from sensor_msgs.msg import CameraInfo, PointCloud2
 from sensor_msgs.msg import Image as ImageMsg
 from vision_msgs.msg import Detection2DArray
@@ -625,6 +627,74 @@ def test_lifecycle(graph, small_models, note):
         f"inactive: {100 * idle:.1f} % of a core, nothing subscribed to; mesh {active_s:.2f} s "
         f"after activation",
     )
+
+
+MODULES = {
+    "camera": "CameraNode",
+    "detector": "DetectorNode",
+    "reconstruction": "ReconstructionNode",
+    "visualization": "VisualizationNode",
+    "pipeline": "PipelineNode",
+    "look_at": "LookAtNode",
+    "pan_tilt_simulator": "PanTiltSimulatorNode",
+    "manager": "ManagerNode",
+}
+
+
+def test_every_node_goes_through_all_states_and_keeps_nothing(graph, small_models, tmp_path):
+    cv2.imwrite(str(tmp_path / "picture.png"), picture()[..., ::-1])
+    given = [*small_models, f"camera.source:={tmp_path / 'picture.png'}", "camera.loop:=true"]
+    given += [f"neck.urdf:={ROOT / 'urdf' / 'pan_tilt.urdf'}", "autostart:=false"]
+    rclpy.init(args=["--ros-args", *(flag for p in given for flag in ("-p", p))])
+    try:
+        for module, name in MODULES.items():
+            node = getattr(importlib.import_module(f"face_recon_ros.nodes.{module}"), name)()
+            done = TransitionCallbackReturn.SUCCESS
+
+            def holds(node=node):
+                threads = {t.name for t in threading.enumerate()} & {*MODULES, "drawing"}
+                return len(list(node._entities())), set(vars(node)), threads
+
+            unconfigured = holds()
+            for _ in range(2):
+                assert node.trigger_configure() == done
+                inactive = holds()
+                assert inactive[0] == unconfigured[0], module
+                for _ in range(2):
+                    assert node.trigger_activate() == done
+                    assert holds()[0] > inactive[0], module
+                    time.sleep(0.05)
+                    assert node.trigger_deactivate() == done
+                    assert holds() == inactive, module
+                assert node.trigger_cleanup() == done
+                assert holds() == unconfigured, module
+            assert node.trigger_shutdown() == done
+            assert node.finished.done()
+            node.destroy_node()
+    finally:
+        rclpy.shutdown()
+
+
+def test_a_bug_in_a_transition_leads_back_to_the_start(graph, small_models):
+    from face_recon_ros.nodes.camera import CameraNode
+
+    class Broken(CameraNode):
+        def begin(self):
+            super().begin()
+            raise ZeroDivisionError
+
+    rclpy.init(args=["--ros-args", "-p", "camera.source:=pattern"])
+    try:
+        node = Broken()
+        before = len(list(node._entities()))
+        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+        assert node.trigger_activate() == TransitionCallbackReturn.ERROR
+        assert node.phase == "unconfigured"
+        assert len(list(node._entities())) == before
+        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+        node.destroy_node()
+    finally:
+        rclpy.shutdown()
 
 
 def test_a_wrong_setting_refuses_the_transition(graph, listener):
