@@ -302,6 +302,24 @@ def test_a_neck_turned_by_hand_while_joint_states_stayed_away_does_not_leap(outa
     assert back is not None and abs(at[0] - 0.7) < 0.05
 
 
+def test_readings_from_before_it_stopped_do_not_pull_it_back():
+    """After an outage the first readings are late: they show a neck that was still on its way."""
+    config, state, waited = LookAtConfig(), _on_the_way(), False
+    start = time = state.time
+    at, path = state.positions, {start: state.positions}
+    while time < 14.0:
+        time += DT
+        stamp = start if time < 11.0 else max(t for t in path if t <= time - 0.4)
+        joints = JointReading(stamp, path[stamp])
+        state, command = step(config, NECK, state, [_head("a", 1.0, time)], joints, time)
+        told = at if command.positions is None else command.positions
+        assert (np.abs(told - at) <= NECK.limits.velocity * DT + 1e-9).all()
+        waited |= command.status == look_at.NO_JOINTS and time > 11.0
+        at = path[time] = told
+    assert waited and command.status == look_at.FOLLOWING
+    assert at[0] == pytest.approx(1.0, abs=0.05)
+
+
 def test_without_joint_states_it_says_nothing():
     state, command = step(LookAtConfig(), NECK, LookAtState(), [_head("a", 1.0, 5.0)], None, 5.0)
     assert command.status == look_at.NO_JOINTS and command.positions is None
@@ -381,3 +399,32 @@ def test_the_simulated_neck_obeys_late_and_stops_at_its_limits():
     assert np.isfinite(simulator.advance(3.5)).all()
     simulator.advance(1.0)  # the clock jumped back
     assert np.isfinite(simulator.read(1.1).positions).all()
+
+
+def test_a_neck_that_plans_itself_gets_there_within_its_limits_and_stops_when_told():
+    ideal = NeckSimulatorConfig(delay_s=0.0, bandwidth=500.0, encoder_noise=0.0)
+    simulator = NeckSimulator(NECK, ideal)
+    simulator.advance(0.0)
+    simulator.go_to([0.6, -0.2], 0.0)
+    path = np.array([simulator.advance(k / 100) for k in range(100)])
+    speed = np.diff(path, axis=0) * 100
+    assert (np.abs(speed) <= NECK.limits.velocity + 1e-6).all()
+    change = np.abs(np.diff(speed, axis=0)) * 100
+    assert change.max() <= 1.3 * NECK.limits.acceleration.max()  # the servo's own ripple
+    assert path[:, 0].max() <= 0.6 + 1e-3  # it does not overshoot
+    np.testing.assert_allclose(path[-1], [0.6, -0.2], atol=2e-3)
+    simulator.go_to([-0.6, 0.2], 1.0)
+    simulator.advance(1.2)
+    simulator.stop(1.2)
+    held = simulator.advance(2.0)
+    assert -0.5 < held[0] < 0.6  # neither went on nor back
+    np.testing.assert_allclose(simulator.advance(3.0), held, atol=1e-3)
+
+
+def test_a_clock_that_jumps_far_ahead_is_not_lived_through():
+    simulator = NeckSimulator(NECK)
+    simulator.advance(0.0)
+    simulator.command([1.0, 0.0], 0.0)
+    np.testing.assert_array_equal(simulator.advance(1.7e9), NECK.rest)  # at once, or never
+    simulator.command([1.0, 0.0], 1.7e9)
+    assert simulator.advance(1.7e9 + 2.0)[0] == pytest.approx(1.0, abs=1e-3)
