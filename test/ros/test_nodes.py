@@ -237,16 +237,6 @@ def test_nothing_is_computed_while_nobody_listens(graph, listener, small_models)
     assert listener.spin_until(lambda: len(clouds) > 3)
 
 
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
-def test_asked_to_stop_it_ends_well(stop, graph, listener, small_models):
-    node = graph.start("pipeline", *small_models, "camera.source:=pattern", "camera.loop:=true")
-    clouds = listener.listen(PointCloud2, "/face/mesh/vertices", SENSOR_QOS)
-    assert listener.spin_until(lambda: clouds)
-    node.send_signal(stop)
-    assert node.wait(timeout=20) == 0
-    assert "Traceback" not in node.stdout.read()
-
-
 @pytest.mark.parametrize(
     ("module", "parameters", "says"),
     [
