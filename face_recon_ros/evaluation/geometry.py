@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from face_recon_ros.core.alignment import align_points
+from face_recon_ros.core.alignment import Similarity, align_points
 from face_recon_ros.core.camera import DEFAULT_HORIZONTAL_FOV_DEG, PinholeCamera
 from face_recon_ros.core.errors import DataError
 from face_recon_ros.core.mesh_io import read_mesh
@@ -51,7 +51,8 @@ PROTOCOL = {
     "distance": "each scan point to the nearest point of the predicted surface, millimetres",
     "face": "the largest detection",
     "statistics": "over the scan points of all images together, as NoW's cumulative curve",
-    "regions": "REALY-style split by nearest landmark, after the global alignment",
+    "regions": "as REALY, each aligned anew (rigidly, at the scale of the whole face); nearest "
+    "landmarks decide which points belong",
 }
 
 
@@ -99,30 +100,53 @@ def read_scan(mesh_path: Path, landmarks_path: Path, unit: str = "mm") -> Scan:
 
 
 def scan_distances(
-    vertices: Array, landmarks: Array, triangles: NDArray[np.int32], scan: Scan, *, metrical: bool
-) -> Array:
+    surface: Surface, landmarks: Array, scan: Scan, *, metrical: bool
+) -> tuple[Array, Similarity]:
     """Distance of each scan point to a predicted neutral face, after alignment.
 
     Args:
-        vertices: (V, 3) predicted, millimetres.
+        surface: predicted, millimetres.
         landmarks: (68, 3) of the prediction, millimetres, same frame.
-        triangles: (F, 3).
         scan: the truth.
         metrical: keep the prediction's size.
 
     Returns:
-        (N,) millimetres.
+        (N,) millimetres, and the alignment `scan_from_mesh`.
     """
     start = align_points(landmarks[INNER], scan.landmarks[INNER], with_scale=not metrical)
-    surface = Surface(vertices, triangles)
-    step = max(1, len(scan.points) // _ALIGNMENT_POINTS)
-    scan_from_mesh, distances = align_to_surface(
-        surface, scan.points[::step], start, with_scale=not metrical
+    return _aligned_distances(surface, scan.points, start, with_scale=not metrical)
+
+
+def region_distances(surface: Surface, scan: Scan, scan_from_mesh: Similarity) -> Array:
+    """As REALY: each region of the scan is aligned anew, so that none pays for another.
+
+    Args:
+        surface: predicted, millimetres.
+        scan: the truth.
+        scan_from_mesh: of the whole face; its scale stays.
+
+    Returns:
+        (N,) millimetres.
+    """
+    distances = np.zeros(len(scan.points))
+    for i in np.unique(scan.region):
+        own = scan.region == i
+        distances[own], _ = _aligned_distances(
+            surface, scan.points[own], scan_from_mesh, with_scale=False
+        )
+    return distances
+
+
+def _aligned_distances(
+    surface: Surface, points: Array, scan_from_mesh: Similarity, *, with_scale: bool
+) -> tuple[Array, Similarity]:
+    step = max(1, len(points) // _ALIGNMENT_POINTS)
+    moved, distances = align_to_surface(
+        surface, points[::step], scan_from_mesh, with_scale=with_scale
     )
-    if step == 1:
-        return distances
-    near = surface.nearest(scan_from_mesh.inverse().apply(scan.points))
-    return near.distance * scan_from_mesh.scale
+    if step > 1:
+        distances = surface.nearest(moved.inverse().apply(points)).distance * moved.scale
+    return distances, moved
 
 
 def evaluate_geometry(
@@ -162,7 +186,7 @@ def evaluate_geometry(
         return sample, scan, rgb, box, PinholeCamera.from_fov(rgb.shape[1], rgb.shape[0], fov_deg)
 
     per_image: list[dict[str, Any]] = []
-    pooled: dict[bool, list[Array]] = {False: [], True: []}
+    pooled: list[tuple[Array, Array, Array]] = []
     regions: list[NDArray[np.intp]] = []
     loaded = prefetched(readable(samples, load, skipped), lambda pair: pair[1], ahead=2 * BATCH)
     for batch in batches(loaded, BATCH):
@@ -177,14 +201,11 @@ def evaluate_geometry(
             if box is not None:
                 neutral = model.neutral(next(estimates).coefficients.identity[0])
                 vertices = neutral.astype(np.float64) * 1000.0
-                marks = vertices[model.landmarks_68]
-                for metrical in (False, True):
-                    distances = scan_distances(
-                        vertices, marks, model.triangles, scan, metrical=metrical
-                    )
-                    pooled[metrical].append(distances)
-                    figures = _statistics(distances)
-                    entry.update({"metrical": figures} if metrical else figures)
+                surface, marks = Surface(vertices, model.triangles), vertices[model.landmarks_68]
+                free, scan_from_mesh = scan_distances(surface, marks, scan, metrical=False)
+                metric, _ = scan_distances(surface, marks, scan, metrical=True)
+                entry.update({**_statistics(free), "metrical": _statistics(metric)})
+                pooled.append((free, metric, region_distances(surface, scan, scan_from_mesh)))
                 regions.append(scan.region)
             per_image.append(entry)
             progress(len(per_image) + len(skipped.reasons), len(samples))
@@ -196,7 +217,7 @@ def evaluate_geometry(
             f"see the reasons: {reasons}",
         )
     found_entries = [e for e in per_image if e["found"]]
-    free, metric = (_pool(pooled[metrical]) for metrical in (False, True))
+    free, metric, apart = (_pool([p[k] for p in pooled]) for k in range(3))
     region_of = np.concatenate([np.zeros(0, np.intp), *regions])
     return {
         "protocol": PROTOCOL,
@@ -204,7 +225,7 @@ def evaluate_geometry(
         "missed": len(per_image) - len(found_entries),
         **_statistics(free),
         "median_mm_interval_95": _interval(found_entries, lambda e: e["median_mm"]),
-        "regions": {name: _statistics(free[region_of == i]) for i, name in enumerate(REGIONS)},
+        "regions": {name: _statistics(apart[region_of == i]) for i, name in enumerate(REGIONS)},
         "metrical": {
             **_statistics(metric),
             "median_mm_interval_95": _interval(
