@@ -3,32 +3,54 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
 import scipy.io
 
+from face_recon_ros.core.detection import DetectorConfig, make_detector
 from face_recon_ros.core.errors import DataError
 from face_recon_ros.core.mesh_io import read_mesh, write_ply
+from face_recon_ros.core.pipeline import FaceReconstructor, ReconstructorConfig
 from face_recon_ros.core.rasterizer import rasterize
 from face_recon_ros.core.rigid import Rigid, rotation_from_vector
+from face_recon_ros.core.surface import Surface
 from face_recon_ros.core.types import Detections, Mesh
 from face_recon_ros.evaluation import metrics
-from face_recon_ros.evaluation.chain import associate, batches, largest, prefetched
+from face_recon_ros.evaluation.chain import (
+    StillChain,
+    associate,
+    batches,
+    largest,
+    prefetched,
+)
 from face_recon_ros.evaluation.datasets import (
     Skipped,
     list_samples,
     read_image,
     read_landmarks,
 )
-from face_recon_ros.evaluation.geometry import evaluate_geometry
+from face_recon_ros.evaluation.geometry import (
+    REGIONS,
+    evaluate_geometry,
+    read_scan,
+    region_distances,
+    scan_distances,
+)
 from face_recon_ros.evaluation.identity import evaluate_identity
 from face_recon_ros.evaluation.landmark_benchmark import evaluate_landmarks
 from face_recon_ros.evaluation.landmarks import LandmarkProjector
 from face_recon_ros.evaluation.metrics import CONTOUR
 from face_recon_ros.evaluation.pose_benchmark import evaluate_pose
-from face_recon_ros.evaluation.synthetic import facing, read_truth, scene_of_mesh, write_scenes
+from face_recon_ros.evaluation.synthetic import (
+    ModelScenes,
+    facing,
+    read_truth,
+    scene_of_mesh,
+    write_scenes,
+)
 
 
 def write_and_learn(folder, scenes_list, oracle, **known):
@@ -262,6 +284,21 @@ def test_a_known_offset_of_the_surface_is_measured(tmp_path, model, scenes, orac
     assert 0.75 < result["metrical"]["median_mm"] <= 1.01
 
 
+def test_a_region_does_not_pay_for_another(tmp_path, model, scenes, oracle):
+    """A nose that sits 3 mm too far out is a good nose in the wrong place."""
+    scene = scenes.scene("one", facing([0, 0, 0.6]))
+    write_and_learn(tmp_path, [scene], oracle)
+    scan = read_scan(tmp_path / "one.ply", tmp_path / "one.pts3d")
+    nose = scan.region == list(REGIONS).index("nose")
+    points = scan.points + np.outer(nose, [3.0, 0.0, 0.0])
+    scan = replace(scan, points=points)
+    surface = Surface(1000.0 * scene.neutral.vertices, scene.neutral.triangles)
+    whole, scan_from_mesh = scan_distances(surface, scan.landmarks, scan, metrical=False)
+    apart = region_distances(surface, scan, scan_from_mesh)
+    assert np.median(whole[nose]) > 0.5
+    assert np.median(apart[nose]) < 0.1 and np.median(apart[~nose]) < 0.1
+
+
 def test_geometry_with_bad_input(tmp_path, model, scenes, oracle):
     write_and_learn(tmp_path, scenes.turntable(3), oracle)
     (tmp_path / "turn_000.pts3d").unlink()
@@ -411,6 +448,20 @@ def test_a_scene_written_is_read_back(tmp_path, scenes):
     (tmp_path / "one.json").write_text(json.dumps({"camera": {}}))
     with pytest.raises(DataError):
         read_truth(tmp_path / "one.json")
+
+
+def test_the_shipped_chain_recovers_a_turntable(tmp_path, model):
+    """The bounds that docs/evaluation.md states."""
+    write_scenes(ModelScenes(model, size_px=320).turntable(5, seed=1), tmp_path)
+    reconstructor = FaceReconstructor.from_config(ReconstructorConfig())
+    chain = StillChain(make_detector(DetectorConfig()), reconstructor)
+    pose = evaluate_pose(tmp_path, "synthetic", chain)
+    marks = evaluate_landmarks(tmp_path, chain, LandmarkProjector(model), fov_deg=FOV_DEG)
+    shape = evaluate_geometry(tmp_path, chain, model)
+    assert pose["missed"] == marks["missed"] == shape["missed"] == 0
+    assert pose["all"]["geodesic_deg"]["mean"] < 6
+    assert marks["nme51"] < 0.07
+    assert shape["median_mm"] < 1.0 and shape["metrical"]["median_mm"] < 1.1
 
 
 def test_signs_of_facing():
