@@ -155,3 +155,33 @@ def test_aligned_faces_put_the_eyes_where_recognition_wants_them(decoder, face_m
         (right_y, right_x), (left_y, left_x) = spots
         assert abs(right_y - left_y) <= 3 and abs((right_y + left_y) / 2 - 0.46 * 112) <= 3
         assert right_x < 56 < left_x and abs(left_x - right_x - 0.315 * 112) <= 4
+
+
+def test_perception_loss_reaches_shape_colour_and_pose(tmp_path, face_model_path):
+    """Through the embedding network and the renderer; the photograph's side gets no gradient."""
+    from face_recon_ros.training.config import config_from_dict
+    from face_recon_ros.training.train import Objective
+
+    embedding = write_embedding(tmp_path / "e.onnx")
+    model = load_morphable_model(face_model_path, level="coarse")
+    settings = {"embedding": str(embedding), "weights": {"perception": 1.0}}
+    objective = Objective(config_from_dict(settings), model)
+    truth = answer(objective.face, 2)
+    photograph = renderer.render_face(
+        objective.face, truth._replace(albedo=truth.albedo + 0.7), SIZE
+    ).colour
+    leaves = [v.clone().requires_grad_() for v in truth]
+    nobody = torch.tensor([-1, -1])
+
+    def perception():
+        return objective.against_photographs(Prediction(*leaves), photograph, nobody)["perception"]
+
+    before = perception()
+    before.backward()
+    for name, leaf in zip(Prediction._fields[:6], leaves, strict=False):
+        assert leaf.grad is not None and torch.isfinite(leaf.grad).all(), name
+        assert float(leaf.grad.abs().sum()) > 0, name
+    with torch.no_grad():  # a small step against the gradient of the colours makes it less
+        albedo = leaves[2]
+        albedo -= 0.05 * albedo.grad / albedo.grad.norm()
+        assert float(perception()) < float(before)
