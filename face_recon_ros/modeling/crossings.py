@@ -30,16 +30,19 @@ def crossing_triangles(
 def _near_pairs(
     low: NDArray[np.float64], high: NDArray[np.float64]
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Index pairs i < j of axis-aligned boxes (F, 3) that overlap, by a sweep along z."""
-    order = np.argsort(low[:, 2], kind="stable")
-    low, high = low[order], high[order]
+    """Index pairs i < j of axis-aligned boxes (F, 3) that overlap, swept along the widest axis."""
+    axes = np.argsort(-np.ptp(low, axis=0))
+    order = np.argsort(low[:, axes[0]], kind="stable")
+    low, high = low[order][:, axes], high[order][:, axes]
     # Boxes that begin before box i ends stand behind it in the order, up to `until[i]`.
-    until = np.searchsorted(low[:, 2], high[:, 2], side="right")
+    until = np.searchsorted(low[:, 0], high[:, 0], side="right")
     count = until - np.arange(len(low)) - 1
     i = np.repeat(np.arange(len(low)), count)
     j = i + 1 + np.arange(len(i)) - np.repeat(np.cumsum(count) - count, count)
-    near = ((low[i, :2] <= high[j, :2]) & (low[j, :2] <= high[i, :2])).all(axis=1)
-    i, j = order[i[near]], order[j[near]]
+    for axis in (1, 2):
+        near = (low[i, axis] <= high[j, axis]) & (low[j, axis] <= high[i, axis])
+        i, j = i[near], j[near]
+    i, j = order[i], order[j]
     return np.minimum(i, j), np.maximum(i, j)
 
 
