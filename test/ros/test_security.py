@@ -339,3 +339,31 @@ def test_a_node_that_cannot_be_secure_does_not_run_openly(secured):
         output, _ = node.communicate(timeout=60)
         assert node.returncode == 1, output
         assert "security" in output
+
+
+@pytest.mark.parametrize("what", ["weights in another file", "cut off", "a pickle"])
+def test_a_model_file_that_is_not_sound_stops_the_start(
+    what, graph, network_path, face_model_path, tmp_path
+):
+    network, face_model = tmp_path / "net.onnx", tmp_path / "face.npz"
+    network.write_bytes(network_path.read_bytes())
+    face_model.write_bytes(face_model_path.read_bytes())
+    says = "tensors in other files"
+    if what == "weights in another file":
+        onnx = pytest.importorskip("onnx")
+        model = onnx.load(network)
+        onnx.save(model, network, save_as_external_data=True, size_threshold=0, location="w")
+    elif what == "cut off":
+        face_model.write_bytes(face_model.read_bytes()[:-1000])
+        says = "expected a plain .npz face model"
+    else:
+        network = network.rename(tmp_path / "net.pkl")
+        says = ".npz, .onnx, .tflite"
+    node = graph.start(
+        "reconstruction",
+        f"reconstructor.network:={network}",
+        f"reconstructor.face_model:={face_model}",
+    )
+    output, _ = node.communicate(timeout=60)
+    assert node.returncode == 1, output
+    assert says in output and "Traceback" not in output
