@@ -16,7 +16,7 @@ import cv2
 import demo
 import numpy as np
 
-_FPS, _WIDTH, _HEIGHT, _SECONDS = 30.0, 640, 480, 4.0
+_FPS, _WIDTH, _HEIGHT, _SECONDS = 30.0, 640, 480, 1.0
 _START_S = 120.0
 
 

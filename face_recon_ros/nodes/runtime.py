@@ -329,6 +329,8 @@ class FaceNode(LifecycleNode):
         self.finished.set_result(None)
         self._clean_up()
         self.destroy_node()
+        # rclpy leaves it, and with it the DDS participant and its 64 MiB of shared memory.
+        self._state_machine.destroy_when_not_in_use()
 
 
 def spin(node: Node, until: Future) -> None:

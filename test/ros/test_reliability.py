@@ -109,7 +109,10 @@ class World:
     def recovery_s(self, each=None, after=None):
         """Seconds from now to the first mesh of an image that is taken from now on."""
         since, taken = time.monotonic(), self.now if after is None else after
-        fresh = lambda: [t for t, stamp in self.meshes if t > since and stamp >= taken - 1e-6]  # noqa: E731
+
+        def fresh():
+            return [t for t, at in self.meshes if t > since and 0 <= at - taken + 1e-6 < 60]
+
         assert self.until(fresh, 60.0, each), self.health()
         return fresh()[0] - since
 
@@ -263,7 +266,7 @@ def test_a_peer_is_killed_and_started_again(world, pipeline, note):
         peer = world.graph.run(FAULTY, "camera")
         assert world.until(lambda: seen, 60, lambda: None)  # noqa: B023
         world.listener.node.destroy_subscription(images)
-        times.append(world.recovery_s(lambda: None, after=0.0))
+        times.append(world.recovery_s(lambda: None))
         world.graph.kill(peer)  # no goodbye: its participant stays until its lease ends
         world.wait(1.0, lambda: None)
     assert max(times) < RECOVERY_S
@@ -347,11 +350,14 @@ def test_settings_change_under_way(world, pipeline, note):
 
     raw_m = spread_m()
     smooth = "reconstructor__smooth_translation__"
-    assert give(**{f"{smooth}min_cutoff_hz": 0.05, f"{smooth}beta": 0.0}).successful
+    calm = {f"{smooth}min_cutoff_hz": 0.05, f"{smooth}beta": 0.0, f"{smooth}max_gap_s": 10.0}
+    assert give(**calm).successful
+    world.wait(0.5, sway)
     calm_m = spread_m()
     world.rgb = still
-    assert give(**{f"{smooth}min_cutoff_hz": 0.0, f"{smooth}beta": 1.0}).successful
-    assert calm_m < 0.5 * raw_m
+    back = {f"{smooth}min_cutoff_hz": 0.0, f"{smooth}beta": 1.0, f"{smooth}max_gap_s": 1.0}
+    assert give(**back).successful
+    assert calm_m < 0.5 * raw_m, (calm_m, raw_m, world.ids())
     assert recovery_s < RECOVERY_S
     note(
         "settings change under way",
@@ -701,15 +707,19 @@ def test_a_bug_in_a_transition_leads_back_to_the_start(graph, small_models):
         rclpy.shutdown()
 
 
-def test_a_wrong_setting_refuses_the_transition(graph, listener):
-    node = graph.start("camera", "autostart:=false", "camera.source:=nowhere.mp4")
-    graph.start("manager")
-    told = listener.listen(DiagnosticArray, "/diagnostics", 10)
-    warned = lambda: [  # noqa: E731
-        s for m in told for s in m.status if "/camera/camera inactive" in s.message
-    ]
-    assert listener.spin_until(warned)
-    assert node.poll() is None  # it waits for somebody to mend it
+def test_a_wrong_setting_refuses_the_transition(graph):
+    from face_recon_ros.nodes.camera import CameraNode
+
+    rclpy.init(args=["--ros-args", "-p", "camera.source:=nowhere.mp4"])
+    try:
+        node = CameraNode()
+        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+        for _ in range(2):  # it waits for somebody to mend it
+            assert node.trigger_activate() == TransitionCallbackReturn.FAILURE
+            assert node.phase == "inactive" and "nowhere.mp4" in str(node.fault)
+        node.destroy_node()
+    finally:
+        rclpy.shutdown()
 
 
 NODES = {
@@ -770,9 +780,9 @@ def test_every_node_ends_within_a_second_and_leaves_nothing(
     )
 
 
-def test_half_a_minute_of_soaking(small_models, note):
-    """An hour is `scripts/soak.py`; a third of half a minute says little of a percent."""
-    options = ["--minutes", "0.4", "--warm-up-minutes", "0.1", "--min-hz", "5"]
+def test_some_seconds_of_soaking(small_models, note):
+    """An hour is `scripts/soak.py`; seconds say little of a percent."""
+    options = ["--minutes", "0.3", "--warm-up-minutes", "0.1", "--min-hz", "5"]
     options += ["--max-growth", "10", "--max-drift", "300"]
     for parameter in small_models:
         options += ["--param", parameter]
@@ -781,8 +791,8 @@ def test_half_a_minute_of_soaking(small_models, note):
     assert result.returncode == 0, result.stdout + result.stderr
     figure = {k: float(v) for k, v in re.findall(r"(\w+) (-?[\d.]+)(?:,|\n)", result.stdout)}
     note(
-        "24 s of 30 Hz after 6 s of warm-up",
-        "`scripts/soak.py --minutes 0.4`; an hour is its default",
+        "18 s of 30 Hz after 6 s of warm-up",
+        "`scripts/soak.py --minutes 0.3`; an hour is its default",
         f"{figure['hz']:.1f} Hz, memory {figure['memory_growth_percent']:+.2f} %, "
         f"p99 {figure['p99_first_ms']:.1f} -> {figure['p99_last_ms']:.1f} ms",
     )
