@@ -77,7 +77,8 @@ def round_weights(
     for name, layer in layers.items():
         mean, second = moments.pop(layer)
         covariance = second - mean[:, :, None] * mean[:, None]
-        covariance += 1e-5 * torch.diag_embed(second.diagonal(dim1=1, dim2=2))  # float32 sums
+        size = second.diagonal(dim1=1, dim2=2).sum(1)[:, None, None]
+        covariance += 1e-6 * size * torch.eye(mean.shape[1])  # the sums are of float32
         n_groups, levels = layer.groups, DENSE_LEVELS if layer.groups == 1 else DEPTHWISE_LEVELS
         weight = layer.weight.double().view(n_groups, -1, mean.shape[1])
         bias = cast(Tensor, layer.bias).data
