@@ -172,7 +172,7 @@ class SyntheticFaces:
         region = {name: model.regions == i for i, name in enumerate(model.region_names)}
         none = np.zeros(model.n_vertices, bool)  # not every model has every region
         self._region = {name: region.get(name, none) for name in _REGIONS}
-        self._strands = _strand_bank()
+        self._strands = _strand_bank(size=max(320, self._size + 64))
 
     def sample(self, random: np.random.Generator) -> Rendering:
         """One person in front of one camera."""

@@ -112,6 +112,12 @@ def test_shipped_configs_are_valid():
 # Data -------------------------------------------------------------------------------------------
 
 
+def test_renderings_may_be_large(face_model_path):
+    model = load_morphable_model(face_model_path, level="coarse")
+    rendering = SyntheticFaces(model, margin=1.3, size=400).sample(np.random.default_rng(0))
+    assert rendering.rgba.shape == (400, 400, 4)
+
+
 def test_no_landmark_enters_training(face_model_path):
     """No module names them but to say so, and a model without any trains alike."""
     for file in Path(training_package.__file__).parent.glob("*.py"):
