@@ -228,10 +228,12 @@ class FaceReconstructor:
     @staticmethod
     def from_config(config: ReconstructorConfig) -> FaceReconstructor:
         """Loads what the configuration names."""
-        model = load_morphable_model(find_model(config.face_model), level=config.level)
+        face_model = find_model(config.face_model)
+        model = load_morphable_model(face_model, level=config.level)
         network = FaceNetwork(
             find_model(config.network), provider=config.provider, threads=config.threads
         )
+        network.check_trained_for(face_model)
         return FaceReconstructor(network, model.subset(config.part), config)
 
     def tune(self, config: ReconstructorConfig) -> None:

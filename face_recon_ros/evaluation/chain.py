@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.crop import Crop
 from face_recon_ros.core.detection import Detector, overlap
+from face_recon_ros.core.errors import ModelError
 from face_recon_ros.core.pipeline import FaceReconstructor
 from face_recon_ros.core.pose import camera_from_face, crop_from_face
 from face_recon_ros.core.rigid import Rigid
@@ -118,7 +119,14 @@ class StillChain:
             self._reconstructor.extract(rgb, [crop])
             for (rgb, _, _), crop in zip(views, crops, strict=True)
         ]
-        return crops, self._reconstructor.predict(np.concatenate(pixels)).coefficients
+        prediction = self._reconstructor.predict(np.concatenate(pixels))
+        if not prediction.usable.all():
+            raise ModelError(
+                "finite coefficients and faces in front of the camera",
+                f"{int((~prediction.usable).sum())} of {len(prediction.usable)} rows without",
+                "the network is damaged or badly quantised: export it again",
+            )
+        return crops, prediction.coefficients
 
 
 def box_of_points(points_px: ArrayLike) -> NDArray[np.float64]:

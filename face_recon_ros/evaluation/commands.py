@@ -151,8 +151,10 @@ def _chain(args: argparse.Namespace) -> tuple[StillChain, MorphableModel]:
 
     config = pipeline_config(args)
     r = config.reconstructor
-    model = load_morphable_model(find_model(r.face_model), level="coarse")
+    face_model = find_model(r.face_model)
+    model = load_morphable_model(face_model, level="coarse")
     network = FaceNetwork(find_model(r.network), provider=r.provider, threads=r.threads)
+    network.check_trained_for(face_model)
     reconstructor = FaceReconstructor(network, model, r)
     chain = StillChain(make_detector(config.detector), reconstructor, refine=args.refine)
     return chain, model

@@ -25,6 +25,7 @@ from sensor_msgs.msg import Image as ImageMsg
 from sensor_msgs.msg import PointCloud2
 from shape_msgs.msg import Mesh as MeshMsg
 
+from face_recon_ros.core.errors import FaceReconError
 from face_recon_ros.core.mesh_io import write_ply
 from face_recon_ros.core.types import Mesh
 from face_recon_ros.nodes import conversions
@@ -71,7 +72,10 @@ class MeshRecorder(Node):
         self._consider(self._matcher.add("poses", msg))
 
     def _receive_topology(self, msg: MeshMsg) -> None:
-        self._triangles = conversions.topology_from_msg(msg)[0]
+        try:
+            self._triangles = conversions.topology_from_msg(msg)[0]
+        except FaceReconError as fault:
+            self.get_logger().error(str(fault))
 
     def _receive_health(self, msg: DiagnosticArray) -> None:
         for status in msg.status:

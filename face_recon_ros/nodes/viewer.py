@@ -14,7 +14,7 @@ from sensor_msgs.msg import Image as ImageMsg
 from sensor_msgs.msg import PointCloud2
 from shape_msgs.msg import Mesh as MeshMsg
 
-from face_recon_ros.core.errors import ConfigError
+from face_recon_ros.core.errors import ConfigError, FaceReconError
 from face_recon_ros.nodes import conversions
 from face_recon_ros.nodes.runtime import (
     LATCHED_QOS,
@@ -61,7 +61,10 @@ class ViewerNode(FaceNode):
         self.create_subscription(ImageMsg, "mesh/image", self._receive_image, NEWEST_QOS)
 
     def _receive_topology(self, msg: MeshMsg) -> None:
-        self._triangles = conversions.topology_from_msg(msg)[0]
+        try:
+            self._triangles = conversions.topology_from_msg(msg)[0]
+        except FaceReconError as fault:
+            self.get_logger().error(str(fault))
 
     def _receive_mesh(self, msg: PointCloud2) -> None:
         if self._triangles is None:

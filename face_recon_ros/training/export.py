@@ -274,6 +274,7 @@ def export(
     metadata = {
         "face_recon_format": NETWORK_FORMAT,
         "face_model": state["face_model"],
+        "face_model_sha256": state["face_model_sha256"],
         "crop_margin": str(config["crop_margin"]),
         "licence": LICENCE,
         "training": json.dumps(
@@ -283,7 +284,6 @@ def export(
                 "minutes": round(state["elapsed_s"] / 60, 1),
                 "code": state["code"],
                 "seed": config["seed"],
-                "face_model_sha256": state["face_model_sha256"],
                 "photographs": Path(config["photographs"]).name or "none",
             }
         ),

@@ -7,6 +7,7 @@ from fixtures import CROP_MARGIN, CROP_SIZE, FACE_MODEL_NAME, K_ALBEDO, K_IDENTI
 
 from face_recon_ros.core.errors import ConfigError, ImageError, ModelError
 from face_recon_ros.core.inference import FaceNetwork, choose_providers
+from face_recon_ros.core.models import sha256_of
 from face_recon_ros.core.types import COEFFICIENT_NAMES
 
 
@@ -156,3 +157,17 @@ def test_metadata_must_make_sense(network_path, tmp_path, margin):
 
     with pytest.raises(ModelError, match="crop_margin"):
         FaceNetwork(_rewritten(network_path, tmp_path, edit))
+
+
+def test_a_network_of_another_face_model_file_is_refused(network_path, face_model_path, tmp_path):
+    def trained_for(sha):
+        def edit(network):
+            entry = network.metadata_props.add()
+            entry.key, entry.value = "face_model_sha256", sha
+
+        return FaceNetwork(_rewritten(network_path, tmp_path, edit))
+
+    FaceNetwork(network_path).check_trained_for(face_model_path)  # it does not say
+    trained_for(sha256_of(face_model_path)).check_trained_for(face_model_path)
+    with pytest.raises(ModelError, match="0000000000000000"):
+        trained_for("0" * 64).check_trained_for(face_model_path)
