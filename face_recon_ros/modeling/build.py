@@ -74,7 +74,8 @@ _FIRMNESS = {"eyelid": 30.0, "lip_upper": 8.0, "lip_lower": 8.0, "mouth_interior
 _IDENTITY_SMOOTHING = 0.5
 _MOUTH = ("lip_upper", "lip_lower", "mouth_interior")
 _NOSTRIL_DEPTH = 0.0045  # metres: MakeHuman's nostrils are dents
-_LIP_GAP = 0.0003  # metres between closed lips where they are nearest
+_LIP_GAP = 0.0003  # metres between closed lips where they are nearest: what is computed with
+_LIP_ROOM = 0.0004  # metres, the same in the mean that is written
 # The sign of an eigenvector is a convention. Trained weights know these, the first release's.
 _IDENTITY_SIGNS = (
     "+-++-+-+------+---++++-++-+--+-----+-+-+-+-++-++-++-+--++++-+-+--++-+++++----++-"
@@ -140,7 +141,9 @@ def model_arrays(data: AnnyData) -> dict[str, NDArray[Any]]:
     slide = annotations.slide_matrix(head, mean)
     control = slide @ mean
     albedo = build_albedo(data, head, control, regions, subdivision.matrix, K_ALBEDO)
-    fine_mean = subdivision.matrix @ control
+    # Bases, colours and labels are those of the narrower gap; only the mean gets more.
+    inside = lower & (regions == annotations.REGIONS.index("mouth_interior"))
+    fine_mean = subdivision.matrix @ lips.with_room(control, _LIP_ROOM, inside)
     # The origin is everybody's sellion, as the subdivided surface has it.
     fine_mean -= fine_mean[sellion] * np.array([1.0, 0.0, 1.0])
     fine_mean[np.abs(fine_mean) < 1e-9] = 0.0  # what is left of cancellation is noise

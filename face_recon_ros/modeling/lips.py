@@ -3,7 +3,7 @@
 Two means. Near the seam between the lips a displacement field is replaced by what a smooth map of
 space would do (`coupling`): such a map moves touching surfaces together. And what still goes
 through the other lip is pushed apart, both lips alike, by the smoothest field that does it
-(`LipSeam.parted`).
+(`LipSeam.parted`). The mean leaves some room for people who differ from it (`LipSeam.with_room`).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d, maximum_filter1d
 from scipy.spatial import cKDTree
 
+from face_recon_ros.core.morphable_model import VertexNormals
 from face_recon_ros.core.rasterizer import interpolate, rasterize
 from face_recon_ros.core.surface import Surface
 from face_recon_ros.modeling.head_mesh import BODY, HeadMesh
@@ -35,6 +36,11 @@ _LOOSE = 0.001  # metres: lips farther apart than this are not brought together
 _CLOSED = 0.017  # metres from the midline: so far closed lips are brought together
 _GRID = 0.0003  # metres
 _ROUNDS = 12
+# Metres, face frame. In some people the lower lip is so thin that its skin meets its inside here;
+# so far around it is thicker, by so much at the most.
+_THIN = (-0.004, 0.0, -0.080)
+_AROUND = 0.012
+_THICKER = 0.0006
 
 
 @dataclass(frozen=True)
@@ -93,6 +99,26 @@ class LipSeam:
             at = np.interp(out[:, 1], lateral, move) * self.share
             out[:, 2] += np.where(self.lower, -at, at)
         return out
+
+    def with_room(
+        self, control: NDArray[np.float64], gap: float, inside: NDArray[np.bool_]
+    ) -> NDArray[np.float64]:
+        """(C, 3) the mean for everybody: lips parted, the lower one thicker, mirror-symmetric.
+
+        What has no part in this stays to the last bit. Metres.
+
+        Args:
+            control: (C, 3) metres, mirror-symmetric but for the parting of the lips.
+            gap: metres between the lips.
+            inside: (C,) the inside of the lower lip.
+        """
+        out = self.parted(control, gap)
+        normals = VertexNormals(self.head.triangles, self.head.n_control)(out.astype(np.float32))
+        distance = np.linalg.norm(out - _THIN, axis=1)
+        thicker = _THICKER * np.exp(-((distance / _AROUND) ** 4)) * inside
+        out += thicker[:, None] * normals
+        out = (out + out[self.head.mirror] * np.array([1.0, -1.0, 1.0])) / 2
+        return np.where(np.abs(out - control) > 1e-9, out, control)
 
     def _opening(
         self, control: NDArray[np.float64]
