@@ -28,18 +28,21 @@ _FINE_PLACES_MM = (
 )
 
 # iBUG / Multi-PIE points on the subject's left and the midline; the others are mirror images.
+# Where on brows, lids and lips: as in the mean shape of 300-W's annotations (inner ends of the brows
+# below their upper edge, 44 and 46 a third of the eye's width from its corner, 55 half-way from
+# the corner of the mouth to 56).
 _LANDMARKS = {
     **dict(
         zip(range(8, 17), (5296, 7616, 7619, 7595, 11849, 11851, 7039, 7573, 12366), strict=True)
     ),
-    **dict(zip(range(22, 27), (7001, 6997, 6996, 6999, 7023), strict=True)),
-    **dict(zip(range(27, 31), (132, 131, 164, 5054), strict=True)),
+    **dict(zip(range(22, 27), (6984, 6980, 6996, 6999, 7023), strict=True)),
+    **dict(zip(range(27, 31), (132, 131, 201, 5054), strict=True)),
     **dict(zip(range(33, 36), (317, 7076, 7055), strict=True)),
-    **dict(zip(range(42, 48), (6850, 11483, 11467, 11472, 6820, 6831), strict=True)),
-    **dict(zip(range(51, 58), (455, 7210, 11956, 7185, 7235, 7241, 492), strict=True)),
+    **dict(zip(range(42, 48), (6850, 11483, 6786, 11472, 6825, 6831), strict=True)),
+    **dict(zip(range(51, 58), (455, 7215, 11943, 7185, 7166, 7241, 492), strict=True)),
     **dict(zip(range(62, 67), (474, 7228, 7205, 7242, 493), strict=True)),
 }
-# Vertices slid along the surface to where the point is annotated: metres to the left, metres up.
+# Vertices slid along the surface, inner end of the brow and bridge: metres to the left, metres up.
 SLIDES = {7001: (0.0045, -0.0020), 131: (0.0, 0.0018)}
 _MIRROR_LANDMARK = {
     **{8 + i: 8 - i for i in range(1, 9)},
