@@ -28,9 +28,9 @@ _FINE_PLACES_MM = (
 )
 
 # iBUG / Multi-PIE points on the subject's left and the midline; the others are mirror images.
-# Where on brows, lids and lips: as in the mean shape of 300-W's annotations (inner ends of the brows
-# below their upper edge, 44 and 46 a third of the eye's width from its corner, 55 half-way from
-# the corner of the mouth to 56).
+# Where on brows, lids and lips: as in the mean shape of 300-W's annotations (inner ends of the
+# brows below their upper edge, 44 and 46 a third of the eye's width from its corner, 55 half-way
+# from the corner of the mouth to 56).
 _LANDMARKS = {
     **dict(
         zip(range(8, 17), (5296, 7616, 7619, 7595, 11849, 11851, 7039, 7573, 12366), strict=True)
