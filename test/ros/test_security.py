@@ -8,6 +8,7 @@ themselves, where ROS 2's middleware was built with security (apt's is, that of 
 import ast
 import fnmatch
 import os
+import re
 import subprocess
 import sys
 import time
@@ -243,7 +244,8 @@ def test_only_the_authorised_get_meshes_under_dds_security(participant, keystore
         return subprocess.Popen([participant, *words], env=env, stdout=subprocess.PIPE, text=True)
 
     def said(process):
-        return process.communicate(timeout=60)[0].split()[-1]
+        output = process.communicate(timeout=60)[0]  # the middleware's complaints are in it too
+        return re.findall(r"^(refused|\d+)\s*$", output, re.MULTILINE)[-1]
 
     running = {
         "writer": start("pub", ours / "face/pipeline", 14),
