@@ -308,6 +308,7 @@ class LookAtNode(FaceNode):
     def _tell(self, command: Command, neck: Neck) -> None:
         self.meter.count("steps")
         self.meter.count("following", command.status == look_at.FOLLOWING)
+        self.meter.count("clock_jumps", command.status == look_at.CLOCK_JUMP)
         self.meter.fact("status", command.status)
         self.meter.fact("target", command.target or "")
         if command.status in _FAULTS:
