@@ -184,8 +184,9 @@ class EfficientNetLite0(nn.Module):
         """The layers that make the first `n_stages` feature maps."""
         if not n_stages:
             return []
-        blocks = self.blocks[: self.STAGE_ENDS[n_stages - 1] + 1] if n_stages < 4 else self.blocks
-        return [self.stem, *blocks, *([self.head] if n_stages == 4 else [])]
+        layers = [self.stem, *self.blocks, self.head]
+        ends = [*self.STAGE_ENDS, len(self.blocks)]
+        return layers[: ends[n_stages - 1] + 2]
 
     def stages(self, x: Tensor) -> list[Tensor]:
         """(B, 3, H, W) normalised -> feature maps at a 4th, 8th, 16th and 32nd of the size."""
