@@ -27,26 +27,13 @@ sys.path.insert(0, str(ROOT))
 from face_recon_ros.core.models import find_model  # noqa: E402
 from face_recon_ros.core.morphable_model import load_morphable_model  # noqa: E402
 from face_recon_ros.training.checkpoint import load_checkpoint, save_checkpoint  # noqa: E402
-from face_recon_ros.training.config import TrainConfig, config_from_dict  # noqa: E402
+from face_recon_ros.training.config import LossWeights, TrainConfig, config_from_dict  # noqa: E402
 from face_recon_ros.training.data import Crops, open_pool  # noqa: E402
 from face_recon_ros.training.export import export  # noqa: E402
 from face_recon_ros.training.pool import fill_pool  # noqa: E402
 from face_recon_ros.training.synthetic import SyntheticFaces  # noqa: E402
 from face_recon_ros.training.train import Objective, load_network, train  # noqa: E402
 
-SYNTHETIC = (
-    "reprojection",
-    "neutral_mm",
-    "expression_mm",
-    "identity",
-    "expression",
-    "albedo",
-    "rotation",
-    "log_distance",
-    "colour",
-    "illumination",
-    "confidence",
-)
 #: With photographs: weights of the baseline, and which are taken away together.
 ON_PHOTOGRAPHS = {
     "photometric": 2.0,
@@ -61,6 +48,13 @@ PHOTOGRAPH_GROUPS = {
     "priors": ("identity_prior", "expression_prior", "albedo_prior"),
     **{name: (name,) for name in ON_PHOTOGRAPHS},
 }
+OF_PHOTOGRAPHS = {name for group in PHOTOGRAPH_GROUPS.values() for name in group}
+#: On synthetic crops; a teacher's feature maps are not learned here.
+SYNTHETIC = [
+    field.name
+    for field in dataclasses.fields(LossWeights)
+    if field.name not in OF_PHOTOGRAPHS | {"features"}
+]
 MEASURES = ("reprojection", "rotation", "log_distance", "neutral_mm", "expression_mm", "colour")
 
 
@@ -71,10 +65,9 @@ def variants(seeds: int, with_photographs: bool) -> dict[str, dict]:
     }
     out |= {f"- {name}": {"weights": {name: 0.0}} for name in SYNTHETIC}
     if with_photographs:
-        names = [name for group in PHOTOGRAPH_GROUPS.values() for name in group]
-        off = {"weights": dict.fromkeys(names, 0.0), "photographs": "yes"}
+        rendered = OF_PHOTOGRAPHS - set(PHOTOGRAPH_GROUPS["equivariance"])
         out["photographs: self-training alone"] = {
-            "weights": {k: v for k, v in off["weights"].items() if "equivariance" not in k},
+            "weights": dict.fromkeys(sorted(rendered), 0.0),
             "photographs": "yes",
         }
         out["photographs: all"] = {"weights": dict(ON_PHOTOGRAPHS), "photographs": "yes"}
