@@ -60,7 +60,7 @@ class LatestSlot(Generic[T]):
 
 
 class Worker(Generic[T]):
-    """A thread that works off a `LatestSlot`.
+    """A thread that works off a `LatestSlot`; it ends, after the item it is at, with the slot.
 
     Attributes:
         slot: where work is put.
@@ -88,9 +88,3 @@ class Worker(Generic[T]):
                 self._work(item)
         except BaseException as bug:
             self._crashed(bug)
-
-    def close(self) -> None:
-        """Ends the thread, after the item it is at."""
-        self.slot.close()
-        if self.thread is not threading.current_thread():
-            self.thread.join(timeout=5.0)

@@ -24,6 +24,11 @@ def test_closing_lets_everybody_go():
     assert taken == [None]
 
 
+def end(worker):
+    worker.slot.close()
+    worker.thread.join(timeout=5.0)
+
+
 def test_in_lockstep_nothing_is_dropped():
     done = []
 
@@ -35,7 +40,7 @@ def test_in_lockstep_nothing_is_dropped():
     for item in range(1, 21):
         worker.slot.put_when_idle(item)
     assert worker.slot.wait_until_idle(5.0)
-    worker.close()
+    end(worker)
     assert done == list(range(1, 21))
     assert worker.slot.dropped == 0
 
@@ -54,7 +59,7 @@ def test_a_slow_worker_gets_the_newest():
         worker.slot.put(item)
     gate.set()
     assert worker.slot.wait_until_idle(5.0)
-    worker.close()
+    end(worker)
     assert done == [1, 9]
 
 
@@ -69,4 +74,4 @@ def test_a_bug_is_handed_on():
     worker.slot.put(0.0)
     assert crashed.wait(5)
     assert isinstance(bugs[0], ZeroDivisionError)
-    worker.close()
+    end(worker)
