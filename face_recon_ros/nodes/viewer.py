@@ -64,7 +64,7 @@ class ViewerNode(FaceNode):
         try:
             self._triangles = conversions.topology_from_msg(msg)[0]
         except FaceReconError as fault:
-            self.get_logger().error(str(fault))
+            self.complain(fault)
 
     def _receive_mesh(self, msg: PointCloud2) -> None:
         if self._triangles is None:
