@@ -89,10 +89,10 @@ def resident_mb(pid: int) -> float:
 def watch(process: demo.subprocess.Popen[bytes], seconds: float) -> Record:
     """Receives meshes for so long; every minute it says how things are."""
     import rclpy
-    from rclpy.qos import QoSProfile, ReliabilityPolicy
     from sensor_msgs.msg import PointCloud2
 
     from face_recon_ros.nodes.conversions import seconds_from_stamp
+    from face_recon_ros.nodes.recorder import COUNTING_QOS
 
     record, begin, told = Record(), [0.0], [0.0]
     rclpy.init()
@@ -118,8 +118,7 @@ def watch(process: demo.subprocess.Popen[bytes], seconds: float) -> Record:
             )
             told[0] = now
 
-    qos = QoSProfile(depth=100, reliability=ReliabilityPolicy.BEST_EFFORT)
-    node.create_subscription(PointCloud2, "/face/mesh/vertices", receive, qos)
+    node.create_subscription(PointCloud2, "/face/mesh/vertices", receive, COUNTING_QOS)
     node.create_timer(1.0, measure)
     start = time.monotonic()
     while process.poll() is None and time.monotonic() < (begin[0] or start + _START_S) + seconds:
