@@ -48,12 +48,12 @@ def sample_expression(
         s = u(0.15, 1.0)
         add("mouthSmile", s, both=True)
         add("cheekSquint", s * u(0, 0.9), both=True)
-        add("eyeSquint", s * u(0, 0.7), both=True)
-        add("mouthDimple", s * u(0, 0.4), both=True)
-        add("mouthStretch", s * u(0, 0.3), both=True)
-        if random.random() < 0.6:  # with teeth
-            add("mouthUpperUp", s * u(0.1, 0.6), both=True)
-            add("mouthLowerDown", s * u(0, 0.5), both=True)
+        add("eyeSquint", s * u(0, 0.6), both=True)
+        add("mouthDimple", s * u(0, 0.6), both=True)
+        add("mouthStretch", s * u(0, 0.6), both=True)
+        if random.random() < 0.65:  # with teeth
+            add("mouthUpperUp", s * u(0.2, 1.0), both=True)
+            add("mouthLowerDown", s * u(0, 0.8), both=True)
             add("jawOpen", s * u(0, 0.35))
     elif mood == "talk":
         o = u(0, 1) ** 2
@@ -96,11 +96,11 @@ def sample_expression(
             add("browDown", 0.4 * b, both=True)
     if random.random() < 0.2:
         add("mouthFrown", u(0, 0.6), both=True)
-    blink = u(0.7, 1.0) if random.random() < 0.12 else abs(random.normal(0, 0.16))
+    blink = u(0.7, 1.0) if random.random() < 0.07 else abs(random.normal(0, 0.10))
     add("eyeBlink", blink, both=True, skew=0.05)
     if random.random() < 0.15:
         add("eyeWide", u(0, 0.7), both=True)
-    gaze_left, gaze_up = random.normal(0, 0.35, 2)
+    gaze_left, gaze_up = random.normal(0, [0.35, 0.22])
     add("eyeLookOutLeft", max(gaze_left, 0.0))
     add("eyeLookInRight", max(gaze_left, 0.0))
     add("eyeLookInLeft", max(-gaze_left, 0.0))

@@ -50,6 +50,8 @@ _HAIR_COLOURS = np.array(
     ]
 )
 _HAIR_ODDS = np.array([20, 18, 16, 12, 9, 7, 4, 4, 6, 4], float)
+#: Share of the sky that reaches the inside of an open mouth.
+_MOUTH_SKY = {"teeth": 0.3, "tongue": 0.5, "mouth_interior": 0.1}
 _BODY_RINGS = np.array(  # height, half width, half depth of neck, shoulders and chest, metres
     [
         [-0.095, 0.058, 0.060],
@@ -168,10 +170,19 @@ class SyntheticFaces:
         self._margin = margin
         self._size = size
         self._skin = model.subsets[FACIAL_SKIN]
-        self._occlusion = ambient_occlusion(model)
         region = {name: model.regions == i for i, name in enumerate(model.region_names)}
         none = np.zeros(model.n_vertices, bool)  # not every model has every region
         self._region = {name: region.get(name, none) for name in _REGIONS}
+        self._occlusion = ambient_occlusion(model)
+        for name, sky in _MOUTH_SKY.items():  # the mean's mouth is closed, and would be black
+            self._occlusion[self._region[name]] = sky
+        shape = model.mean_shape
+        teeth = self._region["teeth"]
+        above = shape[:, 2] > np.median(shape[teeth, 2]) if teeth.any() else none
+        self._teeth = {"upper": teeth & above, "lower": teeth & ~above}
+        self._to_brow = _distance(shape, self._region["brow"])
+        self._to_eyeball = _distance(shape, self._region["eyeball"])
+        self._to_eyeball[~self._region["eyelid"]] = np.inf
         self._strands = _strand_bank(size=max(320, self._size + 64))
 
     def sample(self, random: np.random.Generator) -> Rendering:
@@ -226,17 +237,15 @@ class SyntheticFaces:
         colour = np.clip(colour * random.uniform(0.7, 1.3) + random.normal(0, 0.015, 3), 0.02, 1)
         if random.random() < 0.02:
             colour = random.uniform(0, 1, 3)
-        skin = skin.copy()
+        skin, head = skin.copy(), head.copy()
         bald = random.random() < 0.10
         scalp = region["scalp"]
         if not bald:
             skin[scalp] = colour
         stubble = random.uniform(0, 0.35) if bald else 0.0
         skin[scalp] = skin[scalp] * (1 - stubble) + stubble * colour
-        brow = random.uniform(-0.5, 0.8)  # bleached ... drawn
         around = skin[region["face"]].mean(0)
-        target = colour if brow > 0 else around
-        skin[region["brow"]] += abs(brow) * (target - skin[region["brow"]])
+        self._draw_eyes(skin, colour, random)
         if random.random() < 0.35:  # lipstick
             paint = np.array(
                 [random.uniform(0.4, 0.8), random.uniform(0.05, 0.4), random.uniform(0.1, 0.45)]
@@ -248,10 +257,6 @@ class SyntheticFaces:
             skin[k] *= random.uniform(0.35, 1.0)
         for inner in ("mouth_interior", "tongue"):
             skin[region[inner]] *= random.uniform(0.25, 0.8)
-        iris = random.uniform(0.5, 1.1)
-        skin[region["eyeball"]] *= iris
-        skin[region["teeth"]] *= random.uniform(0.6, 1.05)
-
         normals = vertex_normals(head, model.triangles)
         parts = []
         beard_weight = self._beard(head, random)
@@ -270,6 +275,8 @@ class SyntheticFaces:
                     )
                 )
         parts.insert(0, _Part(head, model.triangles, np.clip(skin, 0, 1), False, self._occlusion))
+        if region["teeth"].any():
+            parts += self._smile(head, random)
         if not bald:
             parts += self._hair(head, normals, colour, random)
         if random.random() < 0.10:
@@ -278,6 +285,27 @@ class SyntheticFaces:
             _body(skin[region["neck"]].mean(0) if region["neck"].any() else around, random)
         )
         return parts
+
+    def _draw_eyes(
+        self,
+        skin: NDArray[np.float32],
+        hair: NDArray[np.float64],
+        random: np.random.Generator,
+    ) -> None:
+        """Brows from bleached to bushy, lashes, and the colours of the eye; in place."""
+        region = self._region
+        around = skin[region["face"]].mean(0)
+        bleached = random.random() < 0.2
+        brow = around if bleached else hair * random.uniform(0.4, 1.0)
+        width = random.uniform(0.0015, 0.0045)
+        weight = random.uniform(0.2, 0.95) * np.exp(-((self._to_brow / width) ** 2))
+        skin += weight[:, None] * (brow - skin)
+        lashes = np.exp(-((self._to_eyeball / random.uniform(0.001, 0.0025)) ** 2))
+        skin *= 1 - random.uniform(0, 0.9) * lashes[:, None]
+        eyes = region["eyeball"]
+        iris = eyes & (skin.mean(1) < 0.4)
+        skin[eyes & ~iris] *= random.uniform(0.5, 1.05)
+        skin[iris] *= random.uniform(0.2, 1.2)
 
     def _beard(
         self, head: NDArray[np.float32], random: np.random.Generator
@@ -306,6 +334,28 @@ class SyntheticFaces:
         allowed = region["face"] | region["neck"]
         below = _ramp(z - (mouth[2] - 0.075), 0.01)
         return np.asarray(np.clip(weight * below, 0, 1) * allowed, np.float32)
+
+    def _smile(self, head: NDArray[np.float32], random: np.random.Generator) -> list[_Part]:
+        """Two rows of teeth behind the lips; the face model's own sit too far back to show."""
+        ivory = np.array([0.92, 0.87, 0.78]) * random.uniform(0.6, 1.05)
+        ivory = np.clip(ivory + random.normal(0, 0.02, 3), 0, 1)
+        forward, angle = random.uniform(0.006, 0.011), np.linspace(-1.25, 1.25, 24)
+        overlap = {"upper": random.uniform(0.001, 0.005), "lower": random.uniform(-0.003, 0.001)}
+        parts = []
+        for row, height in (("upper", -0.009), ("lower", 0.008)):
+            gum = head[self._teeth[row]]
+            edge = gum[:, 2].min() - overlap["upper"] if row == "upper" else gum[:, 2].max()
+            edge += overlap["lower"] * (row == "lower")
+            front, half = gum[:, 0].max() + forward, np.abs(gum[:, 1]).max()
+            x = front - 0.045 * (1 - np.cos(angle)) - (0.002 if row == "lower" else 0.0)
+            y = gum[:, 1].mean() + half * np.sin(angle) / np.sin(1.25)
+            z = np.array([[edge], [edge - height]]) + 0.003 * (1 - np.cos(angle)) * np.sign(
+                -height
+            )
+            grid = np.stack([np.broadcast_to(x, z.shape), np.broadcast_to(y, z.shape), z], 2)
+            sky = np.tile(np.cos(angle).clip(0.2) * random.uniform(0.6, 1.0), 2)
+            parts.append(_grid_part(grid, ivory)._replace(occlusion=sky.astype(np.float32)))
+        return parts
 
     def _hair(
         self,
@@ -569,6 +619,13 @@ def sample_light(
     if random.random() < 0.4:
         out += directional_light(lamp())[:, None] * (exposure * random.uniform(0, 0.8) * tint())
     return out, sun, sun_colour
+
+
+def _distance(points: NDArray[np.floating], of: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """(V,) metres from each point to the nearest chosen one; infinite where none is chosen."""
+    if not of.any():
+        return np.full(len(points), np.inf)
+    return np.asarray(np.linalg.norm(points[:, None] - points[of], axis=2).min(1), np.float64)
 
 
 def _ramp(x: NDArray[np.floating], width: float) -> NDArray[np.floating]:

@@ -18,10 +18,13 @@ pytest.importorskip("numba")
 
 import face_recon_ros.training as training_package  # noqa: E402
 from face_recon_ros.core.errors import ConfigError, DataError, ModelError  # noqa: E402
+from face_recon_ros.core.models import FACE_MODEL, find_model  # noqa: E402
 from face_recon_ros.core.morphable_model import load_morphable_model  # noqa: E402
+from face_recon_ros.core.pose import crop_camera, crop_from_face  # noqa: E402
 from face_recon_ros.core.rasterizer import rasterize as core_rasterize  # noqa: E402
 from face_recon_ros.core.types import Detections  # noqa: E402
 from face_recon_ros.training import checkpoint as checkpoints  # noqa: E402
+from face_recon_ros.training import synthetic  # noqa: E402
 from face_recon_ros.training.augment import Mirror  # noqa: E402
 from face_recon_ros.training.commands import parse_overrides  # noqa: E402
 from face_recon_ros.training.config import config_from_dict, load_config  # noqa: E402
@@ -116,6 +119,36 @@ def test_renderings_may_be_large(face_model_path):
     model = load_morphable_model(face_model_path, level="coarse")
     rendering = SyntheticFaces(model, margin=1.3, size=400).sample(np.random.default_rng(0))
     assert rendering.rgba.shape == (400, 400, 4)
+
+
+def test_an_open_smile_shows_teeth_and_an_open_jaw_a_dark_mouth(monkeypatch):
+    """Black holes for mouths taught networks that people who smile keep their lips together."""
+    model = load_morphable_model(find_model(FACE_MODEL), level="coarse")
+    names = list(model.expression_names)
+    smile = {"mouthSmile": 0.8, "mouthStretch": 0.3, "mouthUpperUp": 0.8, "mouthLowerDown": 0.6}
+    open_smile = np.array(
+        [smile.get(n.removesuffix("Left").removesuffix("Right"), 0.0) for n in names], np.float32
+    )
+    monkeypatch.setattr(synthetic, "sample_attitude", lambda random: (0.0, 0.0, 0.0))
+    monkeypatch.setattr(SyntheticFaces, "_beard", lambda *_: None)
+    faces = SyntheticFaces(model, margin=1.3, size=288)
+
+    def between_the_lips(expression, seed):
+        monkeypatch.setattr(synthetic, "sample_expression", lambda *_: expression)
+        rgba, label = faces.sample(np.random.default_rng(seed))
+        head = crop_from_face(label.rotation, label.translation).apply(
+            model.vertices(label.identity, label.expression)
+        )
+        lips = head[model.landmarks_68[[62, 66]]].mean(0, keepdims=True)
+        nose = head[model.landmarks_68[[30]]]
+        at = np.rint(crop_camera(288).project(np.concatenate([lips, nose]))).astype(int)
+        mouth, skin = rgba[at[:, 1], at[:, 0], :3].astype(float).mean(1)
+        return mouth / skin
+
+    people = range(12)
+    assert np.median([between_the_lips(open_smile, seed) for seed in people]) > 0.8
+    open_jaw = np.array([0.5 * (n == "jawOpen") for n in names], np.float32)
+    assert np.median([between_the_lips(open_jaw, seed) for seed in people]) < 0.6
 
 
 def test_no_landmark_enters_training(face_model_path):
