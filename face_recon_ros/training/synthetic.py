@@ -274,7 +274,9 @@ class SyntheticFaces:
                         colour,
                     )
                 )
-        parts.insert(0, _Part(head, model.triangles, np.clip(skin, 0, 1), False, self._occlusion))
+        under_chin = random.uniform(0.35, 1.0)  # of the sky: chest and clothes take the rest
+        sky = np.where(region["neck"], under_chin, 1) * self._occlusion
+        parts.insert(0, _Part(head, model.triangles, np.clip(skin, 0, 1), False, sky))
         if region["teeth"].any():
             parts += self._smile(head, random)
         if not bald:
@@ -282,7 +284,11 @@ class SyntheticFaces:
         if random.random() < 0.10:
             parts += self._hat(head, normals, random)
         parts.append(
-            _body(skin[region["neck"]].mean(0) if region["neck"].any() else around, random)
+            _body(
+                skin[region["neck"]].mean(0) if region["neck"].any() else around,
+                under_chin,
+                random,
+            )
         )
         return parts
 
@@ -366,7 +372,7 @@ class SyntheticFaces:
     ) -> list[_Part]:
         region = self._region
         x, y, z = head.T
-        hairline = random.uniform(0.045, 0.08)
+        hairline = random.uniform(0.045, 0.095)
         if random.random() < 0.3:
             hairline = random.uniform(0.012, 0.045)  # a fringe
         wave = random.uniform(0, 0.01) * np.sin(y * random.uniform(20, 200) + random.uniform(0, 6))
@@ -675,7 +681,7 @@ def _curtain(
     return part._replace(strands=True)
 
 
-def _body(skin: NDArray[np.floating], random: np.random.Generator) -> _Part:
+def _body(skin: NDArray[np.floating], under_chin: float, random: np.random.Generator) -> _Part:
     """Neck, shoulders and chest, turned a little against the head."""
     angle = np.linspace(0, 2 * np.pi, 41)
     wide = random.uniform(0.85, 1.2)
@@ -692,7 +698,10 @@ def _body(skin: NDArray[np.floating], random: np.random.Generator) -> _Part:
     )
     pivot = np.array([-0.09, 0, -0.10])
     vertices = (part.vertices - pivot) @ turn.T + pivot
-    return part._replace(vertices=vertices.astype(np.float32), colours=colours)
+    sky = np.repeat(np.interp(rings[:, 0], [-0.185, -0.12], [1.0, under_chin]), 41)
+    return part._replace(
+        vertices=vertices.astype(np.float32), colours=colours, occlusion=sky.astype(np.float32)
+    )
 
 
 def _grid_part(grid: NDArray[np.floating], colour: NDArray[np.floating]) -> _Part:
