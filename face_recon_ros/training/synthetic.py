@@ -34,7 +34,7 @@ from face_recon_ros.training.rasterizer import interpolate, rasterize, vertex_no
 CONTEXT = 1.5
 
 _REGIONS = ["face", "ear", "scalp", "neck", "lip_upper", "lip_lower", "brow", "eyelid"]
-_REGIONS += ["eyeball", "mouth_interior", "teeth", "tongue"]
+_REGIONS += ["nostril", "eyeball", "mouth_interior", "teeth", "tongue"]
 _HAIR_COLOURS = np.array(
     [
         [0.07, 0.06, 0.06],
@@ -183,7 +183,28 @@ class SyntheticFaces:
         self._to_brow = _distance(shape, self._region["brow"])
         self._to_eyeball = _distance(shape, self._region["eyeball"])
         self._to_eyeball[~self._region["eyelid"]] = np.inf
+        self._to_bag, self._to_fold = self._creases(shape)
         self._strands = _strand_bank(size=max(320, self._size + 64))
+
+    def _creases(self, shape: NDArray[np.float32]) -> list[NDArray[np.float64]]:
+        """(V,) metres to the edge of the bags under the eyes, and to the nasolabial folds."""
+        region = self._region
+        y, z = np.abs(shape[:, 1]), shape[:, 2]
+        out = [np.full(len(shape), np.inf) for _ in range(2)]
+        soft = (region["face"] | region["eyelid"]) & (shape[:, 0] > -0.06)
+        eyes, wings = shape[region["eyeball"]], shape[region["nostril"]]
+        lips = shape[region["lip_upper"] | region["lip_lower"]]
+        if len(eyes) and len(wings) and len(lips):
+            eye_y, eye_z = np.abs(eyes[:, 1]).mean(), eyes[:, 2].mean()
+            a = np.linspace(-1, 1, 15)
+            bag = np.stack([eye_y + 0.014 * a, eye_z - 0.013 + 0.006 * a * a], 1)
+            start = [np.abs(wings[:, 1]).max() + 0.005, wings[:, 2].mean() + 0.006]
+            end = [np.abs(lips[:, 1]).max() + 0.009, lips[:, 2].mean() - 0.006]
+            fold = np.linspace(start, end, 15)
+            points = np.stack([y, z], 1)[soft]
+            for distance, line in zip(out, (bag, fold), strict=True):
+                distance[soft] = np.linalg.norm(points[:, None] - line, axis=2).min(1)
+        return out
 
     def sample(self, random: np.random.Generator) -> Rendering:
         """One person in front of one camera."""
@@ -245,7 +266,7 @@ class SyntheticFaces:
         stubble = random.uniform(0, 0.35) if bald else 0.0
         skin[scalp] = skin[scalp] * (1 - stubble) + stubble * colour
         around = skin[region["face"]].mean(0)
-        self._draw_eyes(skin, colour, random)
+        self._draw_features(skin, colour, random)
         if random.random() < 0.35:  # lipstick
             paint = np.array(
                 [random.uniform(0.4, 0.8), random.uniform(0.05, 0.4), random.uniform(0.1, 0.45)]
@@ -292,13 +313,13 @@ class SyntheticFaces:
         )
         return parts
 
-    def _draw_eyes(
+    def _draw_features(
         self,
         skin: NDArray[np.float32],
         hair: NDArray[np.float64],
         random: np.random.Generator,
     ) -> None:
-        """Brows from bleached to bushy, lashes, and the colours of the eye; in place."""
+        """Brows from bleached to bushy, lashes, the colours of the eye, and creases; in place."""
         region = self._region
         around = skin[region["face"]].mean(0)
         bleached = random.random() < 0.2
@@ -308,6 +329,9 @@ class SyntheticFaces:
         skin += weight[:, None] * (brow - skin)
         lashes = np.exp(-((self._to_eyeball / random.uniform(0.001, 0.0025)) ** 2))
         skin *= 1 - random.uniform(0, 0.9) * lashes[:, None]
+        for crease, deepest in ((self._to_bag, 0.35), (self._to_fold, 0.35)):
+            depth = deepest * random.random() ** 2
+            skin *= 1 - depth * np.exp(-((crease / random.uniform(0.002, 0.004)) ** 2))[:, None]
         eyes = region["eyeball"]
         iris = eyes & (skin.mean(1) < 0.4)
         skin[eyes & ~iris] *= random.uniform(0.5, 1.05)
