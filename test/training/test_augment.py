@@ -118,7 +118,7 @@ def test_flip_mirrors_the_pixels_of_a_symmetric_expression(model):
 
 def test_light_turns_with_the_picture(model):
     """A lamp on the right is a lamp below after a quarter turn clockwise."""
-    from face_recon_ros.training.synthetic import directional_light
+    from face_recon_ros.training.lighting import directional_light
 
     lamp = np.array([0.6, 0.3, -np.sqrt(1 - 0.45)])
     light = np.tile(directional_light(lamp)[:, None], 3)

@@ -35,6 +35,7 @@ from face_recon_ros.training.network import (  # noqa: E402
     Distilled,
     FaceRegressor,
 )
+from face_recon_ros.training.people import People  # noqa: E402
 from face_recon_ros.training.photographs import PhotographCache, label_photographs  # noqa: E402
 from face_recon_ros.training.pool import RenderingPool, fill_pool  # noqa: E402
 from face_recon_ros.training.rasterizer import rasterize  # noqa: E402
@@ -130,7 +131,7 @@ def test_an_open_smile_shows_teeth_and_an_open_jaw_a_dark_mouth(monkeypatch):
         [smile.get(n.removesuffix("Left").removesuffix("Right"), 0.0) for n in names], np.float32
     )
     monkeypatch.setattr(synthetic, "sample_attitude", lambda random: (0.0, 0.0, 0.0))
-    monkeypatch.setattr(SyntheticFaces, "_beard", lambda *_: None)
+    monkeypatch.setattr(People, "_beard", lambda *_: None)
     faces = SyntheticFaces(model, margin=1.3, size=288)
 
     def between_the_lips(expression, seed):
