@@ -54,7 +54,7 @@ def sample_expression(
         if random.random() < 0.65:  # with teeth
             add("mouthUpperUp", s * u(0.2, 1.0), both=True)
             add("mouthLowerDown", s * u(0, 0.8), both=True)
-            add("jawOpen", s * u(0, 0.35))
+            add("jawOpen", s * u(0, 0.35) * (random.random() < 0.5))  # or with the teeth closed
     elif mood == "talk":
         o = u(0, 1) ** 2
         add("jawOpen", 0.75 * o)
