@@ -153,7 +153,7 @@ def measure(config: TrainConfig, checkpoint: Path, landmarks: Path | None) -> di
     if landmarks is not None:
         onnx, report = checkpoint.with_suffix(".onnx"), checkpoint.with_suffix(".json")
         export(checkpoint, onnx, precision="float32")
-        command = [sys.executable, "-m", "face_recon_ros.cli", "evaluate", "landmarks"]
+        command = [sys.executable, "-m", "face_recon_ros", "evaluate", "landmarks"]
         options = ["--images", str(landmarks), "--network", str(onnx), "--out", str(report)]
         subprocess.run([*command, *options, "--threads", "1"], check=True, capture_output=True)
         found = json.loads(report.read_text())
