@@ -100,7 +100,8 @@ def sample_expression(
     add("eyeBlink", blink, both=True, skew=0.05)
     if random.random() < 0.15:
         add("eyeWide", u(0, 0.7), both=True)
-    gaze_left, gaze_up = random.normal(0, [0.35, 0.22])
+    # the face model's pupils sit a millimetre nearer to the upper lid than people's
+    gaze_left, gaze_up = random.normal([0, -0.15], [0.35, 0.22])
     add("eyeLookOutLeft", max(gaze_left, 0.0))
     add("eyeLookInRight", max(gaze_left, 0.0))
     add("eyeLookInLeft", max(-gaze_left, 0.0))
