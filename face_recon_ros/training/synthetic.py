@@ -117,7 +117,7 @@ class SyntheticFaces:
             @ rotation_from_vector([0, 0, yaw])
         )
         off_axis = rotation_from_vector([*np.radians(random.uniform(-18, 18, 2)), 0])
-        distance = float(np.clip(np.exp(random.normal(np.log(1.2), 0.55)), 0.35, 6.0))
+        distance = float(np.exp(random.uniform(np.log(0.35), np.log(6.0))))
         attitude = off_axis @ CAMERA_FROM_FRONTAL_FACE @ turn
         camera_from_face = Rigid(attitude, off_axis @ np.array([0, 0, distance]))
         unit = PinholeCamera(self._size, self._size, np.eye(3))
