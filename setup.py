@@ -55,7 +55,14 @@ setup(
             "matplotlib>=3.7",
             "tensorboard>=2.14",
         ],
-        "test": ["pytest>=8", "pytest-cov>=5", "hypothesis>=6.90", "ruff", "mypy"],
+        "test": [
+            "pytest>=8",
+            "pytest-cov>=5",
+            "pytest-xdist>=3.6",
+            "hypothesis>=6.90",
+            "ruff",
+            "mypy",
+        ],
     },
     entry_points={
         "console_scripts": [

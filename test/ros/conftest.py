@@ -19,11 +19,19 @@ TIMEOUT_S = 90.0
 
 
 def graph_environment() -> dict[str, str]:
-    """This machine only, a random domain, room for images in shared memory."""
+    """This machine only, room for images in shared memory, a domain no other worker draws."""
     sys.path.insert(0, str(ROOT / "scripts"))
     import demo
 
-    return demo.environment()
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
+    domain = str(1 + 25 * (worker % 4) + random.randrange(25))
+    return {**demo.environment(), "ROS_DOMAIN_ID": domain, "FACE_RECON_DOMAIN_ID": domain}
+
+
+@pytest.fixture
+def ros_environment():
+    """`graph_environment`, for scripts that start nodes of their own."""
+    return graph_environment()
 
 
 #: Rows of docs/reliability.md: fault, how it was injected, what was seen, the test that did it.
@@ -124,7 +132,7 @@ def segments(pid: int) -> set[Path]:
 def a_graph():
     """A graph of its own; it is gone after the block."""
     pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
-    env = {**graph_environment(), "ROS_DOMAIN_ID": str(random.randint(1, 100))}
+    env = graph_environment()
     made = Graph(env)
     with pytest.MonkeyPatch.context() as monkeypatch:
         for key in set(env) - set(os.environ):

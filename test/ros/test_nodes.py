@@ -38,7 +38,7 @@ DEMO = [sys.executable, str(ROOT / "scripts" / "demo.py")]
 
 
 @pytest.mark.parametrize("composed", ["true", "false"])
-def test_demo(composed, head_video, small_models, tmp_path):
+def test_demo(composed, head_video, small_models, tmp_path, ros_environment):
     """Frames with a face reach the subscriber process; composed, every one of them."""
     mark = str(tmp_path)  # on every command line: the processes can be told from others
     frames = 60 if composed == "true" else 240  # discovery between processes takes a while
@@ -47,6 +47,7 @@ def test_demo(composed, head_video, small_models, tmp_path):
         options += ["--param", parameter]
     result = subprocess.run(
         [*DEMO, "--source", str(head_video), "--composed", composed, *options],
+        env=ros_environment,
         capture_output=True,
         text=True,
         timeout=150,

@@ -780,14 +780,16 @@ def test_every_node_ends_within_a_second_and_leaves_nothing(
     )
 
 
-def test_some_seconds_of_soaking(small_models, note):
+def test_some_seconds_of_soaking(small_models, ros_environment, note):
     """An hour is `scripts/soak.py`; seconds say little of a percent."""
     options = ["--minutes", "0.3", "--warm-up-minutes", "0.1", "--min-hz", "5"]
     options += ["--max-growth", "10", "--max-drift", "300"]
     for parameter in small_models:
         options += ["--param", parameter]
     command = [sys.executable, str(ROOT / "scripts" / "soak.py"), *options]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=150)
+    result = subprocess.run(
+        command, env=ros_environment, capture_output=True, text=True, timeout=150
+    )
     assert result.returncode == 0, result.stdout + result.stderr
     figure = {k: float(v) for k, v in re.findall(r"(\w+) (-?[\d.]+)(?:,|\n)", result.stdout)}
     note(
