@@ -482,12 +482,16 @@ def test_a_gpu_is_lost_and_a_camera_unplugged(world, small_models, tmp_path, not
         nothing = lambda: None  # noqa: E731
         assert seen.until(lambda: len(seen.meshes) > 5, 60, nothing)
         assert seen.until(lambda: seen.value("providers") == "CUDAExecutionProvider", 5, nothing)
-        assert seen.health()[0] == b"\x00"
+        assert seen.until(lambda: seen.health()[0] == b"\x00", 5, nothing)  # all has settled
         (tmp_path / "lost").touch()
         lost_s = seen.recovery_s(nothing)
         assert seen.until(lambda: seen.value("providers") == "CPUExecutionProvider", 5, nothing)
-        level, message, _ = seen.health()
-        assert level == b"\x01" and "in place of CUDAExecutionProvider" in message
+
+        def warned():
+            level, message, _ = seen.health()
+            return level == b"\x01" and "in place of CUDAExecutionProvider" in message
+
+        assert seen.until(warned, 5, nothing)
 
         camera.unlink()
         assert seen.until(lambda: "/dev/video7" in seen.health()[1], 10, nothing)
