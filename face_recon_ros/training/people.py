@@ -121,7 +121,7 @@ class People:
         colour = np.clip(colour * random.uniform(0.7, 1.3) + random.normal(0, 0.015, 3), 0.02, 1)
         if random.random() < 0.02:
             colour = random.uniform(0, 1, 3)
-        skin, head = skin.copy(), head.copy()
+        skin = skin.copy()
         bald = random.random() < 0.10
         scalp = region["scalp"]
         if not bald:
