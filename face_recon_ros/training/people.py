@@ -81,8 +81,8 @@ class People:
         teeth = self.region["teeth"]
         above = shape[:, 2] > np.median(shape[teeth, 2]) if teeth.any() else none
         self._teeth = {"upper": teeth & above, "lower": teeth & ~above}
-        self._to_brow = _distance(shape, self.region["brow"])
-        self._to_eyeball = _distance(shape, self.region["eyeball"])
+        self._to_brow = _distance(shape, shape[self.region["brow"]])
+        self._to_eyeball = _distance(shape, shape[self.region["eyeball"]])
         self._to_eyeball[~self.region["eyelid"]] = np.inf
         self._to_bag, self._to_fold = self._creases(shape)
 
@@ -103,7 +103,7 @@ class People:
             fold = np.linspace(start, end, 15)
             points = np.stack([y, z], 1)[soft]
             for distance, line in zip(out, (bag, fold), strict=True):
-                distance[soft] = np.linalg.norm(points[:, None] - line, axis=2).min(1)
+                distance[soft] = _distance(points, line)
         return out
 
     def dress(
@@ -129,7 +129,7 @@ class People:
         stubble = random.uniform(0, 0.35) if bald else 0.0
         skin[scalp] = skin[scalp] * (1 - stubble) + stubble * colour
         around = skin[region["face"]].mean(0)
-        self._draw_features(skin, colour, random)
+        self._draw_features(skin, around, colour, random)
         if random.random() < 0.35:  # lipstick
             paint = np.array(
                 [random.uniform(0.4, 0.8), random.uniform(0.05, 0.4), random.uniform(0.1, 0.45)]
@@ -179,12 +179,11 @@ class People:
     def _draw_features(
         self,
         skin: NDArray[np.float32],
+        around: NDArray[np.floating],
         hair: NDArray[np.float64],
         random: np.random.Generator,
     ) -> None:
         """Brows from bleached to bushy, lashes, the colours of the eye, and creases; in place."""
-        region = self.region
-        around = skin[region["face"]].mean(0)
         bleached = random.random() < 0.2
         brow = around if bleached else hair * random.uniform(0.4, 1.0)
         width = random.uniform(0.0015, 0.0045)
@@ -195,7 +194,7 @@ class People:
         for crease, deepest in ((self._to_bag, 0.35), (self._to_fold, 0.35)):
             depth = deepest * random.random() ** 2
             skin *= 1 - depth * np.exp(-((crease / random.uniform(0.002, 0.004)) ** 2))[:, None]
-        eyes = region["eyeball"]
+        eyes = self.region["eyeball"]
         iris = eyes & (skin.mean(1) < 0.4)
         skin[eyes & ~iris] *= random.uniform(0.5, 1.05)
         skin[iris] *= random.uniform(0.2, 1.2)
@@ -233,18 +232,19 @@ class People:
         ivory = np.array([0.92, 0.87, 0.78]) * random.uniform(0.6, 1.05)
         ivory = np.clip(ivory + random.normal(0, 0.02, 3), 0, 1)
         forward, angle = random.uniform(0.006, 0.011), np.linspace(-1.25, 1.25, 24)
-        overlap = {"upper": random.uniform(0.001, 0.005), "lower": random.uniform(-0.003, 0.001)}
+        upper, lower = (head[self._teeth[row]] for row in ("upper", "lower"))
+        upper_edge = upper[:, 2].min() - random.uniform(0.001, 0.005)
+        lower_edge = lower[:, 2].max() + random.uniform(-0.003, 0.001)
         parts = []
-        for row, height in (("upper", -0.009), ("lower", 0.008)):
-            gum = head[self._teeth[row]]
-            edge = gum[:, 2].min() - overlap["upper"] if row == "upper" else gum[:, 2].max()
-            edge += overlap["lower"] * (row == "lower")
+        for gum, edge, height, behind in (
+            (upper, upper_edge, -0.009, 0.0),
+            (lower, lower_edge, 0.008, 0.002),
+        ):
             front, half = gum[:, 0].max() + forward, np.abs(gum[:, 1]).max()
-            x = front - 0.045 * (1 - np.cos(angle)) - (0.002 if row == "lower" else 0.0)
+            round_off = 1 - np.cos(angle)
+            x = front - 0.045 * round_off - behind
             y = gum[:, 1].mean() + half * np.sin(angle) / np.sin(1.25)
-            z = np.array([[edge], [edge - height]]) + 0.003 * (1 - np.cos(angle)) * np.sign(
-                -height
-            )
+            z = np.array([[edge], [edge - height]]) - 0.003 * round_off * np.sign(height)
             grid = np.stack([np.broadcast_to(x, z.shape), np.broadcast_to(y, z.shape), z], 2)
             sky = np.tile(np.cos(angle).clip(0.2) * random.uniform(0.6, 1.0), 2)
             parts.append(_grid_part(grid, ivory)._replace(occlusion=sky.astype(np.float32)))
@@ -322,11 +322,11 @@ class People:
         return parts
 
 
-def _distance(points: NDArray[np.floating], of: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """(V,) metres from each point to the nearest chosen one; infinite where none is chosen."""
-    if not of.any():
+def _distance(points: NDArray[np.floating], others: NDArray[np.floating]) -> NDArray[np.float64]:
+    """(V,) metres from each point to the nearest of others; infinite where there are none."""
+    if not len(others):
         return np.full(len(points), np.inf)
-    return np.asarray(np.linalg.norm(points[:, None] - points[of], axis=2).min(1), np.float64)
+    return np.asarray(np.linalg.norm(points[:, None] - others, axis=2).min(1), np.float64)
 
 
 def _ramp(x: NDArray[np.floating], width: float) -> NDArray[np.floating]:
