@@ -117,7 +117,7 @@ class SyntheticFaces:
             @ rotation_from_vector([0, 0, yaw])
         )
         off_axis = rotation_from_vector([*np.radians(random.uniform(-18, 18, 2)), 0])
-        distance = float(np.exp(random.uniform(np.log(0.35), np.log(6.0))))
+        distance = sample_distance(random)
         attitude = off_axis @ CAMERA_FROM_FRONTAL_FACE @ turn
         camera_from_face = Rigid(attitude, off_axis @ np.array([0, 0, distance]))
         unit = PinholeCamera(self._size, self._size, np.eye(3))
@@ -272,6 +272,11 @@ class SyntheticFaces:
                     ends = tuple(map(int, px[a])), tuple(map(int, px[a + 1]))
                     cv2.line(rgb, *ends, frame.tolist(), width, cv2.LINE_AA, 4)
                     cv2.line(alpha, *ends, 1.0, width, cv2.LINE_8, 4)
+
+
+def sample_distance(random: np.random.Generator) -> float:
+    """Metres from camera to head: near and far alike."""
+    return float(np.exp(random.uniform(np.log(0.35), np.log(6.0))))
 
 
 def sample_attitude(random: np.random.Generator) -> tuple[float, float, float]:

@@ -10,6 +10,7 @@ from face_recon_ros.core import pose
 from face_recon_ros.core.crop import Crop
 from face_recon_ros.core.morphable_model import load_morphable_model
 from face_recon_ros.core.rigid import angle_between
+from face_recon_ros.training import synthetic
 from face_recon_ros.training.augment import (
     Backgrounds,
     CropChange,
@@ -128,7 +129,9 @@ def test_light_turns_with_the_picture(model):
     assert np.allclose(turned[:, 0], expected, atol=1e-6)
 
 
-def test_renderings_lie_where_their_labels_say(model):
+def test_renderings_lie_where_their_labels_say(model, monkeypatch):
+    """Of people a metre away: nearer ones the nominal camera explains to some pixels only."""
+    monkeypatch.setattr(synthetic, "sample_distance", lambda random: 1.0)
     faces = SyntheticFaces(model, margin=1.5, size=96)
     for seed in range(3):
         rendering = faces.sample(np.random.default_rng(seed))
@@ -136,8 +139,7 @@ def test_renderings_lie_where_their_labels_say(model):
         assert np.array_equal(rendering.rgba, again.rgba)
         near = cv2.dilate(rendering.rgba[..., 3], np.ones((7, 7), np.uint8))
         column, row = np.clip(np.rint(pixels(model, rendering.label, 96)), 0, 95).astype(int).T
-        # all but a few: the nominal camera explains a face seen from 0.35 m to some pixels
-        assert (near[row, column] > 0).mean() > 0.95
+        assert (near[row, column] > 0).mean() > 0.98
         inner = model.subsets["facial_skin"]
         assert (rendering.rgba[row[inner], column[inner], 3] > 0).mean() > 0.8
 
