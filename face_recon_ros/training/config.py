@@ -31,8 +31,8 @@ class LossWeights:
     identity: float = 0.05
     expression: float = 5.0
     albedo: float = 0.02
-    rotation: float = 0.5
-    log_distance: float = 1.0
+    rotation: float = 4.0
+    log_distance: float = 3.0
     colour: float = 0.5
     illumination: float = 0.1
     confidence: float = 0.1
@@ -63,7 +63,8 @@ class TrainConfig:
         image_size: S, pixels per side of a crop.
         face_model: name in models/ or path of the face model.
         crop_margin: side of the crop over the side of the face box.
-        init: checkpoint to take weights from where they fit; empty: none.
+        init: checkpoint or float32 export (`.onnx`) to take weights from where they fit;
+            empty: none.
         teacher: checkpoint of another network whose feature maps are learned too; empty: none.
         backbone_weights: ImageNet weights for efficientnet_lite0; empty: none.
         frozen_stages: first stages of the backbone that stay as `init` has them; with the first

@@ -43,9 +43,9 @@ def sample_expression(
     def u(low: float, high: float) -> float:
         return float(random.uniform(low, high))
 
-    mood = random.choice(["rest", "smile", "talk", "strong"], p=[0.3, 0.33, 0.22, 0.15])
+    mood = random.choice(["rest", "smile", "talk", "strong"], p=[0.26, 0.4, 0.2, 0.14])
     if mood == "smile":
-        s = u(0.15, 1.0)
+        s = u(0.2, 1.0)
         add("mouthSmile", s, both=True)
         add("cheekSquint", s * u(0, 0.9), both=True)
         add("eyeSquint", s * u(0, 0.6), both=True)
@@ -94,9 +94,10 @@ def sample_expression(
         else:
             add("browInnerUp", b)
             add("browDown", 0.4 * b, both=True)
-    if random.random() < 0.2:
+    if random.random() < 0.12:
         add("mouthFrown", u(0, 0.6), both=True)
-    blink = u(0.7, 1.0) if random.random() < 0.07 else abs(random.normal(0, 0.10))
+    # the face model's eyes are open wider than those of people before a camera
+    blink = u(0.7, 1.0) if random.random() < 0.07 else abs(random.normal(0.15, 0.12))
     add("eyeBlink", blink, both=True, skew=0.05)
     if random.random() < 0.15:
         add("eyeWide", u(0, 0.7), both=True)
@@ -109,6 +110,12 @@ def sample_expression(
     add("eyeLookUp", max(gaze_up, 0.0), both=True, skew=0.0)
     add("eyeLookDown", max(-gaze_up, 0.0), both=True, skew=0.0)
     return np.clip(np.array([e.get(name, 0.0) for name in names]), 0.0, 1.0).astype(np.float32)
+
+
+def smile_of(expression: NDArray[np.floating], names: Sequence[str]) -> float:
+    """How much a (K_exp,) expression smiles, 0 to 1; 0 for models that do not say."""
+    sides = [i for i, name in enumerate(names) if name.startswith("mouthSmile")]
+    return float(np.clip(expression[sides], 0, 1).mean()) if sides else 0.0
 
 
 def mirrored_names(names: Sequence[str]) -> NDArray[np.intp]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from face_recon_ros.core.morphable_model import MorphableModel
 from face_recon_ros.core.rigid import rotation_from_vector
+from face_recon_ros.training.complexion import NEEDED, Complexion, Paint
 from face_recon_ros.training.lighting import ambient_occlusion
 from face_recon_ros.training.rasterizer import vertex_normals
 
@@ -35,6 +36,8 @@ _HAIR_COLOURS = np.array(
 _HAIR_ODDS = np.array([20, 18, 16, 12, 9, 7, 4, 4, 6, 4], float)
 #: Share of the sky that reaches the inside of an open mouth.
 _MOUTH_SKY = {"teeth": 0.3, "tongue": 0.5, "mouth_interior": 0.1}
+#: Lips this far apart let all light in to the teeth; shut ones meet in a dark line.
+_WIDE_OPEN_M = 0.006
 _BODY_RINGS = np.array(  # height, half width, half depth of neck, shoulders and chest, metres
     [
         [-0.095, 0.058, 0.060],
@@ -55,6 +58,7 @@ class Part(NamedTuple):
     colours: NDArray[np.float32]
     strands: bool = False
     occlusion: NDArray[np.float32] | None = None
+    paint: Paint | None = None
 
 
 class People:
@@ -80,40 +84,28 @@ class People:
         shape = model.mean_shape
         teeth = self.region["teeth"]
         above = shape[:, 2] > np.median(shape[teeth, 2]) if teeth.any() else none
+        middle = np.abs(shape[:, 1]) < 0.004
+        self._parting = [  # of the lips
+            int(np.where(middle & self.region[lip], sign * shape[:, 2], -np.inf).argmax())
+            for lip, sign in (("lip_upper", -1), ("lip_lower", 1))
+        ]
         self._teeth = {"upper": teeth & above, "lower": teeth & ~above}
-        self._to_brow = _distance(shape, shape[self.region["brow"]])
-        self._to_eyeball = _distance(shape, shape[self.region["eyeball"]])
-        self._to_eyeball[~self.region["eyelid"]] = np.inf
-        self._to_bag, self._to_fold = self._creases(shape)
-
-    def _creases(self, shape: NDArray[np.float32]) -> list[NDArray[np.float64]]:
-        """(V,) metres to the edge of the bags under the eyes, and to the nasolabial folds."""
-        region = self.region
-        y, z = np.abs(shape[:, 1]), shape[:, 2]
-        out = [np.full(len(shape), np.inf) for _ in range(2)]
-        soft = (region["face"] | region["eyelid"]) & (shape[:, 0] > -0.06)
-        eyes, wings = shape[region["eyeball"]], shape[region["nostril"]]
-        lips = shape[region["lip_upper"] | region["lip_lower"]]
-        if len(eyes) and len(wings) and len(lips):
-            eye_y, eye_z = np.abs(eyes[:, 1]).mean(), eyes[:, 2].mean()
-            a = np.linspace(-1, 1, 15)
-            bag = np.stack([eye_y + 0.014 * a, eye_z - 0.013 + 0.006 * a * a], 1)
-            start = [np.abs(wings[:, 1]).max() + 0.005, wings[:, 2].mean() + 0.006]
-            end = [np.abs(lips[:, 1]).max() + 0.009, lips[:, 2].mean() - 0.006]
-            fold = np.linspace(start, end, 15)
-            points = np.stack([y, z], 1)[soft]
-            for distance, line in zip(out, (bag, fold), strict=True):
-                distance[soft] = _distance(points, line)
-        return out
+        known = all(self.region[name].any() for name in NEEDED)
+        self._complexion = Complexion(model) if known else None
 
     def dress(
-        self, head: NDArray[np.float32], skin: NDArray[np.float32], random: np.random.Generator
+        self,
+        head: NDArray[np.float32],
+        skin: NDArray[np.float32],
+        smile: float,
+        random: np.random.Generator,
     ) -> list[Part]:
         """The head, first, and what it wears.
 
         Args:
             head: (V, 3) metres, face frame.
             skin: (V, 3) albedo, sRGB-encoded.
+            smile: 0 to 1.
             random: source of randomness.
         """
         model, region = self._model, self.region
@@ -129,7 +121,15 @@ class People:
         stubble = random.uniform(0, 0.35) if bald else 0.0
         skin[scalp] = skin[scalp] * (1 - stubble) + stubble * colour
         around = skin[region["face"]].mean(0)
-        self._draw_features(skin, around, colour, random)
+        drawn = None
+        if self._complexion is not None:
+            hair = colour * random.uniform(0.4, 1.0) if random.random() < 0.85 else around
+            if random.random() < 0.1:
+                hair = around  # only the model's own brows, which lie where annotators put them
+            else:
+                skin[region["brow"]] = around
+            drawn = self._complexion.draw(hair / around, smile, random)
+        self._colour_eyes(skin, random)
         if random.random() < 0.35:  # lipstick
             paint = np.array(
                 [random.uniform(0.4, 0.8), random.uniform(0.05, 0.4), random.uniform(0.1, 0.45)]
@@ -160,7 +160,7 @@ class People:
                 )
         under_chin = random.uniform(0.35, 1.0)  # of the sky: chest and clothes take the rest
         sky = np.where(region["neck"], under_chin, 1) * self._occlusion
-        parts.insert(0, Part(head, model.triangles, np.clip(skin, 0, 1), False, sky))
+        parts.insert(0, Part(head, model.triangles, np.clip(skin, 0, 1), False, sky, drawn))
         if region["teeth"].any():
             parts += self._smile(head, random)
         if not bald:
@@ -176,24 +176,8 @@ class People:
         )
         return parts
 
-    def _draw_features(
-        self,
-        skin: NDArray[np.float32],
-        around: NDArray[np.floating],
-        hair: NDArray[np.float64],
-        random: np.random.Generator,
-    ) -> None:
-        """Brows from bleached to bushy, lashes, the colours of the eye, and creases; in place."""
-        bleached = random.random() < 0.2
-        brow = around if bleached else hair * random.uniform(0.4, 1.0)
-        width = random.uniform(0.0015, 0.0045)
-        weight = random.uniform(0.2, 0.95) * np.exp(-((self._to_brow / width) ** 2))
-        skin += weight[:, None] * (brow - skin)
-        lashes = np.exp(-((self._to_eyeball / random.uniform(0.001, 0.0025)) ** 2))
-        skin *= 1 - random.uniform(0, 0.9) * lashes[:, None]
-        for crease, deepest in ((self._to_bag, 0.35), (self._to_fold, 0.35)):
-            depth = deepest * random.random() ** 2
-            skin *= 1 - depth * np.exp(-((crease / random.uniform(0.002, 0.004)) ** 2))[:, None]
+    def _colour_eyes(self, skin: NDArray[np.float32], random: np.random.Generator) -> None:
+        """White that is not white, and any iris; in place."""
         eyes = self.region["eyeball"]
         iris = eyes & (skin.mean(1) < 0.4)
         skin[eyes & ~iris] *= random.uniform(0.5, 1.05)
@@ -231,6 +215,8 @@ class People:
         """Two rows of teeth behind the lips; the face model's own sit too far back to show."""
         ivory = np.array([0.92, 0.87, 0.78]) * random.uniform(0.6, 1.05)
         ivory = np.clip(ivory + random.normal(0, 0.02, 3), 0, 1)
+        above, below = head[self._parting, 2]
+        light = np.clip((above - below) / _WIDE_OPEN_M, 0.15, 1.0)  # what the lips let in
         forward, angle = random.uniform(0.006, 0.011), np.linspace(-1.25, 1.25, 24)
         upper, lower = (head[self._teeth[row]] for row in ("upper", "lower"))
         upper_edge = upper[:, 2].min() - random.uniform(0.001, 0.005)
@@ -246,7 +232,7 @@ class People:
             y = gum[:, 1].mean() + half * np.sin(angle) / np.sin(1.25)
             z = np.array([[edge], [edge - height]]) - 0.003 * round_off * np.sign(height)
             grid = np.stack([np.broadcast_to(x, z.shape), np.broadcast_to(y, z.shape), z], 2)
-            sky = np.tile(np.cos(angle).clip(0.2) * random.uniform(0.6, 1.0), 2)
+            sky = np.tile(np.cos(angle).clip(0.2) * random.uniform(0.6, 1.0), 2) * light
             parts.append(_grid_part(grid, ivory)._replace(occlusion=sky.astype(np.float32)))
         return parts
 
@@ -320,13 +306,6 @@ class People:
             ]
             parts.append(_grid_part(np.stack(ring), colour))
         return parts
-
-
-def _distance(points: NDArray[np.floating], others: NDArray[np.floating]) -> NDArray[np.float64]:
-    """(V,) metres from each point to the nearest of others; infinite where there are none."""
-    if not len(others):
-        return np.full(len(points), np.inf)
-    return np.asarray(np.linalg.norm(points[:, None] - others, axis=2).min(1), np.float64)
 
 
 def _ramp(x: NDArray[np.floating], width: float) -> NDArray[np.floating]:

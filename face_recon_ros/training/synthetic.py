@@ -26,7 +26,7 @@ from face_recon_ros.core.pose import (
     crop_from_camera_pose,
 )
 from face_recon_ros.core.rigid import Rigid, rotation_from_vector
-from face_recon_ros.training.expressions import sample_expression
+from face_recon_ros.training.expressions import sample_expression, smile_of
 from face_recon_ros.training.lighting import lit, sample_light
 from face_recon_ros.training.people import Part, People
 from face_recon_ros.training.rasterizer import interpolate, rasterize, vertex_normals
@@ -91,7 +91,8 @@ class SyntheticFaces:
         albedo = np.clip(random.standard_normal(model.k_albedo), -2.5, 2.5).astype(np.float32)
         expression = sample_expression(model.expression_names, model.expression_prior, random)
         head = model.vertices(identity, expression)
-        parts = self._people.dress(head, model.albedo(albedo), random)
+        smile = smile_of(expression, model.expression_names)
+        parts = self._people.dress(head, model.albedo(albedo), smile, random)
 
         camera, camera_from_face = self._view(head, random)
         crop = Crop(np.full(2, (self._size - 1) / 2), float(self._size), self._size)
@@ -179,6 +180,10 @@ class SyntheticFaces:
         p = camera.project(in_camera).astype(np.float32)
         fragments = rasterize(p, in_camera[:, 2], triangles, self._size, self._size)
         rgb = interpolate(fragments, triangles, colours.astype(np.float32))
+        if (paint := parts[0].paint) is not None:
+            coordinates = np.zeros((len(vertices), 3), np.float32)
+            coordinates[: len(head)] = paint.coordinates
+            rgb *= paint.look_up(interpolate(fragments, triangles, coordinates))
         faces = np.cumsum([len(q.triangles) for q in parts])
         part_of_pixel = np.searchsorted(faces, fragments.triangle, side="right")
         strands = np.array([q.strands for q in parts])[np.minimum(part_of_pixel, len(parts) - 1)]

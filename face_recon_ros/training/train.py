@@ -55,6 +55,7 @@ from face_recon_ros.training.network import (
     FaceRegressor,
     Prediction,
 )
+from face_recon_ros.training.onnx_weights import state_from_onnx, synthetic_crops
 from face_recon_ros.training.photographs import label_photographs
 from face_recon_ros.training.renderer import photograph_attention, render_face
 from face_recon_ros.training.synthetic import Label, nominal_distance
@@ -62,6 +63,8 @@ from face_recon_ros.training.synthetic import Label, nominal_distance
 CHECKPOINT = "checkpoint.pt"
 LOG = "log.jsonl"
 SAMPLES = "samples.png"
+#: Synthetic crops for the statistics of a network that starts from an export.
+STATISTICS_CROPS = 128
 
 
 class Objective(nn.Module):
@@ -429,9 +432,18 @@ def build_network(config: TrainConfig, model: MorphableModel) -> FaceRegressor:
         weights = torch.load(config.backbone_weights, map_location="cpu", weights_only=True)
         network.backbone.load_imagenet(weights)
     if config.init:
-        take_what_fits(network, load_checkpoint(Path(config.init)), model.name)
+        take_what_fits(network, initial_state(config, model), model.name)
     network.freeze(config.frozen_stages)
     return network
+
+
+def initial_state(config: TrainConfig, model: MorphableModel) -> dict[str, Any]:
+    """What `init` names: a checkpoint, or an exported network (`.onnx`)."""
+    path = Path(config.init)
+    if path.suffix != ".onnx":
+        return load_checkpoint(path)
+    crops = synthetic_crops(model, config.crop_margin, config.image_size, STATISTICS_CROPS)
+    return state_from_onnx(path, crops)
 
 
 def take_what_fits(network: nn.Module, state: dict[str, Any], face_model: str) -> None:

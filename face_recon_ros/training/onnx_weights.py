@@ -1,0 +1,125 @@
+"""Weights out of an exported network, so that a run can start where the last one ended.
+
+An export holds no BatchNorm: it is folded into the convolutions. It comes back with the statistics
+of some synthetic crops, which change nothing of what the network answers.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import numpy_helper
+from torch import Tensor, nn
+
+from face_recon_ros.core.errors import ModelError
+from face_recon_ros.core.morphable_model import MorphableModel
+from face_recon_ros.training.augment import Backgrounds, CropChange, Mirror, compose_example
+from face_recon_ros.training.network import CoefficientSizes, FaceRegressor
+from face_recon_ros.training.quantise import fold_batch_norm
+from face_recon_ros.training.synthetic import CONTEXT, SyntheticFaces
+
+_EXPECTED = "a network exported by `face-recon export --precision float32`"
+_REMEDY = "give such a file, or a checkpoint"
+
+
+def state_from_onnx(path: Path, crops: NDArray[np.uint8]) -> dict[str, Any]:
+    """Reads an export as the part of a checkpoint that `init` takes.
+
+    Args:
+        path: float32 export of `face-recon export`.
+        crops: (N, S, S, 3) uint8 RGB, for BatchNorm's statistics.
+
+    Returns:
+        `face_model` (a name) and `average` (the state dictionary of a `FaceRegressor`).
+
+    Raises:
+        ModelError: the file is missing, damaged or no such export.
+    """
+    if not path.is_file():
+        raise ModelError(_EXPECTED, f"no file at {path}", _REMEDY)
+    try:
+        model = onnx.load(str(path))
+        meta = {entry.key: entry.value for entry in model.metadata_props}
+        weights = {t.name: _tensor(t) for t in model.graph.initializer}
+        backbone = json.loads(meta["training"])["backbone"]
+        for node in model.graph.node:  # tensors that are equal are stored once
+            if node.op_type == "Identity" and node.input[0] in weights:
+                weights[node.output[0]] = weights[node.input[0]]
+        heads = ("identity", "expression", "albedo")
+        k = [len(weights[f"network.heads.{name}.bias"]) for name in heads]
+        sizes = CoefficientSizes(*k)
+        folded = fold_batch_norm(FaceRegressor(backbone, sizes, 1.0))
+        convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+        layers = [m for m in folded.backbone.modules() if isinstance(m, nn.Conv2d)]
+        for node, layer in zip(convolutions, layers, strict=True):
+            layer.weight.data, layer.bias.data = (weights[name] for name in node.input[1:])
+        for name, head in folded.heads.items():
+            head.weight.data = weights[f"network.heads.{name}.weight"]
+            head.bias.data = weights[f"network.heads.{name}.bias"]
+        network = unfold_batch_norm(FaceRegressor(backbone, sizes, 1.0), folded, crops)
+    except Exception as fault:  # a damaged file makes onnx raise whatever its parser does
+        raise ModelError(
+            f"{_EXPECTED} at {path}", f"{type(fault).__name__}: {fault}", _REMEDY
+        ) from None
+    return {"face_model": meta.get("face_model", ""), "average": network.state_dict()}
+
+
+def _tensor(tensor: onnx.TensorProto) -> Tensor:
+    return torch.from_numpy(numpy_helper.to_array(tensor).copy())
+
+
+@torch.no_grad()
+def unfold_batch_norm(
+    network: FaceRegressor, folded: FaceRegressor, crops: NDArray[np.uint8]
+) -> FaceRegressor:
+    """The inverse of `fold_batch_norm`, for the statistics of these crops.
+
+    Args:
+        network: takes the weights; in evaluation it then answers as `folded` does.
+        folded: of the same backbone, BatchNorm folded.
+        crops: (N, S, S, 3) uint8 RGB.
+
+    Returns:
+        `network`.
+    """
+    outputs: dict[nn.Module, tuple[Tensor, Tensor]] = {}
+
+    def measure(module: nn.Module, _: Any, output: Tensor) -> None:
+        outputs[module] = (output.mean((0, 2, 3)), output.var((0, 2, 3)))
+
+    layers = [m for m in folded.backbone.modules() if isinstance(m, nn.Conv2d)]
+    hooks = [layer.register_forward_hook(measure) for layer in layers]
+    folded.eval()(torch.from_numpy(crops))
+    for hook in hooks:
+        hook.remove()
+    ours = [m for m in network.backbone.modules() if isinstance(m, (nn.Conv2d, nn.BatchNorm2d))]
+    for conv, norm, layer in zip(ours[::2], ours[1::2], layers, strict=True):
+        mean, variance = outputs[layer]
+        conv.weight.copy_(layer.weight)
+        norm.running_mean.copy_(mean - layer.bias)
+        norm.running_var.copy_(variance)
+        norm.weight.copy_((variance + norm.eps).sqrt())
+        norm.bias.copy_(mean)
+    network.heads.load_state_dict(folded.heads.state_dict())
+    return network
+
+
+def synthetic_crops(
+    model: MorphableModel, margin: float, size: int, count: int, seed: int = 0
+) -> NDArray[np.uint8]:
+    """(count, S, S, 3) crops of people drawn for the occasion."""
+    faces = SyntheticFaces(model, margin=margin, size=round(CONTEXT * size))
+    mirror, backgrounds = Mirror(model), Backgrounds(seed, None)
+    crops = []
+    for index in range(count):
+        random = np.random.default_rng((seed, index))
+        rgba, label = faces.sample(random)
+        change = CropChange(zoom=1 / CONTEXT)
+        crops.append(compose_example(rgba, label, change, size, mirror, backgrounds, random).image)
+    return np.stack(crops)
