@@ -250,6 +250,9 @@ class LookAtNode(FaceNode):
         """Follows people, once it knows the neck."""
         self._period_s = self.config("look_at").period_s
         self._neck: Neck | None = None
+        self._no_neck: FaceReconError = ConfigError(
+            "a URDF on /robot_description", "none", "publish it, or set neck.urdf"
+        )
         self._output: NeckOutput | None = None
         self._state = LookAtState()
         self._frames = RobotFrames(self, self.config("look_at").max_gap_s)
@@ -267,7 +270,7 @@ class LookAtNode(FaceNode):
         try:
             self._use(urdf)
         except ConfigError as fault:
-            self.complain(fault)
+            self._no_neck = fault  # told at each step
 
     def _use(self, urdf: str) -> None:
         if self._neck is not None:
@@ -280,9 +283,8 @@ class LookAtNode(FaceNode):
     def _step(self) -> None:
         neck, output, config = self._neck, self._output, self.config("look_at")
         if neck is None or output is None:
-            self._stand(
-                ConfigError("a URDF on /robot_description", "none", "publish it, or set neck.urdf")
-            )
+            self.meter.fact("status", "waiting for a robot description")
+            self.complain(self._no_neck)
             return
         fixed_frame = self._config.fixed_frame or neck.base_frame
         try:
@@ -323,10 +325,6 @@ class LookAtNode(FaceNode):
                     "stop the second face detector, or remap its /tf",
                 )
             )
-
-    def _stand(self, fault: FaceReconError) -> None:
-        self.meter.fact("status", "waiting for a robot description")
-        self.complain(fault)
 
 
 def main() -> None:

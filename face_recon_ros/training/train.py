@@ -9,7 +9,8 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,8 @@ from face_recon_ros.training.synthetic import Label, nominal_distance
 CHECKPOINT = "checkpoint.pt"
 LOG = "log.jsonl"
 SAMPLES = "samples.png"
+#: Batches for the averaged network's statistics; the last ones seen.
+STATISTICS_BATCHES = 32
 #: Synthetic crops for the statistics of a network that starts from an export.
 STATISTICS_CROPS = 128
 
@@ -199,11 +202,33 @@ def learning_rate(config: TrainConfig, progress: float) -> float:
 
 @torch.no_grad()
 def update_average(average: nn.Module, network: nn.Module, decay: float) -> None:
-    """Exponential moving average of weights; running statistics are copied."""
+    """Exponential moving average of weights; `measure_statistics` sees to the rest."""
     for mean, value in zip(average.parameters(), network.parameters(), strict=True):
         mean.lerp_(value.detach(), 1 - decay)
-    for mean, value in zip(average.buffers(), network.buffers(), strict=True):
-        mean.copy_(value)
+
+
+@torch.no_grad()
+def measure_statistics(network: nn.Module, batches: Iterable[Tensor]) -> None:
+    """BatchNorm's statistics of exactly these weights (Wu and Johnson 2021, "precise BN").
+
+    Those that a run keeps belong to the weights of the moment. While these move fast, an average
+    of many of them that is given such statistics answers a fifth worse.
+
+    Args:
+        network: left in evaluation mode; frozen stages stay as they are.
+        batches: (B, S, S, 3) images.
+    """
+    network.train()
+    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d) and m.training]
+    kept = [m.momentum for m in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain mean over all batches
+    for batch in batches:
+        network(batch)
+    for norm, momentum in zip(norms, kept, strict=True):
+        norm.momentum = momentum
+    network.eval()
 
 
 def train(config: TrainConfig, *, resume: bool = False) -> Path:
@@ -252,7 +277,11 @@ def _train(config: TrainConfig, resume: bool, rank: int, processes: int) -> Path
             f"no run at {out}", "one that began already", "use --resume, or another --out"
         )
 
+    recent: deque[Tensor] = deque(maxlen=STATISTICS_BATCHES)
+
     def save() -> None:
+        if recent:
+            measure_statistics(average, recent)
         state = {
             "config": dataclasses.asdict(config),
             "sizes": dataclasses.asdict(network.sizes),
@@ -304,6 +333,8 @@ def _train(config: TrainConfig, resume: bool, rank: int, processes: int) -> Path
                     and progress() >= config.photograph_after
                     and elapsed - relabelled > 60 * config.relabel_minutes
                 ):
+                    if recent:
+                        measure_statistics(average, recent)
                     answer_photographs(photographs, average, Mirror(model), config.image_size)
                     relabelled = elapsed
                 batch = Batch(*(t.to(device, non_blocking=True) for t in next(batches)))
@@ -326,6 +357,7 @@ def _train(config: TrainConfig, resume: bool, rank: int, processes: int) -> Path
                 optimiser.step()
                 update_average(average, network, min(config.ema_decay, (1 + step) / (10 + step)))
 
+                recent.append(batch.image)
                 step += 1
                 took = time.monotonic() - clock
                 clock += took

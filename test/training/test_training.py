@@ -40,7 +40,13 @@ from face_recon_ros.training.photographs import PhotographCache, label_photograp
 from face_recon_ros.training.pool import RenderingPool, fill_pool  # noqa: E402
 from face_recon_ros.training.rasterizer import rasterize  # noqa: E402
 from face_recon_ros.training.synthetic import Label, SyntheticFaces  # noqa: E402
-from face_recon_ros.training.train import CHECKPOINT, Objective, load_network, train  # noqa: E402
+from face_recon_ros.training.train import (  # noqa: E402
+    CHECKPOINT,
+    Objective,
+    load_network,
+    measure_statistics,
+    train,
+)
 
 
 def tiny(tmp_path, face_model_path, **changes):
@@ -522,3 +528,28 @@ def test_frozen_stages_stay_and_the_rest_moves(backbone):
         network.freeze(len(network.backbone.channels) + 1)
     with pytest.raises(ConfigError, match="frozen_stages"):
         network.freeze(-1)
+
+
+def test_the_average_has_the_statistics_of_its_own_weights():
+    """In evaluation it answers as in training, where crops bring their own statistics."""
+    torch.manual_seed(0)
+    network = FaceRegressor("tiny", CoefficientSizes(4, 6, 3), 1.0)
+    network.freeze(1)
+    batches = [torch.randint(0, 256, (16, 32, 32, 3), dtype=torch.uint8) for _ in range(3)]
+    frozen = {k: v.clone() for k, v in network.state_dict().items() if "backbone.bn1" in k}
+    measure_statistics(network, batches)
+    assert not network.training
+    last = network.backbone.layer3[0].bn3
+    assert last.momentum == 0.1  # as before
+    seen = []
+    hook = last.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
+    network.train()
+    network(torch.cat(batches))  # one batch of all
+    hook.remove()
+    assert all(torch.equal(network.state_dict()[k], v) for k, v in frozen.items())
+    measure_statistics(network, [torch.cat(batches)])
+    assert torch.allclose(last.running_mean, seen[0].mean((0, 2, 3)), atol=1e-4)
+    with torch.no_grad():
+        evaluated = network(torch.cat(batches)).identity
+        trained = network.train()(torch.cat(batches)).identity
+    assert torch.allclose(evaluated, trained, atol=1e-3)
