@@ -59,6 +59,7 @@ def landmark_report(result: dict[str, Any], folder: Path) -> Report:
             "NME 51 (inner)": with_interval(
                 result["nme51"], result["nme51_interval_95"], 100, " %"
             ),
+            "NME 51, offset removed": f"{show(100 * result['nme51_offset_removed'])} %",
             "NME 17 (contour)": f"{show(100 * result['nme17'])} %",
             "NME 68, visible": f"{show(100 * result['nme68_visible'])} %",
             "NME 68, box": f"{show(100 * result['nme68_box'])} %",

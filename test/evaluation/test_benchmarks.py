@@ -92,6 +92,8 @@ def test_a_known_shift_of_the_annotation_is_the_error(tmp_path, scenes, oracle):
     expected = np.mean([5 / metrics.interocular_distance(s.landmarks_px) for s in scenes_list])
     assert result["nme68"] == pytest.approx(expected, rel=1e-3)
     assert result["nme51"] == pytest.approx(expected, rel=1e-3)
+    np.testing.assert_allclose(result["offset51_px"], (-3.0, -4.0), atol=0.02)
+    assert result["nme51_offset_removed"] < 1e-4
 
 
 def test_bad_input_is_named_counted_and_the_rest_evaluated(tmp_path, scenes, oracle):
