@@ -36,6 +36,13 @@ _BROW_WIDTH = np.array([0.8, 1.0, 0.9, 0.6, 0.25])
 _OPENING = 0.37
 
 
+def map_coordinates(points: NDArray[np.floating]) -> NDArray[np.float64]:
+    """(N, 3) points of the mean face, metres -> (N, 2) column and row in the map."""
+    (low_y, _), (_, high_z) = _REACH_MM
+    left_up = 1e3 * np.asarray(points, np.float64)[:, 1:]
+    return (left_up - [low_y, high_z]) * [1, -1] / _PIXEL_MM
+
+
 class Paint(NamedTuple):
     """A map and how heads are wrapped in it.
 
@@ -83,14 +90,9 @@ class Complexion:
         self._to_lids = self._lid_distance()
         regions = [i for i, name in enumerate(model.region_names) if name in _PAINTED]
         painted = np.isin(model.regions, regions) & (model.mean_shape[:, 0] > _BACK_M)
-        self._coordinates = np.stack(
-            [
-                (shape_mm[:, 1] - low_y) / _PIXEL_MM,
-                (high_z - shape_mm[:, 2]) / _PIXEL_MM,
-                painted,
-            ],
-            1,
-        ).astype(np.float32)
+        self._coordinates = np.column_stack([map_coordinates(model.mean_shape), painted]).astype(
+            np.float32
+        )
 
     def _lid_distance(self) -> Map:
         """(H, W) millimetres to the edges of the lids, which two almonds stand for."""
@@ -159,7 +161,7 @@ class Complexion:
         # nose: wings, nostrils, and the shadow below
         rim = [(wing_y - 1, wing_z + 9), (wing_y + 3, wing_z + 3), (wing_y, wing_z - 2)]
         line(rim, u(1, 2.5), 0.5 * random.random())
-        blob((wing_y * 0.45, wing_z - 1.5), (5, 2.5), 0.6)
+        blob((wing_y * 0.4, wing_z - 1.5), (4.5, 2.5), 0.6)
         blob((0, wing_z - 6), (12, 5), 0.35)
         blob((wing_y * 0.7, wing_z + 26), (4, 14), 0.25)
         # cheeks and mouth
@@ -175,7 +177,7 @@ class Complexion:
         if random.random() < 0.6:
             between = [(0.0, corner_z + 1), (corner_y - 3, corner_z + 0.5), (corner_y, corner_z)]
             line(between, u(0.7, 1.5), 0.5 * random.random())
-        blob((0, lip_bottom - 6), (13, 4), 0.35)
+        blob((0, lip_bottom - 5), (13, 4), 0.5)
         blob((0, (wing_z + lip_top) / 2), (3, 5), 0.15)
         if random.random() < 0.25:  # forehead
             for height in u(20, 65, 3):

@@ -130,7 +130,11 @@ class People:
                 skin[region["brow"]] = around
             drawn = self._complexion.draw(hair / around, smile, random)
         self._colour_eyes(skin, random)
-        if random.random() < 0.35:  # lipstick
+        if random.random() < 0.6:  # lips hardly redder than skin
+            pale = random.uniform(0, 0.8)
+            for lip in ("lip_upper", "lip_lower"):
+                skin[region[lip]] += pale * random.uniform(0.6, 1) * (around - skin[region[lip]])
+        if random.random() < 0.3:  # lipstick
             paint = np.array(
                 [random.uniform(0.4, 0.8), random.uniform(0.05, 0.4), random.uniform(0.1, 0.45)]
             )

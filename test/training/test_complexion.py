@@ -1,0 +1,107 @@
+"""What is drawn on skin: where it lies, and that nothing else wears it."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("numba")
+
+from face_recon_ros.core.models import FACE_MODEL, find_model
+from face_recon_ros.core.morphable_model import load_morphable_model
+from face_recon_ros.core.pose import crop_camera, crop_from_face
+from face_recon_ros.training import synthetic
+from face_recon_ros.training.complexion import Complexion, map_coordinates
+from face_recon_ros.training.people import People
+from face_recon_ros.training.synthetic import SyntheticFaces
+
+SKIN = np.ones(3)
+DARK = np.full(3, 0.2)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_morphable_model(find_model(FACE_MODEL), level="coarse")
+
+
+@pytest.fixture(scope="module")
+def complexion(model):
+    return Complexion(model)
+
+
+def at(paint, points):
+    """(N, 3) factors at (N, 3) points of the mean face's skin, metres."""
+    place = np.column_stack([map_coordinates(points), np.ones(len(points))])
+    return paint.look_up(place[None].astype(np.float32))[0]
+
+
+def test_the_same_randomness_draws_the_same(complexion):
+    first, second, other = (
+        complexion.draw(DARK, 0.5, np.random.default_rng(seed)).factor for seed in (1, 1, 2)
+    )
+    assert np.array_equal(first, second)
+    assert not np.array_equal(first, other)
+    assert first.dtype == np.float32 and np.isfinite(first).all() and first.min() >= 0.05
+
+
+def test_only_the_skin_of_the_face_wears_it(model, complexion):
+    paint = complexion.draw(DARK, 0.0, np.random.default_rng(0))
+    bare = np.isin(
+        model.regions,
+        [model.region_names.index(n) for n in ("eyeball", "teeth", "ear", "scalp", "tongue")],
+    )
+    assert (paint.look_up(paint.coordinates[bare][None]) == 1).all()
+    assert (paint.look_up(np.zeros((2, 2, 3), np.float32)) == 1).all()  # pixels without a head
+
+
+def test_brows_hang_from_the_line_where_annotators_put_them(model, complexion):
+    """Their middle lies 2 to 6 mm below the landmarks and well above the eyes, on average."""
+    column = np.zeros((80, 3))
+    column[:, 1] = 0.030
+    column[:, 2] = np.linspace(0.004, 0.030, 80)
+    total = np.zeros(80)
+    for seed in range(60):
+        dark = at(complexion.draw(DARK, 0.0, np.random.default_rng(seed)), column)
+        light = at(complexion.draw(SKIN, 0.0, np.random.default_rng(seed)), column)
+        total += (light - dark).mean(1)  # the hair alone
+    middle = (total * column[:, 2]).sum() / total.sum()
+    edge = model.mean_shape[model.landmarks_68[[18, 19, 20]], 2].mean()
+    assert 0.002 < edge - middle < 0.006
+    assert middle - model.mean_shape[model.landmarks_68[36:42], 2].mean() > 0.010
+
+
+def test_smiles_fold_cheeks(model, complexion):
+    wing, corner = model.mean_shape[model.landmarks_68[[35, 54]]]
+    fold = np.array([(wing + corner) / 2])
+    fold[0, 1] += 0.008
+
+    def depth(smile):
+        return np.mean(
+            [
+                1 - at(complexion.draw(SKIN, smile, np.random.default_rng(s)), fold).mean()
+                for s in range(80)
+            ]
+        )
+
+    assert depth(1.0) > depth(0.0) + 0.03
+
+
+def test_shut_lips_meet_in_a_dark_line_and_not_in_white_teeth(model, monkeypatch):
+    shut = np.zeros(model.k_expression, np.float32)
+    monkeypatch.setattr(synthetic, "sample_expression", lambda *_: shut)
+    monkeypatch.setattr(synthetic, "sample_attitude", lambda random: (0.0, 0.0, 0.0))
+    monkeypatch.setattr(People, "_beard", lambda *_: None)
+    faces = SyntheticFaces(model, margin=1.3, size=288)
+    ratios = []
+    for seed in range(16):
+        rgba, label = faces.sample(np.random.default_rng(seed))
+        head = crop_from_face(label.rotation, label.translation).apply(
+            model.vertices(label.identity, label.expression)
+        )
+        between = head[model.landmarks_68[[62, 66]]].mean(0)
+        below = head[model.landmarks_68[57]]
+        x, y = np.rint(crop_camera(288).project(between[None]))[0].astype(int)
+        u, v = np.rint(crop_camera(288).project(((between + below) / 2)[None]))[0].astype(int)
+        slit = rgba[y - 2 : y + 3, x, :3].astype(float).mean(1)
+        lip = rgba[v, u, :3].astype(float).mean() + 1
+        ratios.append(slit.max() / lip)
+    assert np.median(ratios) < 1.25
