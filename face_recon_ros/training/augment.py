@@ -235,7 +235,7 @@ def compose_example(
         _occlude(image, backgrounds, random)
     image, gain, known = _colours(image, random)
     image = _sensor(image, random)
-    if random.random() < 0.04:
+    if random.random() < 0.08:
         _image_border(image, random)
     label = change.move(label, mirror)
     label = label._replace(illumination=label.illumination * gain.astype(np.float32) ** GAMMA)
@@ -323,7 +323,7 @@ def _sensor(image: NDArray[np.float32], random: np.random.Generator) -> NDArray[
 
 def _image_border(image: NDArray[np.uint8], random: np.random.Generator) -> None:
     """The crop reaches over the border of the picture."""
-    width = int(random.uniform(0.02, 0.25) * len(image))
+    width = int(random.uniform(0.02, 0.45) * len(image))
     side = random.integers(4)
     view = (
         image[:width],

@@ -109,6 +109,9 @@ class People:
             random: source of randomness.
         """
         model, region = self._model, self.region
+        if random.random() < 0.06:  # nothing but the face model: a bust, a mannequin, a rendering
+            bare = np.clip(skin, 0, 1)
+            return [Part(head, model.triangles, bare, False, self._occlusion)]
         colour = _HAIR_COLOURS[random.choice(len(_HAIR_ODDS), p=_HAIR_ODDS / _HAIR_ODDS.sum())]
         colour = np.clip(colour * random.uniform(0.7, 1.3) + random.normal(0, 0.015, 3), 0.02, 1)
         if random.random() < 0.02:
