@@ -35,6 +35,9 @@ _BROW_WIDTH = np.array([0.8, 1.0, 0.9, 0.6, 0.25])
 #: Height of an eye's opening over its width.
 _OPENING = 0.37
 
+#: What stubble takes of red, green and blue.
+_STUBBLE = np.array([1.0, 0.9, 0.8], np.float32)
+
 
 def map_coordinates(points: NDArray[np.floating]) -> NDArray[np.float64]:
     """(N, 3) points of the mean face, metres -> (N, 2) column and row in the map."""
@@ -116,81 +119,76 @@ class Complexion:
             smile: 0 to 1; how deep it folds the cheeks.
             random: source of randomness.
         """
-        u = random.uniform
-        y, z = self._y + self._wobble(random), self._z + self._wobble(random)
-        y = np.abs(y)
-        shade = np.ones_like(y)
+        brush = _Brush(self._y + self._wobble(random), self._z + self._wobble(random), random)
+        self._draw_eyes(brush)
+        self._draw_nose(brush)
+        self._draw_mouth(brush, smile)
+        if random.random() < 0.25:  # creases of the forehead
+            for height in self._eye[1] + random.uniform(20, 65, 3):
+                brush.line([(0, height), (45, height - 4)], 1.2, 0.3 * random.random())
+        brush.shade *= 1 + self._mottled(random)
+        factor = np.repeat(brush.shade[..., None], 3, 2)
+        if random.random() < 0.25:
+            factor *= 1 - self._stubble(brush)[..., None] * _STUBBLE
+        brow = self._brow(brush.y, brush.z, random)[..., None]
+        factor = factor * (1 + brow * (np.asarray(hair_over_skin, np.float32) - 1))
+        return Paint(np.clip(factor, 0.05, 3).astype(np.float32), self._coordinates)
 
-        def blob(at: tuple[float, float], reach: tuple[float, float], most: float) -> None:
-            """Darkens around a point, by up to `most`, mostly less."""
-            depth = most * random.random() ** 1.5
-            if abs(depth) < 0.02:
-                return
-            q = ((y - at[0]) / reach[0]) ** 2 + ((z - at[1]) / reach[1]) ** 2
-            shade[...] *= 1 - depth * np.exp(-q)
-
-        def line(points: list[tuple[float, float]], width: float, depth: float) -> None:
-            q = np.square(_distance_to_line(y, z, points) / width)
-            shade[...] *= 1 - depth * np.exp(-q)
-
-        (eye_y, eye_z), (wing_y, wing_z) = self._eye, self._wing
-        (corner_y, corner_z), (lip_top, lip_bottom) = self._corner, self._lips
-        inner, outer = self._canthi
-        # around the eyes: sockets, the crease of the lid, lashes, bags
-        blob((eye_y - 4, eye_z + 8), (15, 5), 0.35)
-        blob((inner - 3, eye_z + 7), (5, 8), 0.45)
-        blob((inner, eye_z - 7), (6, 5), 0.25)
+    def _draw_eyes(self, brush: _Brush) -> None:
+        """Sockets, the crease of the lid, lashes, bags, crow's feet."""
+        random, u = brush.random, brush.random.uniform
+        (y, z), (inner, outer) = self._eye, self._canthi
+        brush.blob((y - 4, z + 8), (15, 5), 0.35)
+        brush.blob((inner - 3, z + 7), (5, 8), 0.45)
+        brush.blob((inner, z - 7), (6, 5), 0.25)
         if random.random() < 0.7:
-            rise = u(6.5, 10)
-            arch = [
-                (inner, eye_z + rise - 5),
-                (eye_y, eye_z + rise),
-                (outer + 1, eye_z + rise - 5),
-            ]
-            line(arch, u(0.8, 2), 0.5 * random.random())
-        above = z > eye_z - 1.5
+            top = z + u(6.5, 10)
+            arch = [(inner, top - 5), (y, top), (outer + 1, top - 5)]
+            brush.line(arch, u(0.8, 2), 0.5 * random.random())
+        above = brush.z > z - 1.5
         lashes = np.where(above, u(0.1, 0.9), u(0, 0.45))
         reach = np.where(above, u(0.8, 2.4), u(0.7, 1.4))
-        shade *= 1 - lashes * np.exp(-np.square(self._to_lids / reach))
-        bag = [(inner + 1, eye_z - 7), (eye_y, eye_z - u(10, 15)), (outer - 2, eye_z - 8)]
-        line(bag, u(1.5, 4), 0.4 * random.random() ** 2)
-        if random.random() < 0.25:  # crow's feet
+        brush.shade *= 1 - lashes * np.exp(-np.square(self._to_lids / reach))
+        bag = [(inner + 1, z - 7), (y, z - u(10, 15)), (outer - 2, z - 8)]
+        brush.line(bag, u(1.5, 4), 0.4 * random.random() ** 2)
+        if random.random() < 0.25:
             for slope in (-0.5, 0.0, 0.5):
-                far = (outer + 14, eye_z + 14 * slope)
-                line([(outer + 4, eye_z), far], 1.0, u(0, 0.25))
-        # nose: wings, nostrils, and the shadow below
-        rim = [(wing_y - 1, wing_z + 9), (wing_y + 3, wing_z + 3), (wing_y, wing_z - 2)]
-        line(rim, u(1, 2.5), 0.5 * random.random())
-        blob((wing_y * 0.4, wing_z - 1.5), (4.5, 2.5), 0.6)
-        blob((0, wing_z - 6), (12, 5), 0.35)
-        blob((wing_y * 0.7, wing_z + 26), (4, 14), 0.25)
-        # cheeks and mouth
+                brush.line([(outer + 4, z), (outer + 14, z + 14 * slope)], 1.0, u(0, 0.25))
+
+    def _draw_nose(self, brush: _Brush) -> None:
+        """Wings, nostrils, the shadow below, and the sides."""
+        y, z = self._wing
+        rim = [(y - 1, z + 9), (y + 3, z + 3), (y, z - 2)]
+        brush.line(rim, brush.random.uniform(1, 2.5), 0.5 * brush.random.random())
+        brush.blob((y * 0.4, z - 1.5), (4.5, 2.5), 0.6)
+        brush.blob((0, z - 6), (12, 5), 0.35)
+        brush.blob((y * 0.7, z + 26), (4, 14), 0.25)
+
+    def _draw_mouth(self, brush: _Brush, smile: float) -> None:
+        """Folds from nose to mouth, cheeks, corners, the line between the lips, the chin's."""
+        random = brush.random
+        (wing_y, wing_z), (y, z), (top, bottom) = self._wing, self._corner, self._lips
         fold = [
             (wing_y + 3, wing_z + 5),
             (wing_y + 8, wing_z - 6),
-            (corner_y + 9 + 5 * smile, corner_z + 6 * smile),
-            (corner_y + 8 + 6 * smile, corner_z - 9),
+            (y + 9 + 5 * smile, z + 6 * smile),
+            (y + 8 + 6 * smile, z - 9),
         ]
-        line(fold, u(1.5, 3.5), (0.15 + 0.35 * smile) * random.random())
-        blob((eye_y + 4, wing_z + 12), (13, 10), -0.15 - 0.1 * smile)
-        blob((corner_y + 2, corner_z - 0.5), (3, 3), 0.5)
+        brush.line(fold, random.uniform(1.5, 3.5), (0.15 + 0.35 * smile) * random.random())
+        brush.blob((self._eye[0] + 4, wing_z + 12), (13, 10), -0.15 - 0.1 * smile)
+        brush.blob((y + 2, z - 0.5), (3, 3), 0.5)
         if random.random() < 0.6:
-            between = [(0.0, corner_z + 1), (corner_y - 3, corner_z + 0.5), (corner_y, corner_z)]
-            line(between, u(0.7, 1.5), 0.5 * random.random())
-        blob((0, lip_bottom - 5), (13, 4), 0.5)
-        blob((0, (wing_z + lip_top) / 2), (3, 5), 0.15)
-        if random.random() < 0.25:  # forehead
-            for height in u(20, 65, 3):
-                line([(0, eye_z + height), (45, eye_z + height - 4)], 1.2, 0.3 * random.random())
-        shade *= 1 + self._mottled(random)
-        factor = np.repeat(shade[..., None], 3, 2)
-        if random.random() < 0.25:  # unshaven
-            q = np.clip((wing_z - 8 - z) / 12, 0, 1) * (z > lip_bottom - 60)
-            q *= 1 - np.exp(-np.square(y / corner_y) - np.square((z - corner_z) / 9))
-            factor *= 1 - (u(0, 0.3) * q)[..., None] * np.array([1.0, 0.9, 0.8], np.float32)
-        brow = self._brow(y, z, random)[..., None]
-        factor = factor * (1 + brow * (np.asarray(hair_over_skin, np.float32) - 1))
-        return Paint(np.clip(factor, 0.05, 3).astype(np.float32), self._coordinates)
+            between = [(0.0, z + 1), (y - 3, z + 0.5), (y, z)]
+            brush.line(between, random.uniform(0.7, 1.5), 0.5 * random.random())
+        brush.blob((0, bottom - 5), (13, 4), 0.5)
+        brush.blob((0, (wing_z + top) / 2), (3, 5), 0.15)
+
+    def _stubble(self, brush: _Brush) -> Map:
+        """(H, W) how dark the unshaven are, lips and above the nose left out."""
+        (y, z), low, high = self._corner, self._lips[1] - 60, self._wing[1] - 8
+        q = np.clip((high - brush.z) / 12, 0, 1) * (brush.z > low)
+        q *= 1 - np.exp(-np.square(brush.y / y) - np.square((brush.z - z) / 9))
+        return np.asarray(brush.random.uniform(0, 0.3) * q, np.float32)
 
     def _brow(self, y: Map, z: Map, random: np.random.Generator) -> Map:
         """(H, W) how much of the hair's colour shows."""
@@ -228,6 +226,32 @@ class Complexion:
         return np.asarray(
             cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC), np.float32
         )
+
+
+class _Brush:
+    """Darkens a map, alike on both sides of the face.
+
+    Attributes:
+        y, z: (H, W) what each pixel shows, millimetres from the midline and up.
+        shade: (H, W) what the skin is multiplied by.
+        random: source of randomness.
+    """
+
+    def __init__(self, y: Map, z: Map, random: np.random.Generator) -> None:
+        self.y, self.z, self.random = np.abs(y), z, random
+        self.shade = np.ones_like(z)
+
+    def blob(self, at: tuple[float, float], reach: tuple[float, float], most: float) -> None:
+        """Around a point, by up to `most` (below 0: lighter), mostly less."""
+        depth = most * self.random.random() ** 1.5
+        if abs(depth) >= 0.02:
+            q = ((self.y - at[0]) / reach[0]) ** 2 + ((self.z - at[1]) / reach[1]) ** 2
+            self.shade *= 1 - depth * np.exp(-q)
+
+    def line(self, points: list[tuple[float, float]], width: float, depth: float) -> None:
+        """Along a polyline."""
+        q = np.square(_distance_to_line(self.y, self.z, points) / width)
+        self.shade *= 1 - depth * np.exp(-q)
 
 
 def _distance_to_line(y: Map, z: Map, points: list[tuple[float, float]]) -> Map:
