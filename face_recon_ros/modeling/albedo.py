@@ -102,7 +102,7 @@ def build_albedo(
 
     fine_masks = {name: np.clip(matrix @ value, 0, 1) for name, value in masks.items()}
     body = np.asarray(matrix @ (head.parts == BODY).astype(float)) > 0.5
-    fine_masks["brow"] = annotations.brow_weight(fine_shape) * body
+    fine_masks["brow"] = annotations.brow_hair(fine_shape) * body
     fine_masks["lips"] = _sharpen(fine_masks["lips"])
     mean = paint(fine_masks)
 
@@ -204,7 +204,7 @@ def _masks(
         "lips": lips,
         "hair": hair * (1 - inside),
         "ear": ear,
-        "brow": annotations.brow_weight(points) * body,
+        "brow": annotations.brow_hair(points) * body,
         "beard": beard * (1 - inside),
         "moustache": moustache,
         "blush": _bump(points, (-12.0, 38.0, -36.0), (40.0, 15.0, 13.0)) * body,

@@ -28,22 +28,22 @@ _FINE_PLACES_MM = (
 )
 
 # iBUG / Multi-PIE points on the subject's left and the midline; the others are mirror images.
-# Where on brows, lids and lips: as in the mean shape of 300-W's annotations (inner ends of the
-# brows below their upper edge, 44 and 46 a third of the eye's width from its corner, 55 half-way
-# from the corner of the mouth to 56).
+# Where on brows, lids and lips: as 300-W's annotators put them (inner ends of the brows below
+# their upper edge, 45 where the lids seem to meet, 44 and 46 a third of the eye's width from its
+# corner, 64 well inside the corner of the mouth).
 _LANDMARKS = {
     **dict(
         zip(range(8, 17), (5296, 7616, 7619, 7595, 11849, 11851, 7039, 7573, 12366), strict=True)
     ),
     **dict(zip(range(22, 27), (6984, 6980, 6996, 6999, 7023), strict=True)),
     **dict(zip(range(27, 31), (132, 131, 201, 5054), strict=True)),
-    **dict(zip(range(33, 36), (317, 7076, 7055), strict=True)),
-    **dict(zip(range(42, 48), (6850, 11483, 6786, 11472, 6825, 6831), strict=True)),
-    **dict(zip(range(51, 58), (455, 7215, 11943, 7185, 7166, 7241, 492), strict=True)),
-    **dict(zip(range(62, 67), (474, 7228, 7205, 7242, 493), strict=True)),
+    **dict(zip(range(33, 36), (317, 7076, 7082), strict=True)),
+    **dict(zip(range(42, 48), (6850, 11483, 6786, 11470, 6825, 6831), strict=True)),
+    **dict(zip(range(51, 58), (455, 7215, 11943, 7185, 7239, 7241, 492), strict=True)),
+    **dict(zip(range(62, 67), (474, 7228, 7198, 7242, 493), strict=True)),
 }
-# Vertices slid along the surface, inner end of the brow and bridge: metres to the left, metres up.
-SLIDES = {7001: (0.0045, -0.0020), 131: (0.0, 0.0018)}
+# Vertices slid along the surface, brow (inner end, top) and bridge: metres to the left, metres up.
+SLIDES = {7001: (0.0045, -0.0020), 6996: (0.0, -0.0030), 131: (0.0, 0.0018)}
 _MIRROR_LANDMARK = {
     **{8 + i: 8 - i for i in range(1, 9)},
     **{22 + i: 21 - i for i in range(5)},
@@ -90,9 +90,11 @@ _MEASURES_MM = (
     ("palpebral fissure height", 11466, 6825, 10.6, 1.2),
 )
 
-# The middle line of the average eyebrow in front view; 300-W's points lie 1.5 to 2 mm above it.
+# The middle line of the brows' region in front view. The hair grows lower: 300-W's points lie on
+# its upper edge, and so does the average photograph have it.
 _BROW_LATERAL_MM = (8.0, 12.0, 18.0, 25.0, 32.0, 38.5, 45.0, 51.5, 56.0, 60.0)
 _BROW_HEIGHT_MM = (12.4, 13.6, 15.8, 17.6, 18.9, 19.2, 18.2, 15.6, 12.2, 8.2)
+_HAIR_LOWER_MM = 3.0
 
 REGIONS = [
     "face",
@@ -315,8 +317,13 @@ def fine_places(mean: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.max(bumps, axis=0))
 
 
+def brow_hair(mean: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(V,) in [0, 1]: how much of a vertex of the mean face is hair of the brows."""
+    return brow_weight(mean + np.array([0.0, 0.0, _HAIR_LOWER_MM * 1e-3]))
+
+
 def brow_weight(mean: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(V,) in [0, 1]: how much of a vertex of the mean face is eyebrow."""
+    """(V,) in [0, 1]: how much of a vertex of the mean face is of the brows' region."""
     x, y, z = mean.T * 1e3
     y = np.abs(y)
     centre = np.interp(y, _BROW_LATERAL_MM, _BROW_HEIGHT_MM)

@@ -246,7 +246,7 @@ def _labels(
     attention = np.where(facial_skin, 1.0, 0.0)
     attention[among("eyelid")] = 0.4
     attention[head.parts != BODY] = 0.0
-    brow = annotations.brow_weight(mean)
+    brow = annotations.brow_hair(mean)
     attention *= 1 - 0.8 * brow
     beard_line = (mean[:, 2] < -0.055) & ~among("lip_upper", "lip_lower")
     attention[beard_line] *= 0.7

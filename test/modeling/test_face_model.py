@@ -111,7 +111,8 @@ def test_a_thousand_people_have_human_proportions(coarse):
     right, left = coarse.interpupillary
     pairs = {
         "interpupillary": (right, left, 63.0, 3.6),
-        "outer canthi": (marks[36], marks[45], 90.5, 4.8),
+        # 90.5 in anthropometry; annotators see the lids meet 1 mm further in
+        "outer canthi": (marks[36], marks[45], 88.6, 4.8),
         "mouth": (marks[48], marks[54], 49.8, 4.2),
         "face length": (coarse.sellion, marks[8], 118.0, 7.8),
         "nose length": (coarse.sellion, marks[33], 50.3, 4.2),
