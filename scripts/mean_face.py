@@ -31,10 +31,11 @@ from face_recon_ros.core.models import FACE_MODEL, NETWORK, find_model  # noqa: 
 from face_recon_ros.core.morphable_model import load_morphable_model  # noqa: E402
 from face_recon_ros.core.pose import crop_camera, crop_from_face  # noqa: E402
 from face_recon_ros.evaluation.chain import largest  # noqa: E402
-from face_recon_ros.evaluation.datasets import IMAGE_SUFFIXES, read_image  # noqa: E402
+from face_recon_ros.evaluation.datasets import read_image  # noqa: E402
 from face_recon_ros.evaluation.landmarks import LandmarkProjector  # noqa: E402
 from face_recon_ros.evaluation.metrics import INNER  # noqa: E402
-from face_recon_ros.training.onnx_weights import synthetic_crops  # noqa: E402
+from face_recon_ros.training.data import synthetic_crops  # noqa: E402
+from face_recon_ros.training.photographs import list_photographs  # noqa: E402
 
 SIDE = 480  # pixels of the picture
 WIDTH_M = 0.16  # of what it shows
@@ -70,7 +71,7 @@ def main() -> None:
 
 def photograph_crops(folder: Path, count: int, size: int, margin: float) -> NDArray[np.uint8]:
     """(N, S, S, 3) largest faces of up to `count` photographs, spread over the folder."""
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    files = list_photographs(folder)
     files = files[:: max(1, len(files) // count)][:count]
     detector, crops = make_detector(), []
     for file in tqdm(files, desc="photographs", disable=None):
@@ -115,4 +116,7 @@ def mean_face(
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except FaceReconError as fault:
+        sys.exit(str(fault))

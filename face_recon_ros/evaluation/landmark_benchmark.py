@@ -33,6 +33,7 @@ from face_recon_ros.evaluation.landmarks import LandmarkProjector
 from face_recon_ros.evaluation.metrics import (
     CONTOUR,
     INNER,
+    N_LANDMARKS,
     bootstrap,
     bounding_box_size,
     error_curve,
@@ -137,7 +138,7 @@ def summarise(entries: list[dict[str, Any]], skipped: Skipped) -> dict[str, Any]
         key: float(np.nanmean(column(key))) if found else float("nan")
         for key in ("nme68", "nme51", "nme17", "nme68_box", "nme51_box", "nme68_visible")
     }
-    residual = column("residual51_px").reshape(-1, len(INNER), 2)
+    residual = column("residual_px").reshape(-1, N_LANDMARKS, 2)[:, INNER]
     offset = residual.mean(axis=(0, 1)) if found else np.full(2, np.nan)
     left_over = np.linalg.norm(residual - offset, axis=2).mean(axis=1) / column("interocular_px")
     return {
@@ -183,7 +184,7 @@ def _score(
             **landmark_errors(predicted, view.annotated, projector.visible(camera_from_face)),
             "box": view.box.astype(np.float64).round(2),
             "landmarks": predicted.round(2),
-            "residual51_px": (predicted - view.annotated)[INNER].round(2),
+            "residual_px": (predicted - view.annotated).round(2),
         }
 
 

@@ -76,7 +76,7 @@ def landmark_report(result: dict[str, Any], folder: Path) -> Report:
             cumulative(axes, errors[key], key, limit, result["missed"])
         axes.set(xlabel="error / outer eye corner distance", ylabel="share of faces")
 
-    means = _error_per_landmark(found, folder)
+    means = _error_per_landmark(found)
 
     def per_landmark(axes: Any) -> None:
         axes.bar(np.arange(68), 100 * means, color="#0b69a3")
@@ -440,17 +440,9 @@ def _left_out(report: Report, result: dict[str, Any]) -> None:
         )
 
 
-def _error_per_landmark(found: list[dict[str, Any]], folder: Path) -> NDArray[np.float64]:
-    total, count = np.zeros(68), 0
-    for entry in found:
-        try:
-            annotated = read_landmarks(folder / f"{entry['name']}.pts", 2)
-        except (DataError, OSError):
-            continue
-        gap = np.linalg.norm(np.asarray(entry["landmarks"]) - annotated, axis=1)
-        total += gap / entry["interocular_px"]
-        count += 1
-    return total / max(count, 1)
+def _error_per_landmark(found: list[dict[str, Any]]) -> NDArray[np.float64]:
+    errors = [np.linalg.norm(e["residual_px"], axis=1) / e["interocular_px"] for e in found]
+    return np.mean(errors, axis=0) if errors else np.zeros(68)
 
 
 def _landmark_pictures(

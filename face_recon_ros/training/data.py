@@ -13,12 +13,14 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from face_recon_ros.core.morphable_model import load_morphable_model
+from face_recon_ros.core.morphable_model import MorphableModel, load_morphable_model
 from face_recon_ros.training.augment import (
     Backgrounds,
+    CropChange,
     Example,
     Jitter,
     Mirror,
@@ -130,6 +132,21 @@ class Crops(IterableDataset):
                     )
                     people.append(-1)
             yield collate(examples, people)
+
+
+def synthetic_crops(
+    model: MorphableModel, margin: float, size: int, count: int, seed: int = 0
+) -> NDArray[np.uint8]:
+    """(count, S, S, 3) crops of people drawn for the occasion."""
+    faces = SyntheticFaces(model, margin=margin, size=round(CONTEXT * size))
+    mirror, backgrounds = Mirror(model), Backgrounds(seed)
+    crops = []
+    for index in range(count):
+        random = np.random.default_rng((seed, index))
+        rgba, label = faces.sample(random)
+        change = CropChange(zoom=1 / CONTEXT)
+        crops.append(compose_example(rgba, label, change, size, mirror, backgrounds, random).image)
+    return np.stack(crops)
 
 
 def open_pool(config: TrainConfig, sizes: tuple[int, int, int]) -> RenderingPool:

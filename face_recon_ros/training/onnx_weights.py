@@ -18,11 +18,8 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from face_recon_ros.core.errors import ModelError
-from face_recon_ros.core.morphable_model import MorphableModel
-from face_recon_ros.training.augment import Backgrounds, CropChange, Mirror, compose_example
 from face_recon_ros.training.network import CoefficientSizes, FaceRegressor
 from face_recon_ros.training.quantise import fold_batch_norm
-from face_recon_ros.training.synthetic import CONTEXT, SyntheticFaces
 
 _EXPECTED = "a network exported by `face-recon export --precision float32`"
 _REMEDY = "give such a file, or a checkpoint"
@@ -108,18 +105,3 @@ def unfold_batch_norm(
         norm.bias.copy_(mean)
     network.heads.load_state_dict(folded.heads.state_dict())
     return network
-
-
-def synthetic_crops(
-    model: MorphableModel, margin: float, size: int, count: int, seed: int = 0
-) -> NDArray[np.uint8]:
-    """(count, S, S, 3) crops of people drawn for the occasion."""
-    faces = SyntheticFaces(model, margin=margin, size=round(CONTEXT * size))
-    mirror, backgrounds = Mirror(model), Backgrounds(seed, None)
-    crops = []
-    for index in range(count):
-        random = np.random.default_rng((seed, index))
-        rgba, label = faces.sample(random)
-        change = CropChange(zoom=1 / CONTEXT)
-        crops.append(compose_example(rgba, label, change, size, mirror, backgrounds, random).image)
-    return np.stack(crops)

@@ -10,7 +10,7 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,7 @@ from face_recon_ros.training.data import (
     open_photographs,
     open_pool,
     renderer,
+    synthetic_crops,
 )
 from face_recon_ros.training.decoder import FaceDecoder, shade
 from face_recon_ros.training.embedding import aligned_faces, load_embedding
@@ -56,7 +57,7 @@ from face_recon_ros.training.network import (
     FaceRegressor,
     Prediction,
 )
-from face_recon_ros.training.onnx_weights import state_from_onnx, synthetic_crops
+from face_recon_ros.training.onnx_weights import state_from_onnx
 from face_recon_ros.training.photographs import label_photographs
 from face_recon_ros.training.renderer import photograph_attention, render_face
 from face_recon_ros.training.synthetic import Label, nominal_distance
@@ -208,16 +209,18 @@ def update_average(average: nn.Module, network: nn.Module, decay: float) -> None
 
 
 @torch.no_grad()
-def measure_statistics(network: nn.Module, batches: Iterable[Tensor]) -> None:
+def measure_statistics(network: nn.Module, batches: Collection[Tensor]) -> None:
     """BatchNorm's statistics of exactly these weights (Wu and Johnson 2021, "precise BN").
 
     Those that a run keeps belong to the weights of the moment. While these move fast, an average
-    of many of them that is given such statistics answers a fifth worse.
+    of many of them that is given such statistics answers worse (docs/training.md).
 
     Args:
         network: left in evaluation mode; frozen stages stay as they are.
-        batches: (B, S, S, 3) images.
+        batches: (B, S, S, 3) images; without any all stays as it is.
     """
+    if not batches:
+        return
     network.train()
     norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d) and m.training]
     kept = [m.momentum for m in norms]
@@ -280,8 +283,7 @@ def _train(config: TrainConfig, resume: bool, rank: int, processes: int) -> Path
     recent: deque[Tensor] = deque(maxlen=STATISTICS_BATCHES)
 
     def save() -> None:
-        if recent:
-            measure_statistics(average, recent)
+        measure_statistics(average, recent)
         state = {
             "config": dataclasses.asdict(config),
             "sizes": dataclasses.asdict(network.sizes),
@@ -333,8 +335,7 @@ def _train(config: TrainConfig, resume: bool, rank: int, processes: int) -> Path
                     and progress() >= config.photograph_after
                     and elapsed - relabelled > 60 * config.relabel_minutes
                 ):
-                    if recent:
-                        measure_statistics(average, recent)
+                    measure_statistics(average, recent)
                     answer_photographs(photographs, average, Mirror(model), config.image_size)
                     relabelled = elapsed
                 batch = Batch(*(t.to(device, non_blocking=True) for t in next(batches)))
@@ -357,7 +358,8 @@ def _train(config: TrainConfig, resume: bool, rank: int, processes: int) -> Path
                 optimiser.step()
                 update_average(average, network, min(config.ema_decay, (1 + step) / (10 + step)))
 
-                recent.append(batch.image)
+                if rank == 0:  # which alone saves
+                    recent.append(batch.image)
                 step += 1
                 took = time.monotonic() - clock
                 clock += took

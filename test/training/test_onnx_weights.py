@@ -12,9 +12,10 @@ from face_recon_ros.core.errors import ModelError  # noqa: E402
 from face_recon_ros.core.models import FACE_MODEL, NETWORK, find_model  # noqa: E402
 from face_recon_ros.core.morphable_model import load_morphable_model  # noqa: E402
 from face_recon_ros.training.config import TrainConfig  # noqa: E402
+from face_recon_ros.training.data import synthetic_crops  # noqa: E402
 from face_recon_ros.training.export import export_float32  # noqa: E402
 from face_recon_ros.training.network import CoefficientSizes, FaceRegressor  # noqa: E402
-from face_recon_ros.training.onnx_weights import state_from_onnx, synthetic_crops  # noqa: E402
+from face_recon_ros.training.onnx_weights import state_from_onnx  # noqa: E402
 from face_recon_ros.training.train import build_network  # noqa: E402
 
 CROPS = np.random.default_rng(0).integers(0, 256, (16, 64, 64, 3), dtype=np.uint8)
