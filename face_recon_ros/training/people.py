@@ -36,6 +36,9 @@ _HAIR_COLOURS = np.array(
 _HAIR_ODDS = np.array([20, 18, 16, 12, 9, 7, 4, 4, 6, 4], float)
 #: Share of the sky that reaches the inside of an open mouth.
 _MOUTH_SKY = {"teeth": 0.3, "tongue": 0.5, "mouth_interior": 0.1}
+#: Hair is darker than this share of the skin's lightness; brows end this far above the lids, and
+#: temples begin this far behind the sellion.
+_DARK, _BROWS_M, _TEMPLE_M = 0.85, 0.025, -0.04
 #: Lips this far apart let all light in to the teeth; shut ones meet in a dark line.
 _WIDE_OPEN_M = 0.006
 _BODY_RINGS = np.array(  # height, half width, half depth of neck, shoulders and chest, metres
@@ -92,6 +95,18 @@ class People:
         self._teeth = {"upper": teeth & above, "lower": teeth & ~above}
         known = all(self.region[name].any() for name in NEEDED)
         self._complexion = Complexion(model) if known else None
+        self._brow_hair = self._brows()
+
+    def _brows(self) -> NDArray[np.bool_]:
+        """(V,) the model's own brows: what is dark above the lids, in the brows' region or not."""
+        region, light = self.region, self._model.mean_albedo.mean(1)
+        if not region["eyelid"].any():
+            return region["brow"]
+        x, _, z = self._model.mean_shape.T
+        above = z - z[region["eyelid"]].max()
+        dark = light < _DARK * np.median(light[region["face"]])
+        there = (above > 0) & (above < _BROWS_M) & (x > _TEMPLE_M)
+        return region["brow"] | (region["face"] & dark & there)
 
     def dress(
         self,
@@ -128,9 +143,9 @@ class People:
         if self._complexion is not None:
             hair = colour * random.uniform(0.4, 1.0) if random.random() < 0.85 else around
             if random.random() < 0.1:
-                hair = around  # only the model's own brows, which lie where annotators put them
+                hair = around  # only the model's own brows
             else:
-                skin[region["brow"]] = around
+                skin[self._brow_hair] = around
             drawn = self._complexion.draw(hair / around, smile, random)
         self._colour_eyes(skin, random)
         if random.random() < 0.6:  # lips hardly redder than skin
