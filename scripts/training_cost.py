@@ -33,6 +33,7 @@ from face_recon_ros.training.data import Batch  # noqa: E402
 from face_recon_ros.training.train import (  # noqa: E402
     Objective,
     build_network,
+    keep_freed_memory,
     parameter_groups,
     update_average,
 )
@@ -48,6 +49,7 @@ def main() -> None:
     parser.add_argument("options", nargs="*", metavar="KEY=VALUE", help="as of `face-recon train`")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    keep_freed_memory()
     torch.manual_seed(0)
     config = load_config(None, {"batch_size": "24", **parse_overrides(arguments.options)})
     model = load_morphable_model(find_model(config.face_model), level="coarse")

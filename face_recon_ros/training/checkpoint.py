@@ -37,6 +37,7 @@ MAY_CHANGE = frozenset(
         "skip_grey",
         "steps",
         "teacher",
+        "teacher_size",
         "threads",
     ]
 )

@@ -65,7 +65,9 @@ class TrainConfig:
         crop_margin: side of the crop over the side of the face box.
         init: checkpoint or float32 export (`.onnx`) to take weights from where they fit;
             empty: none.
-        teacher: checkpoint of another network whose feature maps are learned too; empty: none.
+        teacher: checkpoint or float32 export (`.onnx`) of another network, whose feature maps are
+            learned too and whose answers for photographs count; empty: none.
+        teacher_size: pixels per side of the crops the teacher sees; 0: image_size.
         backbone_weights: ImageNet weights for efficientnet_lite0; empty: none.
         frozen_stages: first stages of the backbone that stay as `init` has them; with the first
             of efficientnet_lite0's four frozen, a CPU sees 1.7 times as many crops.
@@ -107,6 +109,7 @@ class TrainConfig:
     crop_margin: float = 1.3
     init: str = ""
     teacher: str = ""
+    teacher_size: int = 0
     backbone_weights: str = ""
     frozen_stages: int = 0
     seed: int = 0

@@ -185,10 +185,14 @@ def features(hints: list[Tensor], teacher: list[Tensor]) -> Tensor:
 
     Args:
         hints: (B, C, H, W) per stage.
-        teacher: the same shapes; no gradient flows into them.
+        teacher: (B, C, H', W'), sampled at the hints' places; no gradient flows into them.
     """
     parts = []
     for ours, theirs in zip(hints, teacher, strict=True):
+        if theirs.shape != ours.shape:
+            theirs = functional.interpolate(
+                theirs, ours.shape[2:], mode="bilinear", align_corners=False
+            )
         target = functional.batch_norm(theirs.detach(), None, None, training=True, eps=1e-3)
         parts.append((ours - target).square().mean())
     return torch.stack(parts).mean()

@@ -7,6 +7,7 @@ of some synthetic crops, which change nothing of what the network answers.
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +27,15 @@ _REMEDY = "give such a file, or a checkpoint"
 
 
 def state_from_onnx(path: Path, crops: NDArray[np.uint8]) -> dict[str, Any]:
-    """Reads an export as the part of a checkpoint that `init` takes.
+    """Reads an export as the part of a checkpoint that `init` and `teacher` take.
 
     Args:
         path: float32 export of `face-recon export`.
         crops: (N, S, S, 3) uint8 RGB, for BatchNorm's statistics.
 
     Returns:
-        `face_model` (a name) and `average` (the state dictionary of a `FaceRegressor`).
+        `face_model` (a name), `sizes`, `config` (its `backbone` alone) and `average` (the state
+        dictionary of a `FaceRegressor`), as in a checkpoint.
 
     Raises:
         ModelError: the file is missing, damaged or no such export.
@@ -64,7 +66,12 @@ def state_from_onnx(path: Path, crops: NDArray[np.uint8]) -> dict[str, Any]:
         raise ModelError(
             f"{_EXPECTED} at {path}", f"{type(fault).__name__}: {fault}", _REMEDY
         ) from None
-    return {"face_model": meta.get("face_model", ""), "average": network.state_dict()}
+    return {
+        "face_model": meta.get("face_model", ""),
+        "sizes": asdict(sizes),
+        "config": {"backbone": backbone},
+        "average": network.state_dict(),
+    }
 
 
 def _tensor(tensor: onnx.TensorProto) -> Tensor:

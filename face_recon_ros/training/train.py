@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import ctypes
 import dataclasses
 import json
 import math
@@ -65,6 +66,8 @@ from face_recon_ros.training.synthetic import Label, nominal_distance
 CHECKPOINT = "checkpoint.pt"
 LOG = "log.jsonl"
 SAMPLES = "samples.png"
+#: <malloc.h>
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 #: Batches for the averaged network's statistics; the last ones seen.
 STATISTICS_BATCHES = 32
 #: Synthetic crops for the statistics of a network that starts from an export.
@@ -255,13 +258,14 @@ def _train(config: TrainConfig, resume: bool, rank: int, processes: int) -> Path
     if config.threads:
         torch.set_num_threads(config.threads)
     device = choose_device(config.device)
+    keep_freed_memory()
     out = Path(config.out)
     face_model = find_model(config.face_model)
     model = load_morphable_model(face_model, level="coarse")
     objective = Objective(config, model).to(device)
     network = build_network(config, model).to(device, memory_format=torch.channels_last)
     average = copy.deepcopy(network).eval()
-    teacher = load_network(Path(config.teacher))[0].to(device) if config.teacher else None
+    teacher = load_teacher(config, model).to(device) if config.teacher else None
     student = Distilled(network, teacher).to(device)
     optimiser = torch.optim.AdamW(
         parameter_groups(student, config.weight_decay), config.learning_rate, fused=True
@@ -325,7 +329,11 @@ def _train(config: TrainConfig, resume: bool, rank: int, processes: int) -> Path
         bar = tqdm(
             total=100, disable=rank > 0, bar_format="{l_bar}{bar}| {elapsed}<{remaining}{postfix}"
         )
-        relabelled = -math.inf
+        labeller, label_size = average, config.image_size
+        relabel_at, relabel_s = 0.0, 60 * config.relabel_minutes
+        if teacher is not None:  # whose answers stay the same
+            labeller, label_size = teacher, config.teacher_size or config.image_size
+            relabel_s = math.inf
         clock = saved = time.monotonic()
         try:
             while progress() < 1.0:
@@ -333,11 +341,11 @@ def _train(config: TrainConfig, resume: bool, rank: int, processes: int) -> Path
                     photographs is not None
                     and rank == 0
                     and progress() >= config.photograph_after
-                    and elapsed - relabelled > 60 * config.relabel_minutes
+                    and elapsed >= relabel_at
                 ):
                     measure_statistics(average, recent)
-                    answer_photographs(photographs, average, Mirror(model), config.image_size)
-                    relabelled = elapsed
+                    answer_photographs(photographs, labeller, Mirror(model), label_size)
+                    relabel_at = elapsed + relabel_s
                 batch = Batch(*(t.to(device, non_blocking=True) for t in next(batches)))
                 waited = time.monotonic() - clock
                 for group in optimiser.param_groups:
@@ -349,7 +357,7 @@ def _train(config: TrainConfig, resume: bool, rank: int, processes: int) -> Path
                 values = objective(Prediction(*(v.float() for v in answer)), batch)
                 if teacher is not None:
                     with torch.no_grad():
-                        seen = teacher.stages(batch.image)
+                        seen = teacher.stages(resized(batch.image, config.teacher_size))
                     values["features"] = losses.features([h.float() for h in hints], seen)
                 loss = objective.total(values)
                 optimiser.zero_grad(set_to_none=True)
@@ -382,6 +390,16 @@ def _train(config: TrainConfig, resume: bool, rank: int, processes: int) -> Path
     return out / CHECKPOINT
 
 
+def resized(images: Tensor, size: int) -> Tensor:
+    """(B, S, S, 3) images -> the same at another size, float; 0 leaves them as they are."""
+    if size in (0, images.shape[1]):
+        return images
+    channels_first = images.permute(0, 3, 1, 2).float()
+    return nn.functional.interpolate(
+        channels_first, (size, size), mode="bilinear", align_corners=False
+    ).permute(0, 2, 3, 1)
+
+
 def _same_everywhere(value: float, device: torch.device, processes: int) -> float:
     """The value of process 0, so that all stop at the same step."""
     if processes == 1:
@@ -411,7 +429,7 @@ def process_group() -> Iterator[tuple[int, int]]:
 def answer_photographs(
     photographs: Any, network: FaceRegressor, mirror: Mirror, size: int
 ) -> None:
-    """Lets the averaged network answer for all photographs."""
+    """Lets a network answer for all photographs: the teacher, or the run's own average."""
     device = next(network.parameters()).device
 
     @torch.no_grad()
@@ -466,18 +484,41 @@ def build_network(config: TrainConfig, model: MorphableModel) -> FaceRegressor:
         weights = torch.load(config.backbone_weights, map_location="cpu", weights_only=True)
         network.backbone.load_imagenet(weights)
     if config.init:
-        take_what_fits(network, initial_state(config, model), model.name)
+        take_what_fits(network, stored_network(config.init, config, model), model.name)
     network.freeze(config.frozen_stages)
     return network
 
 
-def initial_state(config: TrainConfig, model: MorphableModel) -> dict[str, Any]:
-    """What `init` names: a checkpoint, or an exported network (`.onnx`)."""
-    path = Path(config.init)
-    if path.suffix != ".onnx":
-        return load_checkpoint(path)
-    crops = synthetic_crops(model, config.crop_margin, config.image_size, STATISTICS_CROPS)
-    return state_from_onnx(path, crops)
+def load_teacher(config: TrainConfig, model: MorphableModel) -> FaceRegressor:
+    """The network `teacher` names, frozen, in evaluation mode.
+
+    Raises:
+        ModelError: the file is missing or damaged.
+        ConfigError: it answers for another face model.
+    """
+    state = stored_network(config.teacher, config, model)
+    if state["face_model"] != model.name:
+        raise ConfigError(
+            f"a teacher that answers for {model.name}",
+            f"{config.teacher} answers for {state['face_model']}",
+            "choose another teacher or face_model",
+        )
+    sizes = CoefficientSizes(**state["sizes"])
+    network = FaceRegressor(
+        state["config"]["backbone"], sizes, nominal_distance(model, config.crop_margin)
+    )
+    network.load_state_dict(state["average"])
+    return network.eval().requires_grad_(False)
+
+
+def stored_network(path: str, config: TrainConfig, model: MorphableModel) -> dict[str, Any]:
+    """A checkpoint, or what of one an exported network (`.onnx`) still has."""
+    if not path.endswith(".onnx"):
+        return load_checkpoint(Path(path))
+    size = config.teacher_size if path == config.teacher else 0
+    size = size or config.image_size
+    crops = synthetic_crops(model, config.crop_margin, size, STATISTICS_CROPS)
+    return state_from_onnx(Path(path), crops)
 
 
 def take_what_fits(network: nn.Module, state: dict[str, Any], face_model: str) -> None:
@@ -502,6 +543,17 @@ def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, 
         {"params": decayed, "weight_decay": weight_decay},
         {"params": plain, "weight_decay": 0.0},
     ]
+
+
+def keep_freed_memory() -> None:
+    """Lets glibc keep what tensors free: else each step faults all its pages in again.
+
+    Figures: docs/training.md. Without glibc nothing happens.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    if mallopt is not None:
+        for option in (_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD):
+            mallopt(option, 2**31 - 1)
 
 
 def choose_device(name: str) -> torch.device:

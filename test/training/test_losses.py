@@ -3,6 +3,7 @@
 import pytest
 
 torch = pytest.importorskip("torch")
+from torch.nn import functional  # noqa: E402
 
 from face_recon_ros.training import losses  # noqa: E402
 from face_recon_ros.training.geometry import rotation_from_vector  # noqa: E402
@@ -37,6 +38,7 @@ CASES = {
     "log_distance": lambda x: losses.log_distance(x.view(-1, 3), other(15, 3)),
     "vertex_colour": lambda x: losses.vertex_colour(x.view(B, N, 3), other(B, N, 3), WEIGHTS),
     "confidence": lambda x: losses.confidence(x.view(-1, 1), 5 * other(45)),
+    "features": lambda x: losses.features([x.view(B, 3, 1, 5)], [other(B, 3, 2, 5)]),
     "photometric": lambda x: losses.photometric(
         x.view(1, 3, 5, 3), other(1, 3, 5, 3), rand(1, 3, 5)
     ),
@@ -75,6 +77,16 @@ def test_losses_vanish_at_the_truth():
     assert losses.perception(rand(B, K), 3 * rand(B, K)) < 1e-9  # length does not matter
     assert losses.white_light(rand(B, 9, 1).expand(B, 9, 3)) < 1e-12
     assert losses.albedo_variance(torch.ones(B, N, 3), torch.ones(N)) == 0
+
+
+def test_features_are_sampled_where_the_hints_are():
+    torch.manual_seed(0)
+    teacher = [torch.randn(4, 3, 2, 2)]
+    finer = [functional.interpolate(teacher[0], (4, 4), mode="bilinear", align_corners=False)]
+    for maps in (teacher, finer):
+        whitened = functional.batch_norm(maps[0], None, None, training=True, eps=1e-3)
+        assert float(losses.features([whitened], teacher)) < 1e-10
+        assert float(losses.features([whitened + 1], teacher)) == pytest.approx(1, rel=1e-4)
 
 
 def test_weighted_out_samples_do_not_count():

@@ -16,7 +16,7 @@ from face_recon_ros.training.data import synthetic_crops  # noqa: E402
 from face_recon_ros.training.export import export_float32  # noqa: E402
 from face_recon_ros.training.network import CoefficientSizes, FaceRegressor  # noqa: E402
 from face_recon_ros.training.onnx_weights import state_from_onnx  # noqa: E402
-from face_recon_ros.training.train import build_network  # noqa: E402
+from face_recon_ros.training.train import build_network, load_teacher  # noqa: E402
 
 CROPS = np.random.default_rng(0).integers(0, 256, (16, 64, 64, 3), dtype=np.uint8)
 
@@ -47,7 +47,8 @@ def test_what_was_exported_comes_back(backbone, tmp_path):
     }
     export_float32(network, 64, path, meta)
     state = state_from_onnx(path, CROPS)
-    assert state["face_model"] == "ours"
+    assert state["face_model"] == "ours" and state["config"]["backbone"] == backbone
+    assert CoefficientSizes(**state["sizes"]) == network.sizes
     again = FaceRegressor(backbone, network.sizes, 1.0)
     again.load_state_dict(state["average"])
     image = torch.from_numpy(CROPS)
@@ -60,19 +61,22 @@ def test_what_was_exported_comes_back(backbone, tmp_path):
         assert torch.allclose(getattr(trained_on, name), getattr(expected, name), atol=5e-3), name
 
 
-def test_a_run_starts_from_the_network_that_ships():
+def test_a_run_starts_from_the_network_that_ships_or_learns_from_it():
     model = load_morphable_model(find_model(FACE_MODEL), level="coarse")
     path = find_model(NETWORK)
     config = TrainConfig(init=str(path), backbone="efficientnet_lite0", image_size=96)
+    learner = TrainConfig(teacher=str(path), teacher_size=96)
     crops = synthetic_crops(model, config.crop_margin, 96, 4, seed=5)
     with torch.no_grad():
-        answer = build_network(config, model).eval()(torch.from_numpy(crops))
+        starter = build_network(config, model).eval()
+        answers = [net(torch.from_numpy(crops)) for net in (starter, load_teacher(learner, model))]
     from face_recon_ros.core.inference import FaceNetwork
 
     expected = FaceNetwork(path, provider="cpu").predict(crops).coefficients
     for name in ("identity", "expression", "albedo", "rotation", "translation", "illumination"):
-        ours = getattr(answer, name).numpy()
-        np.testing.assert_allclose(ours, getattr(expected, name), atol=1e-3, err_msg=name)
+        for answer in answers:
+            ours = getattr(answer, name).numpy()
+            np.testing.assert_allclose(ours, getattr(expected, name), atol=1e-3, err_msg=name)
 
 
 def test_what_is_no_export_is_refused(tmp_path):

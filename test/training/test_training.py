@@ -43,8 +43,10 @@ from face_recon_ros.training.synthetic import Label, SyntheticFaces  # noqa: E40
 from face_recon_ros.training.train import (  # noqa: E402
     CHECKPOINT,
     Objective,
+    answer_photographs,
     load_network,
     measure_statistics,
+    resized,
     train,
 )
 
@@ -417,6 +419,53 @@ def test_photographs_join_the_run(tmp_path, face_model_path, monkeypatch):
     line = json.loads((Path(config.out) / "log.jsonl").read_text().splitlines()[-1])
     assert {"photometric", "equivariance", "same_person", "white_light"} <= set(line)
     assert all(np.isfinite(v) for v in line.values())
+
+
+def test_a_teacher_answers_for_photographs(tmp_path, face_model_path, monkeypatch):
+    """Not the run itself, so that it cannot come to believe its own mistakes."""
+    write_photographs(tmp_path / "photos")
+    monkeypatch.setattr("face_recon_ros.training.train.make_detector", DiscDetector)
+    monkeypatch.setattr("face_recon_ros.training.photographs.MAX_DISAGREEMENT", 1e9)
+    config = tiny(tmp_path, face_model_path)
+    fill(config)
+    teacher = train(config)
+    learner = dataclasses.replace(
+        config,
+        out=str(tmp_path / "learner"),
+        teacher=str(teacher),
+        teacher_size=48,
+        photographs=str(tmp_path / "photos"),
+        photograph_share=0.5,
+        photograph_after=0.0,
+        steps=20,
+    )
+    train(learner)
+    line = json.loads((Path(learner.out) / "log.jsonl").read_text().splitlines()[-1])
+    assert line["features"] > 0 and line["equivariance"] > 0
+    cache = PhotographCache(Path(learner.out) / "photographs")
+    kept = np.load(Path(learner.out) / "photographs/labels.npy")
+    mirror = Mirror(load_morphable_model(face_model_path, level="coarse"))
+    answer_photographs(cache, load_network(teacher)[0], mirror, 48)
+    again = np.load(Path(learner.out) / "photographs/labels.npy")
+    assert np.abs(kept).max() > 0 and np.allclose(kept, again, atol=1e-5)
+
+
+def test_a_teacher_of_another_face_model_is_refused(tmp_path, face_model_path):
+    config = tiny(tmp_path, face_model_path)
+    fill(config)
+    teacher = train(config)
+    state = checkpoints.load_checkpoint(teacher)
+    checkpoints.save_checkpoint(teacher, {**state, "face_model": "theirs"})
+    learner = dataclasses.replace(config, out=str(tmp_path / "b"), teacher=str(teacher))
+    with pytest.raises(ConfigError, match="theirs"):
+        train(learner)
+
+
+def test_images_change_size_and_keep_what_they_show():
+    image = torch.full((2, 8, 8, 3), 7, dtype=torch.uint8)
+    assert resized(image, 0) is image and resized(image, 8) is image
+    assert torch.allclose(resized(image, 12), torch.full((2, 12, 12, 3), 7.0))
+    assert resized(image[:0], 12).shape == (0, 12, 12, 3)
 
 
 def test_hints_reach_every_stage():
