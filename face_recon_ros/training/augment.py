@@ -273,9 +273,13 @@ def _colours(
     image: NDArray[np.float32], random: np.random.Generator
 ) -> tuple[NDArray[np.float32], NDArray[np.float64], bool]:
     """Exposure and white balance (the label can follow), and what bends colours (it cannot)."""
-    gain = np.exp(random.normal(0, 0.18) + random.normal(0, 0.06, 3))
+    cast = 0.3 if random.random() < 0.08 else 0.06  # stage light, sunset, a wrong white balance
+    gain = np.exp(random.normal(0, 0.18) + random.normal(0, cast, 3))
     image = image * gain.astype(np.float32)
     known = True
+    if random.random() < 0.12:
+        image = image * (1 - random.uniform(0.2, 0.75) * _shade(len(image), random)[..., None])
+        known = False
     if random.random() < 0.35:
         image = np.clip(image, 0, 1) ** np.float32(np.exp(random.normal(0, 0.25)))
         known = False
@@ -291,6 +295,20 @@ def _colours(
         image = image + amount * (grey[..., None] - image)
         known = False
     return image, gain, known
+
+
+def _shade(size: int, random: np.random.Generator) -> NDArray[np.float32]:
+    """(size, size) in [0, 1]: the shadow of a roof, a brim, a branch, sharper than vertices."""
+    mask = np.zeros((size, size), np.float32)
+    middle, angle = random.uniform(0.1, 0.9, 2) * size, random.uniform(0, 2 * np.pi)
+    along = np.array([np.cos(angle), np.sin(angle)])
+    across = np.array([-along[1], along[0]])
+    width = 2 if random.random() < 0.6 else random.uniform(0.05, 0.4)  # a roof's, a branch's
+    corners = np.array([[-2, 0], [2, 0], [2, width], [-2, width]]) * size
+    polygon = middle + corners[:, :1] * along + corners[:, 1:] * across
+    cv2.fillConvexPoly(mask, np.rint(polygon).astype(np.int32), 1.0, cv2.LINE_AA)
+    softness = size / 96 * np.exp(random.uniform(np.log(0.4), np.log(5.0)))
+    return np.asarray(cv2.GaussianBlur(mask, (0, 0), softness), np.float32)
 
 
 def _sensor(image: NDArray[np.float32], random: np.random.Generator) -> NDArray[np.uint8]:

@@ -22,7 +22,7 @@ from face_recon_ros.core.errors import ModelError
 from face_recon_ros.training.network import CoefficientSizes, FaceRegressor
 from face_recon_ros.training.quantise import fold_batch_norm
 
-_EXPECTED = "a network exported by `face-recon export --precision float32`"
+_EXPECTED = "a network exported by `face-recon export`"
 _REMEDY = "give such a file, or a checkpoint"
 
 
@@ -30,7 +30,7 @@ def state_from_onnx(path: Path, crops: NDArray[np.uint8]) -> dict[str, Any]:
     """Reads an export as the part of a checkpoint that `init` and `teacher` take.
 
     Args:
-        path: float32 export of `face-recon export`.
+        path: export of `face-recon export`, float32 or int8 (then with its rounding).
         crops: (N, S, S, 3) uint8 RGB, for BatchNorm's statistics.
 
     Returns:
@@ -47,20 +47,36 @@ def state_from_onnx(path: Path, crops: NDArray[np.uint8]) -> dict[str, Any]:
         meta = {entry.key: entry.value for entry in model.metadata_props}
         weights = {t.name: _tensor(t) for t in model.graph.initializer}
         backbone = json.loads(meta["training"])["backbone"]
-        for node in model.graph.node:  # tensors that are equal are stored once
-            if node.op_type == "Identity" and node.input[0] in weights:
-                weights[node.output[0]] = weights[node.input[0]]
-        heads = ("identity", "expression", "albedo")
-        k = [len(weights[f"network.heads.{name}.bias"]) for name in heads]
+        for node in model.graph.node:
+            if node.input and node.input[0] in weights:
+                stored = [weights[name] for name in node.input if name in weights]
+                if node.op_type == "Identity":  # tensors that are equal are stored once
+                    weights[node.output[0]] = stored[0]
+                elif node.op_type == "DequantizeLinear":
+                    weights[node.output[0]] = _dequantised(*stored)
+        heads = {
+            node.input[1].removeprefix("network.heads.").removesuffix(".weight"): node.input[1:]
+            for node in model.graph.node
+            if node.op_type == "Gemm"
+        }
+        k = [len(weights[heads[name][0]]) for name in ("identity", "expression", "albedo")]
         sizes = CoefficientSizes(*k)
         folded = fold_batch_norm(FaceRegressor(backbone, sizes, 1.0))
         convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
-        layers = [m for m in folded.backbone.modules() if isinstance(m, nn.Conv2d)]
-        for node, layer in zip(convolutions, layers, strict=True):
-            layer.weight.data, layer.bias.data = (weights[name] for name in node.input[1:])
+        layers = {
+            f"network.backbone.{name}": m
+            for name, m in folded.backbone.named_modules()
+            if isinstance(m, nn.Conv2d)
+        }
+        for node, in_order in zip(convolutions, layers.values(), strict=True):
+            # int8 files name their layers and shuffle them, float32 files do neither
+            layer = layers.get(node.input[1].split(".weight")[0], in_order)
+            layer.weight.data, layer.bias.data = (
+                weights[name].view(own.shape)
+                for name, own in zip(node.input[1:], (layer.weight, layer.bias), strict=True)
+            )
         for name, head in folded.heads.items():
-            head.weight.data = weights[f"network.heads.{name}.weight"]
-            head.bias.data = weights[f"network.heads.{name}.bias"]
+            head.weight.data, head.bias.data = (weights[tensor] for tensor in heads[name])
         network = unfold_batch_norm(FaceRegressor(backbone, sizes, 1.0), folded, crops)
     except Exception as fault:  # a damaged file makes onnx raise whatever its parser does
         raise ModelError(
@@ -76,6 +92,12 @@ def state_from_onnx(path: Path, crops: NDArray[np.uint8]) -> dict[str, Any]:
 
 def _tensor(tensor: onnx.TensorProto) -> Tensor:
     return torch.from_numpy(numpy_helper.to_array(tensor).copy())
+
+
+def _dequantised(values: Tensor, step: Tensor, zero: Tensor) -> Tensor:
+    """Integers, per channel or not -> float32."""
+    shape = (-1, *[1] * (values.ndim - 1)) if step.ndim else ()
+    return (values.float() - zero.float().view(shape)) * step.view(shape)
 
 
 @torch.no_grad()

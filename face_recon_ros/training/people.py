@@ -187,7 +187,7 @@ class People:
             parts += self._smile(head, random)
         if not bald:
             parts += self._hair(head, normals, colour, random)
-        if random.random() < 0.10:
+        if random.random() < 0.14:
             parts += self._hat(head, normals, random)
         parts.append(
             _body(

@@ -9,13 +9,15 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("numba")
 
 from face_recon_ros.core.errors import ModelError  # noqa: E402
+from face_recon_ros.core.inference import FaceNetwork  # noqa: E402
 from face_recon_ros.core.models import FACE_MODEL, NETWORK, find_model  # noqa: E402
 from face_recon_ros.core.morphable_model import load_morphable_model  # noqa: E402
 from face_recon_ros.training.config import TrainConfig  # noqa: E402
 from face_recon_ros.training.data import synthetic_crops  # noqa: E402
-from face_recon_ros.training.export import export_float32  # noqa: E402
+from face_recon_ros.training.export import export_float32, quantise  # noqa: E402
 from face_recon_ros.training.network import CoefficientSizes, FaceRegressor  # noqa: E402
 from face_recon_ros.training.onnx_weights import state_from_onnx  # noqa: E402
+from face_recon_ros.training.quantise import fold_batch_norm, round_weights  # noqa: E402
 from face_recon_ros.training.train import build_network, load_teacher  # noqa: E402
 
 CROPS = np.random.default_rng(0).integers(0, 256, (16, 64, 64, 3), dtype=np.uint8)
@@ -61,6 +63,30 @@ def test_what_was_exported_comes_back(backbone, tmp_path):
         assert torch.allclose(getattr(trained_on, name), getattr(expected, name), atol=5e-3), name
 
 
+def test_int8_comes_back_with_its_rounding(tmp_path):
+    """Every layer in its place, though the file has them in another order."""
+    network, path = trained("tiny"), tmp_path / "net.onnx"
+    meta = {
+        "face_recon_format": "1",
+        "crop_margin": "1.3",
+        "training": json.dumps({"backbone": "tiny"}),
+    }
+    quantise(network, path, CROPS, meta)
+    again = FaceRegressor("tiny", network.sizes, 1.0)
+    again.load_state_dict(state_from_onnx(path, CROPS)["average"])
+    exact, rounded = fold_batch_norm(network), fold_batch_norm(again.eval())
+    steps = round_weights(fold_batch_norm(network), CROPS)
+    for name, weight in exact.backbone.state_dict().items():
+        error = (rounded.backbone.state_dict()[name] - weight).abs()
+        assert float(error.max()) < 0.1 * float(weight.abs().max()), name
+    assert len(steps) > 5  # of the layers there are
+    with torch.no_grad():
+        answer = again(torch.from_numpy(CROPS))
+    expected = FaceNetwork(path, provider="cpu").predict(CROPS).coefficients
+    # what is left is the rounding of activations
+    assert np.abs(answer.rotation.numpy() - expected.rotation).mean() < 0.02
+
+
 def test_a_run_starts_from_the_network_that_ships_or_learns_from_it():
     model = load_morphable_model(find_model(FACE_MODEL), level="coarse")
     path = find_model(NETWORK)
@@ -70,8 +96,6 @@ def test_a_run_starts_from_the_network_that_ships_or_learns_from_it():
     with torch.no_grad():
         starter = build_network(config, model).eval()
         answers = [net(torch.from_numpy(crops)) for net in (starter, load_teacher(learner, model))]
-    from face_recon_ros.core.inference import FaceNetwork
-
     expected = FaceNetwork(path, provider="cpu").predict(crops).coefficients
     for name in ("identity", "expression", "albedo", "rotation", "translation", "illumination"):
         for answer in answers:
