@@ -266,7 +266,7 @@ def _train(config: TrainConfig, resume: bool, rank: int, processes: int) -> Path
     network = build_network(config, model).to(device, memory_format=torch.channels_last)
     average = copy.deepcopy(network).eval()
     teacher = load_teacher(config, model).to(device) if config.teacher else None
-    student = Distilled(network, teacher).to(device)
+    student = Distilled(network, teacher).to(device, memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(
         parameter_groups(student, config.weight_decay), config.learning_rate, fused=True
     )

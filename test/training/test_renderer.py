@@ -98,13 +98,15 @@ def write_embedding(path, operator="Relu"):
     weight = numpy_helper.from_array(rng.standard_normal((6, 3, 3, 3)).astype(np.float32), "w")
     bias = numpy_helper.from_array(rng.standard_normal(6).astype(np.float32), "b")
     depthwise = numpy_helper.from_array(rng.standard_normal((6, 1, 3, 3)).astype(np.float32), "d")
+    pointwise = numpy_helper.from_array(rng.standard_normal((6, 6, 1, 1)).astype(np.float32), "p")
     shape = numpy_helper.from_array(np.array([-1, 6 * 4 * 4]), "s")
     low, high = (numpy_helper.from_array(np.float32(v), n) for v, n in ((0, "lo"), (6, "hi")))
     nodes = [
         helper.make_node("Conv", ["x", "w", "b"], ["a"], strides=[2, 2], pads=[1, 1, 1, 1]),
         helper.make_node("Clip", ["a", "lo", "hi"], ["c"]),
         helper.make_node("Conv", ["c", "d"], ["e"], pads=[1, 1, 1, 1], group=6),
-        helper.make_node(operator, ["e"], ["f"]),
+        helper.make_node("Conv", ["e", "p", "b"], ["h"]),
+        helper.make_node(operator, ["h"], ["f"]),
         helper.make_node("Add", ["f", "c"], ["g"]),
         helper.make_node("Reshape", ["g", "s"], ["y"]),
     ]
@@ -114,7 +116,7 @@ def write_embedding(path, operator="Relu"):
         "embedding",
         [value("x", TensorProto.FLOAT, [None, 3, 8, 8])],
         [value("y", TensorProto.FLOAT, [None, 96])],
-        [weight, bias, depthwise, shape, low, high],
+        [weight, bias, depthwise, pointwise, shape, low, high],
     )
     opset = [helper.make_opsetid("", 17)]
     onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), path)
