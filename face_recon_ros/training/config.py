@@ -63,10 +63,10 @@ class TrainConfig:
         image_size: S, pixels per side of a crop.
         face_model: name in models/ or path of the face model.
         crop_margin: side of the crop over the side of the face box.
-        init: checkpoint or export (`.onnx`) to take weights from where they fit;
-            empty: none.
-        teacher: checkpoint or export (`.onnx`) of another network, whose feature maps are
-            learned too and whose answers for photographs count; empty: none.
+        init: checkpoint, or path or shipped name of an export (`.onnx`), to take weights from
+            where they fit; empty: none.
+        teacher: as `init`, another network, whose feature maps are learned too and whose answers
+            for photographs count; empty: none.
         teacher_size: pixels per side of the crops the teacher sees; 0: image_size.
         backbone_weights: ImageNet weights for efficientnet_lite0; empty: none.
         frozen_stages: first stages of the backbone that stay as `init` has them; with the first

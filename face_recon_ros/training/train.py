@@ -512,13 +512,19 @@ def load_teacher(config: TrainConfig, model: MorphableModel) -> FaceRegressor:
 
 
 def stored_network(path: str, config: TrainConfig, model: MorphableModel) -> dict[str, Any]:
-    """A checkpoint, or what of one an exported network (`.onnx`) still has."""
+    """A checkpoint, or what of one an exported network still has.
+
+    Args:
+        path: of a checkpoint, or of an export (`.onnx`), or the name of one that ships.
+        config: of the run.
+        model: face model, for crops that give BatchNorm its statistics.
+    """
     if not path.endswith(".onnx"):
         return load_checkpoint(Path(path))
     size = config.teacher_size if path == config.teacher else 0
     size = size or config.image_size
     crops = synthetic_crops(model, config.crop_margin, size, STATISTICS_CROPS)
-    return state_from_onnx(Path(path), crops)
+    return state_from_onnx(find_model(path), crops)
 
 
 def take_what_fits(network: nn.Module, state: dict[str, Any], face_model: str) -> None:
