@@ -18,6 +18,7 @@ from face_recon_ros.core.onnx_file import external_tensors
 MANIFEST = "manifest.json"
 FACE_MODEL = "face_model.npz"
 NETWORK = "face_net.onnx"
+REFERENCE_NETWORK = "face_net_resnet50.onnx"
 DETECTOR_SHORT_RANGE = "face_detection_short_range.tflite"
 DETECTOR_FULL_RANGE = "face_detection_full_range_sparse.tflite"
 

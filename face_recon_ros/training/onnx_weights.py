@@ -30,7 +30,7 @@ def state_from_onnx(path: Path, crops: NDArray[np.uint8]) -> dict[str, Any]:
     """Reads an export as the part of a checkpoint that `init` and `teacher` take.
 
     Args:
-        path: export of `face-recon export`, float32 or int8 (then with its rounding).
+        path: export of `face-recon export`; of 8 bits, with their rounding.
         crops: (N, S, S, 3) uint8 RGB, for BatchNorm's statistics.
 
     Returns:
@@ -52,6 +52,10 @@ def state_from_onnx(path: Path, crops: NDArray[np.uint8]) -> dict[str, Any]:
                 stored = [weights[name] for name in node.input if name in weights]
                 if node.op_type == "Identity":  # tensors that are equal are stored once
                     weights[node.output[0]] = stored[0]
+                elif node.op_type == "Cast":  # 8-bit levels
+                    weights[node.output[0]] = stored[0].float()
+                elif node.op_type == "Mul" and len(stored) == 2:  # times their steps
+                    weights[node.output[0]] = stored[0] * stored[1]
                 elif node.op_type == "DequantizeLinear":
                     weights[node.output[0]] = _dequantised(*stored)
         heads = {

@@ -7,7 +7,7 @@ import pytest
 from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.crop import Crop, crop_from_face_box, face_box_from_points
 from face_recon_ros.core.errors import ModelError
-from face_recon_ros.core.models import FACE_MODEL, find_model
+from face_recon_ros.core.models import FACE_MODEL, NETWORK, REFERENCE_NETWORK, find_model
 from face_recon_ros.core.morphable_model import load_morphable_model
 from face_recon_ros.core.pipeline import FaceReconstructor, ReconstructorConfig
 from face_recon_ros.core.pose import (
@@ -117,15 +117,15 @@ def test_errors_of_the_network_stay_what_they_are(camera):
             assert distance_share == pytest.approx(0.04, abs=1e-4)
 
 
-def network_errors(distances=DISTANCES_M, count=3):
-    """(N, 5) how well the shipped network does on rendered people.
+def network_errors(network, distances=DISTANCES_M, count=3):
+    """(N, 5) how well a shipped network does on rendered people.
 
     Columns: distance, metres; turn away from the camera, degrees; what the chain gets wrong,
     degrees and share of the distance; what the network alone gets wrong, degrees: the same head
     as the nominal crop camera would have taken it.
     The head size is known: distances are scaled by the size the network saw in the face.
     """
-    reconstructor = FaceReconstructor.from_config(ReconstructorConfig(threads=1))
+    reconstructor = FaceReconstructor.from_config(ReconstructorConfig(network=network, threads=1))
     model, size = reconstructor.model, reconstructor.network.size
     skin = np.flatnonzero(model.subsets["facial_skin"])
     whole, rng, found = ModelScenes(MODEL), np.random.default_rng(0), []
@@ -175,9 +175,10 @@ def network_errors(distances=DISTANCES_M, count=3):
 
 
 @pytest.mark.slow
-def test_the_shipped_network_on_rendered_heads():
+@pytest.mark.parametrize("network", [NETWORK, REFERENCE_NETWORK])
+def test_the_shipped_networks_on_rendered_heads(network):
     try:
-        found = network_errors()
+        found = network_errors(network)
     except ModelError as fault:
         pytest.skip(f"no network for the shipped face model: {fault}")
     distances, turns = found[:, 0], found[:, 1]

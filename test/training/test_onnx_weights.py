@@ -10,11 +10,11 @@ pytest.importorskip("numba")
 
 from face_recon_ros.core.errors import ModelError  # noqa: E402
 from face_recon_ros.core.inference import FaceNetwork  # noqa: E402
-from face_recon_ros.core.models import FACE_MODEL, NETWORK, find_model  # noqa: E402
+from face_recon_ros.core.models import FACE_MODEL, NETWORK, REFERENCE_NETWORK, find_model  # noqa: E402
 from face_recon_ros.core.morphable_model import load_morphable_model  # noqa: E402
 from face_recon_ros.training.config import TrainConfig  # noqa: E402
 from face_recon_ros.training.data import synthetic_crops  # noqa: E402
-from face_recon_ros.training.export import export_float32, quantise  # noqa: E402
+from face_recon_ros.training.export import export_float32, measure_parity, quantise  # noqa: E402
 from face_recon_ros.training.network import CoefficientSizes, FaceRegressor  # noqa: E402
 from face_recon_ros.training.onnx_weights import state_from_onnx  # noqa: E402
 from face_recon_ros.training.quantise import fold_batch_norm, round_weights  # noqa: E402
@@ -101,6 +101,13 @@ def test_a_run_starts_from_the_network_that_ships_or_learns_from_it():
         for answer in answers:
             ours = getattr(answer, name).numpy()
             np.testing.assert_allclose(ours, getattr(expected, name), atol=1e-3, err_msg=name)
+
+
+def test_the_networks_that_ship_see_the_same_faces():
+    model = load_morphable_model(find_model(FACE_MODEL), level="coarse")
+    crops = synthetic_crops(model, 1.3, 96, 32, seed=5)
+    parity = measure_parity(find_model(NETWORK), find_model(REFERENCE_NETWORK), model, crops)
+    assert parity.vertex_shift_px < 3 and parity.pose_deg < 6
 
 
 def test_what_is_no_export_is_refused(tmp_path):

@@ -11,9 +11,11 @@ pytest.importorskip("numba")
 import onnx  # noqa: E402
 
 from face_recon_ros.core.errors import ConfigError, ModelError  # noqa: E402
+from face_recon_ros.core.inference import FaceNetwork  # noqa: E402
 from face_recon_ros.training import export as exports  # noqa: E402
 from face_recon_ros.training import quantise  # noqa: E402
 from face_recon_ros.training.network import CoefficientSizes, FaceRegressor  # noqa: E402
+from face_recon_ros.training.onnx_weights import state_from_onnx  # noqa: E402
 
 SIZES = CoefficientSizes(8, 52, 4)
 CROPS = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
@@ -93,6 +95,45 @@ def test_pose_first_stage_and_last_layers_stay_in_float(tmp_path):
             after |= set(node.output)
     assert any(n.op_type == "Add" and after & set(n.output) for n in graph.node)
     assert scales
+
+
+def test_8_bit_weights_are_within_half_a_step_and_come_back(tmp_path):
+    net = network("tiny")
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):  # some begin at zero
+            torch.nn.init.uniform_(module.weight, 0.5, 1.0)
+    path, small = tmp_path / "net.onnx", tmp_path / "small.onnx"
+    metadata = {
+        "face_recon_format": "1",
+        "crop_margin": "1.3",
+        "training": '{"backbone": "tiny"}',
+    }
+    exports.export_float32(net, 32, path, metadata)
+    small.write_bytes(path.read_bytes())
+    exports.store_weights_in_8_bits(small)
+    graph = onnx.load(str(small)).graph
+    levels = [t for t in graph.initializer if t.data_type == onnx.TensorProto.INT8]
+    assert len(levels) == sum(n.op_type == "Conv" for n in graph.node) > 5
+    exact, rounded = (
+        quantise.fold_batch_norm(state_network(state_from_onnx(p, CROPS))) for p in (path, small)
+    )
+    for name, layer in exact.backbone.named_modules():
+        if isinstance(layer, torch.nn.Conv2d):
+            error = (rounded.backbone.get_submodule(name).weight - layer.weight).abs().detach()
+            step = layer.weight.abs().amax((1, 2, 3), keepdim=True) / 127
+            assert bool((error <= 0.5 * step + 1e-5 * layer.weight.abs().max()).all()), name
+            assert float(error.max()) > 0, name
+    answers = [FaceNetwork(p, provider="cpu").predict(CROPS).coefficients for p in (path, small)]
+    for name in ("identity", "expression", "albedo", "rotation", "translation"):
+        ours, theirs = (getattr(answer, name) for answer in answers)
+        assert np.abs(ours - theirs).max() < 0.02, name
+
+
+def state_network(state):
+    sizes = CoefficientSizes(**state["sizes"])
+    net = FaceRegressor(state["config"]["backbone"], sizes, 1.0)
+    net.load_state_dict(state["average"])
+    return net.eval()
 
 
 def test_int8_too_far_from_float32_is_refused(tmp_path, monkeypatch):
