@@ -25,7 +25,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from face_recon_ros.core.detection import make_detector
-from face_recon_ros.core.errors import ConfigError
+from face_recon_ros.core.errors import ConfigError, DataError
 from face_recon_ros.core.models import find_model, sha256_of
 from face_recon_ros.core.morphable_model import (
     FACE,
@@ -321,6 +321,12 @@ def _train(config: TrainConfig, resume: bool, rank: int, processes: int) -> Path
                 skip_grey=config.skip_grey,
             )
             tqdm.write(f"photographs: {dict(counts)}")
+            if not counts["kept"]:
+                raise DataError(
+                    f"photographs with a face in {config.photographs}",
+                    f"none that may be used: {dict(counts)}",
+                    "give others" + (", or skip_grey=false" if counts["grey"] else ""),
+                )
         if processes > 1:
             dist.barrier()
         parallel = DistributedDataParallel(student) if processes > 1 else student

@@ -421,6 +421,18 @@ def test_photographs_join_the_run(tmp_path, face_model_path, monkeypatch):
     assert all(np.isfinite(v) for v in line.values())
 
 
+def test_photographs_that_are_all_left_out_stop_the_run(tmp_path, face_model_path, monkeypatch):
+    write_photographs(tmp_path / "photos")
+    for path in (tmp_path / "photos").iterdir():
+        if path.stem != "grey":
+            path.unlink()
+    monkeypatch.setattr("face_recon_ros.training.train.make_detector", DiscDetector)
+    config = tiny(tmp_path, face_model_path, photographs=str(tmp_path / "photos"))
+    fill(config)
+    with pytest.raises(DataError, match=r"'grey': 1.*skip_grey=false"):
+        train(config)
+
+
 def test_a_teacher_answers_for_photographs(tmp_path, face_model_path, monkeypatch):
     """Not the run itself, so that it cannot come to believe its own mistakes."""
     write_photographs(tmp_path / "photos")
