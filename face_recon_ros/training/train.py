@@ -349,7 +349,8 @@ def _train(config: TrainConfig, resume: bool, rank: int, processes: int) -> Path
                     and progress() >= config.photograph_after
                     and elapsed >= relabel_at
                 ):
-                    measure_statistics(average, recent)
+                    if labeller is average:
+                        measure_statistics(average, recent)
                     answer_photographs(photographs, labeller, Mirror(model), label_size)
                     relabel_at = elapsed + relabel_s
                 batch = Batch(*(t.to(device, non_blocking=True) for t in next(batches)))
@@ -464,13 +465,17 @@ def draw_samples(path: Path, face: FaceDecoder, network: FaceRegressor, batch: B
 def load_network(checkpoint: Path) -> tuple[FaceRegressor, dict[str, Any]]:
     """The averaged network of a checkpoint, frozen, in evaluation mode; and the checkpoint."""
     state = load_checkpoint(checkpoint)
+    return _averaged_network(state), state
+
+
+def _averaged_network(state: dict[str, Any]) -> FaceRegressor:
     network = FaceRegressor(
         state["config"]["backbone"],
         CoefficientSizes(**state["sizes"]),
         state["nominal_distance_m"],
     )
     network.load_state_dict(state["average"])
-    return network.eval().requires_grad_(False), state
+    return network.eval().requires_grad_(False)
 
 
 def build_network(config: TrainConfig, model: MorphableModel) -> FaceRegressor:
@@ -490,7 +495,9 @@ def build_network(config: TrainConfig, model: MorphableModel) -> FaceRegressor:
         weights = torch.load(config.backbone_weights, map_location="cpu", weights_only=True)
         network.backbone.load_imagenet(weights)
     if config.init:
-        take_what_fits(network, stored_network(config.init, config, model), model.name)
+        take_what_fits(
+            network, stored_network(config.init, config, model, config.image_size), model.name
+        )
     network.freeze(config.frozen_stages)
     return network
 
@@ -502,35 +509,33 @@ def load_teacher(config: TrainConfig, model: MorphableModel) -> FaceRegressor:
         ModelError: the file is missing or damaged.
         ConfigError: it answers for another face model.
     """
-    state = stored_network(config.teacher, config, model)
+    size = config.teacher_size or config.image_size
+    state = stored_network(config.teacher, config, model, size)
     if state["face_model"] != model.name:
         raise ConfigError(
             f"a teacher that answers for {model.name}",
             f"{config.teacher} answers for {state['face_model']}",
             "choose another teacher or face_model",
         )
-    sizes = CoefficientSizes(**state["sizes"])
-    network = FaceRegressor(
-        state["config"]["backbone"], sizes, nominal_distance(model, config.crop_margin)
-    )
-    network.load_state_dict(state["average"])
-    return network.eval().requires_grad_(False)
+    return _averaged_network(state)
 
 
-def stored_network(path: str, config: TrainConfig, model: MorphableModel) -> dict[str, Any]:
+def stored_network(
+    path: str, config: TrainConfig, model: MorphableModel, size: int
+) -> dict[str, Any]:
     """A checkpoint, or what of one an exported network still has.
 
     Args:
         path: of a checkpoint, or of an export (`.onnx`), or the name of one that ships.
         config: of the run.
         model: face model, for crops that give BatchNorm its statistics.
+        size: of these crops, pixels per side.
     """
     if not path.endswith(".onnx"):
         return load_checkpoint(Path(path))
-    size = config.teacher_size if path == config.teacher else 0
-    size = size or config.image_size
     crops = synthetic_crops(model, config.crop_margin, size, STATISTICS_CROPS)
-    return state_from_onnx(find_model(path), crops)
+    state = state_from_onnx(find_model(path), crops)
+    return {**state, "nominal_distance_m": nominal_distance(model, config.crop_margin)}
 
 
 def take_what_fits(network: nn.Module, state: dict[str, Any], face_model: str) -> None:
