@@ -82,7 +82,8 @@ class _State:
 
     The `anchor_*` are of the last measurement before this frame: velocity is reckoned from it.
     `sure_stamp` is of the last frame that showed the face for all we know: by a detection, or by a
-    mesh while the detector has not looked since and found nothing.
+    mesh while the detector has not looked there since and found nothing. `looked_stamp` is of the
+    last frame in which the detector would have found the face (`Detections.looked_at`).
     """
 
     track: Track
@@ -97,6 +98,7 @@ class _State:
     detected_score: float
     detected_position: NDArray[np.float64]
     sure_stamp: float
+    looked_stamp: float
     detections: int = 1
     detected_velocity: NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
     doubtful: bool = False
@@ -194,8 +196,12 @@ class Tracker:
                 self._detected(candidates[i], detections.boxes[j], score, stamp)
             else:
                 self._came_back(candidates[i], detections.boxes[j], score, stamp)
-        for state in self._states:
-            state.doubtful = state.detected_stamp != stamp
+        places = np.array([s.track.box for s in self._states]).reshape(-1, 4)
+        for state, looked_at in zip(self._states, detections.looked_at(places), strict=True):
+            if looked_at:
+                state.looked_stamp = stamp
+            if state.looked_stamp == stamp:
+                state.doubtful = state.detected_stamp != stamp
         self._drop_lost(stamp)
         for j in np.argsort(-detections.scores, kind="stable"):
             if int(j) not in claimed:
@@ -229,8 +235,8 @@ class Tracker:
                 state.doubtful = True
 
     def _missed(self, state: _State) -> bool:
-        """Whether the detector has looked since it last found this face."""
-        return state.detected_stamp < self._detection_stamp
+        """Whether the detector has looked there since it last found this face."""
+        return state.detected_stamp < state.looked_stamp
 
     def _jumped(self, stamp: float) -> bool:
         return self._stamp is not None and not (
@@ -304,7 +310,7 @@ class Tracker:
         if state.closed_loop and not state.doubtful:
             apart = 1.0 - overlap(box, state.track.box)[0, 0]
             gain = float(np.clip(apart / _SAME_FACE, _DETECTION_PULL, 1.0))
-        state.detected_stamp = state.sure_stamp = stamp
+        state.detected_stamp = state.sure_stamp = state.looked_stamp = stamp
         state.detected_score = score
         state.track = replace(state.track, score=score)
         state.detections += 1
@@ -335,10 +341,10 @@ class Tracker:
             and abs(a[2] - b[2]) <= caution * np.log(self.config.max_size_ratio)
         )
 
-    def _alive(self, state: _State, stamp: float) -> bool:
+    def _alive(self, state: _State) -> bool:
         """Whether an undetected track may be a face: seen lately, often enough, near there."""
         patience = self.config.max_undetected_s * min(1.0, (state.detections - 1) / _PROVEN)
-        unseen = stamp - state.detected_stamp
+        unseen = state.looked_stamp - state.detected_stamp
         return unseen <= patience and (
             unseen == 0.0 or self._near(state.position, state.detected_position)
         )
@@ -349,7 +355,7 @@ class Tracker:
         for state in sorted(self._states, key=lambda s: (s.doubtful, -s.track.age)):
             boxes = np.array([s.track.box for s in kept]).reshape(-1, 4)
             alone = overlap(state.track.box, boxes).max(initial=0.0) <= _SAME_FACE
-            if self._alive(state, stamp) and (alone or not state.doubtful):
+            if self._alive(state) and (alone or not state.doubtful):
                 kept.append(state)
             else:
                 self._hidden.append(state)
@@ -369,7 +375,7 @@ class Tracker:
         state.position = state.anchor_position = state.detected_position = found
         state.velocity = state.anchor_velocity = state.detected_velocity
         state.measured_stamp = state.anchor_stamp = stamp
-        state.detected_stamp = state.sure_stamp = stamp
+        state.detected_stamp = state.sure_stamp = state.looked_stamp = stamp
         state.detected_score, state.closed_loop = score, False
         state.detections += 1
         state.track = replace(state.track, box=_box(found), score=score, stamp=stamp, misses=0)
@@ -394,6 +400,7 @@ class Tracker:
                 stamp,
                 score,
                 position,
+                stamp,
                 stamp,
             )
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from face_recon_ros.core.crop import Crop
 from face_recon_ros.core.rigid import Rigid
@@ -36,13 +36,34 @@ class Detections:
         boxes: (N, 4) float32 x0, y0, x1, y1, image pixels, mapped to the face-box convention of
             `crop.face_box_from_points`.
         scores: (N,) float32 in [0, 1].
+        views: (M, 5) float32 x0, y0, x1, y1, least side: the parts of the image that were looked
+            into, infinite where they end with the image, each with the side of the smallest face
+            box that is reliably found in it, pixels. None: the whole image, faces of any size.
     """
 
     boxes: Float32
     scores: Float32
+    views: Float32 | None = None
 
     def __len__(self) -> int:
         return len(self.boxes)
+
+    def looked_at(self, boxes: ArrayLike) -> NDArray[np.bool_]:
+        """Whether a face in each of these places would have been found.
+
+        Args:
+            boxes: (N, 4) face boxes, image pixels.
+
+        Returns:
+            (N,) true where one of the views holds the whole box and shows faces of its size.
+        """
+        b = np.asarray(boxes, np.float64).reshape(-1, 1, 4)
+        if self.views is None:
+            return np.ones(len(b), np.bool_)
+        v = self.views.astype(np.float64)
+        side = np.sqrt(np.maximum(b[..., 2:] - b[..., :2], 0.0).prod(axis=-1))
+        within = (b[..., :2] >= v[:, :2]).all(axis=-1) & (b[..., 2:] <= v[:, 2:4]).all(axis=-1)
+        return np.asarray((within & (side >= v[:, 4])).any(axis=1))
 
     @staticmethod
     def empty() -> Detections:

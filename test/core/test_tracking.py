@@ -320,3 +320,28 @@ def test_nothing_stays_nothing():
 def test_impossible_settings_are_refused(wrong):
     with pytest.raises(ConfigError):
         TrackerConfig(**wrong)
+
+
+def test_a_face_that_was_not_looked_for_is_not_missed():
+    """The detector looks at the left half only, for two seconds, and finds the person there."""
+    tracker = Tracker(TrackerConfig(detect_every=1))
+    left, right = box(100, 200), box(500, 200)
+    half = np.array([[-np.inf, -np.inf, 300, np.inf, 0]], np.float32)
+    ids = {t.id for k in range(5) for t in tracker.update(detections(left, right), k / FPS)}
+    for k in range(5, 65):
+        found = detections(left)
+        tracks = tracker.update(Detections(found.boxes, found.scores, half), k / FPS)
+        tracker.confirm({t.id: t.box for t in tracks})
+        assert {t.id for t in tracker.shown} == ids
+    for k in range(65, 75):
+        tracker.update(detections(left), k / FPS)
+    assert len(tracker.shown) == 1  # now it looked there as well
+
+
+def test_a_view_shows_what_lies_in_it_and_is_large_enough():
+    views = np.array([[-np.inf, 0, 100, 100, 20], [80, 0, 200, 100, 0]], np.float32)
+    found = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), views)
+    boxes = [box(30, 50, 25), box(30, 50, 15), box(90, 50, 15), box(90, 50, 25), box(9, 50, 40)]
+    assert found.looked_at(boxes).tolist() == [True, False, True, False, True]
+    assert found.looked_at(np.zeros((0, 4))).tolist() == []
+    assert Detections.empty().looked_at(boxes).all()
