@@ -2,6 +2,6 @@
 
 import sys
 
-from face_recon_ros.cli import main
+from face_recon_ros.cli.main import main
 
 sys.exit(main())

@@ -28,10 +28,10 @@ from face_recon_ros.core.models import find_model  # noqa: E402
 from face_recon_ros.core.morphable_model import load_morphable_model  # noqa: E402
 from face_recon_ros.training.checkpoint import load_checkpoint, save_checkpoint  # noqa: E402
 from face_recon_ros.training.config import LossWeights, TrainConfig, config_from_dict  # noqa: E402
-from face_recon_ros.training.data import Crops, open_pool  # noqa: E402
+from face_recon_ros.training.data import Crops, open_render_cache  # noqa: E402
 from face_recon_ros.training.export import export  # noqa: E402
-from face_recon_ros.training.pool import fill_pool  # noqa: E402
-from face_recon_ros.training.synthetic import SyntheticFaces  # noqa: E402
+from face_recon_ros.training.synthesis.faces import SyntheticFaces  # noqa: E402
+from face_recon_ros.training.synthesis.render_cache import fill_render_cache  # noqa: E402
 from face_recon_ros.training.train import Objective, load_network, train  # noqa: E402
 
 #: With photographs: weights of the baseline, and which are taken away together.
@@ -122,7 +122,7 @@ def prepare(arguments: argparse.Namespace) -> None:
     faces = SyntheticFaces(model, margin=config.crop_margin, size=config.pool_size)
     sizes = (model.k_identity, model.k_expression, model.k_albedo)
     for seed, pool in enumerate((config, held_out(config)), 70):
-        fill_pool(open_pool(pool, sizes), faces, seed)
+        fill_render_cache(open_render_cache(pool, sizes), faces, seed)
 
 
 def held_out(config: TrainConfig) -> TrainConfig:

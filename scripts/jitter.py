@@ -25,6 +25,7 @@ sys.path.insert(0, str(ROOT))
 from tqdm import tqdm  # noqa: E402
 
 from face_recon_ros.core.crop import crop_from_face_box  # noqa: E402
+from face_recon_ros.core.crop_pose import crop_camera, crop_from_face  # noqa: E402
 from face_recon_ros.core.detection import make_detector  # noqa: E402
 from face_recon_ros.core.errors import FaceReconError  # noqa: E402
 from face_recon_ros.core.inference import FaceNetwork  # noqa: E402
@@ -34,7 +35,6 @@ from face_recon_ros.core.morphable_model import (  # noqa: E402
     MorphableModel,
     load_morphable_model,
 )
-from face_recon_ros.core.pose import crop_camera, crop_from_face  # noqa: E402
 from face_recon_ros.evaluation.chain import largest  # noqa: E402
 from face_recon_ros.evaluation.datasets import read_image  # noqa: E402
 from face_recon_ros.training.photographs import list_photographs  # noqa: E402

@@ -24,12 +24,12 @@ sys.path.insert(0, str(ROOT))
 from tqdm import tqdm  # noqa: E402
 
 from face_recon_ros.core.crop import crop_from_face_box  # noqa: E402
+from face_recon_ros.core.crop_pose import crop_camera, crop_from_face  # noqa: E402
 from face_recon_ros.core.detection import make_detector  # noqa: E402
 from face_recon_ros.core.errors import FaceReconError  # noqa: E402
 from face_recon_ros.core.inference import FaceNetwork  # noqa: E402
 from face_recon_ros.core.models import FACE_MODEL, NETWORK, find_model  # noqa: E402
 from face_recon_ros.core.morphable_model import load_morphable_model  # noqa: E402
-from face_recon_ros.core.pose import crop_camera, crop_from_face  # noqa: E402
 from face_recon_ros.evaluation.chain import largest  # noqa: E402
 from face_recon_ros.evaluation.datasets import read_image  # noqa: E402
 from face_recon_ros.evaluation.landmarks import LandmarkProjector  # noqa: E402

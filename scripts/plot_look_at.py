@@ -16,14 +16,14 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from face_recon_ros.core.neck import neck_from_urdf  # noqa: E402
-from face_recon_ros.evaluation.gaze_following import (  # noqa: E402
+from face_recon_ros.robot.closed_loop_simulation import (  # noqa: E402
     Following,
     Scene,
     around,
     follow,
     step_figures,
 )
+from face_recon_ros.robot.neck import neck_from_urdf  # noqa: E402
 
 BAND_DEG = 1.5
 START_S = 1.0

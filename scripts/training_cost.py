@@ -27,8 +27,10 @@ sys.path.insert(0, str(ROOT))
 
 from face_recon_ros.core.models import find_model  # noqa: E402
 from face_recon_ros.core.morphable_model import load_morphable_model  # noqa: E402
-from face_recon_ros.training.commands import parse_overrides  # noqa: E402
-from face_recon_ros.training.config import load_config  # noqa: E402
+from face_recon_ros.training.config import (  # noqa: E402
+    load_config,
+    parse_overrides,
+)
 from face_recon_ros.training.data import Batch  # noqa: E402
 from face_recon_ros.training.train import (  # noqa: E402
     Objective,

@@ -15,8 +15,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from face_recon_ros.core.crop import face_box_from_points
+from face_recon_ros.core.crop_pose import CROP_FOCAL, crop_camera, crop_from_face
 from face_recon_ros.core.morphable_model import load_morphable_model
-from face_recon_ros.core.pose import CROP_FOCAL, crop_camera, crop_from_face
 from face_recon_ros.core.types import Detections
 
 FACE_MODEL_NAME = "dome"

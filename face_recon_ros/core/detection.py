@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from face_recon_ros.core.boxes import nms
 from face_recon_ros.core.errors import ConfigError, ImageError, ModelError
 from face_recon_ros.core.models import (
     DETECTOR_FULL_RANGE,
@@ -263,7 +264,7 @@ class SearchingDetector:
         found += [self._detect_turned(rgb, angle) for angle in self._rotations_deg]
         boxes = np.concatenate([d.boxes for d in found])
         scores = np.concatenate([d.scores for d in found])
-        keep = suppress(boxes, scores)
+        keep = nms(boxes, scores)
         return Detections(boxes[keep], scores[keep])
 
     def _detect_turned(self, rgb: NDArray[np.uint8], angle_deg: float) -> Detections:
@@ -306,46 +307,6 @@ def tile_boxes(width: int, height: int, tiles: int) -> list[tuple[int, int, int,
         for y in starts(height)
         for x in starts(width)
     ]
-
-
-def overlap(a: ArrayLike, b: ArrayLike) -> NDArray[np.float64]:
-    """Intersection over union of boxes.
-
-    Args:
-        a: (N, 4) x0, y0, x1, y1.
-        b: (M, 4).
-
-    Returns:
-        (N, M) in [0, 1].
-    """
-    p = np.asarray(a, np.float64).reshape(-1, 1, 4)
-    q = np.asarray(b, np.float64).reshape(1, -1, 4)
-    low = np.maximum(p[..., :2], q[..., :2])
-    high = np.minimum(p[..., 2:], q[..., 2:])
-    shared = np.maximum(high - low, 0.0).prod(axis=-1)
-    area_p = np.maximum(p[..., 2:] - p[..., :2], 0.0).prod(axis=-1)
-    area_q = np.maximum(q[..., 2:] - q[..., :2], 0.0).prod(axis=-1)
-    return np.asarray(shared / np.maximum(area_p + area_q - shared, 1e-12))
-
-
-def suppress(boxes: Float32, scores: Float32, max_overlap: float = 0.3) -> NDArray[np.intp]:
-    """Greedy non-maximum suppression.
-
-    Args:
-        boxes: (N, 4).
-        scores: (N,).
-        max_overlap: intersection over union from which two boxes are the same face.
-
-    Returns:
-        Indices to keep, best first.
-    """
-    order = np.argsort(-scores, kind="stable")
-    shared = overlap(boxes, boxes)
-    keep: list[int] = []
-    for i in order:
-        if all(shared[i, j] <= max_overlap for j in keep):
-            keep.append(int(i))
-    return np.array(keep, np.intp)
 
 
 def _detections(boxes: NDArray[Any], scores: NDArray[Any], box_map: BoxMap) -> Detections:

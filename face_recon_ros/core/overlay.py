@@ -11,9 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from face_recon_ros.core.anonymise import boxes_of, hide_faces
 from face_recon_ros.core.camera import PinholeCamera
+from face_recon_ros.core.crop_pose import CAMERA_FROM_FRONTAL_FACE
 from face_recon_ros.core.errors import ConfigError
 from face_recon_ros.core.morphable_model import VertexNormals
-from face_recon_ros.core.pose import CAMERA_FROM_FRONTAL_FACE
 from face_recon_ros.core.rasterizer import interpolate, rasterize
 from face_recon_ros.core.rigid import Rigid, rotation_from_vector
 from face_recon_ros.core.types import Face, Float32, Mesh

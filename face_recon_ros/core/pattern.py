@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face_recon_ros.core.camera import PinholeCamera
+from face_recon_ros.core.crop_pose import CAMERA_FROM_FRONTAL_FACE
 from face_recon_ros.core.illumination import shade
 from face_recon_ros.core.models import FACE_MODEL, find_model
 from face_recon_ros.core.morphable_model import (
@@ -13,7 +14,6 @@ from face_recon_ros.core.morphable_model import (
     VertexNormals,
     load_morphable_model,
 )
-from face_recon_ros.core.pose import CAMERA_FROM_FRONTAL_FACE
 from face_recon_ros.core.rasterizer import interpolate, rasterize
 from face_recon_ros.core.rigid import Rigid, rotation_from_vector
 

@@ -3,8 +3,8 @@
 A track moves with constant velocity in x, y and log size. Detections are assigned to predicted
 boxes for the least total cost; between detections the box of the reconstructed mesh takes their
 place (`confirm`), so the detector need not run on every frame. Only a detection keeps a track
-alive: the network answers for anything it is shown, so a track nobody detected for
-`max_undetected_s` ends. It keeps its id that long, but is shown (`shown`) only for `max_doubt_s`
+alive: the network answers for anything it is visible, so a track nobody detected for
+`max_undetected_s` ends. It keeps its id that long, but is `visible` only for `max_tentative_s`
 after the detector began to miss it. Time is an argument.
 """
 
@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from face_recon_ros.core.detection import overlap
+from face_recon_ros.core.boxes import iou
 from face_recon_ros.core.errors import ConfigError
 from face_recon_ros.core.types import Detections, Float32, Track
 
@@ -27,8 +27,8 @@ _HORIZON_S = 0.25  # how long a velocity is believed without a new measurement
 _VELOCITY_GAIN = 0.5  # share of a newly seen velocity
 _DETECTION_PULL = 0.2  # least share of the detector's box where the mesh closes the loop
 _MESH_CAUTION = 0.6  # share of the gates within which a mesh may differ from the prediction
-_SURE = 0.7  # overlap of mesh and detection that lets the detector rest
-_SAME_FACE = 0.5  # overlap of two boxes that are one face
+_SURE = 0.7  # IoU of mesh and detection that lets the detector rest
+_SAME_FACE = 0.5  # IoU of two boxes that are one face
 _PROVEN = 3  # detections after the first that earn a track its full patience
 _ID_LENGTH = 5  # REP-155
 
@@ -42,10 +42,10 @@ class TrackerConfig:
             track is in doubt, and while there is none.
         max_undetected_s: seconds a track lives without a detection, once it had a few: after
             its first one it ends with the first miss.
-        max_doubt_s: seconds a face is still shown after the detector began to miss it; its track
-            lives on and may come back under its id.
+        max_tentative_s: seconds a face is still visible after the detector began to miss it; its
+            track lives on and may be reactivated under its id.
         max_gap_s: stamps further apart than this, or going backwards, start all over.
-        min_overlap: intersection over union with the prediction that makes a match certain.
+        min_iou: intersection over union with the prediction that makes a match certain.
         max_distance: between predicted and found centre, in box sides, for any match.
         max_size_ratio: between predicted and found side, for any match.
         max_faces: of one image, the most certain first.
@@ -54,9 +54,9 @@ class TrackerConfig:
 
     detect_every: int = 5
     max_undetected_s: float = 1.0
-    max_doubt_s: float = 0.25
+    max_tentative_s: float = 0.25
     max_gap_s: float = 2.0
-    min_overlap: float = 0.3
+    min_iou: float = 0.3
     max_distance: float = 0.7
     max_size_ratio: float = 1.8
     max_faces: int = 8
@@ -67,11 +67,11 @@ class TrackerConfig:
             raise ConfigError("detect_every of at least 1", f"{self.detect_every}", "5 is good")
         if self.max_faces < 1:
             raise ConfigError("max_faces of at least 1", f"{self.max_faces}", "8 is good")
-        if min(self.max_undetected_s, self.max_doubt_s) < 0 or self.max_gap_s <= 0:
+        if min(self.max_undetected_s, self.max_tentative_s) < 0 or self.max_gap_s <= 0:
             raise ConfigError(
                 "times above zero",
-                f"max_undetected_s {self.max_undetected_s}, max_doubt_s {self.max_doubt_s}, "
-                f"max_gap_s {self.max_gap_s}",
+                f"max_undetected_s {self.max_undetected_s}, "
+                f"max_tentative_s {self.max_tentative_s}, max_gap_s {self.max_gap_s}",
                 "1, 0.25 and 2 seconds are good",
             )
 
@@ -101,7 +101,7 @@ class _State:
     looked_stamp: float
     detections: int = 1
     detected_velocity: NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
-    doubtful: bool = False
+    tentative: bool = False
     closed_loop: bool = False
 
 
@@ -128,8 +128,8 @@ class Tracker:
         return [state.track for state in self._states]
 
     @property
-    def shown(self) -> list[Track]:
-        """Those of the tracks that show a face: not those the detector misses for `max_doubt_s`.
+    def visible(self) -> list[Track]:
+        """The tracks that show a face: not those the detector misses for `max_tentative_s`.
 
         Whoever left would else be a ghost in its place for as long as its track lives: the mesh
         cannot tell, as the network answers for anything.
@@ -138,7 +138,7 @@ class Tracker:
             state.track
             for state in self._states
             if not self._missed(state)
-            or state.track.stamp - state.sure_stamp <= self.config.max_doubt_s
+            or state.track.stamp - state.sure_stamp <= self.config.max_tentative_s
         ]
 
     def reset(self) -> None:
@@ -153,7 +153,7 @@ class Tracker:
             or self._jumped(stamp)
             or self._frames_since_detection + 1 >= self.config.detect_every
             or stamp - self._detection_stamp > self.config.max_undetected_s / 2
-            or any(state.doubtful or state.detections == 1 for state in self._states)
+            or any(state.tentative or state.detections == 1 for state in self._states)
         )
 
     def predict(self, stamp: float) -> list[Track]:
@@ -195,13 +195,13 @@ class Tracker:
             if cost[i, j] < _FORBIDDEN:
                 self._detected(candidates[i], detections.boxes[j], score, stamp)
             else:
-                self._came_back(candidates[i], detections.boxes[j], score, stamp)
+                self._reactivate(candidates[i], detections.boxes[j], score, stamp)
         places = np.array([s.track.box for s in self._states]).reshape(-1, 4)
         for state, looked_at in zip(self._states, detections.looked_at(places), strict=True):
             if looked_at:
                 state.looked_stamp = stamp
             if state.looked_stamp == stamp:
-                state.doubtful = state.detected_stamp != stamp
+                state.tentative = state.detected_stamp != stamp
         self._drop_lost(stamp)
         for j in np.argsort(-detections.scores, kind="stable"):
             if int(j) not in claimed:
@@ -224,15 +224,15 @@ class Tracker:
             plausible = self._plausible(state, box)
             if state.detected_stamp == self._stamp:
                 detected = _box(state.detected_position)
-                agreement = overlap(box, detected)[0, 0] if plausible else 0.0
+                agreement = iou(box, detected)[0, 0] if plausible else 0.0
                 state.closed_loop = agreement > _SAME_FACE
-                state.doubtful = agreement < _SURE
+                state.tentative = agreement < _SURE
             if plausible and state.closed_loop:
                 self._measure(state, box, 1.0)
                 if not self._missed(state):
                     state.sure_stamp = state.track.stamp
             else:
-                state.doubtful = True
+                state.tentative = True
 
     def _missed(self, state: _State) -> bool:
         """Whether the detector has looked there since it last found this face."""
@@ -266,13 +266,13 @@ class Tracker:
             )
 
     def _score(self, state: _State, stamp: float) -> float:
-        if not state.doubtful:
+        if not state.tentative:
             return state.detected_score
         undetected = (stamp - state.detected_stamp) / max(self.config.max_undetected_s, 1e-9)
         return state.detected_score * max(0.0, 1.0 - undetected)
 
     def _costs(self, states: list[_State], detections: Detections) -> NDArray[np.float64]:
-        """(tracks, detections): 1 - overlap + distance in sides; `_FORBIDDEN` beyond the gates."""
+        """(tracks, detections): 1 - IoU + distance in sides; `_FORBIDDEN` beyond the gates."""
         boxes = np.array([s.track.box for s in states], np.float64).reshape(-1, 4)
         return self._costs_of_boxes(boxes, detections)
 
@@ -293,22 +293,22 @@ class Tracker:
         self, boxes: NDArray[np.float64], detections: Detections
     ) -> NDArray[np.float64]:
         a, b = _positions(boxes)[:, None], _positions(detections.boxes)[None]
-        shared = overlap(boxes, detections.boxes)
+        shared = iou(boxes, detections.boxes)
         log_ratio = np.abs(a[..., 2] - b[..., 2])
         side = np.exp((a[..., 2] + b[..., 2]) / 2)
         distance = np.linalg.norm(a[..., :2] - b[..., :2], axis=-1) / side
         near = (distance <= self.config.max_distance) & (
             log_ratio <= np.log(self.config.max_size_ratio)
         )
-        allowed = near | (shared >= self.config.min_overlap)
+        allowed = near | (shared >= self.config.min_iou)
         return np.asarray(np.where(allowed, 1.0 - shared + distance, _FORBIDDEN))
 
     def _detected(self, state: _State, box: Float32, score: float, stamp: float) -> None:
         # Where the mesh closes the loop it is steadier than the detector, which then pulls gently,
         # but the harder the less they agree.
         gain = 1.0
-        if state.closed_loop and not state.doubtful:
-            apart = 1.0 - overlap(box, state.track.box)[0, 0]
+        if state.closed_loop and not state.tentative:
+            apart = 1.0 - iou(box, state.track.box)[0, 0]
             gain = float(np.clip(apart / _SAME_FACE, _DETECTION_PULL, 1.0))
         state.detected_stamp = state.sure_stamp = state.looked_stamp = stamp
         state.detected_score = score
@@ -352,10 +352,10 @@ class Tracker:
     def _drop_lost(self, stamp: float) -> None:
         """Ends tracks undetected for too long, and those that slid onto somebody else's face."""
         kept: list[_State] = []
-        for state in sorted(self._states, key=lambda s: (s.doubtful, -s.track.age)):
+        for state in sorted(self._states, key=lambda s: (s.tentative, -s.track.age)):
             boxes = np.array([s.track.box for s in kept]).reshape(-1, 4)
-            alone = overlap(state.track.box, boxes).max(initial=0.0) <= _SAME_FACE
-            if self._alive(state) and (alone or not state.doubtful):
+            alone = iou(state.track.box, boxes).max(initial=0.0) <= _SAME_FACE
+            if self._alive(state) and (alone or not state.tentative):
                 kept.append(state)
             else:
                 self._hidden.append(state)
@@ -366,7 +366,7 @@ class Tracker:
         unseen = stamp - state.detected_stamp
         return state.detections > 1 and 0.0 < unseen <= self.config.max_undetected_s
 
-    def _came_back(self, state: _State, box: Float32, score: float, stamp: float) -> None:
+    def _reactivate(self, state: _State, box: Float32, score: float, stamp: float) -> None:
         """Takes up a track again that was out of sight."""
         if not any(state is s for s in self._states):
             self._hidden = [s for s in self._hidden if s is not state]
@@ -382,7 +382,7 @@ class Tracker:
 
     def _begin(self, box: Float32, score: float, stamp: float) -> None:
         known = np.array([s.track.box for s in self._states]).reshape(-1, 4)
-        if len(known) >= self.config.max_faces or overlap(box, known).max(initial=0) > _SAME_FACE:
+        if len(known) >= self.config.max_faces or iou(box, known).max(initial=0) > _SAME_FACE:
             return
         position = _positions(box[None])[0]
         still = np.zeros(3)

@@ -15,12 +15,13 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from face_recon_ros.core.boxes import iou
 from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.crop import Crop
-from face_recon_ros.core.detection import Detector, overlap
+from face_recon_ros.core.crop_pose import camera_from_face, crop_from_face
+from face_recon_ros.core.detection import Detector
 from face_recon_ros.core.errors import ModelError
-from face_recon_ros.core.pipeline import FaceReconstructor
-from face_recon_ros.core.pose import camera_from_face, crop_from_face
+from face_recon_ros.core.reconstructor import FaceReconstructor
 from face_recon_ros.core.rigid import Rigid
 from face_recon_ros.core.types import Coefficients, Detections, Track
 
@@ -96,7 +97,7 @@ class StillChain:
         for _ in range(self._refine):
             crops, coefficients = self._regress(views, boxes)
             moved = self._reconstructor.face_boxes(crops, coefficients)
-            same = [overlap(a, b)[0, 0] > SAME_FACE_IOU for a, b in zip(boxes, moved, strict=True)]
+            same = [iou(a, b)[0, 0] > SAME_FACE_IOU for a, b in zip(boxes, moved, strict=True)]
             boxes = np.where(np.array(same)[:, None], moved, boxes)
         crops, coefficients = self._regress(views, boxes)
         out = []
@@ -147,7 +148,7 @@ def associate(detections: Detections, box: ArrayLike) -> int | None:
     """
     if len(detections) == 0:
         return None
-    shared = overlap(detections.boxes, np.asarray(box, np.float32))[:, 0]
+    shared = iou(detections.boxes, np.asarray(box, np.float32))[:, 0]
     best = int(shared.argmax())
     return best if shared[best] >= SAME_FACE_IOU else None
 

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from face_recon_ros.core.alignment import Similarity, align_points
 from face_recon_ros.core.camera import DEFAULT_HORIZONTAL_FOV_DEG, PinholeCamera
 from face_recon_ros.core.errors import DataError
-from face_recon_ros.core.mesh_io import read_mesh
 from face_recon_ros.core.morphable_model import MorphableModel
 from face_recon_ros.core.surface import Surface, align_to_surface, facial_region
 from face_recon_ros.evaluation.chain import Estimator, batches, largest, prefetched
@@ -26,6 +25,7 @@ from face_recon_ros.evaluation.datasets import (
 )
 from face_recon_ros.evaluation.metrics import INNER, bootstrap
 from face_recon_ros.evaluation.output import Progress, no_progress
+from face_recon_ros.io.meshes import read_mesh
 
 Array = NDArray[np.float64]
 

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face_recon_ros.core.camera import DEFAULT_HORIZONTAL_FOV_DEG, PinholeCamera
+from face_recon_ros.core.crop_pose import crop_camera
 from face_recon_ros.core.errors import DataError
-from face_recon_ros.core.pose import crop_camera
 from face_recon_ros.evaluation.chain import (
     SAME_FACE_IOU,
     Estimator,

@@ -20,10 +20,10 @@ from face_recon_ros.evaluation.datasets import (
     read_image,
     readable,
 )
-from face_recon_ros.evaluation.fitting import PhotometricFitter
 from face_recon_ros.evaluation.metrics import bootstrap
 from face_recon_ros.evaluation.output import Progress, no_progress
 from face_recon_ros.evaluation.portrait import FIT_SIZE
+from face_recon_ros.fitting.photo import PhotometricFitter
 
 
 def evaluate_photometric(

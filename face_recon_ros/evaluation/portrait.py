@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 
 from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.crop import Crop
+from face_recon_ros.core.crop_pose import camera_from_face, crop_camera, crop_from_face
 from face_recon_ros.core.errors import DataError
 from face_recon_ros.core.illumination import shade
-from face_recon_ros.core.mesh_io import write_ply
 from face_recon_ros.core.morphable_model import FACE, MorphableModel, VertexNormals
-from face_recon_ros.core.pose import camera_from_face, crop_camera, crop_from_face
 from face_recon_ros.core.rasterizer import interpolate, rasterize
 from face_recon_ros.core.types import COEFFICIENT_NAMES, Coefficients, Mesh
 from face_recon_ros.evaluation.chain import Estimator, largest
 from face_recon_ros.evaluation.datasets import read_image
-from face_recon_ros.evaluation.fitting import PhotometricFitter
+from face_recon_ros.fitting.photo import PhotometricFitter
+from face_recon_ros.io.meshes import write_ply
 
 FIT_SIZE = 224
 

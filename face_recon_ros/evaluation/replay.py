@@ -19,17 +19,8 @@ from numpy.typing import NDArray
 from face_recon_ros.core.camera import DEFAULT_HORIZONTAL_FOV_DEG, PinholeCamera
 from face_recon_ros.core.errors import DataError, FaceReconError
 from face_recon_ros.core.pipeline import Frame
-from face_recon_ros.core.sources import calibration_for, read_calibration
 from face_recon_ros.core.types import Image
-from face_recon_ros.evaluation.bag import (
-    Bag,
-    BagTruth,
-    CameraHistory,
-    ImageCounts,
-    choose_image_topic,
-    head_truth,
-    images_in_order,
-)
+from face_recon_ros.evaluation.ground_truth import BagTruth, head_truth
 from face_recon_ros.evaluation.output import Progress, no_progress
 from face_recon_ros.evaluation.sequence import Recording, sequence_figures
 from face_recon_ros.evaluation.trajectory import (
@@ -39,6 +30,14 @@ from face_recon_ros.evaluation.trajectory import (
     estimate_time_offset,
     pose_errors,
 )
+from face_recon_ros.io.bags import (
+    Bag,
+    CameraHistory,
+    ImageCounts,
+    choose_image_topic,
+    images_in_order,
+)
+from face_recon_ros.io.sources import calibration_for, read_calibration
 
 Array = NDArray[np.float64]
 

@@ -16,7 +16,6 @@ from face_recon_ros.core.errors import DataError, ImageError
 from face_recon_ros.core.morphable_model import MorphableModel
 from face_recon_ros.core.overlay import Overlay, OverlayConfig
 from face_recon_ros.core.types import Coefficients, Face, Mesh, Track
-from face_recon_ros.evaluation.bag import Bag
 from face_recon_ros.evaluation.datasets import read_image, read_landmarks
 from face_recon_ros.evaluation.output import plain
 from face_recon_ros.evaluation.replay import Replay
@@ -31,8 +30,9 @@ from face_recon_ros.evaluation.report import (
     with_interval,
 )
 from face_recon_ros.evaluation.sequence import MIN_FRAMES, Observation
-from face_recon_ros.nodes.bag_source import IMAGE_TYPES
-from face_recon_ros.nodes.camera_messages import seconds_from_stamp
+from face_recon_ros.io.bag_source import IMAGE_TYPES
+from face_recon_ros.io.bags import Bag
+from face_recon_ros.io.camera_messages import seconds_from_stamp
 
 WORST = 12
 _PREDICTED, _ANNOTATED = (255, 64, 64), (64, 255, 96)

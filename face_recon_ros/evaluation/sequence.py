@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from face_recon_ros.core.detection import overlap
+from face_recon_ros.core.boxes import iou
 from face_recon_ros.core.pipeline import Frame
 from face_recon_ros.core.rigid import Rigid
 from face_recon_ros.evaluation.metrics import (
@@ -26,7 +26,7 @@ BLINKS = ("eyeBlinkLeft", "eyeBlinkRight")
 #: A new track this soon after, and this much over, the end of another one is the same person
 #: renamed.
 SWITCH_GAP_S = 1.0
-SWITCH_OVERLAP = 0.3
+SWITCH_IOU = 0.3
 #: Tracks shorter than this say nothing about noise.
 MIN_FRAMES = 10
 _BLINK_RANGE = 0.15
@@ -120,7 +120,7 @@ def sequence_figures(recording: Recording, expression_names: tuple[str, ...]) ->
         "definitions": {
             "missed_frames": "frames without any face between the first and last with one",
             "id_switches": f"tracks that begin within {SWITCH_GAP_S:g} s of the end of another "
-            f"and over it (IoU > {SWITCH_OVERLAP:g}), and pairs of tracks that trade places",
+            f"and over it (IoU > {SWITCH_IOU:g}), and pairs of tracks that trade places",
             "noise": "deviation from the line through the two neighbours, per axis, unbiased",
             "identity_drift_per_s": "slope of the coefficients' straight-line fit",
             "blink_depth_mm": "depth that goes with a full blink, slow motion removed; none where "
@@ -138,7 +138,7 @@ def id_switches(recording: Recording) -> int:
         first = seen[0]
         count += any(
             0 < first.stamp - other[-1].stamp <= SWITCH_GAP_S
-            and overlap(first.box, other[-1].box)[0, 0] > SWITCH_OVERLAP
+            and iou(first.box, other[-1].box)[0, 0] > SWITCH_IOU
             for other_name, other in tracks.items()
             if other_name != name
         )
@@ -153,11 +153,11 @@ def id_switches(recording: Recording) -> int:
             continue
         old = np.array([at[before][name] for name in common])
         new = np.array([at[after][name] for name in common])
-        shared = overlap(new, old)
+        shared = iou(new, old)
         best = shared.argmax(axis=1)
         for i, j in enumerate(best):
-            traded = j > i and best[j] == i and shared[i, j] > SWITCH_OVERLAP
-            count += int(traded and shared[j, i] > SWITCH_OVERLAP)
+            traded = j > i and best[j] == i and shared[i, j] > SWITCH_IOU
+            count += int(traded and shared[j, i] > SWITCH_IOU)
     return count
 
 

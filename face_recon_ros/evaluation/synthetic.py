@@ -19,17 +19,17 @@ from numpy.typing import NDArray
 
 from face_recon_ros.core.alignment import align_points
 from face_recon_ros.core.camera import PinholeCamera
+from face_recon_ros.core.crop_pose import CAMERA_FROM_FRONTAL_FACE
 from face_recon_ros.core.errors import DataError
 from face_recon_ros.core.illumination import N_BANDS, shade
-from face_recon_ros.core.mesh_io import read_mesh, write_ply
 from face_recon_ros.core.morphable_model import MorphableModel, VertexNormals
-from face_recon_ros.core.pose import CAMERA_FROM_FRONTAL_FACE
 from face_recon_ros.core.rasterizer import interpolate, rasterize
 from face_recon_ros.core.rigid import Rigid, rotation_from_vector
 from face_recon_ros.core.types import Float32, Mesh
 from face_recon_ros.evaluation.datasets import read_landmarks
 from face_recon_ros.evaluation.landmarks import LandmarkProjector
 from face_recon_ros.evaluation.metrics import INNER
+from face_recon_ros.io.meshes import read_mesh, write_ply
 
 Array = NDArray[np.float64]
 

@@ -11,7 +11,9 @@ from std_msgs.msg import Header
 
 from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.errors import CameraError, ConfigError, FaceReconError, SourceError
-from face_recon_ros.core.sources import (
+from face_recon_ros.core.types import Image
+from face_recon_ros.io.bag_source import BagSource, is_bag
+from face_recon_ros.io.sources import (
     Retry,
     Source,
     calibration_for,
@@ -19,9 +21,7 @@ from face_recon_ros.core.sources import (
     paced,
     read_calibration,
 )
-from face_recon_ros.core.types import Image
 from face_recon_ros.nodes import conversions
-from face_recon_ros.nodes.bag_source import BagSource, is_bag
 from face_recon_ros.nodes.parameters import CameraConfig
 from face_recon_ros.nodes.runtime import (
     CAMERA_INFO_TOPIC,
@@ -116,7 +116,7 @@ class CameraStream:
         images = iter(self._source)
         if self._source.live:
             return images
-        if self._config.as_fast_as_taken:
+        if self._config.lockstep:
             return (Image(i.rgb, self._now(), i.frame) for i in images)
         return paced(images, self._source.fps, self._now, self._stopping.wait)
 
@@ -169,11 +169,11 @@ class CameraNode(FaceNode):
             self.get_logger().info(f"nothing to do: another driver publishes {IMAGE_TOPIC}")
             self.end()
             return
-        if config.as_fast_as_taken:
+        if config.lockstep:
             raise ConfigError(
-                "as_fast_as_taken only in the pipeline node",
+                "lockstep only in the pipeline node",
                 "the camera node, which cannot know when an image was worked off",
-                "set camera.as_fast_as_taken to false",
+                "set camera.lockstep to false",
             )
         publisher = CameraPublisher(self)
         CameraStream(self, config, publisher.publish).start(publisher.wanted, lambda: None)

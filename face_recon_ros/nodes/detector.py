@@ -13,10 +13,10 @@ from face_recon_ros.core.inference import FaceNetwork
 from face_recon_ros.core.models import find_model
 from face_recon_ros.core.pipeline import FaceFinder, camera_of
 from face_recon_ros.nodes import conversions
-from face_recon_ros.nodes.health import Meter
+from face_recon_ros.nodes.camera_info import CameraInfoSubscriber
 from face_recon_ros.nodes.outputs import DetectionOutputs
-from face_recon_ros.nodes.reconstruction import CameraListener
 from face_recon_ros.nodes.runtime import IMAGE_TOPIC, NEWEST_QOS, FaceNode, run
+from face_recon_ros.nodes.status import Meter
 
 
 class DetectorNode(FaceNode):
@@ -39,9 +39,9 @@ class DetectorNode(FaceNode):
     def begin(self) -> None:
         """Listens while somebody wants to know."""
         self._outputs = DetectionOutputs(self)
-        self._camera = CameraListener(self, self.config("camera").fov_deg)
+        self._camera = CameraInfoSubscriber(self, self.config("camera").fov_deg)
         self._slot = self.start_worker("detector", self._work)
-        self.watch(partial(tell_tracks, self.meter, self._finder))
+        self.watch(partial(report_tracks, self.meter, self._finder))
         self.listen_while(
             lambda: self._outputs.wanted() or self.config("output").always,
             lambda: [self.create_subscription(ImageMsg, IMAGE_TOPIC, self._receive, NEWEST_QOS)],
@@ -58,7 +58,7 @@ class DetectorNode(FaceNode):
         converted = time.perf_counter()
         self._finder.tune(self.config("detector"))
         self._finder.find(image)
-        tracks = self._finder.shown()
+        tracks = self._finder.visible()
         found = time.perf_counter()
         crops = [crop_from_face_box(t.box, self._margin, self._size) for t in tracks]
         pixels = np.zeros((len(crops), self._size, self._size, 3), np.uint8)
@@ -80,7 +80,7 @@ class DetectorNode(FaceNode):
         )
 
 
-def tell_tracks(meter: Meter, finder: FaceFinder) -> str:
+def report_tracks(meter: Meter, finder: FaceFinder) -> str:
     """Says in /diagnostics whom the tracker follows."""
     tracks = list(finder.tracks)
     meter.fact("tracks", str(len(tracks)))

@@ -14,16 +14,16 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64, Float64MultiArray, String
 from tf2_msgs.msg import TFMessage
 
-from face_recon_ros.core import look_at
 from face_recon_ros.core.errors import ConfigError, FaceReconError, FrameError
-from face_recon_ros.core.look_at import Command, JointReading, LookAtState, SeenHead
-from face_recon_ros.core.neck import Neck
 from face_recon_ros.core.rigid import Rigid
 from face_recon_ros.core.transform_buffer import TransformBuffer
 from face_recon_ros.nodes import conversions, robot_conversions
 from face_recon_ros.nodes.neck_config import NeckConfig
 from face_recon_ros.nodes.robot_conversions import FaceTransform
 from face_recon_ros.nodes.runtime import LATCHED_QOS, RESULT_QOS, FaceNode, run
+from face_recon_ros.robot import gaze_controller
+from face_recon_ros.robot.gaze_controller import Command, JointReading, LookAtState, SeenHead
+from face_recon_ros.robot.neck import Neck
 
 _WAIT_FOR_TF_S = 0.3  # a face may arrive before the robot says where its camera was
 _MAX_WAITING = 256  # faces, the newest: nobody asks for them before there is a neck
@@ -32,18 +32,22 @@ _STATIC_TF_QOS = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOC
 
 #: Why a neck stands, where that is worth saying: what was expected, what came, what to do.
 _FAULTS = {
-    look_at.NO_LIMITS: (
+    gaze_controller.NO_LIMITS: (
         "limits of every neck joint",
         "{unknown} unknown",
         "add them to the URDF, or set neck.max_velocity and neck.max_acceleration",
     ),
-    look_at.NO_JOINTS: ("all neck joints on /joint_states", "none of late", "check the driver"),
-    look_at.NOT_OBEYING: (
+    gaze_controller.NO_JOINTS: (
+        "all neck joints on /joint_states",
+        "none of late",
+        "check the driver",
+    ),
+    gaze_controller.NOT_OBEYING: (
         "joints that follow their commands",
         "joints far from them",
         "check that their controller is active and that nothing blocks the neck",
     ),
-    look_at.CLOCK_JUMP: (
+    gaze_controller.CLOCK_JUMP: (
         "a steady clock",
         "a jump",
         "check use_sim_time and clock synchronisation",
@@ -296,7 +300,7 @@ class LookAtNode(FaceNode):
         joints, now = self._joints.reading(neck.joint_names), seconds_now(self)
         for head in heads:
             self.meter.time({"latency": now - head.stamp})
-        self._state, command = look_at.step(
+        self._state, command = gaze_controller.step(
             config, neck, self._state, heads, joints, now, base_from_fixed
         )
         point = None
@@ -309,8 +313,8 @@ class LookAtNode(FaceNode):
 
     def _tell(self, command: Command, neck: Neck) -> None:
         self.meter.count("steps")
-        self.meter.count("following", command.status == look_at.FOLLOWING)
-        self.meter.count("clock_jumps", command.status == look_at.CLOCK_JUMP)
+        self.meter.count("following", command.status == gaze_controller.FOLLOWING)
+        self.meter.count("clock_jumps", command.status == gaze_controller.CLOCK_JUMP)
         self.meter.fact("status", command.status)
         self.meter.fact("target", command.target or "")
         if command.status in _FAULTS:

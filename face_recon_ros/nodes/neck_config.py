@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from face_recon_ros.core.errors import ConfigError
-from face_recon_ros.core.neck import Neck, neck_from_urdf
-from face_recon_ros.core.neck_simulator import NeckSimulatorConfig
+from face_recon_ros.robot.neck import Neck, neck_from_urdf
+from face_recon_ros.robot.neck_simulator import NeckSimulatorConfig
 
 OUTPUTS = ("trajectory", "commands", "joints", "point_head", "none")
 PERSONS = ("", "still", "walking", "jumping")

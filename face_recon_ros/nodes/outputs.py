@@ -24,8 +24,8 @@ from face_recon_ros.core.morphable_model import MorphableModel
 from face_recon_ros.core.types import COEFFICIENT_NAMES, Coefficients, Face, Track
 from face_recon_ros.nodes import conversions, robot_conversions
 from face_recon_ros.nodes.depth import DepthFusion
-from face_recon_ros.nodes.humans import HumanOutputs, Pixels
 from face_recon_ros.nodes.parameters import OutputConfig
+from face_recon_ros.nodes.ros4hri import HumanOutputs, Pixels
 from face_recon_ros.nodes.runtime import LATCHED_QOS, RESULT_QOS, SENSOR_QOS, FaceNode
 
 Array = NDArray[np.float64]

@@ -20,15 +20,15 @@ from std_msgs.msg import Float64, Float64MultiArray, String
 from tf2_msgs.msg import TFMessage
 
 from face_recon_ros.core.attention import FACE_FROM_STRAIGHT_GAZE
+from face_recon_ros.core.crop_pose import CAMERA_FROM_FRONTAL_FACE
 from face_recon_ros.core.errors import FrameError
-from face_recon_ros.core.neck import Neck
-from face_recon_ros.core.neck_simulator import NeckSimulator
-from face_recon_ros.core.pose import CAMERA_FROM_FRONTAL_FACE
 from face_recon_ros.core.rigid import Rigid, rotation_between
 from face_recon_ros.nodes import conversions, robot_conversions
 from face_recon_ros.nodes.look_at import seconds_now
 from face_recon_ros.nodes.neck_config import NeckConfig, SimulatedNeckConfig
 from face_recon_ros.nodes.runtime import LATCHED_QOS, RESULT_QOS, FaceNode, run
+from face_recon_ros.robot.neck import Neck
+from face_recon_ros.robot.neck_simulator import NeckSimulator
 
 Array = NDArray[np.float64]
 

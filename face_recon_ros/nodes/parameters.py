@@ -36,12 +36,12 @@ from face_recon_ros.core.camera import DEFAULT_HORIZONTAL_FOV_DEG
 from face_recon_ros.core.detection import DetectorConfig
 from face_recon_ros.core.errors import ConfigError
 from face_recon_ros.core.head_pose import DepthConfig, PoseNoise
-from face_recon_ros.core.look_at import LookAtConfig
 from face_recon_ros.core.overlay import OverlayConfig
-from face_recon_ros.core.pipeline import ReconstructorConfig
-from face_recon_ros.core.sources import SourceConfig
+from face_recon_ros.core.reconstructor import ReconstructorConfig
 from face_recon_ros.core.tracking import TrackerConfig
+from face_recon_ros.io.sources import SourceConfig
 from face_recon_ros.nodes.neck_config import NeckConfig, SimulatedNeckConfig
+from face_recon_ros.robot.gaze_controller import LookAtConfig
 
 #: A `camera.source` that is somebody else's driver: launch files cannot pass an empty word.
 TOPIC = "topic"
@@ -68,7 +68,7 @@ class CameraConfig(SourceConfig):
             /camera/image_raw (the pipeline node listens to it, the camera node ends at once).
             Devices and streams that are lost are looked for until they are back.
         topic: of a bag's images; empty takes the one with the most colour images.
-        as_fast_as_taken: files are not played at their own rate; each image waits until the
+        lockstep: files are not played at their own rate; each image waits until the
             one before was worked off (pipeline node only).
         max_frames: stop after so many images; 0 goes on to the end.
         exit_at_end: the node ends, with exit status 0, when its source does.
@@ -79,7 +79,7 @@ class CameraConfig(SourceConfig):
 
     source: str = ""
     topic: str = ""
-    as_fast_as_taken: bool = False
+    lockstep: bool = False
     max_frames: int = 0
     exit_at_end: bool = False
     wait_for_subscriber_s: float = 0.0
@@ -198,9 +198,9 @@ RANGES: dict[str, tuple[float, float]] = {
     "detector.max_side_px": (32, 16384),
     "tracker.detect_every": (1, 1000),
     "tracker.max_undetected_s": (0.0, 60.0),
-    "tracker.max_doubt_s": (0.0, 60.0),
+    "tracker.max_tentative_s": (0.0, 60.0),
     "tracker.max_gap_s": (0.01, 60.0),
-    "tracker.min_overlap": (0.0, 1.0),
+    "tracker.min_iou": (0.0, 1.0),
     "tracker.max_distance": (0.0, 10.0),
     "tracker.max_size_ratio": (1.0, 10.0),
     "tracker.max_faces": (1, 64),
@@ -266,6 +266,13 @@ RANGES: dict[str, tuple[float, float]] = {
     "neck_simulator.range_noise": (0.0, 1.0),
 }
 
+#: Former names of parameters: they are taken with a warning.
+ALIASES = {
+    "camera.as_fast_as_taken": "camera.lockstep",
+    "tracker.max_doubt_s": "tracker.max_tentative_s",
+    "tracker.min_overlap": "tracker.min_iou",
+}
+
 #: What may change while a node runs; all else is read-only, as it takes effect at start only.
 _DYNAMIC = re.compile(
     r"output\..*|visualization\..*|look_at\..*|detector\.min_score|reconstructor\.smooth_.*"
@@ -308,6 +315,7 @@ class Parameters:
         Raises:
             ConfigError: an unknown parameter was given, or a wrong value.
         """
+        _take_former_names(node)
         _refuse_unknown(node)
         self._changed = changed
         values: dict[str, Any] = {}
@@ -410,6 +418,15 @@ def _declare(node: Node, name: str, default: Any, description: str) -> Any:
     except ParameterUninitializedException:
         return start
     return start if value is None else value
+
+
+def _take_former_names(node: Node) -> None:
+    given = node._parameter_overrides  # rclpy has no public way to see them
+    for former, name in ALIASES.items():
+        if former in given:
+            node.get_logger().warning(f"{former} is now {name}; use the new name")
+            value = given.pop(former)
+            given.setdefault(name, Parameter(name, value.type_, value.value))
 
 
 def _refuse_unknown(node: Node) -> None:

@@ -18,14 +18,10 @@ from face_recon_ros.core.pipeline import FacePipeline, PipelineConfig
 from face_recon_ros.core.types import Image
 from face_recon_ros.nodes import conversions
 from face_recon_ros.nodes.camera import CameraPublisher, CameraStream
-from face_recon_ros.nodes.detector import tell_tracks
+from face_recon_ros.nodes.camera_info import CameraInfoSubscriber
+from face_recon_ros.nodes.detector import report_tracks
 from face_recon_ros.nodes.outputs import DetectionOutputs, FaceOutputs
-from face_recon_ros.nodes.reconstruction import (
-    CameraListener,
-    count_unusable,
-    describe,
-    tell_provider,
-)
+from face_recon_ros.nodes.reconstruction import count_unusable, describe, report_provider
 from face_recon_ros.nodes.runtime import IMAGE_TOPIC, NEWEST_QOS, FaceNode, run
 from face_recon_ros.nodes.visualization import Scene, Visualizer
 
@@ -60,13 +56,13 @@ class PipelineNode(FaceNode):
         self._visualizer = Visualizer(self)
         self._slot = self.start_worker("pipeline", self._work)
         self._drawing = self.start_worker("drawing", self._draw)
-        self.watch(partial(tell_provider, self.meter, self._pipeline.reconstructor.network))
-        self.watch(partial(tell_tracks, self.meter, self._pipeline.finder))
+        self.watch(partial(report_provider, self.meter, self._pipeline.reconstructor.network))
+        self.watch(partial(report_tracks, self.meter, self._pipeline.finder))
         if stream:
             self._camera_topics = CameraPublisher(self)
             stream.start(ready=self._wanted, drain=self._drain)
         else:
-            self._listener = CameraListener(self, camera.fov_deg)
+            self._listener = CameraInfoSubscriber(self, camera.fov_deg)
             self.listen_while(self._wanted, self._listen)
 
     def _wanted(self) -> bool:
@@ -87,7 +83,7 @@ class PipelineNode(FaceNode):
         return [self.create_subscription(ImageMsg, IMAGE_TOPIC, self._receive, NEWEST_QOS)]
 
     def _in_lockstep(self) -> bool:
-        return bool(self.config("camera").as_fast_as_taken)
+        return bool(self.config("camera").lockstep)
 
     def _receive(self, msg: ImageMsg) -> None:
         """An image of somebody else's camera, in the executor's thread."""

@@ -26,11 +26,11 @@ from sensor_msgs.msg import PointCloud2
 from shape_msgs.msg import Mesh as MeshMsg
 
 from face_recon_ros.core.errors import FaceReconError
-from face_recon_ros.core.mesh_io import write_ply
 from face_recon_ros.core.types import Mesh
+from face_recon_ros.io.meshes import write_ply
 from face_recon_ros.nodes import conversions
-from face_recon_ros.nodes.matching import StampMatcher
 from face_recon_ros.nodes.runtime import LATCHED_QOS, RESULT_QOS, WAKE_PERIOD_S, leave, spin
+from face_recon_ros.nodes.synchronizer import ExactTimeSynchronizer
 
 #: As SENSOR_QOS, but deep enough to count every message even where this process is late.
 COUNTING_QOS = QoSProfile(depth=100, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -52,7 +52,7 @@ class MeshRecorder(Node):
         self._health: dict[str, dict[str, str]] = {}
         self._triangles: NDArray[np.int32] | None = None
         self._best: tuple[float, Mesh] | None = None
-        self._matcher = StampMatcher(("vertices", "poses"))
+        self._matcher = ExactTimeSynchronizer(("vertices", "poses"))
         self.create_subscription(PointCloud2, "mesh/vertices", self._receive, COUNTING_QOS)
         self.create_subscription(MeshMsg, "mesh/topology", self._receive_topology, LATCHED_QOS)
         self.create_subscription(PoseArray, "head_poses", self._receive_poses, RESULT_QOS)

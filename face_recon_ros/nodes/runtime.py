@@ -26,9 +26,9 @@ from rclpy.task import Future
 
 from face_recon_ros.core.errors import ConfigError, FaceReconError
 from face_recon_ros.nodes import conversions
-from face_recon_ros.nodes.health import Meter
 from face_recon_ros.nodes.parameters import Parameters
-from face_recon_ros.nodes.worker import LatestSlot, Worker
+from face_recon_ros.nodes.status import Meter
+from face_recon_ros.nodes.worker import LatestValue, Worker
 
 #: Images and clouds; a reader that wants only the newest takes NEWEST_QOS.
 SENSOR_QOS = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -214,7 +214,7 @@ class FaceNode(LifecycleNode):
         """The config of a parameter group, as it is now."""
         return self._settings.configs[group]
 
-    def start_worker(self, name: str, work: Callable[[Any], None]) -> LatestSlot[Any]:
+    def start_worker(self, name: str, work: Callable[[Any], None]) -> LatestValue[Any]:
         """Starts a thread that works off what is put into the slot; an item may be faulty."""
 
         def guarded(item: Any) -> None:

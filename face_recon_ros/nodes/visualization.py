@@ -26,11 +26,10 @@ from face_recon_ros.core.errors import DataError, FaceReconError
 from face_recon_ros.core.overlay import Overlay
 from face_recon_ros.core.types import Coefficients, Face, Mesh
 from face_recon_ros.nodes import conversions
+from face_recon_ros.nodes.camera_info import CameraInfoSubscriber
 from face_recon_ros.nodes.conversions import FaceCloud, MarkerSpec
-from face_recon_ros.nodes.matching import StampMatcher
 from face_recon_ros.nodes.outputs import wanted
 from face_recon_ros.nodes.parameters import VisualizationConfig
-from face_recon_ros.nodes.reconstruction import CameraListener
 from face_recon_ros.nodes.runtime import (
     IMAGE_TOPIC,
     LATCHED_QOS,
@@ -40,6 +39,7 @@ from face_recon_ros.nodes.runtime import (
     FaceNode,
     run,
 )
+from face_recon_ros.nodes.synchronizer import ExactTimeSynchronizer
 
 _AXIS_M = 0.1
 _LABEL_AT = np.array([0.0, 0.0, 0.14])  # above the head, face frame, metres
@@ -189,10 +189,10 @@ class VisualizationNode(FaceNode):
     def begin(self) -> None:
         """Subscribes while somebody looks."""
         self._visualizer = Visualizer(self)
-        self._camera = CameraListener(self, self.config("camera").fov_deg)
+        self._camera = CameraInfoSubscriber(self, self.config("camera").fov_deg)
         self._triangles: NDArray[np.int32] | None = None
         self._slot = self.start_worker("visualization", self._work)
-        self._matcher = StampMatcher(())
+        self._matcher = ExactTimeSynchronizer(())
         self.create_subscription(MeshMsg, "mesh/topology", self._receive_topology, LATCHED_QOS)
         self.listen_while(self._visualizer.wants_image, partial(self._listen, with_image=True))
         self.listen_while(
@@ -209,7 +209,7 @@ class VisualizationNode(FaceNode):
         ]
         if with_image:
             sources.append((IMAGE_TOPIC, ImageMsg, SENSOR_QOS))
-        self._matcher = StampMatcher(tuple(topic for topic, _, _ in sources))
+        self._matcher = ExactTimeSynchronizer(tuple(topic for topic, _, _ in sources))
         return [
             self.create_subscription(kind, topic, partial(self._receive, topic), qos)
             for topic, kind, qos in sources

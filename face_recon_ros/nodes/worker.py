@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class LatestSlot(Generic[T]):
+class LatestValue(Generic[T]):
     """Hands over the newest item; an item nobody took in time is replaced, never queued."""
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ class LatestSlot(Generic[T]):
 
 
 class Worker(Generic[T]):
-    """A thread that works off a `LatestSlot`; it ends, after the item it is at, with the slot.
+    """A thread that works off a `LatestValue`; it ends, after the item it is at, with the slot.
 
     Attributes:
         slot: where work is put.
@@ -77,7 +77,7 @@ class Worker(Generic[T]):
             work: on one item; handles the faults it expects itself.
             crashed: called with what else `work` raised; the thread ends.
         """
-        self.slot: LatestSlot[T] = LatestSlot()
+        self.slot: LatestValue[T] = LatestValue()
         self._work, self._crashed = work, crashed
         self.thread = threading.Thread(target=self._run, name=name, daemon=True)
         self.thread.start()

@@ -218,3 +218,14 @@ def _build(kind: type, values: Mapping[str, Any], prefix: str) -> Any:
             )
         checked[key] = value
     return kind(**checked)
+
+
+def parse_overrides(pairs: list[str]) -> dict[str, str]:
+    """`["a=1", "b.c=2"]` -> `{"a": "1", "b.c": "2"}`."""
+    out = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise ConfigError("--set KEY=VALUE", repr(pair), "for example --set minutes=30")
+        out[key] = value
+    return out

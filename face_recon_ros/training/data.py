@@ -18,7 +18,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from face_recon_ros.core.morphable_model import MorphableModel, load_morphable_model
-from face_recon_ros.training.augment import (
+from face_recon_ros.training.config import TrainConfig
+from face_recon_ros.training.photographs import PhotographCache
+from face_recon_ros.training.synthesis.augment import (
     Backgrounds,
     CropChange,
     Example,
@@ -27,10 +29,8 @@ from face_recon_ros.training.augment import (
     compose_example,
     photograph_example,
 )
-from face_recon_ros.training.config import TrainConfig
-from face_recon_ros.training.photographs import PhotographCache
-from face_recon_ros.training.pool import RenderingPool, fill_pool
-from face_recon_ros.training.synthetic import CONTEXT, SyntheticFaces
+from face_recon_ros.training.synthesis.faces import CONTEXT, SyntheticFaces
+from face_recon_ros.training.synthesis.render_cache import RenderCache, fill_render_cache
 
 
 class Batch(NamedTuple):
@@ -95,7 +95,7 @@ class Crops(IterableDataset):
         config = self._config
         random = np.random.default_rng((self._seed, info.id if info else 0))
         model = load_morphable_model(self._face_model, level="coarse")
-        pool = open_pool(config, (model.k_identity, model.k_expression, model.k_albedo))
+        pool = open_render_cache(config, (model.k_identity, model.k_expression, model.k_albedo))
         mirror = Mirror(model)
         jitter = Jitter(config.jitter_shift, config.jitter_zoom, config.jitter_roll)
         photographs = open_photographs(config)
@@ -149,10 +149,10 @@ def synthetic_crops(
     return np.stack(crops)
 
 
-def open_pool(config: TrainConfig, sizes: tuple[int, int, int]) -> RenderingPool:
+def open_render_cache(config: TrainConfig, sizes: tuple[int, int, int]) -> RenderCache:
     """The run's pool of renderings."""
     folder = config.pool or str(Path(config.out) / "pool")
-    return RenderingPool(folder, config.pool_slots, config.pool_size, sizes)
+    return RenderCache(folder, config.pool_slots, config.pool_size, sizes)
 
 
 def open_photographs(config: TrainConfig) -> PhotographCache | None:
@@ -192,6 +192,8 @@ def _render(config: TrainConfig, face_model: str, parent: int) -> None:
     cv2.setNumThreads(0)
     os.nice(5)
     model = load_morphable_model(face_model, level="coarse")
-    pool = open_pool(config, (model.k_identity, model.k_expression, model.k_albedo))
+    pool = open_render_cache(config, (model.k_identity, model.k_expression, model.k_albedo))
     faces = SyntheticFaces(model, margin=config.crop_margin, size=config.pool_size)
-    fill_pool(pool, faces, config.seed, renew_per_second=config.renew_per_second, parent=parent)
+    fill_render_cache(
+        pool, faces, config.seed, renew_per_second=config.renew_per_second, parent=parent
+    )

@@ -25,11 +25,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from face_recon_ros.core.crop_pose import crop_from_face
 from face_recon_ros.core.errors import ConfigError, ModelError
 from face_recon_ros.core.inference import NETWORK_FORMAT, FaceNetwork
 from face_recon_ros.core.models import MANIFEST, find_model, sha256_of
 from face_recon_ros.core.morphable_model import FACE, MorphableModel, load_morphable_model
-from face_recon_ros.core.pose import crop_from_face
 from face_recon_ros.core.rigid import angle_between
 from face_recon_ros.training.config import config_from_dict
 from face_recon_ros.training.data import Crops
@@ -246,7 +246,7 @@ def measure_parity(a: Path, b: Path, model: MorphableModel, crops: NDArray[np.ui
     size = crops.shape[1]
     x, y = (FaceNetwork(p, provider="cpu", threads=1).predict(crops).coefficients for p in (a, b))
     shift, pixels, angle, depth = [], [], [], []
-    from face_recon_ros.core.pose import crop_camera
+    from face_recon_ros.core.crop_pose import crop_camera
 
     camera = crop_camera(size)
     for i in range(len(crops)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from face_recon_ros.core.pose import CAMERA_FROM_FRONTAL_FACE, CROP_FOCAL
+from face_recon_ros.core.crop_pose import CAMERA_FROM_FRONTAL_FACE, CROP_FOCAL
 
 
 def pose_from_heads(

@@ -22,8 +22,8 @@ from face_recon_ros.core.crop import crop_from_face_box
 from face_recon_ros.core.detection import Detector
 from face_recon_ros.core.errors import DataError
 from face_recon_ros.core.rigid import rotation_from_vector
-from face_recon_ros.training.augment import CropChange, Mirror
-from face_recon_ros.training.synthetic import CONTEXT, Label
+from face_recon_ros.training.synthesis.augment import CropChange, Mirror
+from face_recon_ros.training.synthesis.faces import CONTEXT, Label
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 MIN_FACE_PX = 32

@@ -34,7 +34,6 @@ from face_recon_ros.core.morphable_model import (
     load_morphable_model,
 )
 from face_recon_ros.training import geometry, losses
-from face_recon_ros.training.augment import Mirror
 from face_recon_ros.training.checkpoint import (
     check_same_run,
     code_version,
@@ -46,7 +45,7 @@ from face_recon_ros.training.data import (
     Batch,
     make_loader,
     open_photographs,
-    open_pool,
+    open_render_cache,
     renderer,
     synthetic_crops,
 )
@@ -61,7 +60,8 @@ from face_recon_ros.training.network import (
 from face_recon_ros.training.onnx_weights import state_from_onnx
 from face_recon_ros.training.photographs import label_photographs
 from face_recon_ros.training.renderer import photograph_attention, render_face
-from face_recon_ros.training.synthetic import Label, nominal_distance
+from face_recon_ros.training.synthesis.augment import Mirror
+from face_recon_ros.training.synthesis.faces import Label, nominal_distance
 
 CHECKPOINT = "checkpoint.pt"
 LOG = "log.jsonl"
@@ -351,7 +351,7 @@ def _train(config: TrainConfig, resume: bool, rank: int, processes: int) -> Path
                 ):
                     if labeller is average:
                         measure_statistics(average, recent)
-                    answer_photographs(photographs, labeller, Mirror(model), label_size)
+                    pseudo_label(photographs, labeller, Mirror(model), label_size)
                     relabel_at = elapsed + relabel_s
                 batch = Batch(*(t.to(device, non_blocking=True) for t in next(batches)))
                 waited = time.monotonic() - clock
@@ -433,9 +433,7 @@ def process_group() -> Iterator[tuple[int, int]]:
         dist.destroy_process_group()
 
 
-def answer_photographs(
-    photographs: Any, network: FaceRegressor, mirror: Mirror, size: int
-) -> None:
+def pseudo_label(photographs: Any, network: FaceRegressor, mirror: Mirror, size: int) -> None:
     """Lets a network answer for all photographs: the teacher, or the run's own average."""
     device = next(network.parameters()).device
 
@@ -584,7 +582,7 @@ def choose_device(name: str) -> torch.device:
 
 def wait_for_pool(config: TrainConfig, sizes: tuple[int, int, int]) -> None:
     """Until enough different people are rendered to begin."""
-    pool = open_pool(config, sizes)
+    pool = open_render_cache(config, sizes)
     enough = min(pool.slots, 20 * config.batch_size)
     if len(pool) >= enough:
         return
@@ -637,8 +635,7 @@ class Log:
 if __name__ == "__main__":  # what torchrun starts
     import sys
 
-    from face_recon_ros.training.commands import parse_overrides
-    from face_recon_ros.training.config import load_config
+    from face_recon_ros.training.config import load_config, parse_overrides
 
     options = [a for a in sys.argv[1:] if "=" in a]
     train(load_config(None, parse_overrides(options)), resume="--resume" in sys.argv)

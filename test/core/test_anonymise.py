@@ -12,12 +12,8 @@ from face_recon_ros.core.anonymise import CELLS, REACH, REMEMBERED_S, LostFaces,
 from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.errors import ConfigError
 from face_recon_ros.core.overlay import Overlay, OverlayConfig
-from face_recon_ros.core.pipeline import (
-    FaceFinder,
-    FacePipeline,
-    FaceReconstructor,
-    ReconstructorConfig,
-)
+from face_recon_ros.core.pipeline import FaceFinder, FacePipeline
+from face_recon_ros.core.reconstructor import FaceReconstructor, ReconstructorConfig
 from face_recon_ros.core.tracking import Tracker
 from face_recon_ros.core.types import Image
 

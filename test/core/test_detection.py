@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
+from face_recon_ros.core.boxes import iou, nms
 from face_recon_ros.core.crop import face_box_from_points
 from face_recon_ros.core.detection import (
     BOX_MAPS,
@@ -14,8 +15,6 @@ from face_recon_ros.core.detection import (
     SearchingDetector,
     YuNetDetector,
     make_detector,
-    overlap,
-    suppress,
     tile_boxes,
 )
 from face_recon_ros.core.errors import ConfigError, ImageError, ModelError
@@ -126,7 +125,7 @@ def test_tiles_find_small_faces(detectors, pictures):
     assert len(detectors("short_range").detect(picture)) == 0
     found = detectors("short_range", tiles=4).detect(picture)
     assert len(found) == 1
-    assert overlap(found.boxes, expected)[0, 0] > 0.4  # twenty pixels are no certain measure
+    assert iou(found.boxes, expected)[0, 0] > 0.4  # twenty pixels are no certain measure
 
 
 @pytest.mark.parametrize("turn", [cv2.ROTATE_90_CLOCKWISE, cv2.ROTATE_180])
@@ -142,7 +141,7 @@ def test_turned_search_finds_lying_heads(detectors, pictures, turn):
     found = detectors("short_range", rotations_deg=(-90.0, 90.0, 180.0)).detect(turned)
     assert len(found) == 1
     # The box map knows only upright heads: the centre is off along the turned vertical.
-    assert overlap(found.boxes, expected)[0, 0] > 0.5
+    assert iou(found.boxes, expected)[0, 0] > 0.5
 
 
 class Spots:
@@ -187,17 +186,17 @@ def test_tiles_cover_the_picture_and_overlap(size, tiles):
 
 def test_suppression_keeps_the_best_of_each_face():
     boxes = np.array([[0, 0, 10, 10], [1, 0, 11, 10], [50, 0, 60, 10]], np.float32)
-    assert suppress(boxes, np.float32([0.5, 0.9, 0.7])).tolist() == [1, 2]
-    assert suppress(boxes[:0], np.zeros(0, np.float32)).tolist() == []
+    assert nms(boxes, np.float32([0.5, 0.9, 0.7])).tolist() == [1, 2]
+    assert nms(boxes[:0], np.zeros(0, np.float32)).tolist() == []
 
 
 def test_overlap_is_symmetric_and_one_with_itself():
     boxes = np.random.default_rng(0).uniform(0, 50, (6, 2))
     boxes = np.concatenate([boxes, boxes + np.random.default_rng(1).uniform(1, 30, (6, 2))], 1)
-    shared = overlap(boxes, boxes)
+    shared = iou(boxes, boxes)
     np.testing.assert_allclose(shared, shared.T)
     np.testing.assert_allclose(np.diag(shared), 1)
-    assert overlap([0, 0, 2, 2], [1, 0, 3, 2])[0, 0] == pytest.approx(1 / 3)
+    assert iou([0, 0, 2, 2], [1, 0, 3, 2])[0, 0] == pytest.approx(1 / 3)
 
 
 def test_box_maps_are_square_and_scale_with_the_box():
@@ -242,4 +241,4 @@ def test_yunet_shrinks_large_pictures(pictures):
     rgb, truth = pictures[0]
     large = cv2.resize(rgb, None, fx=4, fy=4)
     found = YuNetDetector(YUNET, max_side_px=320).detect(large)
-    assert overlap(found.boxes, 4 * truth)[0, 0] > 0.6
+    assert iou(found.boxes, 4 * truth)[0, 0] > 0.6

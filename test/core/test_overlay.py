@@ -7,6 +7,7 @@ import pytest
 from fixtures import DiscDetector, draw_discs
 
 from face_recon_ros.core.camera import PinholeCamera
+from face_recon_ros.core.crop_pose import CAMERA_FROM_FRONTAL_FACE
 from face_recon_ros.core.errors import ConfigError
 from face_recon_ros.core.overlay import (
     AXIS_COLOURS,
@@ -16,13 +17,8 @@ from face_recon_ros.core.overlay import (
     draw_label,
     render_mesh,
 )
-from face_recon_ros.core.pipeline import (
-    FaceFinder,
-    FacePipeline,
-    FaceReconstructor,
-    ReconstructorConfig,
-)
-from face_recon_ros.core.pose import CAMERA_FROM_FRONTAL_FACE
+from face_recon_ros.core.pipeline import FaceFinder, FacePipeline
+from face_recon_ros.core.reconstructor import FaceReconstructor, ReconstructorConfig
 from face_recon_ros.core.rigid import Rigid
 from face_recon_ros.core.tracking import Tracker
 from face_recon_ros.core.types import Image, Mesh

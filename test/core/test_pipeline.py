@@ -10,16 +10,12 @@ from fixtures import DiscDetector, draw_discs
 from face_recon_ros.core.aggregation import AggregationConfig
 from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.crop import Crop
+from face_recon_ros.core.crop_pose import crop_camera, crop_from_face
 from face_recon_ros.core.detection import DetectorConfig
 from face_recon_ros.core.errors import CameraError, ImageError, ModelError
 from face_recon_ros.core.morphable_model import load_morphable_model
-from face_recon_ros.core.pipeline import (
-    FaceFinder,
-    FacePipeline,
-    FaceReconstructor,
-    ReconstructorConfig,
-)
-from face_recon_ros.core.pose import crop_camera, crop_from_face
+from face_recon_ros.core.pipeline import FaceFinder, FacePipeline
+from face_recon_ros.core.reconstructor import FaceReconstructor, ReconstructorConfig
 from face_recon_ros.core.rigid import angle_between
 from face_recon_ros.core.smoothing import OneEuroConfig
 from face_recon_ros.core.tracking import Tracker, TrackerConfig

@@ -190,8 +190,8 @@ def test_a_phantom_dies_though_the_mesh_confirms_it():
     assert tracker.tracks == []
 
 
-def _shown(tracker, frames, fps, is_there, mesh=None):
-    """Per frame, the ids of the tracks and of those shown; `mesh` confirms whatever happens."""
+def _visible(tracker, frames, fps, is_there, mesh=None):
+    """Per frame, the ids of the tracks and of those visible; `mesh` confirms whatever happens."""
     for k in range(frames):
         stamp = k / fps
         if tracker.needs_detection(stamp):
@@ -199,51 +199,51 @@ def _shown(tracker, frames, fps, is_there, mesh=None):
             tracks = tracker.update(found, stamp)
         else:
             tracks = tracker.predict(stamp)
-        yield stamp, [t.id for t in tracks], [t.id for t in tracker.shown]
+        yield stamp, [t.id for t in tracks], [t.id for t in tracker.visible]
         if mesh is not None:
             tracker.confirm({t.id: mesh for t in tracks})
 
 
 @pytest.mark.parametrize("fps", [15.0, 30.0])
 @pytest.mark.parametrize("mesh", [box(300, 200), None])
-def test_who_leaves_is_shown_no_longer_though_the_mesh_confirms_it(fps, mesh):
+def test_who_leaves_is_visible_no_longer_though_the_mesh_confirms_it(fps, mesh):
     """The detector looks every five frames; from its first miss on it is doubt."""
     config = TrackerConfig()
-    latest = 2.0 + config.detect_every / fps + config.max_doubt_s
+    latest = 2.0 + config.detect_every / fps + config.max_tentative_s
     waiting, frames = 0, int(4 * fps)
-    for stamp, ids, shown in _shown(Tracker(config), frames, fps, lambda t: t < 2.0, mesh):
+    for stamp, ids, visible in _visible(Tracker(config), frames, fps, lambda t: t < 2.0, mesh):
         if stamp < 2.0:
-            assert len(shown) == 1
+            assert len(visible) == 1
         if stamp > latest:
-            assert not shown
-        waiting += len(ids) - len(shown)
+            assert not visible
+        waiting += len(ids) - len(visible)
     assert waiting > 0.4 * fps  # the id lives on
 
 
 @pytest.mark.parametrize("fps", [4.0, 10.0, 15.0, 30.0])
 @pytest.mark.parametrize("detect_every", [1, 5, 15])
 @pytest.mark.parametrize("mesh", [box(300, 200), box(340, 200), None])
-def test_who_is_detected_is_shown_in_every_frame(fps, detect_every, mesh):
+def test_who_is_detected_is_visible_in_every_frame(fps, detect_every, mesh):
     """Also between detections, whether or not the mesh leads there."""
     tracker = Tracker(TrackerConfig(detect_every=detect_every))
-    for _, ids, shown in _shown(tracker, 90, fps, lambda t: True, mesh):
-        assert shown == ids and len(ids) == 1
+    for _, ids, visible in _visible(tracker, 90, fps, lambda t: True, mesh):
+        assert visible == ids and len(ids) == 1
 
 
-def test_a_face_the_detector_misses_shortly_is_shown_all_the_time():
+def test_a_face_the_detector_misses_shortly_is_visible_all_the_time():
     tracker = Tracker()
     missed = lambda t: not 1.0 <= t % 1.5 < 1.2  # noqa: E731
-    for _, _, shown in _shown(tracker, 180, FPS, missed, box(300, 200)):
-        assert len(shown) == 1
+    for _, _, visible in _visible(tracker, 180, FPS, missed, box(300, 200)):
+        assert len(visible) == 1
 
 
-def test_who_comes_back_in_time_is_shown_under_the_same_id():
+def test_who_comes_back_in_time_is_visible_under_the_same_id():
     seen = [
-        (stamp, shown)
-        for stamp, _, shown in _shown(Tracker(), 120, FPS, lambda t: not 1.0 <= t < 1.8)
+        (stamp, visible)
+        for stamp, _, visible in _visible(Tracker(), 120, FPS, lambda t: not 1.0 <= t < 1.8)
     ]
-    assert any(not shown for stamp, shown in seen if 1.4 < stamp < 1.8)
-    assert all(shown == seen[0][1] for stamp, shown in seen if stamp < 1.0 or stamp > 1.9)
+    assert any(not visible for stamp, visible in seen if 1.4 < stamp < 1.8)
+    assert all(visible == seen[0][1] for stamp, visible in seen if stamp < 1.0 or stamp > 1.9)
 
 
 def test_a_detection_nobody_repeats_is_gone_at_once():
@@ -315,7 +315,7 @@ def test_nothing_stays_nothing():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"detect_every": 0}, {"max_faces": 0}, {"max_gap_s": 0.0}, {"max_doubt_s": -1.0}]
+    "wrong", [{"detect_every": 0}, {"max_faces": 0}, {"max_gap_s": 0.0}, {"max_tentative_s": -1.0}]
 )
 def test_impossible_settings_are_refused(wrong):
     with pytest.raises(ConfigError):
@@ -332,10 +332,10 @@ def test_a_face_that_was_not_looked_for_is_not_missed():
         found = detections(left)
         tracks = tracker.update(Detections(found.boxes, found.scores, half), k / FPS)
         tracker.confirm({t.id: t.box for t in tracks})
-        assert {t.id for t in tracker.shown} == ids
+        assert {t.id for t in tracker.visible} == ids
     for k in range(65, 75):
         tracker.update(detections(left), k / FPS)
-    assert len(tracker.shown) == 1  # now it looked there as well
+    assert len(tracker.visible) == 1  # now it looked there as well
 
 
 def test_a_view_shows_what_lies_in_it_and_is_large_enough():

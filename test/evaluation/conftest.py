@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from face_recon_ros.core.crop import Crop, crop_from_face_box, face_box_from_points
+from face_recon_ros.core.crop_pose import crop_from_camera_pose
 from face_recon_ros.core.models import FACE_MODEL, find_model
 from face_recon_ros.core.morphable_model import FACIAL_SKIN, MorphableModel, load_morphable_model
-from face_recon_ros.core.pose import crop_from_camera_pose
 from face_recon_ros.core.rigid import Rigid, rotation_from_vector
 from face_recon_ros.core.types import Coefficients, Detections
 from face_recon_ros.evaluation.chain import Estimate

@@ -14,23 +14,24 @@ from face_recon_ros.core.crop import Crop
 from face_recon_ros.core.errors import DataError
 from face_recon_ros.core.inference import FaceNetwork
 from face_recon_ros.core.morphable_model import load_morphable_model
-from face_recon_ros.core.pipeline import FaceFinder, FacePipeline, FaceReconstructor, Frame
+from face_recon_ros.core.pipeline import FaceFinder, FacePipeline, Frame
+from face_recon_ros.core.reconstructor import FaceReconstructor
 from face_recon_ros.core.rigid import Rigid, rotation_from_vector
 from face_recon_ros.core.tracking import Tracker, TrackerConfig
 from face_recon_ros.core.types import Coefficients, Face, Image, Mesh, Track
-from face_recon_ros.evaluation.bag import (
-    CameraHistory,
-    ImageCounts,
-    choose_image_topic,
-    head_truth,
-    images_in_order,
-    open_bag,
-)
+from face_recon_ros.evaluation.ground_truth import head_truth
 from face_recon_ros.evaluation.output import write_json
 from face_recon_ros.evaluation.record import COMPRESSED_TOPIC, IMAGE_TOPIC, BagWriter, record
 from face_recon_ros.evaluation.replay import ReplayConfig, replay
 from face_recon_ros.evaluation.synthetic import facing
-from face_recon_ros.nodes.bag_source import COMPRESSED_IMAGE, IMAGE
+from face_recon_ros.io.bag_source import COMPRESSED_IMAGE, IMAGE
+from face_recon_ros.io.bags import (
+    CameraHistory,
+    ImageCounts,
+    choose_image_topic,
+    images_in_order,
+    open_bag,
+)
 
 STORAGES = ["mcap", "sqlite3"]
 CAMERA = PinholeCamera(64, 48, np.array([[60.0, 0, 31.5], [0, 60.0, 23.5], [0, 0, 1]]))

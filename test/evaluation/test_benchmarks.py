@@ -12,9 +12,8 @@ import scipy.io
 
 from face_recon_ros.core.detection import DetectorConfig, make_detector
 from face_recon_ros.core.errors import DataError
-from face_recon_ros.core.mesh_io import read_mesh, write_ply
-from face_recon_ros.core.pipeline import FaceReconstructor, ReconstructorConfig
 from face_recon_ros.core.rasterizer import rasterize
+from face_recon_ros.core.reconstructor import FaceReconstructor, ReconstructorConfig
 from face_recon_ros.core.rigid import Rigid, rotation_from_vector
 from face_recon_ros.core.surface import Surface
 from face_recon_ros.core.types import Detections, Mesh
@@ -51,6 +50,7 @@ from face_recon_ros.evaluation.synthetic import (
     scene_of_mesh,
     write_scenes,
 )
+from face_recon_ros.io.meshes import read_mesh, write_ply
 
 
 def write_and_learn(folder, scenes_list, oracle, **known):

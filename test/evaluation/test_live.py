@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from face_recon_ros.cli.evaluate import add_evaluation_commands
 from face_recon_ros.core.errors import DataError
 from face_recon_ros.core.models import FACE_MODEL, NETWORK, find_model
 from face_recon_ros.evaluation import live
-from face_recon_ros.evaluation.commands import add_evaluation_commands
 
 ROOT = Path(live.__file__).resolve().parents[2]
 

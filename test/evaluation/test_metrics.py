@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from face_recon_ros.core.crop_pose import CAMERA_FROM_FRONTAL_FACE
 from face_recon_ros.core.errors import DataError
-from face_recon_ros.core.pose import CAMERA_FROM_FRONTAL_FACE
 from face_recon_ros.core.rigid import angle_between, rotation_from_vector
 from face_recon_ros.evaluation import metrics
 

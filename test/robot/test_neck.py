@@ -8,7 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from face_recon_ros.core.errors import ConfigError
-from face_recon_ros.core.neck import neck_from_urdf
+from face_recon_ros.robot.neck import neck_from_urdf
 
 URDF = (Path(__file__).parents[2] / "urdf" / "pan_tilt.urdf").read_text()
 JOINTS = ("pan_joint", "tilt_joint")

@@ -115,7 +115,7 @@ def pipeline(folder: Path):
     import cv2
     import onnxruntime as ort
 
-    from face_recon_ros.core import sources
+    from face_recon_ros.io import sources
     from face_recon_ros.nodes.pipeline import main
 
     FakeCamera.file, FakeCamera.rgb = folder / "camera", picture()

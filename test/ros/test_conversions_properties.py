@@ -25,8 +25,9 @@ from face_recon_ros.core.errors import DataError, FaceReconError
 from face_recon_ros.core.overlay import Overlay
 from face_recon_ros.core.rigid import Rigid, rotation_from_vector
 from face_recon_ros.core.types import Coefficients, Track
-from face_recon_ros.nodes import camera_messages, robot_conversions
+from face_recon_ros.io import camera_messages
 from face_recon_ros.nodes import conversions as c
+from face_recon_ros.nodes import robot_conversions
 from face_recon_ros.nodes.visualization import Scene, markers, scene_from_msgs
 
 #: numpy may warn of an overflow or a NaN on the way; what counts is what comes out.

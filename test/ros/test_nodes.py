@@ -26,10 +26,10 @@ from visualization_msgs.msg import MarkerArray
 
 from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.errors import ConfigError, ImageError, SourceError
-from face_recon_ros.core.sources import read_image
 from face_recon_ros.core.types import Image
-from face_recon_ros.evaluation.bag import choose_image_topic, open_bag
 from face_recon_ros.evaluation.record import BagWriter
+from face_recon_ros.io.bags import choose_image_topic, open_bag
+from face_recon_ros.io.sources import read_image
 from face_recon_ros.nodes import conversions
 from face_recon_ros.nodes.runtime import LATCHED_QOS, MARKER_QOS, SENSOR_QOS
 
@@ -191,7 +191,7 @@ def test_without_calibration_the_images_tell_their_size(
     for scale in (1.0, 0.75):
         rgb = cv2.resize(picture, None, fx=scale, fy=scale)
         since = stamp[0]
-        seen = lambda: any(c.height and c.header.stamp.sec > since + 3 for c in clouds)  # noqa: E731, B023
+        seen = lambda: any(c.height and c.header.stamp.sec > since + 3 for c in clouds)  # noqa: B023, E731
         assert listener.spin_until(seen, each=lambda: show(rgb, uncalibrated))  # noqa: B023
     assert not any(values("faults"))
     told = lambda: values("dropped") and values("latency_ms")  # noqa: E731
@@ -322,7 +322,7 @@ def write_bag(path, picture, encodings, spoil=lambda index, data: data):
 def test_bag_is_a_source(tmp_path, picture):
     path = tmp_path / "bag"
     write_bag(path, picture, ["rgb8"] * 3)
-    from face_recon_ros.nodes.bag_source import BagSource, is_bag
+    from face_recon_ros.io.bag_source import BagSource, is_bag
 
     assert is_bag(str(path))
     source = BagSource(str(path), "unused")
@@ -338,7 +338,7 @@ def test_what_is_bad_in_a_bag_is_left_out(tmp_path, picture):
     path = tmp_path / "bag"
     cut = lambda index, data: data[:40] if index == 2 else data  # noqa: E731
     write_bag(path, picture, ["rgb8", "fancy", "rgb8", "rgb8"], cut)
-    from face_recon_ros.nodes.bag_source import BagSource
+    from face_recon_ros.io.bag_source import BagSource
 
     faults = []
     images = list(BagSource(str(path), "", complain=faults.append))
@@ -350,7 +350,7 @@ def test_what_is_bad_in_a_bag_is_left_out(tmp_path, picture):
 def test_a_bag_of_nothing_that_can_be_read_is_an_error(tmp_path, picture):
     path = tmp_path / "bag"
     write_bag(path, picture, ["fancy"] * 2)
-    from face_recon_ros.nodes.bag_source import BagSource
+    from face_recon_ros.io.bag_source import BagSource
 
     with pytest.raises(ImageError, match="fancy"):
         list(BagSource(str(path), "", loop=True))
@@ -390,7 +390,7 @@ def pinhole(focal_px, width=640, height=480):
 
 def test_of_a_bags_topics_that_with_most_colour_images_is_played(tmp_path, picture):
     best = write_cameras_bag(tmp_path / "bag", picture)
-    from face_recon_ros.nodes.bag_source import BagSource
+    from face_recon_ros.io.bag_source import BagSource
 
     source = BagSource(str(tmp_path / "bag"), "")
     assert source.topic == best == choose_image_topic(open_bag(tmp_path / "bag"))
@@ -405,7 +405,7 @@ def test_of_a_bags_topics_that_with_most_colour_images_is_played(tmp_path, pictu
 def test_a_bag_knows_its_camera(tmp_path, picture):
     """The latest CameraInfo before each image; for those before it, the first."""
     write_cameras_bag(tmp_path / "bag", picture)
-    from face_recon_ros.nodes.bag_source import BagSource
+    from face_recon_ros.io.bag_source import BagSource
 
     source = BagSource(str(tmp_path / "bag"), "")
     focals_px = [source.camera.matrix[0, 0] for _ in source]
@@ -460,7 +460,7 @@ def test_a_bags_camera_of_another_shape_is_complained_of(tmp_path, picture):
 
 
 def test_bags_without_rosbags_say_what_to_install(tmp_path, monkeypatch):
-    from face_recon_ros.nodes.bag_source import BagSource
+    from face_recon_ros.io.bag_source import BagSource
 
     monkeypatch.setitem(sys.modules, "rosbags.highlevel", None)
     with pytest.raises(ConfigError, match="pip install rosbags"):

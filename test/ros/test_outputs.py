@@ -14,7 +14,7 @@ from sensor_msgs.msg import Image as ImageMsg
 from std_msgs.msg import Float32MultiArray
 
 from face_recon_ros.core.camera import PinholeCamera
-from face_recon_ros.core.pipeline import FaceReconstructor, ReconstructorConfig
+from face_recon_ros.core.reconstructor import FaceReconstructor, ReconstructorConfig
 from face_recon_ros.core.rigid import Rigid
 from face_recon_ros.core.types import Track
 from face_recon_ros.nodes import conversions

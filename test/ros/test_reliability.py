@@ -231,7 +231,7 @@ def test_camera_info_comes_late_changes_and_stays_away(world, pipeline, note):
         world.info = CameraInfo(width=640, height=480)
         world.info.k = [focal_px, 0.0, 320.0, 0.0, focal_px, 240.0, 0.0, 0.0, 1.0]
         since = time.monotonic()
-        right = lambda: abs(depth_m() / guessed_m / factor - 1) < 0.1  # noqa: E731, B023
+        right = lambda: abs(depth_m() / guessed_m / factor - 1) < 0.1  # noqa: B023, E731
         assert world.until(right, 20), (depth_m(), guessed_m)
         times.append(time.monotonic() - since)
     assert world.until(lambda: world.value("camera_info_changes") == "1", 5)

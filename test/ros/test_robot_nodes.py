@@ -18,11 +18,11 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray, String
 from tf2_msgs.msg import TFMessage
 
-from face_recon_ros.core.look_at import FOLLOWING, LOST_TARGET, NO_JOINTS, NO_LIMITS
-from face_recon_ros.core.neck import neck_from_urdf
 from face_recon_ros.core.rigid import Rigid
 from face_recon_ros.nodes import conversions, robot_conversions
 from face_recon_ros.nodes.runtime import LATCHED_QOS, RESULT_QOS
+from face_recon_ros.robot.gaze_controller import FOLLOWING, LOST_TARGET, NO_JOINTS, NO_LIMITS
+from face_recon_ros.robot.neck import neck_from_urdf
 
 URDF = f"neck.urdf:={ROOT / 'urdf' / 'pan_tilt.urdf'}"
 COMMANDS = "neck.output:=commands"

@@ -3,11 +3,11 @@
 import threading
 import time
 
-from face_recon_ros.nodes.worker import LatestSlot, Worker
+from face_recon_ros.nodes.worker import LatestValue, Worker
 
 
 def test_newest_replaces_what_nobody_took():
-    slot = LatestSlot()
+    slot = LatestValue()
     for item in (1, 2, 3):
         slot.put(item)
     assert slot.take() == 3
@@ -15,7 +15,7 @@ def test_newest_replaces_what_nobody_took():
 
 
 def test_closing_lets_everybody_go():
-    slot = LatestSlot()
+    slot = LatestValue()
     taken = []
     thread = threading.Thread(target=lambda: taken.append(slot.take()))
     thread.start()

@@ -6,12 +6,12 @@ import pytest
 
 pytest.importorskip("numba")
 
-from face_recon_ros.core import pose
+from face_recon_ros.core import crop_pose
 from face_recon_ros.core.crop import Crop
 from face_recon_ros.core.morphable_model import load_morphable_model
 from face_recon_ros.core.rigid import angle_between
-from face_recon_ros.training import synthetic
-from face_recon_ros.training.augment import (
+from face_recon_ros.training.synthesis import faces as faces_module
+from face_recon_ros.training.synthesis.augment import (
     Backgrounds,
     CropChange,
     Jitter,
@@ -19,7 +19,7 @@ from face_recon_ros.training.augment import (
     compose_example,
     photograph_example,
 )
-from face_recon_ros.training.synthetic import Label, SyntheticFaces, nominal_distance
+from face_recon_ros.training.synthesis.faces import Label, SyntheticFaces, nominal_distance
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +40,9 @@ def label_of(model, seed=0):
 
 
 def pixels(model, label, size):
-    in_crop = pose.crop_from_face(label.rotation, label.translation)
+    in_crop = crop_pose.crop_from_face(label.rotation, label.translation)
     vertices = model.vertices(label.identity, label.expression)
-    return pose.crop_camera(size).project(in_crop.apply(vertices))
+    return crop_pose.crop_camera(size).project(in_crop.apply(vertices))
 
 
 def test_shift_and_zoom_agree_with_core_pose(model):
@@ -51,10 +51,12 @@ def test_shift_and_zoom_agree_with_core_pose(model):
     change = CropChange(shift=(0.07, -0.04), zoom=0.6)
     moved = change.move(label, Mirror(model))
     crop = Crop((99 / 2) + 100 * np.array(change.shift), 60.0, 48)
-    expected = pose.crop_from_camera_pose(
-        pose.crop_from_face(label.rotation, label.translation), crop, pose.crop_camera(100)
+    expected = crop_pose.crop_from_camera_pose(
+        crop_pose.crop_from_face(label.rotation, label.translation),
+        crop,
+        crop_pose.crop_camera(100),
     )
-    ours = pose.crop_from_face(moved.rotation, moved.translation)
+    ours = crop_pose.crop_from_face(moved.rotation, moved.translation)
     assert np.allclose(ours.translation, expected.translation, rtol=1e-4)
     assert angle_between(ours.rotation, expected.rotation) < 1e-4
 
@@ -119,7 +121,7 @@ def test_flip_mirrors_the_pixels_of_a_symmetric_expression(model):
 
 def test_light_turns_with_the_picture(model):
     """A lamp on the right is a lamp below after a quarter turn clockwise."""
-    from face_recon_ros.training.lighting import directional_light
+    from face_recon_ros.training.synthesis.lighting import directional_light
 
     lamp = np.array([0.6, 0.3, -np.sqrt(1 - 0.45)])
     light = np.tile(directional_light(lamp)[:, None], 3)
@@ -131,7 +133,7 @@ def test_light_turns_with_the_picture(model):
 
 def test_renderings_lie_where_their_labels_say(model, monkeypatch):
     """Of people a metre away: nearer ones the nominal camera explains to some pixels only."""
-    monkeypatch.setattr(synthetic, "sample_distance", lambda random: 1.0)
+    monkeypatch.setattr(faces_module, "sample_distance", lambda random: 1.0)
     faces = SyntheticFaces(model, margin=1.5, size=96)
     for seed in range(3):
         rendering = faces.sample(np.random.default_rng(seed))

@@ -6,13 +6,13 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("numba")
 
+from face_recon_ros.core.crop_pose import crop_camera, crop_from_face
 from face_recon_ros.core.models import FACE_MODEL, find_model
 from face_recon_ros.core.morphable_model import load_morphable_model
-from face_recon_ros.core.pose import crop_camera, crop_from_face
-from face_recon_ros.training import synthetic
-from face_recon_ros.training.complexion import Complexion, map_coordinates
-from face_recon_ros.training.people import People
-from face_recon_ros.training.synthetic import SyntheticFaces
+from face_recon_ros.training.synthesis import faces as faces_module
+from face_recon_ros.training.synthesis.complexion import Complexion, map_coordinates
+from face_recon_ros.training.synthesis.faces import SyntheticFaces
+from face_recon_ros.training.synthesis.people import People
 
 SKIN = np.ones(3)
 DARK = np.full(3, 0.2)
@@ -87,8 +87,8 @@ def test_smiles_fold_cheeks(model, complexion):
 
 def test_lips_that_hardly_part_show_no_white_teeth(model, monkeypatch):
     parted = np.array([0.15 * n.startswith("mouthUpperUp") for n in model.expression_names])
-    monkeypatch.setattr(synthetic, "sample_expression", lambda *_: parted.astype(np.float32))
-    monkeypatch.setattr(synthetic, "sample_attitude", lambda random: (0.0, 0.0, 0.0))
+    monkeypatch.setattr(faces_module, "sample_expression", lambda *_: parted.astype(np.float32))
+    monkeypatch.setattr(faces_module, "sample_attitude", lambda random: (0.0, 0.0, 0.0))
     monkeypatch.setattr(People, "_beard", lambda *_: None)
     faces = SyntheticFaces(model, margin=1.3, size=288)
     ratios = []

@@ -3,7 +3,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from face_recon_ros.core import illumination, pose, rigid  # noqa: E402
+from face_recon_ros.core import crop_pose, illumination, rigid  # noqa: E402
 from face_recon_ros.core.morphable_model import VertexNormals, load_morphable_model  # noqa: E402
 from face_recon_ros.training import decoder, geometry  # noqa: E402
 
@@ -30,16 +30,16 @@ def test_heads_answer_in_the_terms_of_core_pose():
     attitude = torch.tensor([[0.1, -0.4, 0.2], [0.0, 0.0, 0.0]], dtype=torch.float64)
     position = torch.tensor([[0.2, -0.1, 0.3], [-0.3, 0.4, 0.0]], dtype=torch.float64)
     rotation, translation = geometry.pose_from_heads(attitude, position, 0.9)
-    camera = pose.crop_camera(100)
+    camera = crop_pose.crop_camera(100)
     for i in range(2):
-        in_crop = pose.crop_from_face(rotation[i].numpy(), translation[i].numpy())
+        in_crop = crop_pose.crop_from_face(rotation[i].numpy(), translation[i].numpy())
         pixel = camera.project(in_crop.translation)
         assert np.allclose(pixel, 49.5 + 100 * position[i, :2].numpy())
         assert in_crop.translation[2] == pytest.approx(0.9 * np.exp(float(position[i, 2])))
         towards = rigid.rotation_between([0, 0, 1], in_crop.translation)
         angle = 2 * np.arctan(np.linalg.norm(attitude[i]))
         assert rigid.angle_between(
-            towards @ pose.CAMERA_FROM_FRONTAL_FACE, in_crop.rotation
+            towards @ crop_pose.CAMERA_FROM_FRONTAL_FACE, in_crop.rotation
         ) == pytest.approx(angle, abs=1e-6)
 
 
@@ -54,7 +54,7 @@ def test_pose_heads_gradcheck():
 def test_projection_agrees_with_core():
     points = np.random.default_rng(1).normal(0, 0.1, (5, 3)) + np.array([0, 0, 1])
     ours = geometry.project(torch.tensor(points)).numpy() * 64 + 31.5
-    assert np.allclose(ours, pose.crop_camera(64).project(points))
+    assert np.allclose(ours, crop_pose.crop_camera(64).project(points))
 
 
 def test_decoder_agrees_with_core(face_model_path):

@@ -17,17 +17,18 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("numba")
 
 import face_recon_ros.training as training_package  # noqa: E402
+from face_recon_ros.core.crop_pose import crop_camera, crop_from_face  # noqa: E402
 from face_recon_ros.core.errors import ConfigError, DataError, ModelError  # noqa: E402
 from face_recon_ros.core.models import FACE_MODEL, find_model  # noqa: E402
 from face_recon_ros.core.morphable_model import load_morphable_model  # noqa: E402
-from face_recon_ros.core.pose import crop_camera, crop_from_face  # noqa: E402
 from face_recon_ros.core.rasterizer import rasterize as core_rasterize  # noqa: E402
 from face_recon_ros.core.types import Detections  # noqa: E402
 from face_recon_ros.training import checkpoint as checkpoints  # noqa: E402
-from face_recon_ros.training import synthetic  # noqa: E402
-from face_recon_ros.training.augment import Mirror  # noqa: E402
-from face_recon_ros.training.commands import parse_overrides  # noqa: E402
-from face_recon_ros.training.config import config_from_dict, load_config  # noqa: E402
+from face_recon_ros.training.config import (  # noqa: E402
+    config_from_dict,
+    load_config,
+    parse_overrides,
+)
 from face_recon_ros.training.data import Batch, Crops  # noqa: E402
 from face_recon_ros.training.export import export  # noqa: E402
 from face_recon_ros.training.network import (  # noqa: E402
@@ -35,17 +36,19 @@ from face_recon_ros.training.network import (  # noqa: E402
     Distilled,
     FaceRegressor,
 )
-from face_recon_ros.training.people import People  # noqa: E402
 from face_recon_ros.training.photographs import PhotographCache, label_photographs  # noqa: E402
-from face_recon_ros.training.pool import RenderingPool, fill_pool  # noqa: E402
 from face_recon_ros.training.rasterizer import rasterize  # noqa: E402
-from face_recon_ros.training.synthetic import Label, SyntheticFaces  # noqa: E402
+from face_recon_ros.training.synthesis import faces as faces_module  # noqa: E402
+from face_recon_ros.training.synthesis.augment import Mirror  # noqa: E402
+from face_recon_ros.training.synthesis.faces import Label, SyntheticFaces  # noqa: E402
+from face_recon_ros.training.synthesis.people import People  # noqa: E402
+from face_recon_ros.training.synthesis.render_cache import RenderCache, fill_render_cache  # noqa: E402
 from face_recon_ros.training.train import (  # noqa: E402
     CHECKPOINT,
     Objective,
-    answer_photographs,
     load_network,
     measure_statistics,
+    pseudo_label,
     resized,
     train,
 )
@@ -75,13 +78,15 @@ def tiny(tmp_path, face_model_path, **changes):
 
 def fill(config):
     model = load_morphable_model(config.face_model, level="coarse")
-    pool = RenderingPool(
+    pool = RenderCache(
         config.pool,
         config.pool_slots,
         config.pool_size,
         (model.k_identity, model.k_expression, model.k_albedo),
     )
-    fill_pool(pool, SyntheticFaces(model, margin=config.crop_margin, size=config.pool_size), 0)
+    fill_render_cache(
+        pool, SyntheticFaces(model, margin=config.crop_margin, size=config.pool_size), 0
+    )
     return pool
 
 
@@ -138,12 +143,12 @@ def test_an_open_smile_shows_teeth_and_an_open_jaw_a_dark_mouth(monkeypatch):
     open_smile = np.array(
         [smile.get(n.removesuffix("Left").removesuffix("Right"), 0.0) for n in names], np.float32
     )
-    monkeypatch.setattr(synthetic, "sample_attitude", lambda random: (0.0, 0.0, 0.0))
+    monkeypatch.setattr(faces_module, "sample_attitude", lambda random: (0.0, 0.0, 0.0))
     monkeypatch.setattr(People, "_beard", lambda *_: None)
     faces = SyntheticFaces(model, margin=1.3, size=288)
 
     def between_the_lips(expression, seed):
-        monkeypatch.setattr(synthetic, "sample_expression", lambda *_: expression)
+        monkeypatch.setattr(faces_module, "sample_expression", lambda *_: expression)
         rgba, label = faces.sample(np.random.default_rng(seed))
         head = crop_from_face(label.rotation, label.translation).apply(
             model.vertices(label.identity, label.expression)
@@ -191,7 +196,7 @@ def test_rasterizers_agree():
 
 
 def test_pool_keeps_the_newest(tmp_path):
-    from face_recon_ros.training.synthetic import Rendering
+    from face_recon_ros.training.synthesis.faces import Rendering
 
     def rendering(i):
         values = (2, 3, 2, 3, 3)
@@ -200,11 +205,11 @@ def test_pool_keeps_the_newest(tmp_path):
             Label(*(np.full(k, i, np.float32) for k in values), np.full((9, 3), i, np.float32)),
         )
 
-    pool = RenderingPool(tmp_path, 3, 4, (2, 3, 2))
+    pool = RenderCache(tmp_path, 3, 4, (2, 3, 2))
     assert len(pool) == 0 and pool.next_index == 0
     for i in range(5):
         pool.write(i, rendering(i))
-    again = RenderingPool(tmp_path, 3, 4, (2, 3, 2))  # another process
+    again = RenderCache(tmp_path, 3, 4, (2, 3, 2))  # another process
     assert len(again) == 3 and again.next_index == 5
     random = np.random.default_rng(0)
     seen = set()
@@ -457,7 +462,7 @@ def test_a_teacher_answers_for_photographs(tmp_path, face_model_path, monkeypatc
     cache = PhotographCache(Path(learner.out) / "photographs")
     kept = np.load(Path(learner.out) / "photographs/labels.npy")
     mirror = Mirror(load_morphable_model(face_model_path, level="coarse"))
-    answer_photographs(cache, load_network(teacher)[0], mirror, 48)
+    pseudo_label(cache, load_network(teacher)[0], mirror, 48)
     again = np.load(Path(learner.out) / "photographs/labels.npy")
     assert np.abs(kept).max() > 0 and np.allclose(kept, again, atol=1e-5)
 

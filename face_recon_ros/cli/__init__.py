@@ -1,0 +1,1 @@
+"""The command line `face-recon`: one file a command."""

@@ -1,0 +1,105 @@
+"""`face-recon evaluate speed`."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+from face_recon_ros.cli.options import (
+    add_camera_options,
+    add_pipeline_options,
+    camera_for,
+    pipeline_config,
+    pipeline_settings,
+)
+from face_recon_ros.core.errors import ConfigError
+from face_recon_ros.core.models import find_model
+from face_recon_ros.core.pipeline import FacePipeline
+from face_recon_ros.evaluation.output import provenance, write_json
+from face_recon_ros.evaluation.speed import measure
+from face_recon_ros.io.sources import SourceConfig, open_source
+
+_DESCRIPTION = """Runs the live pipeline over a video as fast as it goes and writes, as JSON:
+  stage_ms        p50, p95, p99, mean of each stage, over the frames in which it ran
+  total_ms        the same of image -> faces
+  fps             frames over time spent in the pipeline
+  overhead_ratio  everything beside the network's inference, over that inference
+  memory_mb       peak resident memory of this process
+Loops the source until --frames have been measured, after --warmup frames that are not."""
+
+
+def add_speed_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds `speed` to the sub-commands of `evaluate`."""
+    parser = subparsers.add_parser(
+        "speed",
+        help="milliseconds of every stage, fps, overhead, memory",
+        description=_DESCRIPTION,
+        epilog="example: face-recon evaluate speed --source talk.mp4 --out speed.json",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--source", required=True, help="video, picture, folder of pictures, or `pattern`"
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE.json")
+    parser.add_argument(
+        "--frames", type=int, default=300, help="to measure (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--warmup", type=int, default=20, help="before that (default: %(default)s)"
+    )
+    parser.add_argument("--report", type=Path, metavar="FILE.html", help="one self-contained page")
+    add_pipeline_options(parser)
+    add_camera_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the command on its parsed arguments."""
+    if args.frames < 1 or args.warmup < 0:
+        raise ConfigError(
+            "--frames of at least 1 and --warmup of at least 0",
+            f"{args.frames} and {args.warmup}",
+            "300 and 20 are good",
+        )
+    pipeline = FacePipeline.from_config(pipeline_config(args))
+    source = open_source(SourceConfig(args.source, loop=True))
+    images = tqdm(
+        itertools.islice(source, args.warmup + args.frames),
+        total=args.warmup + args.frames,
+        unit="image",
+        mininterval=0.1 if sys.stderr.isatty() else 10.0,
+    )
+    result = measure(
+        pipeline,
+        images,
+        lambda width, height: camera_for(args, width, height),
+        warmup=args.warmup,
+        source=args.source,
+    )
+    source.close()
+    network = pipeline.reconstructor.network
+    settings = {
+        "source": Path(args.source).name,
+        "frames": args.frames,
+        "warmup": args.warmup,
+        "network_size": network.size,
+        **pipeline_settings(args),
+        "provider": network.provider,
+    }
+    result["provenance"] = provenance([network.path, find_model(args.face_model)], settings)
+    write_json(args.out, result)
+    if args.report:
+        from face_recon_ros.evaluation.report_pages import speed_report
+
+        speed_report(result, Path(args.source).name).write(args.report)
+    total, stages = result["total_ms"], result["stage_ms"]
+    print(
+        f"{result['fps']:.1f} fps; total p50 {total['p50']:.1f} p99 {total['p99']:.1f} ms; "
+        + ", ".join(f"{name} {stage['p50']:.2f}" for name, stage in stages.items())
+        + f"; overhead {result['overhead_ratio']:.2f} x inference: {args.out}"
+    )
+    return 0

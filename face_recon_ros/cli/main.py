@@ -1,0 +1,79 @@
+"""`face-recon`: what can be done without ROS. `face-recon COMMAND --help` explains each."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from face_recon_ros.cli.evaluate import add_evaluation_commands
+from face_recon_ros.cli.model import add_model_commands
+from face_recon_ros.cli.reconstruct import add_reconstruct_command
+from face_recon_ros.cli.train import add_training_commands
+from face_recon_ros.core.errors import FaceReconError
+
+EXIT_FAULT = 2  # something the user can mend, said in one line on stderr
+EXIT_INTERRUPTED = 130
+
+_EXAMPLES = """examples:
+  face-recon reconstruct portrait.jpg --out out      meshes, overlay and coefficients of a picture
+  face-recon reconstruct talk.mp4 --out out          the same of a video
+  face-recon evaluate speed --source talk.mp4 --out speed.json
+  face-recon model info                              what the shipped face model is made of
+
+Live video and ROS 2: scripts/demo.sh, or ros2 launch face_recon_ros demo.launch.py"""
+
+#: package -> the pip extra that brings it; everything else is there from the start
+EXTRAS = {
+    "matplotlib": "evaluate",
+    "numba": "train",
+    "onnx": "train",
+    "rerun": "view",
+    "rosbags": "bags",
+    "scipy": "evaluate",
+    "torch": "train",
+}
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The whole command line. Every command sets `run`, a function of the parsed arguments."""
+    parser = argparse.ArgumentParser(
+        prog="face-recon",
+        description="3D faces from pictures and videos.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    add_reconstruct_command(commands)
+    add_evaluation_commands(commands)
+    add_model_commands(commands)
+    add_training_commands(commands)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command.
+
+    Args:
+        argv: without the program's name; None takes the process's.
+
+    Returns:
+        0, or `EXIT_FAULT` after one line on stderr. A bug raises.
+    """
+    args = make_parser().parse_args(argv)
+    try:
+        return int(args.run(args) or 0)
+    except FaceReconError as fault:
+        print(f"face-recon: {fault}", file=sys.stderr)
+    except ModuleNotFoundError as fault:
+        package = (fault.name or "").partition(".")[0]
+        if package not in EXTRAS:
+            raise
+        remedy = f"pip install 'face_recon_ros[{EXTRAS[package]}]'"
+        print(f"face-recon: expected the package {package}, got none; {remedy}", file=sys.stderr)
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:  # the reader of our output went away: head, less
+        sys.stderr.close()
+        return EXIT_FAULT
+    return EXIT_FAULT

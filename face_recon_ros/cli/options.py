@@ -1,0 +1,158 @@
+"""Command-line options that several commands share: detector, network, face model, camera."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from face_recon_ros.core.camera import DEFAULT_HORIZONTAL_FOV_DEG, PinholeCamera
+from face_recon_ros.core.detection import BACKENDS, DetectorConfig
+from face_recon_ros.core.inference import PROVIDERS
+from face_recon_ros.core.models import FACE_MODEL, NETWORK
+from face_recon_ros.core.pipeline import PipelineConfig
+from face_recon_ros.core.reconstructor import ReconstructorConfig
+from face_recon_ros.core.tracking import TrackerConfig
+from face_recon_ros.io.sources import calibration_for, read_calibration
+
+
+def at_least(minimum: int) -> Callable[[str], int]:
+    """The type of an option that takes a whole number of at least `minimum`."""
+
+    def whole_number(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = minimum - 1
+        if value < minimum:
+            raise argparse.ArgumentTypeError(
+                f"expected a whole number of at least {minimum}, got {text}"
+            )
+        return value
+
+    return whole_number
+
+
+def add_frames_option(parser: argparse._ActionsContainer) -> None:
+    """Adds `--frames`; 0 stands for all."""
+    parser.add_argument(
+        "--frames",
+        type=at_least(0),
+        default=0,
+        metavar="N",
+        help="stop after so many (default: all)",
+    )
+
+
+def add_pipeline_options(
+    parser: argparse.ArgumentParser,
+    *,
+    detector: str = DetectorConfig.backend,
+    max_faces: int = TrackerConfig.max_faces,
+) -> None:
+    """Adds what `pipeline_config` reads.
+
+    Args:
+        parser: of the command.
+        detector: its default.
+        max_faces: its default.
+    """
+    d, t, r = DetectorConfig(), TrackerConfig(), ReconstructorConfig()
+    group = parser.add_argument_group("detector")
+    group.add_argument(
+        "--detector",
+        choices=BACKENDS,
+        default=detector,
+        help="short_range: quick, faces from a seventh of the picture; full_range: from a "
+        "twenty-fifth; yunet: needs --detector-model (default: %(default)s)",
+    )
+    group.add_argument(
+        "--detector-model", default="", metavar="FILE", help="its file, where it is not ours"
+    )
+    group.add_argument(
+        "--min-score",
+        type=float,
+        default=d.min_score,
+        help="of a detection (default: %(default)s)",
+    )
+    group.add_argument(
+        "--max-faces", type=int, default=max_faces, help="in one picture (default: %(default)s)"
+    )
+    group.add_argument(
+        "--detect-every",
+        type=int,
+        default=t.detect_every,
+        metavar="N",
+        help="videos: the detector looks at every n-th frame (default: %(default)s)",
+    )
+    group = parser.add_argument_group("reconstruction")
+    group.add_argument(
+        "--network",
+        default=NETWORK,
+        metavar="FILE",
+        help="ONNX network (default: the shipped one)",
+    )
+    group.add_argument(
+        "--face-model", default=FACE_MODEL, metavar="FILE", help="(default: the shipped one)"
+    )
+    group.add_argument(
+        "--level", choices=("coarse", "fine"), default=r.level, help="of the mesh (%(default)s)"
+    )
+    group.add_argument(
+        "--part", default=r.part, help="of the mesh: face, facial_skin, head (%(default)s)"
+    )
+    group.add_argument(
+        "--provider",
+        choices=("auto", *PROVIDERS),
+        default=r.provider,
+        help="of ONNX Runtime (default: %(default)s)",
+    )
+    group.add_argument(
+        "--threads", type=int, default=r.threads, help="of the network on the CPU (%(default)s)"
+    )
+
+
+def pipeline_config(args: argparse.Namespace) -> PipelineConfig:
+    """The configuration that the options of `add_pipeline_options` ask for."""
+    return PipelineConfig(
+        DetectorConfig(args.detector, args.detector_model, args.min_score),
+        TrackerConfig(detect_every=args.detect_every, max_faces=args.max_faces),
+        ReconstructorConfig(
+            network=args.network,
+            face_model=args.face_model,
+            level=args.level,
+            part=args.part,
+            provider=args.provider,
+            threads=args.threads,
+        ),
+    )
+
+
+def pipeline_settings(args: argparse.Namespace) -> dict[str, Any]:
+    """What the options of `add_pipeline_options` say beside model files, for provenance."""
+    names = ("detector", "min_score", "max_faces", "detect_every")
+    names += ("level", "part", "provider", "threads")
+    return {name: getattr(args, name) for name in names}
+
+
+def add_camera_options(parser: argparse.ArgumentParser) -> None:
+    """Adds what `camera_for` reads."""
+    group = parser.add_argument_group("camera")
+    group.add_argument(
+        "--calibration", type=Path, metavar="FILE.yaml", help="as camera_calibration writes it"
+    )
+    group.add_argument(
+        "--fov",
+        type=float,
+        default=DEFAULT_HORIZONTAL_FOV_DEG,
+        metavar="DEG",
+        help="across the longer side, where there is no calibration (default: %(default)g)",
+    )
+
+
+def camera_for(args: argparse.Namespace, width: int, height: int) -> PinholeCamera:
+    """The camera of images of this size that the options of `add_camera_options` describe."""
+    if args.calibration is not None:
+        return calibration_for(read_calibration(args.calibration), width, height)
+    return PinholeCamera.from_fov(width, height, args.fov)

@@ -1,0 +1,328 @@
+"""`face-recon reconstruct`: pictures and videos to meshes, overlays and coefficients, no ROS."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from face_recon_ros.cli.options import (
+    add_camera_options,
+    add_frames_option,
+    add_pipeline_options,
+    at_least,
+    camera_for,
+    pipeline_config,
+)
+from face_recon_ros.core.anonymise import LostFaces, hide_faces
+from face_recon_ros.core.camera import PinholeCamera
+from face_recon_ros.core.detection import THOROUGH
+from face_recon_ros.core.errors import DataError, FaceReconError
+from face_recon_ros.core.overlay import Overlay, OverlayConfig, render_mesh
+from face_recon_ros.core.pipeline import FaceFinder, FacePipeline
+from face_recon_ros.core.reconstructor import FaceReconstructor
+from face_recon_ros.core.types import COEFFICIENT_NAMES, Coefficients, Face, Image, Mesh
+from face_recon_ros.io.meshes import MESH_SUFFIXES, write_mesh
+from face_recon_ros.io.sources import (
+    DEFAULT_FPS,
+    FolderSource,
+    Source,
+    SourceConfig,
+    open_source,
+)
+
+T = TypeVar("T")
+
+_MIN_SIGHTINGS = 3  # of a person in a video; the detector's passing fancies have fewer
+_NO_MESH = Mesh(np.zeros((0, 3), np.float32), np.zeros((0, 3), np.int32))
+
+_DESCRIPTION = """Reconstructs every face of a picture, a folder of pictures, a video, a bag or
+`pattern` (our own head, turning). Writes into --out:
+  NAME_overlay.png or overlay.mp4   the mesh drawn on the faces
+  NAME_ID.ply (and .obj)            meshes, metres, face frame, vertex colours
+  NAME_ID_views.png                 the mesh from the front and the side
+  NAME.json, NAME.npz               who, where, pose, expression, all coefficients
+NAME is the picture's name, or `faces` for a video: there JSON and meshes show each person as
+last seen, if seen three times, and the NPZ has a row for every face in every image."""
+
+_EXAMPLES = """examples:
+  face-recon reconstruct portrait.jpg --out out
+  face-recon reconstruct group.jpg --out out --thorough --mesh both --level fine
+  face-recon reconstruct talk.mp4 --out out --calibration ost.yaml
+  face-recon reconstruct pattern --out out"""
+
+
+def add_reconstruct_command(
+    subparsers: argparse._SubParsersAction[argparse.ArgumentParser],
+) -> None:
+    """Adds `reconstruct`."""
+    parser = subparsers.add_parser(
+        "reconstruct",
+        help="pictures and videos to meshes, overlays and coefficients",
+        description=_DESCRIPTION,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("source", help="picture, folder, video, bag, device number or `pattern`")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="is made if need be"
+    )
+    parser.add_argument(
+        "--mesh",
+        choices=("ply", "obj", "both", "none"),
+        default="ply",
+        help="format of the meshes (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--thorough",
+        action="store_true",
+        help="pictures: look also for small and turned faces; done anyway where none is found",
+    )
+    parser.add_argument(
+        "--refine",
+        type=at_least(0),
+        default=1,
+        metavar="N",
+        help="pictures: how often the crop is placed again by the mesh (default: %(default)s)",
+    )
+    add_frames_option(parser)
+    parser.add_argument(
+        "--anonymise",
+        action="store_true",
+        help="makes mosaics of the faces in the overlay (not in meshes and coefficients)",
+    )
+    add_pipeline_options(parser, detector="full_range", max_faces=64)
+    add_camera_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the command on its parsed arguments."""
+    source = _open(args.source)
+    config = pipeline_config(args)
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)
+    except OSError as fault:
+        raise DataError(f"a folder at {args.out}", str(fault.strerror), "choose another") from None
+    reconstructor = FaceReconstructor.from_config(config.reconstructor)
+    if isinstance(source, FolderSource):
+        finders = [FaceFinder.from_config(THOROUGH, config.tracker)]
+        if not args.thorough:
+            finders.insert(0, FaceFinder.from_config(config.detector, config.tracker))
+        pipelines = [FacePipeline(finder, reconstructor) for finder in finders]
+        found = _pictures(args, pipelines, source)
+    else:
+        finder = FaceFinder.from_config(config.detector, config.tracker)
+        found = _video(args, FacePipeline(finder, reconstructor), source)
+    if found == 0:
+        raise DataError(
+            f"a face in {source.name}", "none", "try --detector yunet, or --min-score 0.3"
+        )
+    print(f"{found} face{'s' if found > 1 else ''} in {args.out}")
+    return 0
+
+
+@dataclass(frozen=True)
+class _Sighting:
+    """One face in one image, without its mesh."""
+
+    frame: int
+    face: Face
+    camera: PinholeCamera
+
+
+def _open(name: str) -> Source:
+    from face_recon_ros.io.bag_source import BagSource, is_bag  # reads bags without ROS
+
+    if is_bag(name):
+        return BagSource(name, SourceConfig.frame, complain=_left_out)
+    return open_source(SourceConfig(name))
+
+
+def _left_out(fault: FaceReconError) -> None:
+    print(f"left out: {fault}", file=sys.stderr)
+
+
+def _pictures(args: argparse.Namespace, pipelines: list[FacePipeline], source: Source) -> int:
+    """Reconstructs each picture by the first pipeline that finds a face in it."""
+    assert isinstance(source, FolderSource)
+    reconstructor, found = pipelines[0].reconstructor, 0
+    overlay = _overlay(args, reconstructor, mesh_side_px=1024)
+    stems = Counter(path.stem for path in source.paths)
+    for path, rgb in _progress(args, source.readable(), source.length):
+        image = Image(rgb, 0.0)
+        name = path.stem if stems[path.stem] == 1 else path.name  # a.jpg beside a.png
+        camera = camera_for(args, image.rgb.shape[1], image.rgb.shape[0])
+        faces: list[Face] = []
+        for pipeline in pipelines:
+            faces = faces or pipeline.process_still(image, camera, args.refine).faces
+        _write_png(args.out / f"{name}_overlay.png", overlay.draw(image.rgb, faces, camera))
+        sightings = [_Sighting(0, face, camera) for face in faces]
+        _write_results(args, name, reconstructor, sightings, faces)
+        found += len(faces)
+    for fault in source.skipped.values():
+        _left_out(fault)
+    return found
+
+
+def _video(args: argparse.Namespace, pipeline: FacePipeline, source: Source) -> int:
+    overlay, lost = _overlay(args, pipeline.reconstructor, mesh_side_px=384), LostFaces()
+    sightings: list[_Sighting] = []
+    last: dict[str, Face] = {}
+    seen: Counter[str] = Counter()
+    with _VideoFile(args.out / "overlay.mp4", source.fps or DEFAULT_FPS) as video:
+        for k, image in enumerate(_progress(args, source, source.length)):
+            camera = camera_for(args, image.rgb.shape[1], image.rgb.shape[0])
+            faces = pipeline.process(image, camera).faces
+            picture = image.rgb
+            if args.anonymise:
+                picture = picture.copy()
+                hide_faces(picture, lost.boxes(faces, camera.width, camera.height, image.stamp))
+            video.write(overlay.draw(picture, faces, camera))
+            last.update({face.track.id: face for face in faces})
+            seen.update(face.track.id for face in faces)
+            sightings += [_Sighting(k, replace(f, mesh=_NO_MESH), camera) for f in faces]
+    source.close()
+    enough = min(_MIN_SIGHTINGS, max(seen.values(), default=0))
+    people = [face for name, face in last.items() if seen[name] >= enough]
+    _write_results(args, "faces", pipeline.reconstructor, sightings, people)
+    return len(people)
+
+
+def _progress(args: argparse.Namespace, images: Iterable[T], length: int | None) -> Iterator[T]:
+    """The images up to --frames, with a bar that tells how long it will take."""
+    if args.frames:
+        length = args.frames if length is None else min(length, args.frames)
+    every_s = 0.1 if sys.stderr.isatty() else 10.0
+    chosen = itertools.islice(images, args.frames or None)
+    yield from tqdm(chosen, total=length, unit="image", mininterval=every_s)
+
+
+def _overlay(
+    args: argparse.Namespace, reconstructor: FaceReconstructor, mesh_side_px: int
+) -> Overlay:
+    config = OverlayConfig(mesh_side_px=mesh_side_px, anonymise=args.anonymise)
+    return Overlay(reconstructor.model.triangles, reconstructor.model.n_vertices, config)
+
+
+def _write_results(
+    args: argparse.Namespace,
+    name: str,
+    reconstructor: FaceReconstructor,
+    sightings: list[_Sighting],
+    people: list[Face],
+) -> None:
+    """Writes meshes and portraits of `people`, JSON of them, and NPZ of all sightings."""
+    suffixes = {"both": MESH_SUFFIXES, "none": ()}.get(args.mesh, (f".{args.mesh}",))
+    described = []
+    for face in people:
+        stem = f"{name}_{face.track.id}"
+        for suffix in suffixes:
+            write_mesh(args.out / f"{stem}{suffix}", face.mesh)
+        views = [render_mesh(face.mesh, 320, yaw) for yaw in (0.0, -45.0, 90.0)]
+        _write_png(args.out / f"{stem}_views.png", np.concatenate(views, axis=1))
+        seen = [s for s in sightings if s.face.track.id == face.track.id]
+        described.append(
+            {
+                "id": face.track.id,
+                "images": len(seen),
+                "first_stamp": seen[0].face.stamp,
+                "last_stamp": seen[-1].face.stamp,
+                "meshes": [f"{stem}{suffix}" for suffix in suffixes],
+                **_described(seen[-1], reconstructor.model.expression_names),
+            }
+        )
+    summary = {
+        "source": args.source,
+        "network": reconstructor.network.path.name,
+        "face_model": reconstructor.model.name,
+        "units": "metres, seconds, radians, pixels",
+        "faces": described,
+    }
+    (args.out / f"{name}.json").write_text(json.dumps(summary, indent=1) + "\n")
+    np.savez_compressed(args.out / f"{name}.npz", **_table(sightings, reconstructor))
+
+
+def _described(sighting: _Sighting, expression_names: Sequence[str]) -> dict[str, Any]:
+    face, c = sighting.face, sighting.face.coefficients
+    return {
+        "box": face.box.tolist(),
+        "score": face.track.score,
+        "camera_matrix": sighting.camera.matrix.tolist(),
+        "camera_calibrated": sighting.camera.calibrated,
+        "camera_from_face": {
+            "rotation": face.camera_from_face.rotation.tolist(),
+            "translation": face.camera_from_face.translation.tolist(),
+        },
+        "expression": dict(zip(expression_names, c.expression[0].tolist(), strict=True)),
+        "identity": c.identity[0].tolist(),
+        "albedo": c.albedo[0].tolist(),
+        "illumination": c.illumination[0].tolist(),
+    }
+
+
+def _table(sightings: list[_Sighting], reconstructor: FaceReconstructor) -> dict[str, Any]:
+    """All sightings as arrays with one row each."""
+    faces = [s.face for s in sightings]
+    sizes = reconstructor.network.sizes
+    coefficients = [f.coefficients for f in faces] or [Coefficients.zeros(0, *sizes.values())]
+    poses = [f.camera_from_face for f in faces]
+    return {
+        "image": np.array([s.frame for s in sightings], np.int64),
+        "stamp": np.array([f.stamp for f in faces], np.float64),
+        "id": np.array([f.track.id for f in faces], np.str_),
+        "score": np.array([f.track.score for f in faces], np.float32),
+        "box": np.array([f.box for f in faces], np.float32).reshape(-1, 4),
+        "camera_from_face_rotation": np.array([p.rotation for p in poses]).reshape(-1, 3, 3),
+        "camera_from_face_translation": np.array([p.translation for p in poses]).reshape(-1, 3),
+        "camera_matrix": np.array([s.camera.matrix for s in sightings]).reshape(-1, 3, 3),
+        "expression_names": np.array(reconstructor.model.expression_names, np.str_),
+        **{
+            key: np.concatenate([getattr(c, key) for c in coefficients])
+            for key in COEFFICIENT_NAMES
+        },
+    }
+
+
+def _write_png(path: Path, rgb: NDArray[np.uint8]) -> None:
+    ok, data = cv2.imencode(".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
+    assert ok
+    path.write_bytes(data.tobytes())
+
+
+class _VideoFile:
+    """An MP4 of images of one size."""
+
+    def __init__(self, path: Path, fps: float) -> None:
+        self._path, self._fps = path, fps
+        self._writer: cv2.VideoWriter | None = None
+
+    def __enter__(self) -> _VideoFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._writer is not None:
+            self._writer.release()
+
+    def write(self, rgb: NDArray[np.uint8]) -> None:
+        """Adds an image."""
+        if self._writer is None:
+            size = (rgb.shape[1], rgb.shape[0])
+            code = cv2.VideoWriter.fourcc(*"mp4v")
+            self._writer = cv2.VideoWriter(str(self._path), code, self._fps, size)
+            if not self._writer.isOpened():
+                raise DataError(
+                    f"to write a video to {self._path}", "no success", "is the disk full?"
+                )
+        self._writer.write(cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))

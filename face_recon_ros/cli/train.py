@@ -1,0 +1,86 @@
+"""`face-recon train` and `face-recon export`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from face_recon_ros.core.models import NETWORK
+
+_TRAIN = """Trains the regression network, without any label or landmark, from synthetic faces
+and, where given, a folder of unlabelled photographs. Interrupt it when you like; `--resume` goes
+on."""
+
+_EXPORT = """Writes a checkpoint's averaged network as ONNX, in float32, calibrated int8 or
+with int8 weights, and prints how far these lie from float32 as JSON."""
+
+
+def add_training_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds `train` and `export`; each sets `run`, a function of the parsed arguments."""
+    train = subparsers.add_parser(
+        "train",
+        help="train the network (needs torch)",
+        description=_TRAIN,
+        epilog="example: face-recon train --config config/train.yaml --set minutes=30",
+    )
+    train.add_argument(
+        "--config", metavar="FILE.yaml", help="see config/train.yaml; else defaults"
+    )
+    train.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override one option (losses: weights.NAME=VALUE); may be repeated",
+    )
+    train.add_argument("--out", help="folder of the run (default: runs/train)")
+    train.add_argument("--photographs", help="folder of photographs, or a text file listing them")
+    train.add_argument("--resume", action="store_true", help="go on from the folder's checkpoint")
+    train.set_defaults(run=_train)
+
+    export = subparsers.add_parser(
+        "export",
+        help="write a trained network as ONNX (needs torch)",
+        description=_EXPORT,
+        epilog="example: face-recon export runs/train/checkpoint.pt --out models/face_net.onnx",
+    )
+    export.add_argument("checkpoint", type=Path, help="checkpoint.pt of a run")
+    export.add_argument("--out", type=Path, default=Path(NETWORK), help=f"default: {NETWORK}")
+    export.add_argument(
+        "--precision",
+        choices=("float32", "int8", "int8_weights"),
+        default="int8",
+        help="int8_weights: a quarter of the file, computed in float32 (default: int8)",
+    )
+    export.add_argument(
+        "--size", type=int, default=0, help="input size in pixels; 0: the training's"
+    )
+    export.add_argument(
+        "--manifest",
+        metavar="ORIGIN",
+        help="enter the file's SHA-256 into the manifest beside it, with this origin",
+    )
+    export.set_defaults(run=_export)
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    from face_recon_ros.training.config import load_config, parse_overrides
+    from face_recon_ros.training.train import train
+
+    overrides = parse_overrides(arguments.set)
+    for name in ("out", "photographs"):
+        if getattr(arguments, name):
+            overrides[name] = getattr(arguments, name)
+    print(train(load_config(arguments.config, overrides), resume=arguments.resume))
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    from face_recon_ros.training.export import enter_manifest, export
+
+    report = export(
+        arguments.checkpoint, arguments.out, precision=arguments.precision, size=arguments.size
+    )
+    if arguments.manifest:
+        enter_manifest(arguments.out, arguments.manifest)
+    print(json.dumps(report, indent=2))

@@ -1,0 +1,311 @@
+"""Crops -> coefficients -> meshes with poses, all faces of an image in one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from face_recon_ros.core.aggregation import Aggregate, AggregationConfig
+from face_recon_ros.core.camera import PinholeCamera
+from face_recon_ros.core.crop import Crop, crop_from_face_box, face_box_from_points
+from face_recon_ros.core.crop_pose import (
+    camera_from_face,
+    coefficients_from_crop_pose,
+    crop_camera,
+    crop_from_camera_pose,
+    crop_from_face,
+)
+from face_recon_ros.core.errors import ConfigError, ModelError
+from face_recon_ros.core.illumination import shade
+from face_recon_ros.core.inference import FaceNetwork, Prediction
+from face_recon_ros.core.models import FACE_MODEL, NETWORK, find_model
+from face_recon_ros.core.morphable_model import (
+    FACE,
+    FACIAL_SKIN,
+    MorphableModel,
+    VertexNormals,
+    load_morphable_model,
+)
+from face_recon_ros.core.rigid import Rigid
+from face_recon_ros.core.smoothing import OneEuroConfig, OneEuroRigid, OneEuroVector
+from face_recon_ros.core.types import (
+    Coefficients,
+    Face,
+    Float32,
+    Mesh,
+    Track,
+)
+
+_REMEMBERED_PEOPLE = 32
+
+
+@dataclass(frozen=True)
+class ReconstructorConfig:
+    """What is made of a crop.
+
+    Attributes:
+        network: shipped name or path of the ONNX network.
+        face_model: shipped name or path of the face model.
+        level: `coarse` or `fine` mesh.
+        part: subset of the face model's mesh that is made: `face`, `facial_skin`, `head`.
+        colours: whether meshes carry shaded colours; costs the normals.
+        provider: of ONNX Runtime: `auto`, `tensorrt`, `cuda`, `cpu`.
+        threads: of ONNX Runtime on the CPU; 0 takes all cores.
+        aggregation: of identity and albedo over a track's frames.
+        smooth_rotation: One Euro on camera_from_face's rotation, speeds in rad/s.
+        smooth_translation: One Euro on its translation, speeds in m/s.
+        smooth_expression: One Euro on the expression, speeds in activations/s.
+    """
+
+    network: str = NETWORK
+    face_model: str = FACE_MODEL
+    level: str = "coarse"
+    part: str = FACE
+    colours: bool = True
+    provider: str = "auto"
+    threads: int = 2
+    aggregation: AggregationConfig = field(default_factory=AggregationConfig)
+    smooth_rotation: OneEuroConfig = field(default_factory=OneEuroConfig)
+    smooth_translation: OneEuroConfig = field(default_factory=OneEuroConfig)
+    smooth_expression: OneEuroConfig = field(default_factory=OneEuroConfig)
+
+    def __post_init__(self) -> None:
+        if self.threads < 0:
+            raise ConfigError("threads of at least 0", f"{self.threads}", "0 takes all cores")
+
+
+class FaceReconstructor:
+    """Crops -> coefficients -> meshes with poses, all faces of an image in one batch."""
+
+    def __init__(
+        self,
+        network: FaceNetwork,
+        model: MorphableModel,
+        config: ReconstructorConfig | None = None,
+    ) -> None:
+        """Composes a network and a face model.
+
+        Args:
+            network: trained for the face model.
+            model: the mesh to make, at its level and cut to its part.
+            config: the rest of the settings.
+
+        Raises:
+            ModelError: network and face model do not belong together.
+        """
+        sizes = {
+            "identity": model.k_identity,
+            "expression": model.k_expression,
+            "albedo": model.k_albedo,
+        }
+        if network.sizes != sizes or network.face_model != model.name:
+            raise ModelError(
+                f"a network for face model {model.name} with {sizes}",
+                f"{network.path.name} for {network.face_model} with {network.sizes}",
+                "use the face model the network was trained for",
+            )
+        self.config = config or ReconstructorConfig()
+        self.network = network
+        self.model = model
+        self._skin = np.flatnonzero(model.subsets[FACIAL_SKIN])
+        if len(self._skin) == 0:
+            raise ModelError("facial skin in the mesh", f"part {self.config.part!r}", "use face")
+        self._normals = VertexNormals(model.triangles, model.n_vertices)
+        self._size = _LinearSize(model, self._skin)
+        self._people: dict[str, _Person] = {}
+        self._camera: PinholeCamera | None = None
+
+    @staticmethod
+    def from_config(config: ReconstructorConfig) -> FaceReconstructor:
+        """Loads what the configuration names."""
+        face_model = find_model(config.face_model)
+        model = load_morphable_model(face_model, level=config.level)
+        network = FaceNetwork(
+            find_model(config.network), provider=config.provider, threads=config.threads
+        )
+        network.check_trained_for(face_model)
+        return FaceReconstructor(network, model.subset(config.part), config)
+
+    def tune(self, config: ReconstructorConfig) -> None:
+        """Smooths from the next image on by other settings; who people are is kept.
+
+        Args:
+            config: of which only `smooth_*` may differ from before.
+        """
+        if config != self.config:
+            self.config = config
+            self._smooth_anew()
+
+    def _smooth_anew(self) -> None:
+        for person in self._people.values():
+            person.smooth(self.config)
+
+    def crops(self, tracks: Iterable[Track]) -> list[Crop]:
+        """The squares of the image the network wants to see, one per track."""
+        return [
+            crop_from_face_box(t.box, self.network.crop_margin, self.network.size) for t in tracks
+        ]
+
+    def extract(self, rgb: NDArray[np.uint8], crops: list[Crop]) -> NDArray[np.uint8]:
+        """(N, S, S, 3) uint8 pixels of N crops of an (H, W, 3) RGB image; N may be 0."""
+        pixels = np.empty((len(crops), self.network.size, self.network.size, 3), np.uint8)
+        for out, crop in zip(pixels, crops, strict=True):
+            out[:] = crop.extract(rgb)
+        return pixels
+
+    def predict(self, pixels: NDArray[np.uint8]) -> Prediction:
+        """The network's answer for (N, S, S, 3) uint8 RGB crops."""
+        return self.network.predict(pixels)
+
+    def decode(
+        self, tracks: list[Track], crops: list[Crop], prediction: Prediction, camera: PinholeCamera
+    ) -> list[Face]:
+        """Makes faces of the network's answers, each with what its track has shown before.
+
+        Args:
+            tracks: N, of one image.
+            crops: N, in the same order.
+            prediction: N rows, in the same order.
+            camera: that took the image.
+
+        Returns:
+            A face per usable row of the prediction.
+        """
+        if self._camera is None or not _same_camera(self._camera, camera):
+            self._camera = camera  # the same head is elsewhere now: no motion to be smoothed
+            self._smooth_anew()
+        faces, usable = [], prediction.usable
+        for i, (track, crop) in enumerate(zip(tracks, crops, strict=True)):
+            if not usable[i]:
+                continue
+            person = self._people.pop(track.id, None) or _Person(self.config)
+            self._people[track.id] = person  # last is latest
+            confidence = float(prediction.identity_confidence[i])
+            faces.append(
+                self._face(person, track, crop, prediction.coefficients[i], confidence, camera)
+            )
+        while len(self._people) > max(_REMEMBERED_PEOPLE, len(tracks)):
+            del self._people[next(iter(self._people))]
+        return faces
+
+    def face_boxes(self, crops: list[Crop], coefficients: Coefficients) -> Float32:
+        """Where the network's meshes lie, before anything is aggregated or smoothed.
+
+        Args:
+            crops: N.
+            coefficients: N rows, in the same order.
+
+        Returns:
+            (N, 4) face boxes, image pixels.
+        """
+        boxes = np.zeros((len(crops), 4), np.float32)
+        for i, crop in enumerate(crops):
+            vertices = self.model.vertices(coefficients.identity[i], coefficients.expression[i])
+            pose = crop_from_face(coefficients.rotation[i], coefficients.translation[i])
+            boxes[i] = self._box(vertices, pose, crop)
+        return boxes
+
+    def _box(self, vertices: Float32, pose: Rigid, crop: Crop) -> Float32:
+        rotation, translation = pose.rotation.astype(np.float32), pose.translation
+        x, y, z = rotation @ vertices[self._skin].T + translation[:, None].astype(np.float32)
+        nominal = crop_camera(crop.size)
+        rays = np.stack([x / z, y / z])
+        corners = np.stack([rays.min(axis=1), rays.max(axis=1)])
+        pixels = nominal.focal_px * corners + nominal.matrix[:2, 2]
+        return face_box_from_points(crop.to_image(pixels)).astype(np.float32)
+
+    def _face(
+        self,
+        person: _Person,
+        track: Track,
+        crop: Crop,
+        c: Coefficients,
+        confidence: float,
+        camera: PinholeCamera,
+    ) -> Face:
+        identity = person.identity(c.identity[0], confidence)
+        expression = person.expression(c.expression[0], track.stamp).astype(np.float32)
+        # The frame's distance goes with the frame's own head size; keep the size in pixels.
+        ratio = self._size(identity) / self._size(c.identity[0])
+        rotation, translation = c.rotation[0], ratio * c.translation[0]
+        crop_pose = crop_from_face(rotation, translation)
+        vertices = self.model.express(person.neutral(self.model, identity), expression)
+        box = self._box(vertices, crop_pose, crop)
+        pose = camera_from_face(crop_pose, crop, camera)
+        if person.smooths_pose:
+            pose = person.pose(pose, track.stamp)
+            crop_pose = crop_from_camera_pose(pose, crop, camera)
+            rotation, translation = coefficients_from_crop_pose(crop_pose)
+        albedo, colours = c.albedo[0], None
+        if self.config.colours:
+            albedo = person.albedo(albedo, confidence)
+            normals = self._normals(vertices) @ crop_pose.rotation.T.astype(np.float32)
+            reflectance = person.reflectance(self.model, albedo)
+            colours = shade(reflectance, normals, c.illumination[0]).astype(np.float32)
+        coefficients = replace(
+            c,
+            identity=identity[None],
+            expression=expression[None],
+            albedo=albedo[None],
+            rotation=rotation[None].astype(np.float32),
+            translation=translation[None].astype(np.float32),
+        )
+        mesh = Mesh(vertices, self.model.triangles, colours)
+        return Face(track, crop, coefficients, pose, mesh, box, track.stamp)
+
+
+def _same_camera(a: PinholeCamera, b: PinholeCamera) -> bool:
+    return a is b or (
+        (a.width, a.height, a.distortion_model) == (b.width, b.height, b.distortion_model)
+        and np.array_equal(a.matrix, b.matrix)
+        and np.array_equal(a.distortion, b.distortion)
+    )
+
+
+class _Person:
+    """What is known of a track: aggregates, filters, and what was decoded of them."""
+
+    def __init__(self, config: ReconstructorConfig) -> None:
+        self.identity = Aggregate(config.aggregation)
+        self.albedo = Aggregate(config.aggregation)
+        self.smooth(config)
+        self._neutral: tuple[Float32, Float32] | None = None
+        self._reflectance: tuple[Float32, Float32] | None = None
+
+    def smooth(self, config: ReconstructorConfig) -> None:
+        """Starts the filters anew."""
+        self.pose = OneEuroRigid(config.smooth_rotation, config.smooth_translation)
+        self.expression = OneEuroVector(config.smooth_expression)
+        self.smooths_pose = config.smooth_rotation.enabled or config.smooth_translation.enabled
+
+    def neutral(self, model: MorphableModel, identity: Float32) -> Float32:
+        """(V, 3) neutral shape, decoded anew only for another array."""
+        if self._neutral is None or self._neutral[0] is not identity:
+            self._neutral = identity, model.neutral(identity)
+        return self._neutral[1]
+
+    def reflectance(self, model: MorphableModel, albedo: Float32) -> Float32:
+        """(V, 3) albedo, decoded anew only for another array."""
+        if self._reflectance is None or self._reflectance[0] is not albedo:
+            self._reflectance = albedo, model.albedo(albedo)
+        return self._reflectance[1]
+
+
+class _LinearSize:
+    """Size of a head by its identity, to first order: mean radius of the facial skin, metres."""
+
+    def __init__(self, model: MorphableModel, skin: NDArray[np.intp]) -> None:
+        points = model.mean_shape[skin]
+        radial = points - points.mean(axis=0)
+        radius = np.linalg.norm(radial, axis=1, keepdims=True)
+        outward = radial / np.maximum(radius, 1e-9)
+        basis = model.identity_basis.reshape(-1, 3, model.k_identity)[skin]
+        moved = basis - basis.mean(axis=0)
+        self._mean = float(radius.mean())
+        self._slope = np.einsum("vx,vxk->k", outward, moved) / len(skin)
+
+    def __call__(self, identity: Float32) -> float:
+        return max(self._mean + float(self._slope @ identity), 0.5 * self._mean)

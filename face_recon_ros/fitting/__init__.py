@@ -1,0 +1,1 @@
+"""The face model fitted to photographs and scans by optimisation."""

@@ -1,0 +1,1 @@
+"""Reading and writing: image sources, bags, meshes; no ROS."""

@@ -1,0 +1,1 @@
+"""A robot that looks at people: whom, where they will be, how the neck gets there."""

@@ -1,0 +1,1 @@
+"""Synthetic training faces: people, light, hair, glasses, backgrounds, cameras."""

@@ -1,0 +1,257 @@
+"""The command line as a user meets it: files in, files out, one line when something is wrong."""
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from fixtures import ARKIT_NAMES, K_ALBEDO, K_IDENTITY, draw_discs
+
+from face_recon_ros.cli import main as cli_main
+from face_recon_ros.cli.main import EXIT_FAULT, EXTRAS, main, make_parser
+from face_recon_ros.core.pipeline import FaceFinder
+from face_recon_ros.core.tracking import Tracker
+from face_recon_ros.io.meshes import read_mesh
+
+ROOT = Path(__file__).resolve().parents[2]
+RED, GREEN = (230, 90, 60), (90, 230, 60)
+
+
+@pytest.fixture
+def models(network_path, face_model_path, monkeypatch):
+    """Options for the small world's models; its detector in place of mediapipe's."""
+    from fixtures import DiscDetector
+
+    monkeypatch.setattr(
+        FaceFinder,
+        "from_config",
+        staticmethod(lambda _, tracker: FaceFinder(DiscDetector(), Tracker(tracker))),
+    )
+    return ["--network", str(network_path), "--face-model", str(face_model_path)]
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    two = draw_discs(320, 240, (80, 100, 30, RED), (220, 120, 40, GREEN))
+    cv2.imwrite(str(folder / "two.png"), two[..., ::-1])
+    cv2.imwrite(str(folder / "none.png"), np.zeros((240, 320, 3), np.uint8))
+    return folder
+
+
+@pytest.fixture
+def video(tmp_path):
+    path = tmp_path / "v.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 25.0, (320, 240))
+    for k in range(20):
+        writer.write(draw_discs(320, 240, (80 + 5 * k, 100, 30, RED))[..., ::-1])
+    writer.release()
+    return path
+
+
+def fails(capsys, *arguments):
+    """Runs a command that must fail; its one line."""
+    assert main([str(a) for a in arguments]) == EXIT_FAULT
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert line.startswith("face-recon: expected ")
+    assert ", got " in line and "; " in line
+    return line
+
+
+def test_a_picture_becomes_meshes_overlay_and_coefficients(models, pictures, tmp_path, capsys):
+    out = tmp_path / "out"
+    source = pictures / "two.png"
+    assert main(["reconstruct", str(source), "--out", str(out), "--mesh", "both", *models]) == 0
+    assert "2 faces" in capsys.readouterr().out
+    told = json.loads((out / "two.json").read_text())
+    table = np.load(out / "two.npz", allow_pickle=False)
+    overlay = cv2.imread(str(out / "two_overlay.png"))
+    assert overlay.shape == (240, 320, 3)
+    assert (overlay != cv2.imread(str(source))).any()
+    assert len(told["faces"]) == 2 == len(table["id"])
+    for k, face in enumerate(told["faces"]):
+        assert len(face["identity"]) == K_IDENTITY and len(face["albedo"]) == K_ALBEDO
+        assert set(face["expression"]) == set(ARKIT_NAMES)
+        np.testing.assert_allclose(face["identity"], table["identity"][k], atol=1e-6)
+        np.testing.assert_allclose(
+            face["camera_from_face"]["translation"], table["camera_from_face_translation"][k]
+        )
+        assert (out / f"two_{face['id']}_views.png").is_file()
+        ply, obj = (read_mesh(out / name) for name in face["meshes"])
+        np.testing.assert_array_equal(ply.vertices, obj.vertices)
+        np.testing.assert_allclose(ply.colours, obj.colours, atol=1e-6)
+        # The JSON's pose and camera put the mesh where the box is.
+        pose = face["camera_from_face"]
+        points = ply.vertices @ np.array(pose["rotation"]).T + pose["translation"]
+        pixels = points @ np.array(face["camera_matrix"]).T
+        centre = (pixels[:, :2] / pixels[:, 2:]).mean(axis=0)
+        box = np.array(face["box"])
+        np.testing.assert_allclose(centre, (box[:2] + box[2:]) / 2, atol=0.1 * (box[2] - box[0]))
+
+
+def test_a_folder_is_done_picture_by_picture(models, pictures, tmp_path):
+    out = tmp_path / "out"
+    assert main(["reconstruct", str(pictures), "--out", str(out), *models]) == 0
+    assert len(json.loads((out / "two.json").read_text())["faces"]) == 2
+    assert json.loads((out / "none.json").read_text())["faces"] == []
+    empty = np.load(out / "none.npz")
+    assert empty["identity"].shape == (0, K_IDENTITY) and empty["box"].shape == (0, 4)
+
+
+def test_a_video_becomes_a_video_and_one_table(models, video, tmp_path):
+    out = tmp_path / "out"
+    assert main(["reconstruct", str(video), "--out", str(out), *models]) == 0
+    table = np.load(out / "faces.npz")
+    assert table["image"].tolist() == list(range(20))
+    np.testing.assert_allclose(table["stamp"], np.arange(20) / 25, atol=1e-3)
+    assert len(set(table["id"])) == 1
+    (face,) = json.loads((out / "faces.json").read_text())["faces"]
+    assert face["images"] == 20
+    moved = table["box"][-1] - table["box"][0]
+    np.testing.assert_allclose(moved, [95, 0, 95, 0], atol=6)
+    capture = cv2.VideoCapture(str(out / "overlay.mp4"))
+    assert int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) == 20
+
+
+def test_frames_limits_and_mesh_none_writes_none(models, video, tmp_path):
+    out = tmp_path / "out"
+    options = ["--frames", "5", "--mesh", "none"]
+    assert main(["reconstruct", str(video), "--out", str(out), *options, *models]) == 0
+    assert len(np.load(out / "faces.npz")["id"]) == 5
+    assert not list(out.glob("*.ply")) and not list(out.glob("*.obj"))
+
+
+@pytest.mark.parametrize("source", ["pictures", "video"])
+def test_anonymise_hides_faces_in_overlays_only(source, models, request, tmp_path):
+    source = request.getfixturevalue(source)
+    shown = {}
+    for option in ([], ["--anonymise"]):
+        out = tmp_path / f"out{len(option)}"
+        assert main(["reconstruct", str(source), "--out", str(out), *option, *models]) == 0
+        files = {p.suffix: p.name for p in out.iterdir()}
+        shown[len(option)] = sorted(files)
+        capture = cv2.VideoCapture(str(next(out.glob("*overlay*"))))
+        shown[len(option), "picture"] = capture.read()[1].astype(int)
+    assert shown[0] == shown[1]
+    assert (np.abs(shown[0, "picture"] - shown[1, "picture"]) > 20).any()
+
+
+def test_speed_measures_every_stage(models, video, tmp_path, capsys):
+    out = tmp_path / "speed.json"
+    options = ["--frames", "30", "--warmup", "5"]
+    arguments = ["evaluate", "speed", "--source", str(video), "--out", str(out), *options]
+    assert main([*arguments, *models]) == 0
+    told = json.loads(out.read_text())
+    assert told["frames"] == told["total_ms"]["count"] == 30
+    assert told["faces_per_frame"] >= 1  # for a moment two, where the loop joins
+    assert set(told["stage_ms"]) == {"detect", "track", "crop", "infer", "decode", "confirm"}
+    stages = told["stage_ms"]
+    assert stages["detect"]["count"] + stages["track"]["count"] == 30
+    assert stages["infer"]["p50"] <= stages["infer"]["p95"] <= stages["infer"]["p99"]
+    spent = sum(stage["mean"] * stage["count"] for stage in stages.values())
+    assert spent == pytest.approx(30 * told["total_ms"]["mean"])
+    inference = stages["infer"]["mean"] * 30
+    assert told["overhead_ratio"] == pytest.approx((spent - inference) / inference)
+    assert told["fps"] == pytest.approx(30_000 / spent)
+    assert told["memory_mb"]["peak_rss"] > 10
+
+
+def test_no_face_is_told(models, pictures, tmp_path, capsys):
+    out = tmp_path / "out"
+    line = fails(capsys, "reconstruct", pictures / "none.png", "--out", out, *models)
+    assert "a face" in line
+    assert (out / "none_overlay.png").is_file()
+    assert "a face" in fails(
+        capsys, "evaluate", "speed", "--source", pictures / "none.png", "--out", out / "s.json",
+        "--frames", "3", *models,
+    )  # fmt: skip
+
+
+def test_bad_input_is_told_in_one_line(models, pictures, tmp_path, capsys):
+    ok = ["--out", tmp_path / "out", *models]
+    assert "does not exist" in fails(capsys, "reconstruct", tmp_path / "none.mp4", *ok)
+    (tmp_path / "text.mp4").write_text("no video")
+    assert "OpenCV" in fails(capsys, "reconstruct", tmp_path / "text.mp4", *ok)
+    (tmp_path / "file").write_text("in the way")
+    two = pictures / "two.png"
+    assert "folder" in fails(capsys, "reconstruct", two, "--out", tmp_path / "file" / "x", *models)
+    assert "no such file" in fails(capsys, "reconstruct", two, *ok, "--network", "none/x.onnx")
+    assert "min_score" in fails(capsys, "reconstruct", two, *ok, "--min-score", "7")
+    assert "field of view" in fails(capsys, "reconstruct", two, *ok, "--fov", "400")
+    assert "calibration" in fails(capsys, "reconstruct", two, *ok, "--calibration", "none.yaml")
+    speed = ["evaluate", "speed", "--source", two, "--out", tmp_path / "s.json", *models]
+    assert "--frames" in fails(capsys, *speed, "--frames", "0")
+
+
+def test_a_missing_package_names_the_extra(monkeypatch, capsys, tmp_path):
+    def needs_torch(_):
+        raise ModuleNotFoundError("No module named 'torch'", name="torch.nn")
+
+    monkeypatch.setattr("face_recon_ros.cli.reconstruct.run", needs_torch)
+    parser = make_parser()
+    args = parser.parse_args(["reconstruct", "x", "--out", str(tmp_path)])
+    monkeypatch.setattr(
+        cli_main, "make_parser", lambda: type("P", (), {"parse_args": lambda *_: args})
+    )
+    args.run = needs_torch
+    assert main([]) == EXIT_FAULT
+    assert "pip install 'face_recon_ros[train]'" in capsys.readouterr().err
+
+
+def test_a_bug_is_not_hidden(monkeypatch, models, pictures, tmp_path):
+    def broken(*_):
+        raise ModuleNotFoundError("No module named 'typo'", name="typo")
+
+    monkeypatch.setattr("face_recon_ros.cli.reconstruct._open", broken)
+    with pytest.raises(ModuleNotFoundError):
+        main(["reconstruct", str(pictures), "--out", str(tmp_path / "out"), *models])
+
+
+def test_the_extras_that_are_named_exist():
+    setup = ast.parse((ROOT / "setup.py").read_text())
+    keyword = next(
+        k for k in ast.walk(setup) if isinstance(k, ast.keyword) and k.arg == "extras_require"
+    )
+    extras = ast.literal_eval(keyword.value)
+    for package, extra in EXTRAS.items():
+        assert any(line.startswith(package) for line in extras[extra]), (
+            f"{package} is not in the extra {extra}"
+        )
+
+
+def every_command(parser, words=()):
+    """All commands, with the words that call them."""
+    yield words, parser
+    for action in parser._actions:
+        if hasattr(action, "choices") and isinstance(action.choices, dict):
+            for word, inner in action.choices.items():
+                yield from every_command(inner, (*words, word))
+
+
+def test_every_command_explains_itself_and_can_run():
+    commands = list(every_command(make_parser()))
+    assert {words[0] for words, _ in commands if words} >= {"reconstruct", "evaluate", "train"}
+    for words, parser in commands:
+        leaf = not any(isinstance(getattr(a, "choices", None), dict) for a in parser._actions)
+        assert parser.description, words
+        assert (parser.get_default("run") is not None) == leaf, words
+        assert "usage: face-recon" in parser.format_help()
+
+
+@pytest.mark.parametrize("arguments, code", [(["--help"], 0), ([], 2), (["nonsense"], 2)])
+def test_as_a_program(arguments, code):
+    done = subprocess.run(
+        [sys.executable, "-m", "face_recon_ros", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=120,
+    )
+    assert done.returncode == code
+    assert "face-recon" in (done.stdout if code == 0 else done.stderr)
+    assert "Traceback" not in done.stderr
