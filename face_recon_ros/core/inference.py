@@ -8,7 +8,8 @@ Contract of the ONNX file:
             `identity_confidence` (N, 1) in (0, 1] is optional.
     metadata `face_recon_format` = 1, `face_model` (name of the face model it was trained for),
             `crop_margin` (side of the crop over side of the face box); optional:
-            `face_model_sha256` (that model's file); free: `training`, `licence`.
+            `face_model_sha256` (its `morphable_model.decoding_sha256`, in older networks the
+            SHA-256 of its file); free: `training`, `licence`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from face_recon_ros.core.errors import ConfigError, ImageError, ModelError
-from face_recon_ros.core.models import sha256_of
+from face_recon_ros.core.morphable_model import decoding_sha256, same_decoding
 from face_recon_ros.core.types import COEFFICIENT_NAMES, Coefficients
 
 NETWORK_FORMAT = "1"
@@ -143,15 +144,15 @@ class FaceNetwork:
         self._has_confidence = "identity_confidence" in outputs
 
     def check_trained_for(self, face_model: Path) -> None:
-        """Raises ModelError if this network was trained for another file of that face model.
+        """Raises ModelError if this network was trained for a face model that decodes otherwise.
 
         Bases of equal size with other components would make other faces, and nobody would know.
         """
         wanted = self.metadata.get("face_model_sha256", "")
-        if wanted and wanted != (sha := sha256_of(face_model)):
+        if wanted and not same_decoding(wanted, face_model):
             raise ModelError(
                 f"the face model {self.path.name} was trained for, SHA-256 {wanted[:16]}...",
-                f"{face_model.name} with {sha[:16]}...",
+                f"{face_model.name}, whose bases have {decoding_sha256(face_model)[:16]}...",
                 "restore that file, or train a network for this one (docs/training.md)",
             )
 

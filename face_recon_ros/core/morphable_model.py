@@ -5,6 +5,7 @@ Blanz and Vetter 1999; Deng et al. 2019, equation 1. File contract: docs/face_mo
 
 from __future__ import annotations
 
+import hashlib
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,10 +16,33 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from face_recon_ros.core.errors import ModelError
+from face_recon_ros.core.models import sha256_of
 
 FORMAT_VERSION = 1
 FACE = "face"
 FACIAL_SKIN = "facial_skin"
+
+#: Arrays of the file that turn coefficients into vertices and colours, in the order of vertices
+#: and triangles that networks know. Names, parts, masks and labels are not among them.
+DECODING_KEYS = (
+    "albedo_basis",
+    "coarse_triangles",
+    "expression_basis",
+    "identity_basis",
+    "mean_albedo",
+    "mean_shape",
+    "subdivision_data",
+    "subdivision_indices",
+    "subdivision_indptr",
+    "triangles",
+)
+# SHA-256 of a face model file that was shipped before -> its decoding digest: networks and
+# checkpoints of that time name the file.
+_SHIPPED_BEFORE = {
+    "e0d8c53b806164301e0096b835357f7856b38c97c2f4cf59cbb9582c493bf21c": (
+        "d42f03d2c0612f668941f9feb4cb0b7b5fec7de89c0078a96145c3a316c75c95"
+    ),
+}
 
 _REMEDY = "build it with `face-recon model build` or convert yours with `face-recon model import`"
 
@@ -159,6 +183,43 @@ def load_morphable_model(path: str | Path, *, level: str = "fine") -> MorphableM
         raise ModelError(f"the key {missing} in {path}", "none", _REMEDY) from None
     except (ValueError, IndexError) as fault:
         raise ModelError(f"consistent arrays in {path}", str(fault), _REMEDY) from None
+
+
+def decoding_sha256(path: str | Path) -> str:
+    """Hexadecimal SHA-256 of what a face model file makes of coefficients (`DECODING_KEYS`).
+
+    Two files with the same digest make the same meshes of the same coefficients, so a network for
+    the one is a network for the other.
+
+    Args:
+        path: the `.npz`.
+
+    Raises:
+        ModelError: the file is missing or is no model file.
+    """
+    data = _read(Path(path))
+    digest = hashlib.sha256()
+    for key in DECODING_KEYS:
+        if key in data:
+            array = np.ascontiguousarray(data[key])
+            array = array.astype(array.dtype.newbyteorder("<"), copy=False)
+            digest.update(f"{key} {array.dtype.str} {array.shape}\n".encode())
+            digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def same_decoding(sha256: str, path: str | Path) -> bool:
+    """Whether a network or checkpoint that names a digest was trained for a face model file.
+
+    Args:
+        sha256: `decoding_sha256` of the face model it was trained for, or, as older ones have it,
+            SHA-256 of that file.
+        path: the `.npz`.
+
+    Raises:
+        ModelError: the file is missing or is no model file.
+    """
+    return _SHIPPED_BEFORE.get(sha256, sha256) in (decoding_sha256(path), sha256_of(Path(path)))
 
 
 def _read(path: Path) -> dict[str, NDArray[Any]]:

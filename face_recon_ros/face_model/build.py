@@ -20,7 +20,9 @@ from face_recon_ros.face_model.expressions import build_expressions, displacemen
 from face_recon_ros.face_model.head_mesh import BODY, HeadMesh, cut_head
 from face_recon_ros.face_model.identity import HEAD_SCALE, build_identity, mean_base_shape
 from face_recon_ros.face_model.lips import LipSeam, canthus_coupling, lip_seam
+from face_recon_ros.face_model.parts import covered, pieces, within_smooth_edge
 from face_recon_ros.face_model.topology import (
+    Subdivision,
     loop_subdivision,
     split_triangles,
     unique_edges,
@@ -179,7 +181,7 @@ def model_arrays(data: AnnyData) -> dict[str, NDArray[Any]]:
         "landmarks_68": annotations.landmarks_68(head),
         "sellion": np.int32(sellion),
         "interpupillary": annotations.pupils(head),
-        **_labels(head, regions, control, subdivision.matrix, subdivision.edges),
+        **_labels(head, regions, control, subdivision),
     }
 
 
@@ -228,22 +230,23 @@ def _labels(
     head: HeadMesh,
     regions: NDArray[np.uint8],
     mean: NDArray[np.float64],
-    matrix: sp.csr_matrix,
-    edges: NDArray[np.intp],
+    subdivision: Subdivision,
 ) -> dict[str, NDArray[Any]]:
     """Regions, subsets and attention of the fine mesh."""
+    edges = subdivision.edges
     number = {name: i for i, name in enumerate(annotations.REGIONS)}
 
     def among(*names: str) -> NDArray[np.bool_]:
         return np.isin(regions, [number[n] for n in names])
 
     def fine(members: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        return np.concatenate([members, members[edges].all(axis=1)])
+        both = np.concatenate([members, members[edges].all(axis=1)])
+        return covered(subdivision.triangles, both)
 
-    in_front = mean[:, 0] > _FACE_DEPTH
-    facial_skin = among(*_SKIN_REGIONS) & in_front
-    face = facial_skin | among("eyeball", "nostril") | (among("ear") & (mean[:, 0] > -0.105))
-    attention = np.where(facial_skin, 1.0, 0.0)
+    skin = among(*_SKIN_REGIONS) & (mean[:, 0] > _FACE_DEPTH)
+    outer = _outer_surface(head, mean, skin | among("nostril"), among("mouth_interior"))
+    facial_skin, face = outer & ~among("nostril"), outer | among("eyeball")
+    attention = np.where(skin, 1.0, 0.0)
     attention[among("eyelid")] = 0.4
     attention[head.parts != BODY] = 0.0
     brow = annotations.brow_hair(mean)
@@ -257,8 +260,30 @@ def _labels(
         "regions": fine_regions.astype(np.uint8),
         "subset_names": np.array(["face", "facial_skin"]),
         "subsets": np.stack([fine(face), fine(facial_skin)]),
-        "skin_attention": np.clip(matrix @ attention, 0, 1).astype(np.float16),
+        "skin_attention": np.clip(subdivision.matrix @ attention, 0, 1).astype(np.float16),
     }
+
+
+def _outer_surface(
+    head: HeadMesh,
+    mean: NDArray[np.float64],
+    skin: NDArray[np.bool_],
+    mouth: NDArray[np.bool_],
+) -> NDArray[np.bool_]:
+    """(C,) the face within a smooth edge, without what lies behind lips and lids.
+
+    Args:
+        head: the control mesh.
+        mean: (C, 3) metres, face frame.
+        skin: (C,) the face by its regions; its edge is a staircase.
+        mouth: (C,) the inside of the mouth.
+    """
+    within = within_smooth_edge(head, mean, skin | mouth)
+    edges, _ = unique_edges(head.triangles)
+    rim = np.unique(edges[within[edges].sum(axis=1) == 1])
+    piece = pieces(edges[(within & ~skin)[edges].all(axis=1)], head.n_control)
+    behind = within & ~skin & ~np.isin(piece, piece[rim[within[rim]]])
+    return covered(head.triangles, within & ~behind)
 
 
 def _fine_symmetry(head: HeadMesh, edges: NDArray[np.intp]) -> NDArray[np.intp]:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from face_recon_ros.core.errors import ModelError
+from face_recon_ros.core.morphable_model import same_decoding
 from face_recon_ros.training.config import TrainConfig
 
 FORMAT = 1
@@ -81,12 +82,12 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def check_same_run(
-    path: Path, state: dict[str, Any], config: TrainConfig, face_model_sha: str
+    path: Path, state: dict[str, Any], config: TrainConfig, face_model: Path
 ) -> None:
     """Raises ModelError unless `config` may go on from this checkpoint."""
     now, then = dataclasses.asdict(config), state["config"]
     changed = [key for key in now if key not in MAY_CHANGE and now[key] != then.get(key, now[key])]
-    if state["face_model_sha256"] != face_model_sha:
+    if not same_decoding(state["face_model_sha256"], face_model):
         changed.append("the face model's content")
     if changed:
         raise ModelError(

@@ -26,11 +26,12 @@ from tqdm import tqdm
 
 from face_recon_ros.core.detection import make_detector
 from face_recon_ros.core.errors import ConfigError, DataError
-from face_recon_ros.core.models import find_model, sha256_of
+from face_recon_ros.core.models import find_model
 from face_recon_ros.core.morphable_model import (
     FACE,
     FACIAL_SKIN,
     MorphableModel,
+    decoding_sha256,
     load_morphable_model,
 )
 from face_recon_ros.training import geometry, losses
@@ -270,11 +271,10 @@ def _train(config: TrainConfig, resume: bool, rank: int, processes: int) -> Path
     optimiser = torch.optim.AdamW(
         parameter_groups(student, config.weight_decay), config.learning_rate, fused=True
     )
-    sha = sha256_of(face_model)
     step, elapsed = 0, 0.0
     if resume:
         state = load_checkpoint(out / CHECKPOINT)
-        check_same_run(out / CHECKPOINT, state, config, sha)
+        check_same_run(out / CHECKPOINT, state, config, face_model)
         student.load_state_dict(state["student"])
         average.load_state_dict(state["average"])
         optimiser.load_state_dict(state["optimiser"])
@@ -293,7 +293,7 @@ def _train(config: TrainConfig, resume: bool, rank: int, processes: int) -> Path
             "sizes": dataclasses.asdict(network.sizes),
             "nominal_distance_m": network.nominal_distance_m,
             "face_model": model.name,
-            "face_model_sha256": sha,
+            "face_model_sha256": decoding_sha256(face_model),
             "code": code_version(),
             "step": step,
             "elapsed_s": elapsed,

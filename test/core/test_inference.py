@@ -7,7 +7,14 @@ from fixtures import CROP_MARGIN, CROP_SIZE, FACE_MODEL_NAME, K_ALBEDO, K_IDENTI
 
 from face_recon_ros.core.errors import ConfigError, ImageError, ModelError
 from face_recon_ros.core.inference import FaceNetwork, choose_providers
-from face_recon_ros.core.models import sha256_of
+from face_recon_ros.core.models import (
+    FACE_MODEL,
+    NETWORK,
+    REFERENCE_NETWORK,
+    find_model,
+    sha256_of,
+)
+from face_recon_ros.core.morphable_model import DECODING_KEYS, decoding_sha256, same_decoding
 from face_recon_ros.core.types import COEFFICIENT_NAMES
 
 
@@ -159,7 +166,7 @@ def test_metadata_must_make_sense(network_path, tmp_path, margin):
         FaceNetwork(_rewritten(network_path, tmp_path, edit))
 
 
-def test_a_network_of_another_face_model_file_is_refused(network_path, face_model_path, tmp_path):
+def test_a_network_of_another_face_model_is_refused(network_path, face_model_path, tmp_path):
     def trained_for(sha):
         def edit(network):
             entry = network.metadata_props.add()
@@ -169,5 +176,33 @@ def test_a_network_of_another_face_model_file_is_refused(network_path, face_mode
 
     FaceNetwork(network_path).check_trained_for(face_model_path)  # it does not say
     trained_for(sha256_of(face_model_path)).check_trained_for(face_model_path)
+    trained_for(decoding_sha256(face_model_path)).check_trained_for(face_model_path)
     with pytest.raises(ModelError, match="0000000000000000"):
         trained_for("0" * 64).check_trained_for(face_model_path)
+
+
+def test_a_network_goes_with_every_file_that_decodes_alike(
+    network_path, face_model_path, tmp_path
+):
+    with np.load(face_model_path, allow_pickle=False) as archive:
+        arrays = {key: archive[key] for key in archive.files}
+    digest = decoding_sha256(face_model_path)
+    other = tmp_path / "other.npz"
+    parts = np.roll(arrays["subsets"], 1, axis=1)
+    np.savez(other, **{**arrays, "subsets": parts, "name": np.str_("other")})
+    assert sha256_of(other) != sha256_of(face_model_path)
+    assert decoding_sha256(other) == digest
+    assert same_decoding(digest, other)
+    for key in DECODING_KEYS:
+        if key in arrays:
+            changed = arrays[key].copy()
+            changed.flat[0] += 1
+            np.savez(other, **{**arrays, key: changed})
+            assert not same_decoding(digest, other), key
+
+
+def test_networks_that_name_the_first_release_go_with_the_shipped_face_model():
+    first = "e0d8c53b806164301e0096b835357f7856b38c97c2f4cf59cbb9582c493bf21c"
+    assert same_decoding(first, find_model(FACE_MODEL))
+    for name in (NETWORK, REFERENCE_NETWORK):
+        FaceNetwork(find_model(name), provider="cpu").check_trained_for(find_model(FACE_MODEL))
