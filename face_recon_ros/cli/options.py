@@ -9,8 +9,8 @@ from typing import Any
 
 from face_recon_ros.core.camera import DEFAULT_HORIZONTAL_FOV_DEG, PinholeCamera
 from face_recon_ros.core.detection import BACKENDS, DetectorConfig
-from face_recon_ros.core.inference import PROVIDERS
 from face_recon_ros.core.models import FACE_MODEL, NETWORK
+from face_recon_ros.core.onnx_session import PROVIDERS
 from face_recon_ros.core.pipeline import PipelineConfig
 from face_recon_ros.core.reconstructor import ReconstructorConfig
 from face_recon_ros.core.tracking import TrackerConfig

@@ -18,21 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
-from face_recon_ros.core.errors import ConfigError, ImageError, ModelError
+from face_recon_ros.core.errors import ImageError, ModelError
 from face_recon_ros.core.morphable_model import decoding_sha256, same_decoding
+from face_recon_ros.core.onnx_session import OnnxSession
 from face_recon_ros.core.types import COEFFICIENT_NAMES, Coefficients
 
 NETWORK_FORMAT = "1"
-#: In order of preference. `auto` leaves out TensorRT: it builds an engine, for minutes, whenever
-#: the number of faces changes.
-PROVIDERS = {
-    "tensorrt": "TensorrtExecutionProvider",
-    "cuda": "CUDAExecutionProvider",
-    "cpu": "CPUExecutionProvider",
-}
 
 
 @dataclass(frozen=True)
@@ -57,31 +50,6 @@ class Prediction:
         return np.asarray(usable)
 
 
-def choose_providers(provider: str = "auto") -> list[str]:
-    """ONNX Runtime providers to try, best first.
-
-    Args:
-        provider: `auto` (CUDA where there is one, else the CPU), or `tensorrt`, `cuda`, `cpu` to
-            force one.
-
-    Raises:
-        ConfigError: unknown, or not in this build of ONNX Runtime.
-    """
-    available = ort.get_available_providers()
-    if provider == "auto":
-        automatic = [name for key, name in PROVIDERS.items() if key != "tensorrt"]
-        return [name for name in automatic if name in available]
-    if provider not in PROVIDERS:
-        raise ConfigError(f"provider auto, {', '.join(PROVIDERS)}", repr(provider), "choose one")
-    if PROVIDERS[provider] not in available:
-        raise ConfigError(
-            f"{PROVIDERS[provider]} in this ONNX Runtime",
-            f"{', '.join(available)}",
-            "install onnxruntime-gpu with a matching CUDA, or set provider to auto",
-        )
-    return [PROVIDERS[provider]]
-
-
 class FaceNetwork:
     """Regresses coefficients from crops.
 
@@ -91,9 +59,7 @@ class FaceNetwork:
         size: S, side of the crops, pixels.
         crop_margin: side of the crop over side of the face box.
         face_model: name of the face model it was trained for.
-        wanted_provider: of ONNX Runtime, the best of those asked for.
-        provider: that is at work; another than the wanted one where that could not start, or was
-            lost under way.
+        session: of ONNX Runtime.
         sizes: coefficients -> how many.
     """
 
@@ -102,17 +68,14 @@ class FaceNetwork:
 
         Args:
             path: the ONNX file.
-            provider: see `choose_providers`.
+            provider: see `onnx_session.choose_providers`.
             threads: of the CPU provider; 0 takes all cores.
         """
         self.path = Path(path)
-        self._threads = threads
-        providers = choose_providers(provider)
-        self.wanted_provider = providers[0]
-        self._session = self._open(providers)
-        meta = self._session.get_modelmeta().custom_metadata_map
-        outputs = {o.name: o for o in self._session.get_outputs()}
-        missing = [name for name in COEFFICIENT_NAMES if name not in outputs]
+        self.session = OnnxSession(path, provider=provider, threads=threads)
+        self.metadata, shapes = self.session.metadata, self.session.shapes
+        meta = self.metadata
+        missing = [name for name in ("image", *COEFFICIENT_NAMES) if name not in shapes]
         if meta.get("face_recon_format") != NETWORK_FORMAT or missing:
             raise ModelError(
                 f"a face network of format {NETWORK_FORMAT} with outputs "
@@ -120,28 +83,27 @@ class FaceNetwork:
                 f"format {meta.get('face_recon_format')}, missing {missing}",
                 "export it with `face-recon export`",
             )
-        if provider != "auto" and self._session.get_providers()[0] != self.wanted_provider:
-            raise ConfigError(
-                f"{self.wanted_provider} to start",
-                f"{self._session.get_providers()[0]} in its place",
-                "check driver, CUDA and cuDNN against ONNX Runtime's, or set provider to auto",
-            )
-        self.metadata: dict[str, str] = dict(meta)
-        shapes = [self._session.get_inputs()[0].shape, *(o.shape for o in outputs.values())]
-        if any(not isinstance(shape[1], int) for shape in shapes):
+        if any(not isinstance(shape[1], int) for shape in shapes.values()):
             raise ModelError(
                 f"fixed sizes but for the batch in {path}",
-                f"shapes {shapes}",
+                f"shapes {list(shapes.values())}",
                 "export it with `face-recon export`",
             )
-        self.size = int(shapes[0][1])
+        self.size = int(shapes["image"][1])
         self.crop_margin = _positive(meta, "crop_margin", path)
         self.face_model = meta.get("face_model", "")
-        self.provider = self._session.get_providers()[0]
-        self.sizes = {
-            name: int(outputs[name].shape[1]) for name in ("identity", "expression", "albedo")
-        }
-        self._has_confidence = "identity_confidence" in outputs
+        self.sizes = {name: int(shapes[name][1]) for name in ("identity", "expression", "albedo")}
+        self._has_confidence = "identity_confidence" in shapes
+
+    @property
+    def provider(self) -> str:
+        """The provider of ONNX Runtime that is at work."""
+        return self.session.provider
+
+    @property
+    def wanted_provider(self) -> str:
+        """The provider that was asked for; see `OnnxSession`."""
+        return self.session.wanted_provider
 
     def check_trained_for(self, face_model: Path) -> None:
         """Raises ModelError if this network was trained for a face model that decodes otherwise.
@@ -178,39 +140,10 @@ class FaceNetwork:
         if len(crops) == 0:
             return Prediction(Coefficients.zeros(0, *self.sizes.values()), np.ones(0, np.float32))
         names = [*COEFFICIENT_NAMES, *(["identity_confidence"] if self._has_confidence else [])]
-        values = dict(zip(names, self._run(names, crops), strict=True))
+        answers = self.session.run(names, {"image": crops})
+        values = dict(zip(names, answers, strict=True))
         confidence = values.pop("identity_confidence", np.ones((len(crops), 1), np.float32))
         return Prediction(Coefficients(**values), confidence[:, 0])
-
-    def _run(self, names: list[str], crops: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-        """The named outputs; a GPU that is lost under way hands over to the CPU, for good."""
-        try:
-            return list(self._session.run(names, {"image": crops}))
-        except Exception as fault:  # onnxruntime raises its own, unexported classes
-            if self.provider == PROVIDERS["cpu"]:
-                raise ModelError(
-                    f"{self.path.name} to run on {self.provider}",
-                    str(fault).splitlines()[0],
-                    "check memory, or restore the network",
-                ) from None
-        self._session = self._open([PROVIDERS["cpu"]])
-        self.provider = PROVIDERS["cpu"]
-        return self._run(names, crops)
-
-    def _open(self, providers: list[str]) -> ort.InferenceSession:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = self._threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        try:
-            return ort.InferenceSession(str(self.path), options, providers=providers)
-        except Exception as fault:  # as above
-            raise ModelError(
-                f"an ONNX network at {self.path}",
-                str(fault).splitlines()[0],
-                "restore or re-export it",
-            ) from None
 
 
 def _positive(metadata: dict[str, str], key: str, path: str | Path) -> float:

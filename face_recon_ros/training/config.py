@@ -88,6 +88,8 @@ class TrainConfig:
         pool_size: P, pixels per side of a rendering.
         renew_per_second: renderings replaced per second once the pool is full; below 0: another
             run fills this pool.
+        skins: folder of MakeHuman's system assets, whose photographic skins most synthetic people
+            then wear; empty: skin is the face model's.
         loader_workers: processes that make crops.
         photographs: folder with photographs, or a text file that lists them; empty: none.
         skip_grey: leave out photographs without colour.
@@ -128,6 +130,7 @@ class TrainConfig:
     pool_slots: int = 16384
     pool_size: int = 144
     renew_per_second: float = 6.0
+    skins: str = ""
     loader_workers: int = 1
     photographs: str = ""
     skip_grey: bool = True

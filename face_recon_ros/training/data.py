@@ -31,6 +31,7 @@ from face_recon_ros.training.synthesis.augment import (
 )
 from face_recon_ros.training.synthesis.faces import CONTEXT, SyntheticFaces
 from face_recon_ros.training.synthesis.render_cache import RenderCache, fill_render_cache
+from face_recon_ros.training.synthesis.skins import Skins
 
 
 class Batch(NamedTuple):
@@ -155,6 +156,13 @@ def open_render_cache(config: TrainConfig, sizes: tuple[int, int, int]) -> Rende
     return RenderCache(folder, config.pool_slots, config.pool_size, sizes)
 
 
+def open_skins(folder: str, model: MorphableModel, face_model: str) -> Skins | None:
+    """Photographic skins for a face model (`model`, from the file `face_model`), where given."""
+    if not folder:
+        return None
+    return Skins(folder, model, load_morphable_model(face_model, level="fine"))
+
+
 def open_photographs(config: TrainConfig) -> PhotographCache | None:
     """The run's cache of photographs, where it has any."""
     return PhotographCache(Path(config.out) / "photographs") if config.photographs else None
@@ -193,7 +201,12 @@ def _render(config: TrainConfig, face_model: str, parent: int) -> None:
     os.nice(5)
     model = load_morphable_model(face_model, level="coarse")
     pool = open_render_cache(config, (model.k_identity, model.k_expression, model.k_albedo))
-    faces = SyntheticFaces(model, margin=config.crop_margin, size=config.pool_size)
+    faces = SyntheticFaces(
+        model,
+        margin=config.crop_margin,
+        size=config.pool_size,
+        skins=open_skins(config.skins, model, face_model),
+    )
     fill_render_cache(
         pool, faces, config.seed, renew_per_second=config.renew_per_second, parent=parent
     )

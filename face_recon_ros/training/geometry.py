@@ -1,4 +1,4 @@
-"""Rotations and the nominal crop camera in torch; conventions of `core.rigid` and `core.pose`."""
+"""Rotations and the nominal crop camera in torch, as in `core.rigid` and `core.crop_pose`."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import pytest
 from fixtures import CROP_MARGIN, CROP_SIZE, FACE_MODEL_NAME, K_ALBEDO, K_IDENTITY
 
 from face_recon_ros.core.errors import ConfigError, ImageError, ModelError
-from face_recon_ros.core.inference import FaceNetwork, choose_providers
+from face_recon_ros.core.inference import FaceNetwork
 from face_recon_ros.core.models import (
     FACE_MODEL,
     NETWORK,
@@ -15,6 +15,7 @@ from face_recon_ros.core.models import (
     sha256_of,
 )
 from face_recon_ros.core.morphable_model import DECODING_KEYS, decoding_sha256, same_decoding
+from face_recon_ros.core.onnx_session import choose_providers
 from face_recon_ros.core.types import COEFFICIENT_NAMES
 
 
@@ -92,8 +93,9 @@ class Lost:
 def test_a_lost_gpu_hands_over_to_the_cpu(network_path):
     network = FaceNetwork(network_path, threads=1)
     expected = network.predict(_crops(2))
-    network._session = Lost(network._session, 1)
-    network.provider = network.wanted_provider = "CUDAExecutionProvider"
+    session = network.session
+    session._session = Lost(session._session, 1)
+    session.provider = session.wanted_provider = "CUDAExecutionProvider"
     for _ in range(3):
         answer = network.predict(_crops(2))
         np.testing.assert_array_equal(
@@ -104,7 +106,7 @@ def test_a_lost_gpu_hands_over_to_the_cpu(network_path):
 
 def test_a_network_that_fails_on_the_cpu_too_says_so(network_path):
     network = FaceNetwork(network_path, threads=1)
-    network._session = Lost(network._session, 0)
+    network.session._session = Lost(network.session._session, 0)
     with pytest.raises(ModelError, match="999"):
         network.predict(_crops(1))
 

@@ -11,6 +11,7 @@ from face_recon_ros.core.models import FACE_MODEL, find_model
 from face_recon_ros.core.morphable_model import load_morphable_model
 from face_recon_ros.training.synthesis import faces as faces_module
 from face_recon_ros.training.synthesis.complexion import Complexion, map_coordinates
+from face_recon_ros.training.synthesis.expressions import Mood
 from face_recon_ros.training.synthesis.faces import SyntheticFaces
 from face_recon_ros.training.synthesis.people import People
 
@@ -36,7 +37,8 @@ def at(paint, points):
 
 def test_the_same_randomness_draws_the_same(complexion):
     first, second, other = (
-        complexion.draw(DARK, 0.5, np.random.default_rng(seed)).factor for seed in (1, 1, 2)
+        complexion.draw(DARK, Mood(smile=0.5), np.random.default_rng(seed)).factor
+        for seed in (1, 1, 2)
     )
     assert np.array_equal(first, second)
     assert not np.array_equal(first, other)
@@ -44,7 +46,7 @@ def test_the_same_randomness_draws_the_same(complexion):
 
 
 def test_only_the_skin_of_the_face_wears_it(model, complexion):
-    paint = complexion.draw(DARK, 0.0, np.random.default_rng(0))
+    paint = complexion.draw(DARK, Mood(), np.random.default_rng(0))
     bare = np.isin(
         model.regions,
         [model.region_names.index(n) for n in ("eyeball", "teeth", "ear", "scalp", "tongue")],
@@ -60,13 +62,37 @@ def test_brows_hang_from_the_line_where_annotators_put_them(model, complexion):
     column[:, 2] = np.linspace(0.004, 0.030, 80)
     total = np.zeros(80)
     for seed in range(60):
-        dark = at(complexion.draw(DARK, 0.0, np.random.default_rng(seed)), column)
-        light = at(complexion.draw(SKIN, 0.0, np.random.default_rng(seed)), column)
+        dark = at(complexion.draw(DARK, Mood(), np.random.default_rng(seed)), column)
+        light = at(complexion.draw(SKIN, Mood(), np.random.default_rng(seed)), column)
         total += (light - dark).mean(1)  # the hair alone
     middle = (total * column[:, 2]).sum() / total.sum()
     edge = model.mean_shape[model.landmarks_68[[18, 19, 20]], 2].mean()
     assert 0.002 < edge - middle < 0.006
     assert middle - model.mean_shape[model.landmarks_68[36:42], 2].mean() > 0.010
+
+
+def test_raised_brows_crease_the_forehead_and_a_frown_folds_it_between_them(model, complexion):
+    middle = model.mean_shape[model.landmarks_68[[21, 22]]].mean(0)
+    height = np.linspace(0.015, 0.05, 40)
+    forehead = middle + np.column_stack([0 * height, 0 * height, height])
+
+    def contrast(mood):
+        """How much darker than its surroundings the darkest place is, on average."""
+        runs = (
+            at(complexion.draw(SKIN, mood, np.random.default_rng(s)), forehead) for s in range(60)
+        )
+        return np.mean([np.median(run) - run.min() for run in runs])
+
+    assert contrast(Mood(raised=1.0)) > contrast(Mood()) + 0.03
+    between = middle + np.array([[0, 0.006, 0.006]])
+
+    def depth(mood):
+        runs = [
+            at(complexion.draw(SKIN, mood, np.random.default_rng(s)), between) for s in range(60)
+        ]
+        return 1 - np.mean(runs)
+
+    assert depth(Mood(frown=1.0)) > depth(Mood()) + 0.03
 
 
 def test_smiles_fold_cheeks(model, complexion):
@@ -77,7 +103,10 @@ def test_smiles_fold_cheeks(model, complexion):
     def depth(smile):
         return np.mean(
             [
-                1 - at(complexion.draw(SKIN, smile, np.random.default_rng(s)), fold).mean()
+                1
+                - at(
+                    complexion.draw(SKIN, Mood(smile=smile), np.random.default_rng(s)), fold
+                ).mean()
                 for s in range(80)
             ]
         )

@@ -94,7 +94,7 @@ class CropChange:
         return np.asarray(out)
 
     def move(self, label: Label, mirror: Mirror) -> Label:
-        """The label of the new crop, in the terms of `core.pose`."""
+        """The label of the new crop, in the terms of `core.crop_pose`."""
         if self.flip:
             label = mirror(label)
         old = label.translation.astype(np.float64)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face_recon_ros.core.morphable_model import MorphableModel
+from face_recon_ros.training.synthesis.expressions import Mood
 
 Map = NDArray[np.float32]
 
@@ -110,22 +111,20 @@ class Complexion:
         return np.asarray(np.maximum(out, within) * _PIXEL_MM, np.float32)
 
     def draw(
-        self, hair_over_skin: NDArray[np.floating], smile: float, random: np.random.Generator
+        self, hair_over_skin: NDArray[np.floating], mood: Mood, random: np.random.Generator
     ) -> Paint:
         """One person's.
 
         Args:
             hair_over_skin: (3,) colour of the hair over that of the skin.
-            smile: 0 to 1; how deep it folds the cheeks.
+            mood: how deep smiles fold the cheeks, and brows the forehead.
             random: source of randomness.
         """
         brush = _Brush(self._y + self._wobble(random), self._z + self._wobble(random), random)
         self._draw_eyes(brush)
         self._draw_nose(brush)
-        self._draw_mouth(brush, smile)
-        if random.random() < 0.25:  # creases of the forehead
-            for height in self._eye[1] + random.uniform(20, 65, 3):
-                brush.line([(0, height), (45, height - 4)], 1.2, 0.3 * random.random())
+        self._draw_mouth(brush, mood.smile)
+        self._draw_forehead(brush, mood)
         brush.shade *= 1 + self._mottled(random)
         factor = np.repeat(brush.shade[..., None], 3, 2)
         if random.random() < 0.25:
@@ -182,6 +181,17 @@ class Complexion:
             brush.line(between, random.uniform(0.7, 1.5), 0.5 * random.random())
         brush.blob((0, bottom - 5), (13, 4), 0.5)
         brush.blob((0, (wing_z + top) / 2), (3, 5), 0.15)
+
+    def _draw_forehead(self, brush: _Brush, mood: Mood) -> None:
+        """Creases across, deeper with raised brows; between the brows, deeper with a frown."""
+        random, z = brush.random, self._eye[1]
+        if random.random() < 0.25 + 0.6 * mood.raised:
+            most = 0.3 + 0.4 * mood.raised
+            for height in z + random.uniform(26, 65, 3):
+                brush.line([(0, height), (45, height - 4)], 1.2, most * random.random())
+        if random.random() < 0.15 + 0.7 * mood.frown:
+            at, depth = random.uniform(4, 8), (0.15 + 0.4 * mood.frown) * random.random()
+            brush.line([(at, z + 12), (at - 1, z + 26)], 1.3, depth)
 
     def _stubble(self, brush: _Brush) -> Map:
         """(H, W) how dark the unshaven are, lips and above the nose left out."""

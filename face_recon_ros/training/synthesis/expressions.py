@@ -8,6 +8,7 @@ smiles, talking mouths, blinks, and now and then something strong.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -112,10 +113,30 @@ def sample_expression(
     return np.clip(np.array([e.get(name, 0.0) for name in names]), 0.0, 1.0).astype(np.float32)
 
 
-def smile_of(expression: NDArray[np.floating], names: Sequence[str]) -> float:
-    """How much a (K_exp,) expression smiles, 0 to 1; 0 for models that do not say."""
-    sides = [i for i, name in enumerate(names) if name.startswith("mouthSmile")]
-    return float(np.clip(expression[sides], 0, 1).mean()) if sides else 0.0
+class Mood(NamedTuple):
+    """How much a face does what folds its skin, each from 0 to 1.
+
+    Attributes:
+        smile: folds from nose to mouth.
+        raised: brows pulled up, which crease the forehead.
+        frown: brows pulled together.
+    """
+
+    smile: float = 0.0
+    raised: float = 0.0
+    frown: float = 0.0
+
+
+def mood_of(expression: NDArray[np.floating], names: Sequence[str]) -> Mood:
+    """What a (K_exp,) expression does; nothing for models that do not name it."""
+
+    def mean(*prefixes: str) -> float:
+        chosen = [i for i, name in enumerate(names) if name.startswith(prefixes)]
+        return float(np.clip(expression[chosen], 0, 1).mean()) if chosen else 0.0
+
+    return Mood(
+        mean("mouthSmile"), max(mean("browInnerUp"), mean("browOuterUp")), mean("browDown")
+    )
 
 
 def mirrored_names(names: Sequence[str]) -> NDArray[np.intp]:

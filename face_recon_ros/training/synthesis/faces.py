@@ -27,9 +27,10 @@ from face_recon_ros.core.illumination import GAMMA, MIN_SHADING, sh_basis
 from face_recon_ros.core.morphable_model import FACIAL_SKIN, MorphableModel
 from face_recon_ros.core.rigid import Rigid, rotation_from_vector
 from face_recon_ros.training.rasterizer import interpolate, rasterize, vertex_normals
-from face_recon_ros.training.synthesis.expressions import sample_expression, smile_of
+from face_recon_ros.training.synthesis.expressions import mood_of, sample_expression
 from face_recon_ros.training.synthesis.lighting import lit, sample_light
 from face_recon_ros.training.synthesis.people import Part, People
+from face_recon_ros.training.synthesis.skins import Skins
 
 #: Side of a rendering over the side of the crop that is cut out of it: room for shifts and any
 #: roll.
@@ -69,19 +70,30 @@ def nominal_distance(model: MorphableModel, margin: float) -> float:
 class SyntheticFaces:
     """Draws people and renders them."""
 
-    def __init__(self, model: MorphableModel, *, margin: float, size: int = 144) -> None:
+    def __init__(
+        self,
+        model: MorphableModel,
+        *,
+        margin: float,
+        size: int = 144,
+        skins: Skins | None = None,
+        turned_away: float = 0.0,
+    ) -> None:
         """Prepares what all samples share.
 
         Args:
             model: face model, coarse level, whole head.
             margin: side of the crop over the side of the face box.
             size: P, pixels per side of a rendering; covers `CONTEXT` crops.
+            skins: photographic skin; None: the face model's.
+            turned_away: share of people who show the back of the head.
         """
         self._model = model
         self._margin = margin
         self._size = size
         self._skin = model.subsets[FACIAL_SKIN]
-        self._people = People(model)
+        self._people = People(model, skins)
+        self._turned_away = turned_away
         self._strands = _strand_bank(size=max(320, self._size + 64))
 
     def sample(self, random: np.random.Generator) -> Rendering:
@@ -91,8 +103,8 @@ class SyntheticFaces:
         albedo = np.clip(random.standard_normal(model.k_albedo), -2.5, 2.5).astype(np.float32)
         expression = sample_expression(model.expression_names, model.expression_prior, random)
         head = model.vertices(identity, expression)
-        smile = smile_of(expression, model.expression_names)
-        parts = self._people.dress(head, model.albedo(albedo), smile, random)
+        mood = mood_of(expression, model.expression_names)
+        parts = self._people.dress(head, model.albedo(albedo), mood, random)
 
         camera, camera_from_face = self._view(head, random)
         crop = Crop(np.full(2, (self._size - 1) / 2), float(self._size), self._size)
@@ -111,6 +123,8 @@ class SyntheticFaces:
     ) -> tuple[PinholeCamera, Rigid]:
         """A head in a room and a camera on it, zoomed to hold `CONTEXT` crops."""
         yaw, pitch, roll = sample_attitude(random)
+        if random.random() < self._turned_away:
+            yaw = np.radians(random.uniform(110, 250))
         # turn the head: yaw about its up axis, then pitch, then roll about the viewing direction
         turn = (
             rotation_from_vector([roll, 0, 0])
@@ -180,7 +194,7 @@ class SyntheticFaces:
         p = camera.project(in_camera).astype(np.float32)
         fragments = rasterize(p, in_camera[:, 2], triangles, self._size, self._size)
         rgb = interpolate(fragments, triangles, colours.astype(np.float32))
-        if (paint := parts[0].paint) is not None:
+        for paint in parts[0].paint:
             coordinates = np.zeros((len(vertices), 3), np.float32)
             coordinates[: len(head)] = paint.coordinates
             rgb *= paint.look_up(interpolate(fragments, triangles, coordinates))

@@ -15,7 +15,9 @@ from face_recon_ros.core.morphable_model import MorphableModel
 from face_recon_ros.core.rigid import rotation_from_vector
 from face_recon_ros.training.rasterizer import vertex_normals
 from face_recon_ros.training.synthesis.complexion import NEEDED, Complexion, Paint
+from face_recon_ros.training.synthesis.expressions import Mood
 from face_recon_ros.training.synthesis.lighting import ambient_occlusion
+from face_recon_ros.training.synthesis.skins import Skins
 
 _REGIONS = ["face", "ear", "scalp", "neck", "lip_upper", "lip_lower", "brow", "eyelid"]
 _REGIONS += ["nostril", "eyeball", "mouth_interior", "teeth", "tongue"]
@@ -41,6 +43,8 @@ _MOUTH_SKY = {"teeth": 0.3, "tongue": 0.5, "mouth_interior": 0.1}
 _DARK, _BROWS_M, _TEMPLE_M = 0.85, 0.025, -0.04
 #: Lips this far apart let all light in to the teeth; shut ones meet in a dark line.
 _WIDE_OPEN_M = 0.006
+#: Share of people with photographic skin, where there is any.
+_PHOTOGRAPHIC = 0.7
 _BODY_RINGS = np.array(  # height, half width, half depth of neck, shoulders and chest, metres
     [
         [-0.095, 0.058, 0.060],
@@ -61,7 +65,7 @@ class Part(NamedTuple):
     colours: NDArray[np.float32]
     strands: bool = False
     occlusion: NDArray[np.float32] | None = None
-    paint: Paint | None = None
+    paint: tuple[Paint, ...] = ()
 
 
 class People:
@@ -71,13 +75,15 @@ class People:
         region: name -> (V,) which vertices; empty where the model has no such region.
     """
 
-    def __init__(self, model: MorphableModel) -> None:
+    def __init__(self, model: MorphableModel, skins: Skins | None = None) -> None:
         """Finds out where on the head things go.
 
         Args:
             model: face model, coarse level, whole head.
+            skins: photographic skin, which most people then have; None: the model's own.
         """
         self._model = model
+        self._skins = skins
         found = {name: model.regions == i for i, name in enumerate(model.region_names)}
         none = np.zeros(model.n_vertices, bool)  # not every model has every region
         self.region = {name: found.get(name, none) for name in _REGIONS}
@@ -112,7 +118,7 @@ class People:
         self,
         head: NDArray[np.float32],
         skin: NDArray[np.float32],
-        smile: float,
+        mood: Mood,
         random: np.random.Generator,
     ) -> list[Part]:
         """The head, first, and what it wears.
@@ -120,7 +126,7 @@ class People:
         Args:
             head: (V, 3) metres, face frame.
             skin: (V, 3) albedo, sRGB-encoded.
-            smile: 0 to 1.
+            mood: what folds the skin.
             random: source of randomness.
         """
         model, region = self._model, self.region
@@ -131,7 +137,10 @@ class People:
         colour = np.clip(colour * random.uniform(0.7, 1.3) + random.normal(0, 0.015, 3), 0.02, 1)
         if random.random() < 0.02:
             colour = random.uniform(0, 1, 3)
-        skin = skin.copy()
+        skin, paint = skin.copy(), ()
+        if self._skins is not None and random.random() < _PHOTOGRAPHIC:
+            skin, detail = self._skins.draw(skin, random)
+            paint = (detail,)
         bald = random.random() < 0.10
         scalp = region["scalp"]
         if not bald:
@@ -139,25 +148,24 @@ class People:
         stubble = random.uniform(0, 0.35) if bald else 0.0
         skin[scalp] = skin[scalp] * (1 - stubble) + stubble * colour
         around = skin[region["face"]].mean(0)
-        drawn = None
         if self._complexion is not None:
             hair = colour * random.uniform(0.4, 1.0) if random.random() < 0.85 else around
             if random.random() < 0.1:
-                hair = around  # only the model's own brows
-            else:
+                hair = around  # only the skin's own brows
+            elif not paint:
                 skin[self._brow_hair] = around
-            drawn = self._complexion.draw(hair / around, smile, random)
+            paint += (self._complexion.draw(hair / around, mood, random),)
         self._colour_eyes(skin, random)
         if random.random() < 0.6:  # lips hardly redder than skin
             pale = random.uniform(0, 0.8)
             for lip in ("lip_upper", "lip_lower"):
                 skin[region[lip]] += pale * random.uniform(0.6, 1) * (around - skin[region[lip]])
         if random.random() < 0.3:  # lipstick
-            paint = np.array(
+            rouge = np.array(
                 [random.uniform(0.4, 0.8), random.uniform(0.05, 0.4), random.uniform(0.1, 0.45)]
             )
             for lip in ("lip_upper", "lip_lower"):
-                skin[region[lip]] += random.uniform(0.2, 0.8) * (paint - skin[region[lip]])
+                skin[region[lip]] += random.uniform(0.2, 0.8) * (rouge - skin[region[lip]])
         if random.random() < 0.2:  # eye shadow
             k = region["eyelid"]
             skin[k] *= random.uniform(0.35, 1.0)
@@ -182,7 +190,7 @@ class People:
                 )
         under_chin = random.uniform(0.35, 1.0)  # of the sky: chest and clothes take the rest
         sky = np.where(region["neck"], under_chin, 1) * self._occlusion
-        parts.insert(0, Part(head, model.triangles, np.clip(skin, 0, 1), False, sky, drawn))
+        parts.insert(0, Part(head, model.triangles, np.clip(skin, 0, 1), False, sky, paint))
         if region["teeth"].any():
             parts += self._smile(head, random)
         if not bald:

@@ -1,0 +1,195 @@
+"""Examples for the dense-point network: what a regressor makes of a crop, and what is true.
+
+The network corrects a regressor, so it is trained on a regressor's own answers, made worse at
+times. Labels are where the face model's points really lie: the renderings' own geometry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import IterableDataset
+
+from face_recon_ros.core.crop import Crop
+from face_recon_ros.core.crop_pose import crop_from_face
+from face_recon_ros.core.inference import FaceNetwork
+from face_recon_ros.core.morphable_model import MorphableModel
+from face_recon_ros.core.rectification import RECTIFIED_PX, FaceFrame, Rectifier
+from face_recon_ros.core.rigid import rotation_from_vector
+from face_recon_ros.training.synthesis.augment import (
+    Backgrounds,
+    CropChange,
+    Jitter,
+    Mirror,
+    compose_example,
+)
+from face_recon_ros.training.synthesis.faces import CONTEXT, Label
+from face_recon_ros.training.synthesis.render_cache import RenderCache
+
+#: Side of a composed picture, of the crop in it (the rest is context), and of the rendering.
+PICTURE_PX, CROP_PX = 160, 128
+#: A head turned by more than this to the line of sight shows no face; radians.
+_AWAY = np.radians(105)
+
+
+class PointBatch(NamedTuple):
+    """B examples; poses in the nominal camera of the regressor's crop.
+
+    Attributes:
+        image: (B, RECTIFIED_PX, RECTIFIED_PX, 3) uint8.
+        start_rotation: (B, 3, 3) crop_from_face of the regressor.
+        start_translation: (B, 3) metres.
+        start_identity: (B, K_id).
+        start_expression: (B, K_exp).
+        rotation: (B, 3, 3) true.
+        translation: (B, 3) true.
+        identity: (B, K_id) true.
+        expression: (B, K_exp) true.
+        present: (B,) 1 where a face is shown.
+    """
+
+    image: Tensor
+    start_rotation: Tensor
+    start_translation: Tensor
+    start_identity: Tensor
+    start_expression: Tensor
+    rotation: Tensor
+    translation: Tensor
+    identity: Tensor
+    expression: Tensor
+    present: Tensor
+
+
+@dataclass(frozen=True)
+class ExampleConfig:
+    """How examples are drawn.
+
+    Attributes:
+        batch_size: examples per batch.
+        no_face: share of examples without a face, or beside it.
+        worsen: share of starts that are moved away from the regressor's answer.
+        jitter: of the crops.
+    """
+
+    batch_size: int = 32
+    no_face: float = 0.1
+    worsen: float = 0.35
+    jitter: Jitter = field(default_factory=Jitter)
+
+
+class PointExamples(IterableDataset):
+    """Endless batches."""
+
+    def __init__(
+        self,
+        pool: RenderCache,
+        model: MorphableModel,
+        regressor: str,
+        seed: int,
+        config: ExampleConfig | None = None,
+        patches: list[NDArray[np.uint8]] | None = None,
+    ) -> None:
+        """Says what to draw from.
+
+        Args:
+            pool: of renderings that cover `CONTEXT` crops.
+            model: coarse level, whole head.
+            regressor: path of an exported network.
+            seed: of everything random.
+            config: how.
+            patches: photographs without labels, pieces of which are backgrounds.
+        """
+        self._pool, self._model, self._regressor = pool, model, regressor
+        self._seed, self._config, self._patches = seed, config or ExampleConfig(), patches
+
+    def __iter__(self) -> Iterator[PointBatch]:
+        cv2.setNumThreads(0)
+        torch.set_num_threads(1)
+        random = np.random.default_rng(self._seed)
+        mirror = Mirror(self._model)
+        backgrounds = Backgrounds(self._seed, self._patches)
+        network = FaceNetwork(self._regressor, provider="cpu", threads=1)
+        rectifier = Rectifier(self._model)
+        crop = Crop(np.full(2, (PICTURE_PX - 1) / 2), float(CROP_PX), network.size)
+        while True:
+            pictures, labels, present = [], [], []
+            for _ in range(self._config.batch_size):
+                picture, label, is_face = self._draw(random, mirror, backgrounds)
+                pictures.append(picture)
+                labels.append(label)
+                present.append(is_face)
+            prediction = network.predict(np.stack([crop.extract(p) for p in pictures]))
+            yield self._batch(pictures, labels, present, prediction, crop, rectifier, random)
+
+    def _draw(
+        self, random: np.random.Generator, mirror: Mirror, backgrounds: Backgrounds
+    ) -> tuple[NDArray[np.uint8], Label, bool]:
+        rendering = self._pool.read(random)
+        base = PICTURE_PX / CROP_PX / CONTEXT
+        change = self._config.jitter.draw(random, base)
+        is_face, rgba = True, rendering.rgba
+        if random.random() < self._config.no_face:
+            is_face = False
+            kind = random.random()
+            if kind < 0.4:  # nobody
+                rgba = np.zeros_like(rgba)
+            else:  # a face beside the crop, or far too near or small
+                angle, away = random.uniform(0, 2 * np.pi), random.uniform(0.6, 1.1) / CONTEXT
+                shift = (away * np.cos(angle), away * np.sin(angle))
+                zoom = random.choice([1.0, random.uniform(0.25, 0.45), random.uniform(2.4, 4)])
+                if zoom != 1.0:
+                    shift = (shift[0] * 0.4, shift[1] * 0.4)
+                change = CropChange(
+                    (float(shift[0]), float(shift[1])),
+                    base * float(zoom),
+                    change.roll,
+                    change.flip,
+                )
+        out = compose_example(
+            rgba, rendering.label, change, PICTURE_PX, mirror, backgrounds, random
+        )
+        label = CropChange(zoom=CROP_PX / PICTURE_PX).move(out.label, mirror)
+        pose = crop_from_face(label.rotation, label.translation)
+        ray = pose.translation / np.linalg.norm(pose.translation)
+        turned = np.arccos(np.clip(-(pose.rotation[:, 0] @ ray), -1, 1))
+        return out.image, label, is_face and bool(turned < _AWAY)
+
+    def _batch(self, pictures, labels, present, prediction, crop, rectifier, random) -> PointBatch:  # type: ignore[no-untyped-def]
+        c, n = prediction.coefficients, len(pictures)
+        start = [crop_from_face(r, t) for r, t in zip(c.rotation, c.translation, strict=True)]
+        rotation = np.stack([p.rotation for p in start])
+        translation = np.stack([p.translation for p in start])
+        worse = random.random(n) < self._config.worsen
+        for i in np.flatnonzero(worse & np.array(present)):
+            much = random.uniform(0.2, 1.5)
+            turn = rotation_from_vector(random.normal(0, 0.06 * much, 3))
+            rotation[i] = turn @ rotation[i]
+            moved = random.normal(0, [0.004, 0.004, 0.03]) * much
+            translation[i] += moved * translation[i, 2]
+        frame = FaceFrame.of(rotation, translation)
+        images = np.empty((n, RECTIFIED_PX, RECTIFIED_PX, 3), np.uint8)
+        for i, picture in enumerate(pictures):
+            images[i] = rectifier.sample(picture, crop, frame, i)
+        true = [crop_from_face(v.rotation, v.translation) for v in labels]
+        values = (
+            rotation,
+            translation,
+            c.identity,
+            c.expression,
+            np.stack([p.rotation for p in true]),
+            np.stack([p.translation for p in true]),
+            np.stack([v.identity for v in labels]),
+            np.stack([v.expression for v in labels]),
+            np.array(present),
+        )
+        return PointBatch(
+            torch.from_numpy(images),
+            *(torch.from_numpy(np.asarray(v, np.float32)) for v in values),
+        )

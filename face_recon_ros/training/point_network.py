@@ -1,0 +1,264 @@
+"""The dense-point network: a rectified face in, where the face model's points lie out.
+
+It sees the face through the mean face (`core.rectification`), so that place and attitude are
+known before it begins and each of its cells always shows the same part of the face. Each point has
+a read-out of its own; a fully connected layer adds what only the whole face tells.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from face_recon_ros.core.crop_pose import CROP_FOCAL
+from face_recon_ros.core.morphable_model import MorphableModel
+from face_recon_ros.core.rectification import CELLS, Rectifier, grid_coordinates
+from face_recon_ros.training.geometry import rotation_from_vector
+
+#: Regions of the mesh that have points, and how much denser than skin they lie there.
+_DENSITY = {"face": 1.0, "brow": 1.4, "nostril": 1.4, "eyeball": 1.6, "eyelid": 2.4}
+_DENSITY |= {"lip_upper": 2.2, "lip_lower": 2.2}
+#: Points lie on the outermost surface, or this far below it, metres.
+_BURIED_M = 0.005
+#: The unit of the network's displacements, metres, and the range of its log standard deviations.
+UNIT_M = 0.01
+_LOG_SIGMA = (-4.0, 1.5)
+
+
+class DensePoints(NamedTuple):
+    """The network's answer for B faces.
+
+    Attributes:
+        displacement: (B, P, 2) metres, as `core.rectification.FaceFrame` tells them.
+        log_sigma: (B, P) natural logarithm of their standard deviation in metres.
+        presence: (B, 1) logit: is it a face.
+    """
+
+    displacement: Tensor
+    log_sigma: Tensor
+    presence: Tensor
+
+
+def choose_points(model: MorphableModel, count: int) -> NDArray[np.int32]:
+    """Vertices spread over the face, denser where expression shows; alike on both sides.
+
+    Args:
+        model: coarse level, whole head.
+        count: about how many.
+
+    Returns:
+        (P,) vertex indices.
+    """
+    mean = model.mean_shape.astype(np.float64)
+    density = np.zeros(len(mean))
+    for name, value in _DENSITY.items():
+        if name in model.region_names:
+            density[model.regions == model.region_names.index(name)] = value
+    grid = Rectifier(model).points.reshape(CELLS, CELLS, 3)
+    column, row = np.rint(grid_coordinates(mean)).astype(int).T
+    inside = (column >= 0) & (row >= 0) & (column < CELLS) & (row < CELLS)
+    surface = grid[row.clip(0, CELLS - 1), column.clip(0, CELLS - 1)]
+    axis = np.array([-0.095, 0.0])
+    depth = np.hypot(*(surface[:, :2] - axis).T) - np.hypot(*(mean[:, :2] - axis).T)
+    lids = np.isin(
+        model.regions,
+        [i for i, n in enumerate(model.region_names) if n in ("eyelid", "nostril", "eyeball")],
+    )
+    usable = inside & (density > 0) & ((depth < _BURIED_M) | (lids & (depth < 0.012)))
+    half = np.flatnonzero(usable & (mean[:, 1] >= -1e-6) & (model.symmetry >= 0))
+    chosen = [int(half[np.abs(mean[half]).sum(1).argmin()])]
+    away = np.full(len(half), np.inf)
+    while True:
+        gap = np.linalg.norm(mean[half] - mean[chosen[-1]], axis=1) * density[half]
+        away = np.minimum(away, gap)
+        both = set(chosen) | {int(model.symmetry[v]) for v in chosen}
+        if len(both) >= count or not away.max() > 0:
+            return np.array(sorted(both), np.int32)
+        chosen.append(int(half[away.argmax()]))
+
+
+def _conv(c_in: int, c_out: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, bias=False),
+        nn.BatchNorm2d(c_out),
+        nn.ReLU(inplace=True),
+    )
+
+
+class _Residual(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = _conv(width, width)
+        self.second = nn.Sequential(
+            nn.Conv2d(width, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.relu(x + self.second(self.first(x)))
+
+
+class PointNetwork(nn.Module):
+    """Rectified pictures in, dense points out."""
+
+    sample_index: Tensor
+    sample_weight: Tensor
+
+    def __init__(self, places: NDArray[np.floating], width: int = 48, hidden: int = 256) -> None:
+        """Builds the network.
+
+        Args:
+            places: (P, 2) column and row of each point in the grid.
+            width: channels at the grid's resolution; the depths below have twice and thrice.
+            hidden: of the fully connected layer.
+        """
+        super().__init__()
+        p = len(places)
+        w = width
+        self.stem = nn.Sequential(_conv(3, 32, 5, 2), _conv(32, w, 3, 2))
+        self.fine = nn.Sequential(_conv(w + 3, w), _Residual(w))
+        self.middle = nn.Sequential(_conv(w, 2 * w, 3, 2), _Residual(2 * w))
+        self.coarse = nn.Sequential(_conv(2 * w, 3 * w, 3, 2), _Residual(3 * w))
+        flat = 3 * w * (CELLS // 4) ** 2
+        self.whole = nn.Sequential(
+            nn.Linear(flat, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True)
+        )
+        self.to_middle = nn.Conv2d(3 * w, 2 * w, 1)
+        self.whole_to_middle = nn.Linear(hidden, 2 * w)
+        self.up_middle = _conv(2 * w, 2 * w)
+        self.to_fine = nn.Conv2d(2 * w, w, 1)
+        self.up_fine = _conv(w, w)
+        self.local = nn.Parameter(torch.randn(p, w, 3) * 0.02)
+        self.local_bias = nn.Parameter(torch.tensor([0.0, 0.0, -0.7]).repeat(p, 1))
+        self.whole_points = nn.Linear(hidden, 3 * p)
+        self.presence = nn.Linear(hidden, 1)
+        nn.init.normal_(self.whole_points.weight, std=0.01)
+        nn.init.zeros_(self.whole_points.bias)
+        index, weight = _bilinear(np.asarray(places, np.float64))
+        self.register_buffer("sample_index", torch.from_numpy(index))
+        self.register_buffer("sample_weight", torch.from_numpy(weight))
+
+    def forward(self, image: Tensor, normals: Tensor) -> DensePoints:
+        """Finds the points.
+
+        Args:
+            image: (B, RECTIFIED_PX, RECTIFIED_PX, 3) uint8 or float RGB in [0, 255].
+            normals: (B, CELLS, CELLS, 3) of the mean face there.
+        """
+        x = image.to(self.local.dtype).permute(0, 3, 1, 2) / 64 - 2
+        seen = normals.permute(0, 3, 1, 2)
+        fine = self.fine(torch.cat([self.stem(x), seen], 1))
+        middle = self.middle(fine)
+        coarse = self.coarse(middle)
+        whole = self.whole(coarse.flatten(1))
+        down = functional.interpolate(self.to_middle(coarse), scale_factor=2.0)
+        middle = self.up_middle(middle + down + self.whole_to_middle(whole)[:, :, None, None])
+        down = functional.interpolate(self.to_fine(middle), scale_factor=2.0)
+        fine = self.up_fine(fine + down).flatten(2)
+        at = fine[:, :, self.sample_index.flatten()].view(*fine.shape[:2], 4, -1)
+        at = (at * self.sample_weight).sum(2)  # (B, W, P)
+        local = torch.matmul(at.permute(2, 0, 1), self.local).permute(1, 0, 2) + self.local_bias
+        out = local + self.whole_points(whole).view(len(image), -1, 3)
+        low, high = _LOG_SIGMA
+        sigma = low + (high - low) * torch.sigmoid(out[..., 2])
+        return DensePoints(
+            UNIT_M * out[..., :2], sigma + float(np.log(UNIT_M)), self.presence(whole)
+        )
+
+
+def _bilinear(places: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """(4, P) cells around each place and their weights."""
+    p = np.clip(places, 0, CELLS - 1 - 1e-6)
+    low = np.floor(p).astype(int)
+    part = p - low
+    index, weight = [], []
+    for dx, dy in ((0, 0), (1, 0), (0, 1), (1, 1)):
+        index.append((low[:, 1] + dy) * CELLS + low[:, 0] + dx)
+        x, y = (part[:, 0] if dx else 1 - part[:, 0]), (part[:, 1] if dy else 1 - part[:, 1])
+        weight.append(x * y)
+    return np.stack(index).astype(np.int64), np.stack(weight).astype(np.float32)
+
+
+class Fit(nn.Module):
+    """`core.point_fit` in torch, differentiable in points, doubts and priors."""
+
+    mean: Tensor
+    basis: Tensor
+
+    def __init__(self, model: MorphableModel, vertices: NDArray[np.integer]) -> None:
+        """Takes the named vertices' rows of the face model; priors are learned."""
+        super().__init__()
+        n, k = model.n_vertices, model.k_identity
+        rows = [
+            b.reshape(n, 3, -1)[vertices] for b in (model.identity_basis, model.expression_basis)
+        ]
+        self.k_identity = k
+        self.register_buffer("mean", torch.from_numpy(model.mean_shape[vertices].copy()))
+        self.register_buffer("basis", torch.from_numpy(np.concatenate(rows, 2).astype(np.float32)))
+        self.log_pose = nn.Parameter(torch.log(torch.tensor([0.06, 0.06, 0.06, 0.01, 0.01, 0.04])))
+        self.log_expression = nn.Parameter(torch.full((model.k_expression,), -1.6))
+        self.log_identity = nn.Parameter(torch.zeros(()))
+        self.log_independence = nn.Parameter(torch.tensor(-2.5))
+
+    def forward(
+        self,
+        start: tuple[Tensor, Tensor, Tensor, Tensor],
+        seen: Tensor,
+        log_sigma: Tensor,
+        steps: int = 2,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(B, ...) rotation, translation, identity, expression from a start; see `PointFitter`."""
+        k = self.k_identity
+        log_prior = torch.cat([self.log_pose, self.log_identity.expand(k), self.log_expression])
+        prior = torch.exp(-2 * log_prior)
+        weight = torch.exp(self.log_independence - 2 * log_sigma)
+        unit = CROP_FOCAL / start[1][:, 2].clamp(min=1e-3)
+        state = start
+        offset = torch.zeros(len(seen), len(prior))
+        for step in range(steps):
+            if step < steps - 1:
+                with torch.no_grad():
+                    state, offset = self._step(state, offset, seen, weight, prior, unit)
+            else:
+                state, offset = self._step(state, offset, seen, weight, prior, unit)
+        return state
+
+    def _step(self, state, offset, seen, weight, prior, unit):  # type: ignore[no-untyped-def]
+        rotation, translation, identity, expression = state
+        b, p, k = len(seen), len(self.mean), self.k_identity
+        with torch.no_grad():
+            coefficients = torch.cat([identity, expression], 1)
+            shape = self.mean + (coefficients @ self.basis.flatten(0, 1).T).view(b, p, 3)
+            turned = shape @ rotation.transpose(1, 2)
+            x = turned + translation[:, None]
+            z = x[..., 2:].clamp(min=1e-3)
+            slope = x[..., :2] / z
+            zero = torch.zeros_like(turned[..., 0])
+            a, bb, c = turned.unbind(2)
+            spin = torch.stack([zero, c, -bb, -c, zero, a, bb, -a, zero], 2).view(b, p, 3, 3)
+            eye = torch.eye(3) * translation[:, None, 2, None, None]
+            moved = torch.einsum("bij,pjm->bpim", rotation, self.basis)
+            d = torch.cat([spin, eye.expand(b, p, 3, 3), moved], 3)
+            jacobian = (d[..., :2, :] - slope[..., None] * d[..., 2:, :]) * (
+                CROP_FOCAL / z / unit[:, None, None]
+            )[..., None]
+            rows = jacobian.flatten(1, 2)
+        residual = ((seen - CROP_FOCAL * slope) / unit[:, None, None]).flatten(1)
+        weighted = rows * weight.repeat_interleave(2, 1)[..., None]
+        information = weighted.transpose(1, 2) @ rows + torch.diag(prior)
+        gradient = (weighted * residual[..., None]).sum(1) - prior * offset
+        change = torch.linalg.solve(information, gradient)
+        turn = rotation_from_vector(change[:, :3])
+        new_expression = (expression + change[:, 6 + k :]).clamp(0, 1)
+        new = (
+            turn @ rotation,
+            translation + change[:, 3:6] * translation[:, 2:],
+            identity + change[:, 6 : 6 + k],
+            new_expression,
+        )
+        change = torch.cat([change[:, : 6 + k], new_expression - expression], 1)
+        return new, offset + change
