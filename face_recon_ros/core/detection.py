@@ -19,14 +19,16 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from face_recon_ros.core.boxes import nms
 from face_recon_ros.core.errors import ConfigError, ImageError, ModelError
 from face_recon_ros.core.models import (
     DETECTOR_FULL_RANGE,
     DETECTOR_SHORT_RANGE,
+    DETECTOR_YUNET,
     find_model,
 )
+from face_recon_ros.core.search import SearchingDetector
 from face_recon_ros.core.types import Detections, Float32
+from face_recon_ros.core.yunet import YuNet
 
 BACKENDS = ("short_range", "full_range", "yunet")
 
@@ -67,8 +69,12 @@ class BoxMap:
 BOX_MAPS = {
     "short_range": BoxMap(0.0, -0.16, 1.16),
     "full_range": BoxMap(0.0, -0.11, 1.09),
-    "yunet": BoxMap(0.0, -0.07, 1.11),
+    "yunet": BoxMap(0.0, -0.07, 1.05),
 }
+
+#: Side of the smallest face box of which 95 % are found, over the longer side of the picture that
+#: the detector is shown (`face-recon evaluate detection`; docs/evaluation.md has the table).
+SMALLEST = {"short_range": 0.2, "full_range": 0.11, "yunet": 0.033}
 
 
 @dataclass(frozen=True)
@@ -76,23 +82,27 @@ class DetectorConfig:
     """How to look for faces.
 
     Attributes:
-        backend: `short_range` (2.5 ms; faces from about a seventh of the image's longer side),
-            `full_range` (6.5 ms; from about a twentieth: people 2 to 5 m away), or `yunet`
-            (needs `model`).
+        backend: `yunet` (default; faces from 20 pixels in a 720p picture, people up to 5 m away),
+            `short_range` (one person near the camera) or `full_range`, both of MediaPipe.
         model: path of the detector's file; empty takes the shipped one.
         min_score: detections below are dropped, in (0, 1].
-        tiles: looks also into `tiles` x `tiles` overlapping parts, for small faces; 1 is the
-            whole image only. Costs one more run a part.
+        tiles: parts along each side of the image that are searched besides the whole of it, for
+            small faces; 1 is the whole only. A video's images are searched in one of them each.
+        scan_period_s: seconds within which all parts of a video's images have had their turn; 0
+            searches all of them in each image.
         rotations_deg: looks also into the image turned by these, for lying or upside-down heads.
-        max_side_px: YuNet only: the image is shrunk to this before the search.
+        max_side_px: YuNet only: a larger image or part is shrunk to this before the search.
+        threads: YuNet only: of ONNX Runtime; 0 takes all cores.
     """
 
-    backend: str = "short_range"
+    backend: str = "yunet"
     model: str = ""
     min_score: float = 0.5
-    tiles: int = 1
+    tiles: int = 2
+    scan_period_s: float = 1.0
     rotations_deg: tuple[float, ...] = ()
     max_side_px: int = 640
+    threads: int = 2
 
     def __post_init__(self) -> None:
         if self.backend not in BACKENDS:
@@ -103,11 +113,17 @@ class DetectorConfig:
             raise ConfigError("min_score in (0, 1]", f"{self.min_score}", "0.5 is a good start")
         if not 1 <= self.tiles <= 8:
             raise ConfigError(
-                "tiles from 1 to 8", f"{self.tiles}", "3 finds faces a third as large"
+                "tiles from 1 to 8", f"{self.tiles}", "2 finds faces half as large as 1"
             )
         if self.max_side_px < 32:
             raise ConfigError(
                 "max_side_px of at least 32", f"{self.max_side_px}", "640 is a good start"
+            )
+        if self.scan_period_s < 0 or self.threads < 0:
+            raise ConfigError(
+                "scan_period_s and threads of at least 0",
+                f"{self.scan_period_s} and {self.threads}",
+                "1 second and 2 threads are good",
             )
 
 
@@ -127,12 +143,21 @@ def make_detector(config: DetectorConfig | None = None) -> Detector:
     config = config or DetectorConfig()
     detector: Detector
     if config.backend == "yunet":
-        detector = YuNetDetector(config.model, config.min_score, config.max_side_px)
+        detector = YuNetDetector(
+            config.model, config.min_score, config.max_side_px, config.threads
+        )
     else:
         detector = MediapipeDetector(config.backend, config.model, config.min_score)
-    if config.tiles > 1 or config.rotations_deg:
-        detector = SearchingDetector(detector, config.tiles, config.rotations_deg)
-    return detector
+    if config.tiles == 1 and not config.rotations_deg:
+        return detector
+    return SearchingDetector(
+        detector,
+        config.tiles,
+        config.rotations_deg,
+        smallest=SMALLEST[config.backend],
+        native_px=config.max_side_px if config.backend == "yunet" else 0,
+        scan_period_s=config.scan_period_s,
+    )
 
 
 class MediapipeDetector:
@@ -193,120 +218,23 @@ class MediapipeDetector:
 
 
 class YuNetDetector:
-    """YuNet through OpenCV (Wu et al. 2023); the user supplies the ONNX file. Not thread-safe."""
-
-    def __init__(self, model: str | Path, min_score: float = 0.5, max_side_px: int = 640) -> None:
-        """Loads the network.
-
-        Args:
-            model: path of the YuNet ONNX file.
-            min_score: detections below are dropped.
-            max_side_px: larger images are shrunk to this.
-        """
-        if not str(model):
-            raise ModelError(
-                "the path of a YuNet ONNX file",
-                "none",
-                "get one from the OpenCV model zoo and set the detector's model",
-            )
-        path = find_model(Path(model).expanduser().absolute())
-        try:
-            self._detector: Any = cv2.FaceDetectorYN.create(str(path), "", (320, 320), min_score)
-        except cv2.error as fault:
-            raise ModelError(
-                f"a YuNet ONNX file at {path}",
-                str(fault).strip().splitlines()[0],
-                "restore the file",
-            ) from None
-        self._max_side_px = max_side_px
-
-    def detect(self, rgb: NDArray[np.uint8]) -> Detections:
-        """See `Detector`."""
-        image = as_rgb(rgb)
-        height, width = image.shape[:2]
-        shrink = max(1.0, max(height, width) / self._max_side_px)
-        if shrink > 1.0:
-            size = (max(1, round(width / shrink)), max(1, round(height / shrink)))
-            image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
-        scale = np.array([width / image.shape[1], height / image.shape[0]])
-        bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-        # YuNet wants multiples of 32; a black border moves nothing.
-        below, right = -bgr.shape[0] % 32, -bgr.shape[1] % 32
-        bgr = cv2.copyMakeBorder(bgr, 0, below, 0, right, cv2.BORDER_CONSTANT)
-        self._detector.setInputSize((bgr.shape[1], bgr.shape[0]))
-        _, found = self._detector.detect(bgr)
-        rows = np.zeros((0, 15)) if found is None else np.asarray(found, np.float64)
-        low = rows[:, :2] * scale
-        boxes = np.concatenate([low, low + rows[:, 2:4] * scale], axis=1)
-        return _detections(boxes, rows[:, 14], BOX_MAPS["yunet"])
-
-
-class SearchingDetector:
-    """Looks with another detector into parts and turned copies of the image, and merges."""
+    """YuNet in ONNX Runtime; see `core.yunet`."""
 
     def __init__(
-        self, detector: Detector, tiles: int = 1, rotations_deg: tuple[float, ...] = ()
+        self,
+        model: str | Path = "",
+        min_score: float = 0.5,
+        max_side_px: int = 640,
+        threads: int = 2,
     ) -> None:
-        """Wraps a detector; `tiles` and `rotations_deg` as in `DetectorConfig`."""
-        self._detector = detector
-        self._tiles = tiles
-        self._rotations_deg = rotations_deg
+        """Loads the network; empty `model` takes the shipped one, the rest is as in `YuNet`."""
+        path = Path(model).expanduser().absolute() if str(model) else DETECTOR_YUNET
+        self._network = YuNet(find_model(path), min_score, max_side_px, threads)
 
     def detect(self, rgb: NDArray[np.uint8]) -> Detections:
         """See `Detector`."""
-        found = [self._detector.detect(rgb)]
-        for x0, y0, x1, y1 in tile_boxes(rgb.shape[1], rgb.shape[0], self._tiles):
-            part = self._detector.detect(np.ascontiguousarray(rgb[y0:y1, x0:x1]))
-            inside = _whole(part, x1 - x0, y1 - y0)
-            found.append(
-                Detections(inside.boxes + np.array([x0, y0, x0, y0], np.float32), inside.scores)
-            )
-        found += [self._detect_turned(rgb, angle) for angle in self._rotations_deg]
-        boxes = np.concatenate([d.boxes for d in found])
-        scores = np.concatenate([d.scores for d in found])
-        keep = nms(boxes, scores)
-        return Detections(boxes[keep], scores[keep])
-
-    def _detect_turned(self, rgb: NDArray[np.uint8], angle_deg: float) -> Detections:
-        height, width = rgb.shape[:2]
-        turned_from_image, size = _turn(width, height, angle_deg)
-        turned = self._detector.detect(
-            np.asarray(cv2.warpAffine(rgb, turned_from_image, size), np.uint8)
-        )
-        centres = (turned.boxes[:, :2] + turned.boxes[:, 2:]) / 2
-        half = (turned.boxes[:, 2:] - turned.boxes[:, :2]) / 2
-        rotation, offset = turned_from_image[:, :2], turned_from_image[:, 2]
-        centres = (centres - offset) @ rotation  # orthonormal: the transpose is the inverse
-        boxes = np.concatenate([centres - half, centres + half], axis=1).astype(np.float32)
-        return Detections(boxes, turned.scores)
-
-
-def tile_boxes(width: int, height: int, tiles: int) -> list[tuple[int, int, int, int]]:
-    """Half-overlapping parts of an image; none for `tiles` 1.
-
-    Args:
-        width: pixels.
-        height: pixels.
-        tiles: parts along the longer side; the shorter one gets as many as make them square.
-
-    Returns:
-        x0, y0, x1, y1 per part, pixels, end exclusive.
-    """
-    if tiles <= 1:
-        return []
-    side = min(2 * max(width, height) // (tiles + 1) + 1, max(width, height))
-
-    def starts(length: int) -> list[int]:
-        if length <= side:
-            return [0]
-        n = int(np.ceil((length - side) / (side / 2))) + 1
-        return [int(s) for s in np.linspace(0, length - side, n).round()]
-
-    return [
-        (x, y, min(x + side, width), min(y + side, height))
-        for y in starts(height)
-        for x in starts(width)
-    ]
+        boxes, scores = self._network(as_rgb(rgb))
+        return _detections(boxes, scores, BOX_MAPS["yunet"])
 
 
 def _detections(boxes: NDArray[Any], scores: NDArray[Any], box_map: BoxMap) -> Detections:
@@ -314,29 +242,6 @@ def _detections(boxes: NDArray[Any], scores: NDArray[Any], box_map: BoxMap) -> D
     good = np.isfinite(mapped).all(axis=1) & (mapped[:, 2] - mapped[:, 0] > 1.0)
     order = np.flatnonzero(good)[np.argsort(-score[good], kind="stable")]
     return Detections(mapped[order], score[order])
-
-
-def _whole(detections: Detections, width: int, height: int) -> Detections:
-    """Those whose middle lies in the part: a face cut by its border is another part's business."""
-    centre = (detections.boxes[:, :2] + detections.boxes[:, 2:]) / 2
-    side = detections.boxes[:, 2:3] - detections.boxes[:, :1]
-    low, high = centre - side / 4, centre + side / 4
-    inside = (low >= 0).all(axis=1) & (high <= [width, height]).all(axis=1)
-    return Detections(detections.boxes[inside], detections.scores[inside])
-
-
-def _turn(
-    width: int, height: int, angle_deg: float
-) -> tuple[NDArray[np.float64], tuple[int, int]]:
-    """(2, 3) affine that turns an image about its middle, and the size that holds all of it."""
-    c, s = np.cos(np.radians(angle_deg)), np.sin(np.radians(angle_deg))
-    new_w = int(np.ceil(abs(c) * width + abs(s) * height))
-    new_h = int(np.ceil(abs(s) * width + abs(c) * height))
-    rotation = np.array([[c, s], [-s, c]])
-    offset = (
-        np.array([new_w - 1, new_h - 1]) / 2 - rotation @ np.array([width - 1, height - 1]) / 2
-    )
-    return np.column_stack([rotation, offset]), (new_w, new_h)
 
 
 def as_rgb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -21,6 +21,7 @@ NETWORK = "face_net.onnx"
 REFERENCE_NETWORK = "face_net_resnet50.onnx"
 DETECTOR_SHORT_RANGE = "face_detection_short_range.tflite"
 DETECTOR_FULL_RANGE = "face_detection_full_range_sparse.tflite"
+DETECTOR_YUNET = "face_detection_yunet.onnx"
 
 #: Data and nothing else: no format in which a file could bring code with it.
 SUFFIXES = (".npz", ".onnx", ".tflite")

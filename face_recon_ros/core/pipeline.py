@@ -16,6 +16,7 @@ from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.detection import Detector, DetectorConfig, as_rgb, make_detector
 from face_recon_ros.core.errors import CameraError
 from face_recon_ros.core.reconstructor import FaceReconstructor, ReconstructorConfig
+from face_recon_ros.core.search import SearchingDetector
 from face_recon_ros.core.tracking import Tracker, TrackerConfig
 from face_recon_ros.core.types import (
     Detections,
@@ -98,7 +99,10 @@ class FaceFinder:
         """All tracks of the next image, and the detections if the detector had to look."""
         if not self._tracker.needs_detection(image.stamp):
             return self._tracker.predict(image.stamp), None
-        detections = self._detector.detect(image.rgb)
+        if isinstance(self._detector, SearchingDetector):
+            detections = self._detector.detect_next(image.rgb, image.stamp)
+        else:
+            detections = self._detector.detect(image.rgb)
         return self._tracker.update(detections, image.stamp), detections
 
     def visible(self) -> list[Track]:

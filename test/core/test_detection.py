@@ -1,6 +1,7 @@
 """Detectors on renderings of our own head: found where it is, whatever the picture around it."""
 
-from pathlib import Path
+import itertools
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -9,29 +10,20 @@ import pytest
 from face_recon_ros.core.boxes import iou, nms
 from face_recon_ros.core.crop import face_box_from_points
 from face_recon_ros.core.detection import (
+    BACKENDS,
     BOX_MAPS,
+    SMALLEST,
     BoxMap,
     DetectorConfig,
-    SearchingDetector,
     YuNetDetector,
     make_detector,
-    tile_boxes,
 )
 from face_recon_ros.core.errors import ConfigError, ImageError, ModelError
-from face_recon_ros.core.models import FACE_MODEL, find_model
+from face_recon_ros.core.models import DETECTOR_YUNET, FACE_MODEL, NETWORK, find_model
 from face_recon_ros.core.morphable_model import load_morphable_model
 from face_recon_ros.core.pattern import PERIOD_S, TurningHead
+from face_recon_ros.core.search import SearchingDetector, tile_boxes
 from face_recon_ros.core.types import Detections
-
-YUNET = Path("/work/shared/data/weights/yunet_n_640_640.onnx")
-BACKENDS = [
-    "short_range",
-    "full_range",
-    pytest.param(
-        "yunet",
-        marks=pytest.mark.skipif(not YUNET.exists(), reason="the user supplies YuNet's file"),
-    ),
-]
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +33,7 @@ def detectors():
     def get(backend, **settings):
         key = (backend, *settings.items())
         if key not in made:
-            model = str(YUNET) if backend == "yunet" else ""
-            made[key] = make_detector(DetectorConfig(backend, model, **settings))
+            made[key] = make_detector(DetectorConfig(backend, **{"tiles": 1, **settings}))
         return made[key]
 
     return get
@@ -102,28 +93,31 @@ def test_nothing_is_found_in_nothing(detectors, backend, shape):
 
 
 @pytest.mark.parametrize("bad", [np.zeros((0, 5, 3), np.uint8), np.zeros((5, 5, 4), np.uint8)])
-def test_unusable_images_are_refused(detectors, bad):
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_unusable_images_are_refused(detectors, backend, bad):
     with pytest.raises(ImageError):
-        detectors("short_range").detect(bad)
+        detectors(backend).detect(bad)
 
 
-def test_a_face_over_the_border_is_found(detectors, pictures):
+@pytest.mark.parametrize("backend", ["short_range", "yunet"])
+def test_a_face_over_the_border_is_found(detectors, backend, pictures):
     rgb, truth = pictures[0]
     cut = np.ascontiguousarray(rgb[:, round(truth[0] + 0.3 * (truth[2] - truth[0])) :])
-    found = detectors("short_range").detect(cut)
+    found = detectors(backend).detect(cut)
     assert len(found) == 1
     assert found.boxes[0][0] < 0  # the face box goes on where the picture ends
 
 
-def test_tiles_find_small_faces(detectors, pictures):
-    """A face of a sixteenth of the width of the picture."""
+@pytest.mark.parametrize("backend, tiles, scale", [("short_range", 4, 0.8), ("yunet", 2, 0.2)])
+def test_tiles_find_small_faces(detectors, pictures, backend, tiles, scale):
+    """A face of a sixteenth of the width of the picture, and one of 20 pixels."""
     rgb, truth = pictures[0]
     picture = np.full((720, 1280, 3), 90, np.uint8)
-    small = cv2.resize(rgb, None, fx=0.8, fy=0.8, interpolation=cv2.INTER_AREA)
+    small = cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     picture[300 : 300 + small.shape[0], 900 : 900 + small.shape[1]] = small
-    expected = 0.8 * truth + [900, 300, 900, 300]
-    assert len(detectors("short_range").detect(picture)) == 0
-    found = detectors("short_range", tiles=4).detect(picture)
+    expected = scale * truth + [900, 300, 900, 300]
+    assert len(detectors(backend).detect(picture)) == 0
+    found = detectors(backend, tiles=tiles).detect(picture)
     assert len(found) == 1
     assert iou(found.boxes, expected)[0, 0] > 0.4  # twenty pixels are no certain measure
 
@@ -159,7 +153,7 @@ class Spots:
 def test_a_spot_is_found_once_wherever_it_is(tiles, x, y):
     picture = np.zeros((50, 100, 3), np.uint8)
     picture[y, x] = 255
-    found = SearchingDetector(Spots(), tiles).detect(picture)
+    found = SearchingDetector(Spots(), tiles, smallest=0.1).detect(picture)
     np.testing.assert_array_equal(found.boxes, [[x - 5, y - 5, x + 5, y + 5]])
 
 
@@ -174,14 +168,70 @@ def test_turning_there_and_back_is_exact(angle):
 
 @pytest.mark.parametrize("size", [(1280, 720), (64, 64), (100, 900), (3, 2)])
 @pytest.mark.parametrize("tiles", [2, 3, 8])
-def test_tiles_cover_the_picture_and_overlap(size, tiles):
+@pytest.mark.parametrize("overlap", [0.0, 0.05, 0.3])
+def test_tiles_cover_the_picture_and_overlap(size, tiles, overlap):
     width, height = size
     count = np.zeros((height, width), int)
-    for x0, y0, x1, y1 in tile_boxes(width, height, tiles):
+    boxes = tile_boxes(width, height, tiles, overlap)
+    for x0, y0, x1, y1 in boxes:
         assert 0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height
         count[y0:y1, x0:x1] += 1
     assert count.min() >= 1
-    assert tile_boxes(width, height, 1) == []
+    rows = sorted({(y0, y1) for _, y0, _, y1 in boxes})
+    for (_, end), (start, _) in itertools.pairwise(rows):
+        assert end - start >= np.floor(overlap * max(size)) - 1
+    assert tile_boxes(width, height, 1, overlap) == []
+
+
+class TestScan:
+    """A video searched in parts: `Spots` sees all, so what is found says where was looked."""
+
+    picture = np.full((360, 640, 3), 255, np.uint8)
+
+    def looks(self, stamps, tiles=2, **settings):
+        where = []
+        detector = SimpleNamespace(
+            detect=lambda rgb: where.append(rgb.shape[1::-1]) or Detections.empty()
+        )
+        search = SearchingDetector(detector, tiles, smallest=0.1, **settings)
+        for stamp in stamps:
+            where.clear()
+            found = search.detect_next(self.picture, stamp)
+            yield list(where), found
+
+    def test_everything_has_its_turn_within_the_period(self):
+        everywhere = np.array(
+            [[x, y, x + 60, y + 60] for x in (0, 290, 580) for y in (0, 150, 300)]
+        )
+        for fps in (3.0, 10.0, 30.0, 100.0):
+            seen = np.full(len(everywhere), -np.inf)
+            for k, (_, found) in enumerate(self.looks(np.arange(300) / fps)):
+                seen[found.looked_at(everywhere)] = k / fps
+                if k / fps > 1.0:
+                    assert k / fps - seen.min() <= max(1.0 + 2 / fps, 8 / fps)
+
+    def test_an_image_costs_one_run_at_camera_rate_and_no_more_than_all_ever(self):
+        first, *rest = self.looks(np.arange(60) / 10.0)
+        assert len(first[0]) == 5  # the first image of all is searched everywhere
+        assert all(len(where) == 1 for where, _ in rest)
+        assert sum(where == [(640, 360)] for where, _ in rest) == pytest.approx(30, abs=1)
+        for where, _ in self.looks([0.0, 50.0, 20.0, 20.0]):
+            assert len(where) <= 5
+
+    def test_what_is_large_counts_as_looked_for_in_the_whole_only_from_its_size_on(self):
+        _, (where, found) = self.looks([0.0, 0.1])
+        assert where == [(640, 360)]
+        large, small = [100, 100, 180, 180], [100, 100, 150, 150]
+        assert found.looked_at([large, small]).tolist() == [True, False]
+
+    def test_pictures_in_full_detail_are_not_searched_in_parts(self):
+        for where, found in self.looks([0.0, 0.1], native_px=640):
+            assert where == [(640, 360)] and found.views is None
+
+    def test_the_same_images_are_searched_the_same_way(self):
+        stamps = np.cumsum(np.random.default_rng(0).uniform(0.01, 0.4, 100))
+        first, second = ([w for w, _ in self.looks(stamps)] for _ in range(2))
+        assert first == second
 
 
 def test_suppression_keeps_the_best_of_each_face():
@@ -205,12 +255,18 @@ def test_box_maps_are_square_and_scale_with_the_box():
     assert mapped[2] - mapped[0] == pytest.approx(mapped[3] - mapped[1])
     np.testing.assert_allclose(BoxMap(0.1, -0.2, 1.5)(3 * boxes)[0], 3 * mapped, rtol=1e-6)
     assert BoxMap(0, 0, 1)(np.zeros((0, 4))).shape == (0, 4)
-    assert set(BOX_MAPS) == {"short_range", "full_range", "yunet"}
+    assert set(BOX_MAPS) == set(SMALLEST) == set(BACKENDS)
 
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"backend": "haar"}, {"min_score": 0.0}, {"tiles": 0}, {"max_side_px": 1}],
+    [
+        {"backend": "haar"},
+        {"min_score": 0.0},
+        {"tiles": 0},
+        {"max_side_px": 1},
+        {"scan_period_s": -1.0},
+    ],
 )
 def test_impossible_settings_are_refused(wrong):
     with pytest.raises(ConfigError):
@@ -220,25 +276,38 @@ def test_impossible_settings_are_refused(wrong):
 def test_model_faults_are_said_in_one_line(tmp_path):
     (tmp_path / "bad.tflite").write_bytes(b"no model")
     for config in (
-        DetectorConfig(model=str(tmp_path / "bad.tflite")),
-        DetectorConfig(model=str(tmp_path / "none.tflite")),
-        DetectorConfig("yunet"),
+        DetectorConfig("short_range", str(tmp_path / "bad.tflite")),
+        DetectorConfig("short_range", str(tmp_path / "none.tflite")),
         DetectorConfig("yunet", str(tmp_path / "bad.tflite")),
+        DetectorConfig("yunet", str(find_model(NETWORK))),  # a network, but no detector
     ):
         with pytest.raises(ModelError) as fault:
             make_detector(config)
         assert "\n" not in str(fault.value)
 
 
-def test_nothing_native_is_written_to_stderr(capfd):
-    make_detector().detect(np.zeros((10, 10, 3), np.uint8))
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_nothing_native_is_written_to_stderr(backend, capfd):
+    make_detector(DetectorConfig(backend)).detect(np.zeros((10, 10, 3), np.uint8))
     assert capfd.readouterr().err == ""
 
 
 def test_yunet_shrinks_large_pictures(pictures):
-    if not YUNET.exists():
-        pytest.skip("the user supplies YuNet's file")
     rgb, truth = pictures[0]
     large = cv2.resize(rgb, None, fx=4, fy=4)
-    found = YuNetDetector(YUNET, max_side_px=320).detect(large)
+    found = YuNetDetector(max_side_px=320).detect(large)
     assert iou(found.boxes, 4 * truth)[0, 0] > 0.6
+
+
+def test_a_yunet_file_of_fixed_size_does_as_well(pictures, tmp_path):
+    """As the OpenCV Zoo has them."""
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load(str(find_model(DETECTOR_YUNET)))
+    for axis in (2, 3):
+        model.graph.input[0].type.tensor_type.shape.dim[axis].dim_value = 320
+    onnx.save(model, str(tmp_path / "fixed.onnx"))
+    fixed, free = YuNetDetector(tmp_path / "fixed.onnx"), YuNetDetector()
+    rgb, truth = pictures[0]
+    np.testing.assert_allclose(fixed.detect(rgb).boxes, free.detect(rgb).boxes, atol=0.2)
+    large = cv2.resize(rgb, None, fx=4, fy=4)
+    assert iou(fixed.detect(large).boxes, 4 * truth)[0, 0] > 0.6
