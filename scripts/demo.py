@@ -197,8 +197,7 @@ def report(folder: Path) -> int:
         print(f"  {file}")
     if summary["mesh_messages_received"] == 0:
         print(
-            "no face was found: is there one, at least a seventh of the picture's width? For "
-            "people 2 to 5 m away add --param detector.backend:=full_range",
+            "no face was found: is there one, at least a sixtieth of the picture's longer side?",
             file=sys.stderr,
         )
     return 0

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from face_recon_ros.cli.evaluate_detection import add_detection_command
 from face_recon_ros.cli.evaluate_speed import add_speed_command
 from face_recon_ros.cli.options import (
     add_camera_options,
@@ -22,8 +23,7 @@ from face_recon_ros.cli.options import (
 )
 from face_recon_ros.core.errors import ConfigError, DataError
 from face_recon_ros.core.models import (
-    DETECTOR_FULL_RANGE,
-    DETECTOR_SHORT_RANGE,
+    DETECTORS,
     FACE_MODEL,
     find_model,
     sha256_of,
@@ -57,7 +57,10 @@ _EXAMPLES = """examples:
 def add_evaluation_commands(commands: Subparsers[argparse.ArgumentParser]) -> None:
     """Adds `evaluate`, `fit` and `record` to the commands of `face-recon`."""
     parser = _command(
-        commands, "evaluate", "landmarks, geometry, pose, identity, bags, speed, ...", _EVALUATE
+        commands,
+        "evaluate",
+        "landmarks, geometry, pose, identity, detection, bags, speed, ...",
+        _EVALUATE,
     )
     parser.epilog = _EXAMPLES
     kinds = parser.add_subparsers(title="evaluations", metavar="WHAT", required=True)
@@ -67,6 +70,7 @@ def add_evaluation_commands(commands: Subparsers[argparse.ArgumentParser]) -> No
     _add_identity(kinds)
     _add_photometric(kinds)
     _add_temporal(kinds)
+    add_detection_command(kinds)
     add_speed_command(kinds)
     _add_bag(kinds)
     _add_synthetic(kinds)
@@ -161,8 +165,7 @@ def _chain(args: argparse.Namespace) -> tuple[StillChain, MorphableModel]:
 
 
 def _provenance(args: argparse.Namespace, **settings: Any) -> dict[str, Any]:
-    shipped = {"short_range": DETECTOR_SHORT_RANGE, "full_range": DETECTOR_FULL_RANGE}
-    detector = args.detector_model or shipped.get(args.detector, "")
+    detector = args.detector_model or DETECTORS[args.detector]
     files = [find_model(name) for name in (args.network, args.face_model, detector) if name]
     common = {k: v for k, v in pipeline_settings(args).items() if k not in _OF_SEQUENCES}
     return provenance(files, {**common, **settings})
@@ -413,7 +416,7 @@ def _sequence_settings(args: argparse.Namespace) -> dict[str, Any]:
 
 def _hint_no_face(figures: dict[str, Any]) -> None:
     if not figures["frames_with_face"]:
-        remedy = "small ones need --detector full_range"
+        remedy = "small ones need more --tiles"
         print(f"face-recon: no face in {figures['frames']} frames; {remedy}", file=sys.stderr)
 
 
@@ -797,7 +800,7 @@ def _add_fit(commands: Subparsers[argparse.ArgumentParser]) -> None:
         help="where to begin (default: %(default)s)",
     )
     parser.add_argument("--refine", type=int, default=0, help=argparse.SUPPRESS)
-    add_pipeline_options(parser, detector="full_range")
+    add_pipeline_options(parser)
     _refuse(parser, *_OF_SEQUENCES)
     add_camera_options(parser)
     parser.set_defaults(run=_run_fit)

@@ -45,27 +45,16 @@ def add_frames_option(parser: argparse._ActionsContainer) -> None:
     )
 
 
-def add_pipeline_options(
-    parser: argparse.ArgumentParser,
-    *,
-    detector: str = DetectorConfig.backend,
-    max_faces: int = TrackerConfig.max_faces,
-) -> None:
-    """Adds what `pipeline_config` reads.
-
-    Args:
-        parser: of the command.
-        detector: its default.
-        max_faces: its default.
-    """
-    d, t, r = DetectorConfig(), TrackerConfig(), ReconstructorConfig()
+def add_detector_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """Adds what `detector_config` reads, in a group of its own."""
+    d = DetectorConfig()
     group = parser.add_argument_group("detector")
     group.add_argument(
         "--detector",
         choices=BACKENDS,
-        default=detector,
-        help="short_range: quick, faces from a seventh of the picture; full_range: from a "
-        "twenty-fifth; yunet: needs --detector-model (default: %(default)s)",
+        default=d.backend,
+        help="yunet: faces from 20 pixels in a 720p picture; MediaPipe's short_range: one near "
+        "person; full_range: persons up to 2 m away (default: %(default)s)",
     )
     group.add_argument(
         "--detector-model", default="", metavar="FILE", help="its file, where it is not ours"
@@ -76,6 +65,35 @@ def add_pipeline_options(
         default=d.min_score,
         help="of a detection (default: %(default)s)",
     )
+    group.add_argument(
+        "--tiles",
+        type=at_least(1),
+        default=d.tiles,
+        metavar="N",
+        help="looks into N x N parts of the picture as well, for small faces (default: "
+        "%(default)s)",
+    )
+    return group
+
+
+def detector_config(args: argparse.Namespace) -> DetectorConfig:
+    """The configuration that the options of `add_detector_options` ask for."""
+    return DetectorConfig(args.detector, args.detector_model, args.min_score, args.tiles)
+
+
+def add_pipeline_options(
+    parser: argparse.ArgumentParser,
+    *,
+    max_faces: int = TrackerConfig.max_faces,
+) -> None:
+    """Adds what `pipeline_config` reads.
+
+    Args:
+        parser: of the command.
+        max_faces: its default.
+    """
+    t, r = TrackerConfig(), ReconstructorConfig()
+    group = add_detector_options(parser)
     group.add_argument(
         "--max-faces", type=int, default=max_faces, help="in one picture (default: %(default)s)"
     )
@@ -116,7 +134,7 @@ def add_pipeline_options(
 def pipeline_config(args: argparse.Namespace) -> PipelineConfig:
     """The configuration that the options of `add_pipeline_options` ask for."""
     return PipelineConfig(
-        DetectorConfig(args.detector, args.detector_model, args.min_score),
+        detector_config(args),
         TrackerConfig(detect_every=args.detect_every, max_faces=args.max_faces),
         ReconstructorConfig(
             network=args.network,
@@ -131,7 +149,7 @@ def pipeline_config(args: argparse.Namespace) -> PipelineConfig:
 
 def pipeline_settings(args: argparse.Namespace) -> dict[str, Any]:
     """What the options of `add_pipeline_options` say beside model files, for provenance."""
-    names = ("detector", "min_score", "max_faces", "detect_every")
+    names: tuple[str, ...] = ("detector", "min_score", "tiles", "max_faces", "detect_every")
     names += ("level", "part", "provider", "threads")
     return {name: getattr(args, name) for name in names}
 

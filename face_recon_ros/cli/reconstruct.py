@@ -102,7 +102,7 @@ def add_reconstruct_command(
         action="store_true",
         help="makes mosaics of the faces in the overlay (not in meshes and coefficients)",
     )
-    add_pipeline_options(parser, detector="full_range", max_faces=64)
+    add_pipeline_options(parser, max_faces=64)
     add_camera_options(parser)
     parser.set_defaults(run=run)
 
@@ -126,9 +126,7 @@ def run(args: argparse.Namespace) -> int:
         finder = FaceFinder.from_config(config.detector, config.tracker)
         found = _video(args, FacePipeline(finder, reconstructor), source)
     if found == 0:
-        raise DataError(
-            f"a face in {source.name}", "none", "try --detector yunet, or --min-score 0.3"
-        )
+        raise DataError(f"a face in {source.name}", "none", "try --tiles 3, or --min-score 0.3")
     print(f"{found} face{'s' if found > 1 else ''} in {args.out}")
     return 0
 

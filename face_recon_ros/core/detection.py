@@ -20,17 +20,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from face_recon_ros.core.errors import ConfigError, ImageError, ModelError
-from face_recon_ros.core.models import (
-    DETECTOR_FULL_RANGE,
-    DETECTOR_SHORT_RANGE,
-    DETECTOR_YUNET,
-    find_model,
-)
+from face_recon_ros.core.models import DETECTORS, find_model
 from face_recon_ros.core.search import SearchingDetector
 from face_recon_ros.core.types import Detections, Float32
 from face_recon_ros.core.yunet import YuNet
 
-BACKENDS = ("short_range", "full_range", "yunet")
+BACKENDS = tuple(DETECTORS)
 
 
 class Detector(Protocol):
@@ -74,7 +69,7 @@ BOX_MAPS = {
 
 #: Side of the smallest face box of which 95 % are found, over the longer side of the picture that
 #: the detector is shown (`face-recon evaluate detection`; docs/evaluation.md has the table).
-SMALLEST = {"short_range": 0.2, "full_range": 0.11, "yunet": 0.033}
+SMALLEST = {"short_range": 0.13, "full_range": 0.12, "yunet": 0.033}
 
 
 @dataclass(frozen=True)
@@ -173,8 +168,7 @@ class MediapipeDetector:
             model: path of the tflite file; empty takes the shipped one.
             min_score: detections below are dropped.
         """
-        shipped = {"short_range": DETECTOR_SHORT_RANGE, "full_range": DETECTOR_FULL_RANGE}[backend]
-        path = find_model(model or shipped)
+        path = find_model(model or DETECTORS[backend])
         with _quiet_stderr():
             try:
                 import mediapipe  # half a second and 60 MB: only where it is used
@@ -228,7 +222,7 @@ class YuNetDetector:
         threads: int = 2,
     ) -> None:
         """Loads the network; empty `model` takes the shipped one, the rest is as in `YuNet`."""
-        path = Path(model).expanduser().absolute() if str(model) else DETECTOR_YUNET
+        path = Path(model).expanduser().absolute() if str(model) else DETECTORS["yunet"]
         self._network = YuNet(find_model(path), min_score, max_side_px, threads)
 
     def detect(self, rgb: NDArray[np.uint8]) -> Detections:

@@ -19,9 +19,12 @@ MANIFEST = "manifest.json"
 FACE_MODEL = "face_model.npz"
 NETWORK = "face_net.onnx"
 REFERENCE_NETWORK = "face_net_resnet50.onnx"
-DETECTOR_SHORT_RANGE = "face_detection_short_range.tflite"
-DETECTOR_FULL_RANGE = "face_detection_full_range_sparse.tflite"
-DETECTOR_YUNET = "face_detection_yunet.onnx"
+#: Backend of `core.detection` -> its file.
+DETECTORS = {
+    "yunet": "face_detection_yunet.onnx",
+    "short_range": "face_detection_short_range.tflite",
+    "full_range": "face_detection_full_range_sparse.tflite",
+}
 
 #: Data and nothing else: no format in which a file could bring code with it.
 SUFFIXES = (".npz", ".onnx", ".tflite")

@@ -52,7 +52,7 @@ class TrackerConfig:
         seed: of the ids.
     """
 
-    detect_every: int = 5
+    detect_every: int = 3
     max_undetected_s: float = 1.0
     max_tentative_s: float = 0.25
     max_gap_s: float = 2.0
@@ -64,7 +64,7 @@ class TrackerConfig:
 
     def __post_init__(self) -> None:
         if self.detect_every < 1:
-            raise ConfigError("detect_every of at least 1", f"{self.detect_every}", "5 is good")
+            raise ConfigError("detect_every of at least 1", f"{self.detect_every}", "3 is good")
         if self.max_faces < 1:
             raise ConfigError("max_faces of at least 1", f"{self.max_faces}", "8 is good")
         if min(self.max_undetected_s, self.max_tentative_s) < 0 or self.max_gap_s <= 0:

@@ -38,6 +38,7 @@ def node_parameters(args: argparse.Namespace) -> dict[str, str | int | float]:
         "detector.backend": args.detector,
         "detector.model": _whole_path(args.detector_model),
         "detector.min_score": float(args.min_score),
+        "detector.tiles": args.tiles,
         "tracker.detect_every": args.detect_every,
         "tracker.max_faces": args.max_faces,
         "reconstructor.network": str(find_model(args.network).resolve()),

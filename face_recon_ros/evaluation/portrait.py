@@ -56,9 +56,7 @@ def fit_portrait(
     detections = estimator.detect(rgb)
     index = largest(detections)
     if index is None:
-        raise DataError(
-            f"a face in {path.name}", "none", "try --detector yunet or --min-score 0.3"
-        )
+        raise DataError(f"a face in {path.name}", "none", "try --tiles 3 or --min-score 0.3")
     camera = camera_of(rgb.shape[1], rgb.shape[0])
     (estimate,) = estimator.estimate([(rgb, detections.boxes[index], camera)])
     crop = Crop(estimate.crop.centre_px, estimate.crop.side_px, FIT_SIZE)

@@ -183,7 +183,7 @@ def bag_report(
     if facts["info_problem"]:
         report.warnings([f"{facts['info_problem']}: depth rests on the {facts['camera']}"])
     if not main:
-        report.warnings(["no face in any frame; small ones need --detector full_range"])
+        report.warnings(["no face in any frame; small ones need more --tiles"])
     report.heading("Over time")
     report.plots(*_timelines(result, replay, model, errors))
     if truth:

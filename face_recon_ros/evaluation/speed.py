@@ -57,7 +57,7 @@ def measure(
             faces += len(frame.faces)
     if faces == 0:
         raise DataError(
-            f"a face in {source}", "none", "choose another source, or --detector full_range"
+            f"a face in {source}", "none", "choose another source, or a lower --min-score"
         )
     stages = [name for name in STAGES if any(name in timings for timings in frames)]
     inference = sum(timings["infer"] for timings in frames)

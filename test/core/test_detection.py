@@ -19,7 +19,7 @@ from face_recon_ros.core.detection import (
     make_detector,
 )
 from face_recon_ros.core.errors import ConfigError, ImageError, ModelError
-from face_recon_ros.core.models import DETECTOR_YUNET, FACE_MODEL, NETWORK, find_model
+from face_recon_ros.core.models import DETECTORS, FACE_MODEL, NETWORK, find_model
 from face_recon_ros.core.morphable_model import load_morphable_model
 from face_recon_ros.core.pattern import PERIOD_S, TurningHead
 from face_recon_ros.core.search import SearchingDetector, tile_boxes
@@ -302,7 +302,7 @@ def test_yunet_shrinks_large_pictures(pictures):
 def test_a_yunet_file_of_fixed_size_does_as_well(pictures, tmp_path):
     """As the OpenCV Zoo has them."""
     onnx = pytest.importorskip("onnx")
-    model = onnx.load(str(find_model(DETECTOR_YUNET)))
+    model = onnx.load(str(find_model(DETECTORS["yunet"])))
     for axis in (2, 3):
         model.graph.input[0].type.tensor_type.shape.dim[axis].dim_value = 320
     onnx.save(model, str(tmp_path / "fixed.onnx"))

@@ -48,7 +48,8 @@ def test_every_option_reaches_the_demo(tmp_path, demo, monkeypatch):
     for name in ("ost.yaml", "some.tflite"):
         (tmp_path / name).write_text("")
     args = bag_arguments(
-        "--detector", "full_range", "--min-score", 1, "--max-faces", 3, "--detect-every", 2,
+        "--detector", "full_range", "--min-score", 1, "--tiles", 3,
+        "--max-faces", 3, "--detect-every", 2,
         "--network", find_model(NETWORK), "--level", "fine", "--part", "head", "--threads", 4,
         "--provider", "cpu", "--image-topic", "/left/image", "--frames", 25, "--fov", 50,
         "--calibration", "ost.yaml", "--detector-model", "some.tflite",
@@ -70,6 +71,7 @@ def test_every_option_reaches_the_demo(tmp_path, demo, monkeypatch):
         "detector.backend": "full_range",
         "detector.model": str(tmp_path / "some.tflite"),
         "detector.min_score": 1.0,
+        "detector.tiles": 3,
         "tracker.detect_every": 2,
         "tracker.max_faces": 3,
         "reconstructor.network": str(find_model(NETWORK).resolve()),

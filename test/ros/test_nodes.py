@@ -246,7 +246,7 @@ def test_nothing_is_computed_while_nobody_listens(graph, listener, small_models)
         ("pipeline", ["detector.min_scor:=0.5"], "did you mean 'detector.min_score'"),
         ("pipeline", ["detector.min_score:=high"], "detector.min_score"),
         ("pipeline", ["detector.min_score:=7.0"], "0.01 to 1.0"),
-        ("pipeline", ["detector.backend:=magic"], "short_range, full_range, yunet"),
+        ("pipeline", ["detector.backend:=magic"], "yunet, short_range, full_range"),
         ("reconstruction", ["reconstructor.network:=/no/net.onnx"], "/no/net.onnx"),
         ("reconstruction", ["reconstructor.face_model:=/no/face.npz"], "/no/face.npz"),
         ("reconstruction", ["reconstructor.provider:=abacus"], "abacus"),

@@ -1,0 +1,160 @@
+"""`face-recon evaluate detection`."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from face_recon_ros.cli.options import add_detector_options, at_least, detector_config
+from face_recon_ros.core.detection import make_detector
+from face_recon_ros.core.errors import ConfigError, DataError
+from face_recon_ros.core.models import DETECTORS, find_model
+from face_recon_ros.evaluation.datasets import Skipped, images_by_name, read_image
+from face_recon_ros.evaluation.detection import (
+    THRESHOLDS,
+    Scene,
+    compose,
+    evaluate_detection,
+    read_scenes,
+    rendered_portraits,
+)
+from face_recon_ros.evaluation.output import provenance, write_json
+
+_DESCRIPTION = """Recall and precision of the detector by the size of the faces, as JSON.
+
+Pictures come from --images: NAME.jpg with NAME.boxes (a line "x0 y0 x1 y1" for each face box,
+`ignore` after those that count neither way) or NAME.pts (68 landmarks of one face). With
+--compose their faces are shrunk to random sizes and pasted on --backgrounds, pictures without
+faces; left out, on procedural ones. Without --images, renderings of the face model are pasted.
+A video's images are searched in parts, in turn; here every picture is searched everywhere."""
+
+_EXAMPLES = """examples:
+  face-recon evaluate detection --out synthetic.json
+  face-recon evaluate detection --images afw --compose 100 --out composed.json --preview shown
+  face-recon evaluate detection --images rooms --detector full_range --out full_range.json"""
+
+
+def add_detection_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds `detection` to the sub-commands of `evaluate`."""
+    parser = subparsers.add_parser(
+        "detection",
+        help="recall and precision of the detector by size of the faces",
+        description=_DESCRIPTION,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE.json", help="the figures")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="annotated pictures")
+    parser.add_argument(
+        "--compose",
+        type=at_least(0),
+        metavar="N",
+        help="pictures to compose (default: 0, the pictures of --images as they are; 60 without)",
+    )
+    parser.add_argument("--backgrounds", type=Path, metavar="DIR", help="pictures without faces")
+    parser.add_argument(
+        "--size", default="1280x720", metavar="WxH", help="of composed pictures (%(default)s)"
+    )
+    parser.add_argument(
+        "--sides",
+        nargs=2,
+        type=float,
+        default=(16.0, 200.0),
+        metavar=("MIN", "MAX"),
+        help="of composed faces' boxes, pixels (default: 16 200)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of composed pictures (%(default)s)")
+    parser.add_argument(
+        "--min-side",
+        type=float,
+        default=24.0,
+        metavar="PX",
+        help="smaller faces count neither way (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--preview", type=Path, metavar="DIR", help="writes the pictures with what was found"
+    )
+    add_detector_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the command on its parsed arguments."""
+    count = (0 if args.images else 60) if args.compose is None else args.compose
+    if not args.images and not count:
+        raise ConfigError("--images, or --compose of at least 1", "neither", "give one of them")
+    if not 0 < args.sides[0] < args.sides[1]:
+        raise ConfigError("--sides MIN MAX, 0 < MIN < MAX", f"{args.sides}", "16 200 is good")
+    config = detector_config(args)
+    detector = make_detector(replace(config, min_score=min(THRESHOLDS[0], config.min_score)))
+    skipped = Skipped()
+    scenes: Iterable[Scene] = read_scenes(args.images, skipped) if args.images else []
+    if count:
+        portraits = list(scenes) if args.images else list(rendered_portraits())
+        backgrounds = _backgrounds(args.backgrounds)
+        scenes = compose(
+            portraits, backgrounds, count, _size(args.size), tuple(args.sides), args.seed
+        )
+    result = evaluate_detection(
+        tqdm(scenes, desc="detection", unit="picture", total=count or None, disable=None),
+        detector,
+        config.min_score,
+        args.min_side,
+        preview=_writer(args.preview) if args.preview else None,
+    )
+    options = ("detector", "min_score", "tiles", "size", "sides", "seed")
+    settings = {name: getattr(args, name) for name in options}
+    files = [find_model(args.detector_model or DETECTORS[args.detector])]
+    result["skipped"] = skipped.as_json()
+    result["provenance"] = provenance(files, {**settings, "compose": count})
+    write_json(args.out, result)
+    rows = ", ".join(f"{r['from_px']}-{r['to_px']} {r['recall']:.3f}" for r in result["by_size"])
+    print(
+        f"{result['faces']} faces of {args.min_side:g} px and more in {result['pictures']} "
+        f"pictures: recall {result['recall']:.4f}, precision {result['precision']:.4f}, "
+        f"{result['ms']:.1f} ms a picture; recall by size in pixels: {rows}: {args.out}"
+    )
+    return 0
+
+
+def _size(text: str) -> tuple[int, int]:
+    matched = re.fullmatch(r"(\d+)x(\d+)", text)
+    width, height = map(int, matched.groups()) if matched else (0, 0)
+    if min(width, height) < 64:
+        raise ConfigError("--size WIDTHxHEIGHT of at least 64x64", repr(text), "1280x720 is good")
+    return width, height
+
+
+def _backgrounds(folder: Path | None) -> list[NDArray[np.uint8]]:
+    if folder is None:
+        return []
+    if not folder.is_dir():
+        raise DataError(f"a folder of pictures at {folder}", "no such folder", "check the path")
+    pictures = [read_image(path) for path in images_by_name(folder, Skipped()).values()]
+    if not pictures:
+        raise DataError(f"pictures in {folder}", "none", "leave --backgrounds out")
+    return pictures
+
+
+def _writer(folder: Path) -> Callable[[int, NDArray[np.uint8]], None]:
+    """What writes the n-th picture, as PNG."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as fault:
+        got = fault.strerror or str(fault)
+        raise DataError(f"a folder at {folder}", got, "choose another --preview") from None
+
+    def write(number: int, rgb: NDArray[np.uint8]) -> None:
+        path = folder / f"{number:04d}.png"
+        if not cv2.imwrite(str(path), cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)):
+            raise DataError(f"a place to write {path}", "none", "choose another --preview")
+
+    return write
