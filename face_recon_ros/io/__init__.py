@@ -1,1 +1,1 @@
-"""Reading and writing: image sources, bags, meshes; no ROS."""
+"""The one door for everything that is read and written: files, videos, bags, camera messages."""

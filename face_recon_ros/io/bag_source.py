@@ -1,81 +1,141 @@
-"""Images of a rosbag2 (sqlite3 or mcap), read without ROS by the package `rosbags`."""
+"""Images of a bag in the order of their stamps, each with the CameraInfo that goes with it."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
-from pathlib import Path
+import heapq
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
-from face_recon_ros.core.camera import PinholeCamera
-from face_recon_ros.core.errors import ConfigError, FaceReconError, SourceError
+import numpy as np
+
+from face_recon_ros.core.errors import FaceReconError, ImageError, SourceError
 from face_recon_ros.core.types import Image
-from face_recon_ros.io.camera_messages import (
-    camera_from_msg,
-    compressed_image_from_msg,
-    image_from_msg,
-)
-from face_recon_ros.io.sources import DEFAULT_FPS
+from face_recon_ros.io.bag_topics import camera_info_topic, choose_image_topic, content_of
+from face_recon_ros.io.bags import CAMERA_INFO, Bag, open_bag
+from face_recon_ros.io.messages import ImageStream, seconds_from_stamp
+from face_recon_ros.io.video import DEFAULT_FPS
 
-IMAGE = "sensor_msgs/msg/Image"
-COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"
-CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
-
-#: type -> reader
-IMAGE_TYPES = {IMAGE: image_from_msg, COMPRESSED_IMAGE: compressed_image_from_msg}
-
-OWN_NAMESPACE = "/face/"  # what the pipeline itself publishes is no input
+_REORDER = 8  # images held back so that stamps can be put in order
 
 
-def is_bag(source: str) -> bool:
-    """Whether a path is a rosbag2: its folder (with metadata.yaml) or its one file."""
-    path = Path(source).expanduser()
-    return (path / "metadata.yaml").is_file() or path.suffix in (".mcap", ".db3")
+@dataclass
+class ImageCounts:
+    """How the images of a topic came.
+
+    Attributes:
+        read: messages.
+        unreadable: with pixels that cannot be used.
+        duplicates: with the stamp of another one, left out.
+        reordered: put back in order.
+        late: too late even for that, left out.
+    """
+
+    read: int = 0
+    unreadable: int = 0
+    duplicates: int = 0
+    reordered: int = 0
+    late: int = 0
 
 
-def choose_image_topic(types: Mapping[str, str], counts: Mapping[str, int]) -> str:
-    """The topic with the most colour images, raw ones before compressed ones; empty without any.
-
-    What this package publishes itself is no input.
+def images_in_order(
+    bag: Bag,
+    topic: str,
+    counts: ImageCounts,
+    recorded: dict[float, int] | None = None,
+    complain: Callable[[FaceReconError], object] = lambda fault: None,
+) -> Iterator[Image]:
+    """The images of a topic by rising header stamp, read once and never all at once.
 
     Args:
-        types: topic -> message type, of all topics.
-        counts: topic -> number of messages.
+        bag: to read.
+        topic: of images, raw or compressed.
+        counts: filled in along the way.
+        recorded: filled in too: stamp -> `log_ns`, to find an image again.
+        complain: told of every image that cannot be read; it is left out.
     """
-    colour = [
-        topic
-        for topic, kind in sorted(types.items())
-        if kind in IMAGE_TYPES
-        and not topic.startswith(OWN_NAMESPACE)
-        and "depth" not in topic.lower()
-    ]
-    return max(colour, key=lambda t: (counts[t], types[t] == IMAGE), default="")
+    stream = ImageStream()
+    held: list[tuple[float, int, Image]] = []
+    newest = last = -np.inf
+
+    def release() -> Iterator[Image]:
+        nonlocal last
+        stamp, _, image = heapq.heappop(held)
+        if stamp == last:
+            counts.duplicates += 1
+        elif stamp < last:
+            counts.late += 1
+        else:
+            last = stamp
+            yield image
+
+    for raw, msg in bag.messages(topic):
+        counts.read += 1
+        try:
+            image = stream.read(msg)
+        except ImageError as fault:
+            counts.unreadable += 1
+            complain(fault)
+            continue
+        if stream.warning:
+            bag.note(f"{topic}: {stream.warning}")
+        if image.stamp == 0.0:  # a driver that does not stamp: the recorder did
+            image = replace(image, stamp=raw.log_ns * 1e-9)
+        if recorded is not None:
+            recorded.setdefault(image.stamp, raw.log_ns)
+        counts.reordered += int(last < image.stamp < newest)
+        newest = max(newest, image.stamp)
+        heapq.heappush(held, (image.stamp, counts.read, image))
+        if len(held) > _REORDER:
+            yield from release()
+    while held:
+        yield from release()
+    if stream.scale.used:
+        bag.note(f"{topic} has deep pixels, scaled to 8 bits: {stream.scale.description}")
 
 
-def camera_info_topic(types: Mapping[str, str], image_topic: str) -> str:
-    """The topic of the CameraInfo beside an image topic, else the only one, if it is nobody's.
+class CameraHistory:
+    """The CameraInfo that goes with an image: the latest one not after it, else the first."""
 
-    Empty without any.
-    """
-    there = [topic for topic, kind in types.items() if kind == CAMERA_INFO]
+    def __init__(self, bag: Bag, image_topic: str, topic: str = "") -> None:
+        """Reads the bag's CameraInfo.
 
-    def beside(topic: str) -> str:
-        parts = topic.split("/")
-        names = ("/".join([*parts[:n], "camera_info"]) for n in range(len(parts) - 1, 0, -1))
-        return next((name for name in names if name in there), "")
+        Args:
+            bag: to read.
+            image_topic: whose camera is sought.
+            topic: of CameraInfo; found beside the images without one.
 
-    claimed = {beside(topic) for topic, kind in types.items() if kind in IMAGE_TYPES}
-    only = there[0] if len(there) == 1 and there[0] not in claimed else ""
-    return beside(image_topic) or only
+        Raises:
+            SourceError: there is no such topic.
+        """
+        beside = camera_info_topic(bag.topics, image_topic)
+        self.topic = bag.require(topic, CAMERA_INFO) if topic else beside
+        entries: list[tuple[float, int, Any]] = []
+        for raw, msg in bag.messages(self.topic) if self.topic else ():
+            stamp = seconds_from_stamp(msg.header.stamp) or raw.log_ns * 1e-9
+            entries.append((stamp, len(entries), msg))
+        entries.sort(key=lambda entry: entry[:2])
+        self._stamps = [stamp for stamp, _, _ in entries]
+        self._messages = [msg for _, _, msg in entries]
+
+    def at(self, stamp: float) -> Any:
+        """The message for an image of this stamp, seconds; None without any."""
+        if not self._messages:
+            return None
+        index = max(int(np.searchsorted(self._stamps, stamp, "right")) - 1, 0)
+        return self._messages[index]
 
 
 class BagSource:
-    """Images of one topic of a bag, with their own stamps; see `core.sources.Source`.
+    """Images of one topic of a bag, with their own stamps; see `sources.Source`.
 
     Attributes:
+        bag: that is read.
         topic: of the images.
-        camera: that took the image last given out, by the bag's CameraInfo; None without one.
+        choice: what was chosen and why, in words.
+        camera_info: sensor_msgs/CameraInfo of the image last given out; None without one.
+        counts: how the images came.
+        recorded: stamp of an image -> when it was recorded, nanoseconds.
     """
 
     live = False
@@ -85,8 +145,9 @@ class BagSource:
         source: str,
         frame: str,
         loop: bool = False,
-        complain: Callable[[FaceReconError], None] = lambda fault: None,
+        complain: Callable[[FaceReconError], object] = lambda fault: None,
         topic: str = "",
+        info_topic: str = "",
     ) -> None:
         """Looks what is in the bag.
 
@@ -95,131 +156,64 @@ class BagSource:
             frame: name of the camera's frame where the images have none.
             loop: begin again at the end; stamps go on.
             complain: told of every message that cannot be read; it is left out.
-            topic: of the images; empty takes that with the most colour images.
+            topic: of the images; empty takes the one that shows most.
+            info_topic: of CameraInfo; empty takes the one beside the images.
 
         Raises:
             SourceError: it cannot be read or has no images, or none on this topic.
             ConfigError: the package that reads bags is not installed.
         """
-        try:
-            from rosbags.highlevel import AnyReader, AnyReaderError
-            from rosbags.typesys import Stores, get_typestore
-        except ImportError as fault:
-            raise ConfigError(
-                "the package rosbags, which reads bags", str(fault), "pip install rosbags"
-            ) from None
-
         self.name = source
+        self.bag = open_bag(source)
         self._frame, self._loop, self._complain = frame, loop, complain
-        path = Path(source).expanduser()
-        self._path = path if path.is_dir() else path.parent
-        if not (self._path / "metadata.yaml").is_file():
-            raise SourceError(
-                "a rosbag2's folder with its metadata.yaml",
-                f"{source}, without one beside it",
-                "give the bag's folder (with metadata.yaml; `ros2 bag reindex` makes one)",
-            )
-        self._open = lambda: AnyReader(
-            [self._path], default_typestore=get_typestore(Stores.LATEST)
-        )
-        try:
-            with self._open() as reader:
-                types = {c.topic: c.msgtype for c in reader.connections}
-                counts: Counter[str] = Counter()
-                for connection in reader.connections:
-                    counts[connection.topic] += connection.msgcount
-                seconds = reader.duration * 1e-9
-        except (AnyReaderError, OSError, ValueError, KeyError) as fault:
-            raise SourceError(f"a rosbag2 at {source}", str(fault), "check the path") from None
-        self.topic = topic or choose_image_topic(types, counts)
-        if types.get(self.topic) not in IMAGE_TYPES:
-            there = ", ".join(f"{name} ({kind})" for name, kind in sorted(types.items()))
-            raise SourceError(
-                f"a topic {topic or 'of colour images'} ({' or '.join(IMAGE_TYPES)}) in {source}",
-                f"only {there or 'nothing'}",
-                "name one of these as the image topic" if topic else "record the camera's topic",
-            )
-        self._info_topic = camera_info_topic(types, self.topic)
-        self.camera: PinholeCamera | None = None
-        self._read_first_camera()
-        count = counts[self.topic]
+        self.topic = choose_image_topic(self.bag, topic)
+        why = "as asked" if topic else content_of(self.bag, self.topic).why
+        self.choice = f"images of {self.topic} ({why}; {self.bag.counts[self.topic]} of them)"
+        self.history = CameraHistory(self.bag, self.topic, info_topic)
+        self.camera_info: Any = self.history.at(-np.inf)
+        self.counts = ImageCounts()
+        self.recorded: dict[float, int] = {}
+        count, span = self.bag.counts[self.topic], self.bag.span_ns
+        seconds = (span[1] - span[0]) * 1e-9 if span else 0.0
         self.fps = (count - 1) / seconds if count > 1 and seconds > 0 else DEFAULT_FPS
         self.length = None if loop else count
 
+    @property
+    def warnings(self) -> list[str]:
+        """What was wrong with the bag so far."""
+        return self.bag.problems
+
     def __iter__(self) -> Iterator[Image]:
-        """The images that can be read, in the order they were recorded.
+        """The images that can be read, by their stamps.
 
         Raises:
-            SourceError: none of them can be read, or the file is damaged.
+            SourceError: none of them can be read.
         """
         offset, last = 0.0, 0.0
         while True:
-            first = True
-            for image in self._readable():
+            first, fault = True, None
+
+            def note(bad: FaceReconError) -> None:
+                nonlocal fault
+                fault = bad
+                self._complain(bad)
+
+            self.counts = ImageCounts()
+            images = images_in_order(self.bag, self.topic, self.counts, self.recorded, note)
+            for image in images:
                 if first and last:
                     offset = last + 1.0 / self.fps - image.stamp
+                self.camera_info = self.history.at(image.stamp)
                 first, last = False, image.stamp + offset
                 yield replace(image, stamp=last, frame=image.frame or self._frame)
+            if first:
+                raise fault or SourceError(
+                    f"usable images on {self.topic} in {self.name}",
+                    "; ".join(self.bag.problems) or "none",
+                    "choose another topic with --image-topic (camera.topic), or record it again",
+                )
             if not self._loop:
                 return
-
-    def _readable(self) -> Iterator[Image]:
-        read, fault = 0, None
-        with self._open() as reader:
-            topics = (self.topic, self._info_topic)
-            connections = [c for c in reader.connections if c.topic in topics]
-            messages = reader.messages(connections)
-            while True:
-                try:
-                    connection, _, raw = next(messages)
-                except StopIteration:
-                    break
-                except Exception as bug:  # whatever the reader meets in a damaged file
-                    raise self._damaged(bug) from bug
-                if connection.topic == self._info_topic:
-                    self._take_camera(reader, connection, raw)
-                    continue
-                try:
-                    image = IMAGE_TYPES[connection.msgtype](self._decode(reader, connection, raw))
-                except FaceReconError as bad:
-                    fault = bad
-                    self._complain(bad)
-                    continue
-                read += 1
-                yield image
-        if not read:
-            raise fault or self._damaged("no image")
-
-    def _read_first_camera(self) -> None:
-        """The first images may come before it."""
-        with self._open() as reader:
-            connections = [c for c in reader.connections if c.topic == self._info_topic]
-            try:  # of no connections rosbags would read all
-                first = next(reader.messages(connections), None) if connections else None
-            except Exception:  # a damaged file; that comes out where the images are read
-                return
-            if first is not None:
-                connection, _, raw = first
-                self._take_camera(reader, connection, raw)
-
-    def _take_camera(self, reader: Any, connection: Any, raw: bytes) -> None:
-        try:
-            msg = self._decode(reader, connection, raw)
-            # sensor_msgs/CameraInfo: zeros say "uncalibrated"
-            self.camera = camera_from_msg(msg) if msg.k[0] else None
-        except FaceReconError as bad:
-            self._complain(bad)
-
-    def _decode(self, reader: Any, connection: Any, raw: bytes) -> Any:
-        try:
-            return reader.deserialize(raw, connection.msgtype)
-        except Exception as bug:  # rosbags raises what its decoder stumbles over
-            raise self._damaged(bug) from bug
-
-    def _damaged(self, what: object) -> SourceError:
-        return SourceError(
-            f"messages of {self.topic} in {self.name}", f"{what!r}", "is the bag damaged?"
-        )
 
     def close(self) -> None:
         """Nothing stays open between images of different runs."""

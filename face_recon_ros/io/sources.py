@@ -1,16 +1,15 @@
-"""Where images come from: device, stream, video, folder of pictures, one picture, test pattern.
+"""Where images come from: device, stream, video, folder, picture, bag, test pattern.
 
-Every source is an iterator of `Image`. Devices and streams stamp with the clock they are given, at
-capture; files with their own time from 0. `paced` plays a file in real time, as if it were a
-camera.
-Bags are read by `face_recon_ros.io.bag_source`.
+What a file is, is told by its content. Every source is an iterator of `Image`. Devices and streams
+stamp with the clock they are given, at capture; files with their own time from 0; bags with the
+stamps of their messages. `paced` plays a file in real time, as if it were a camera.
 """
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,25 +18,31 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from face_recon_ros.core.camera import PinholeCamera
-from face_recon_ros.core.errors import CameraError, ConfigError, SourceError
+from face_recon_ros.core.errors import ConfigError, FaceReconError, SourceError
 from face_recon_ros.core.pattern import PERIOD_S, TurningHead
 from face_recon_ros.core.types import Image
+from face_recon_ros.io.bag_source import BagSource
+from face_recon_ros.io.bags import is_bag
+from face_recon_ros.io.images import PICTURES, REFUSED, is_animated, picture_format, read_picture
+from face_recon_ros.io.intensity import IntensityScale
+from face_recon_ros.io.video import DEFAULT_FPS, VideoReader
 
 Clock = Callable[[], float]
 #: Told of what was lost, waits a little and says whether to try again.
 Retry = Callable[[SourceError], bool]
 
 TEST_PATTERN = "pattern"
-IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
-DEFAULT_FPS = 30.0
 PATTERN_FPS = 15.0
 
 _MAX_FAILURES = 30  # pictures in a row that a device hands over but nobody can decode
 _CACHE_BYTES = 128 << 20  # of a looping pattern's pictures; larger ones are rendered each time
+_PICTURE_SUFFIXES = {
+    ".avif", ".bmp", ".gif", ".heic", ".heif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff",
+    ".webp", ".jp2", ".pgm",
+}  # fmt: skip
 _DEVICE = re.compile(r"\d+|/dev/video\d+")
 _STREAM = re.compile(r"(rtsps?|rtmp|https?|udp|tcp|srt)://\S+")
-_PATIENCE_MS = 2000.0  # with a device or stream that says nothing
+_PATIENCE_S = 2.0  # with a device or stream that says nothing
 
 
 class Source(Protocol):
@@ -48,12 +53,24 @@ class Source(Protocol):
         live: whether it goes on by itself (device, stream), so that unread images are lost.
         fps: images a second; 0 when unknown.
         length: number of images; None when unknown or endless.
+        camera_info: sensor_msgs/CameraInfo of the image last given out; None without one.
+        warnings: what was done about the images so far, or is wrong with them.
     """
 
     name: str
     live: bool
     fps: float
     length: int | None
+
+    @property
+    def camera_info(self) -> Any:
+        """See above."""
+        ...
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """See above."""
+        ...
 
     def __iter__(self) -> Iterator[Image]:
         """The images, from the start."""
@@ -70,12 +87,14 @@ class SourceConfig:
 
     Attributes:
         source: device number or /dev/video*, stream (rtsp://, http:// ...), video, picture,
-            folder of pictures, or `pattern`.
+            folder of pictures, bag, or `pattern`.
         loop: whether files begin again at their end; stamps go on.
         width: pixels; asked of a device, size of the pattern; 0 leaves it to the device.
         height: pixels, as `width`.
         fps: asked of a device, rate of folders and the pattern; 0 takes the source's own, else 30.
         frame: name of the camera's optical frame.
+        topic: of a bag's images; empty takes the one that shows most: colour, then grey.
+        info_topic: of a bag's CameraInfo; empty takes the one beside the images.
     """
 
     source: str = TEST_PATTERN
@@ -84,6 +103,8 @@ class SourceConfig:
     height: int = 0
     fps: float = 0.0
     frame: str = "camera_optical_frame"
+    topic: str = ""
+    info_topic: str = ""
 
     def __post_init__(self) -> None:
         if min(self.width, self.height) < 0 or not (0.0 <= self.fps <= 1000.0):
@@ -98,7 +119,12 @@ def _give_up(fault: SourceError) -> bool:
     return False
 
 
-def open_source(config: SourceConfig, clock: Clock = time.time, retry: Retry = _give_up) -> Source:
+def open_source(
+    config: SourceConfig,
+    clock: Clock = time.time,
+    retry: Retry = _give_up,
+    complain: Callable[[FaceReconError], object] = lambda fault: None,
+) -> Source:
     """The source a configuration names.
 
     Args:
@@ -120,23 +146,30 @@ def open_source(config: SourceConfig, clock: Clock = time.time, retry: Retry = _
         return DeviceSource(config, clock, retry)
     if _STREAM.fullmatch(name):
         return StreamSource(config, clock, retry)
+    if is_bag(path):
+        return BagSource(
+            name, config.frame, config.loop, complain, config.topic, config.info_topic
+        )
     if path.is_dir():
         return FolderSource(config)
     if not path.is_file():
         raise SourceError(
-            "a video, a picture, a folder of pictures, a camera device, a stream or `pattern`",
+            "a video, a picture, a folder, a bag, a camera device, a stream or `pattern`",
             f"{name!r}, which does not exist",
             "check the path",
         )
-    if path.suffix.lower() in IMAGE_SUFFIXES:
-        return FolderSource(config)
-    return VideoSource(config)
+    with path.open("rb") as file:
+        kind = picture_format(file.read(4096))
+    if kind == "GIF":
+        return VideoSource(config) if is_animated(path) else FolderSource(config)
+    return FolderSource(config) if kind or path.stat().st_size == 0 else VideoSource(config)
 
 
 class LiveSource:
     """What goes on by itself. It may be lost, and found again where `retry` says so."""
 
     live = True
+    camera_info = None
 
     def __init__(
         self, config: SourceConfig, clock: Clock = time.time, retry: Retry = _give_up
@@ -148,47 +181,61 @@ class LiveSource:
         """
         self.name = config.source
         self.length: int | None = None
+        self.warnings: list[str] = []
         self._config, self._clock, self._retry = config, clock, retry
-        self._capture = self._open()
-        self.fps = float(self._capture.get(cv2.CAP_PROP_FPS)) or config.fps
+        self.fps = self._open() or config.fps
 
     def __iter__(self) -> Iterator[Image]:
         """Images as they come; ends with SourceError when they cease and `retry` gives up."""
-        failures = 0
         while True:
-            grabbed, stamp = self._capture.grab(), self._clock()
-            ok, bgr = self._capture.retrieve() if grabbed else (False, None)
-            failures = 0 if ok else failures + 1
-            if not grabbed or failures > _MAX_FAILURES:
-                self._reopen()
-                failures = 0
-            elif ok:
-                yield Image(_rgb(bgr), stamp, self._config.frame)
+            for rgb, stamp in self._images():
+                yield Image(rgb, stamp, self._config.frame)
+            self._reopen()
 
     def close(self) -> None:
         """See `Source`."""
-        self._capture.release()
+        raise NotImplementedError
 
     def _reopen(self) -> None:
         fault = SourceError(f"images from {self.name}", "none", "is it still connected?")
-        self._capture.release()  # else the device keeps its old number
+        self.close()  # else a device keeps its old number
         while self._retry(fault):
             try:
-                self._capture = self._open()
+                self._open()
             except SourceError as still:
                 fault = still
             else:
                 return
         raise fault
 
-    def _open(self) -> cv2.VideoCapture:
+    def _open(self) -> float:
+        """Opens it; its rate, 0 when it does not say."""
+        raise NotImplementedError
+
+    def _images(self) -> Iterator[tuple[NDArray[np.uint8], float]]:
+        """Images with their stamps, until it is lost."""
         raise NotImplementedError
 
 
 class DeviceSource(LiveSource):
     """A camera through V4L2 (or what else OpenCV finds)."""
 
-    def _open(self) -> cv2.VideoCapture:
+    def close(self) -> None:
+        """See `Source`."""
+        self._capture.release()
+
+    def _images(self) -> Iterator[tuple[NDArray[np.uint8], float]]:
+        failures = 0
+        while failures <= _MAX_FAILURES:
+            grabbed, stamp = self._capture.grab(), self._clock()
+            if not grabbed:
+                return
+            ok, bgr = self._capture.retrieve()
+            failures = 0 if ok else failures + 1
+            if ok:
+                yield _rgb(bgr), stamp
+
+    def _open(self) -> float:
         """Opens the device and asks for size and rate; it may choose its own."""
         config = self._config
         if not _DEVICE.fullmatch(config.source):
@@ -212,7 +259,7 @@ class DeviceSource(LiveSource):
                 "is it in use, and are you in the group `video`?",
             )
         capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
-        capture.set(cv2.CAP_PROP_READ_TIMEOUT_MSEC, _PATIENCE_MS)
+        capture.set(cv2.CAP_PROP_READ_TIMEOUT_MSEC, 1000 * _PATIENCE_S)
         if (
             config.width or config.height
         ):  # raw pictures of a size worth asking for are slow on USB
@@ -224,86 +271,74 @@ class DeviceSource(LiveSource):
         ):
             if value:
                 capture.set(key, value)
-        return capture
+        self._capture = capture
+        return float(capture.get(cv2.CAP_PROP_FPS))
 
 
 class StreamSource(LiveSource):
     """A camera on the network, through FFmpeg. Its images are stamped when they are received."""
 
-    def _open(self) -> cv2.VideoCapture:
-        patience = [
-            cv2.CAP_PROP_OPEN_TIMEOUT_MSEC,
-            int(_PATIENCE_MS),
-            cv2.CAP_PROP_READ_TIMEOUT_MSEC,
-            int(_PATIENCE_MS),
-        ]
-        capture = cv2.VideoCapture(self.name, cv2.CAP_FFMPEG, patience)
-        if not capture.isOpened():
-            raise SourceError(
-                f"a stream that FFmpeg can read at {self.name}",
-                "none",
-                "check the address and that the camera is on",
-            )
-        return capture
+    def close(self) -> None:
+        """See `Source`."""
+        self._reader.close()
+
+    def _images(self) -> Iterator[tuple[NDArray[np.uint8], float]]:
+        for frame in self._reader:
+            yield frame.rgb, self._clock()
+
+    def _open(self) -> float:
+        self._reader = VideoReader(self.name, timeout_s=_PATIENCE_S)
+        self.warnings = self._reader.warnings
+        return self._reader.fps
 
 
 class VideoSource:
-    """A video file. Stamps are the file's own times, going on from loop to loop."""
+    """A video file. Stamps are the file's own times from its first image on."""
 
     live = False
+    camera_info = None
 
     def __init__(self, config: SourceConfig) -> None:
         """Opens the file."""
         self.name = config.source
         self._config = config
-        self._capture = self._open()
-        self.fps = config.fps or self._reported_fps()
-        count = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        self.length = count if count > 0 and not config.loop else None
+        self._reader = self._open()
+        self.fps = config.fps or self._reader.fps or DEFAULT_FPS
+        self.length = None if config.loop else self._reader.length
+
+    @property
+    def warnings(self) -> list[str]:
+        """What was done about the video or is wrong with it."""
+        return self._reader.warnings
 
     def __iter__(self) -> Iterator[Image]:
         """All images, in order."""
-        start, period = 0.0, 1.0 / self.fps
+        stamp, period = -1.0 / self.fps, 1.0 / self.fps
         while True:
-            stamp, read = start, 0
-            while True:
-                ok, bgr = self._capture.read()
-                if not ok:
-                    break
-                at = float(self._capture.get(cv2.CAP_PROP_POS_MSEC)) / 1000.0
-                # Containers without usable times give 0 or nonsense: count then.
-                steady = read == 0 or stamp < start + at <= stamp + 1.0
-                own = start + at if steady and not self._config.fps else stamp + period
-                stamp = start if read == 0 else own
-                read += 1
-                yield Image(_rgb(bgr), stamp, self._config.frame)
-            if read == 0:
-                raise SourceError(
-                    f"a video with images at {self.name}", "none", "is the file damaged?"
-                )
-            self._capture.release()
-            self._capture = self._open()
+            offset: float | None = None  # of stamps over the file's times
+            for frame in self._reader:
+                due = stamp + period
+                time_s = None if self._config.fps else frame.time_s
+                if time_s is None:
+                    stamp = due
+                else:
+                    if offset is None or time_s + offset <= stamp:  # times that go back: count
+                        offset = due - time_s
+                    stamp = time_s + offset
+                yield Image(frame.rgb, stamp, self._config.frame)
+            warnings = self._reader.warnings
+            self._reader.close()
+            self._reader = self._open()
+            self._reader.warnings += warnings
             if not self._config.loop:
                 return
-            start = stamp + period
 
     def close(self) -> None:
         """See `Source`."""
-        self._capture.release()
+        self._reader.close()
 
-    def _open(self) -> cv2.VideoCapture:
-        capture = cv2.VideoCapture(str(Path(self.name).expanduser()))
-        if not capture.isOpened():
-            raise SourceError(
-                f"a video that OpenCV can read at {self.name}",
-                "something else",
-                "convert it: ffmpeg -i IN -c:v libx264 OUT.mp4",
-            )
-        return capture
-
-    def _reported_fps(self) -> float:
-        fps = float(self._capture.get(cv2.CAP_PROP_FPS))
-        return fps if np.isfinite(fps) and 1.0 <= fps <= 1000.0 else DEFAULT_FPS
+    def _open(self) -> VideoReader:
+        return VideoReader(str(Path(self.name).expanduser()))
 
 
 class FolderSource:
@@ -314,16 +349,19 @@ class FolderSource:
     """
 
     live = False
+    camera_info = None
 
     def __init__(self, config: SourceConfig) -> None:
         """Lists the pictures."""
         self.name = config.source
         self._config = config
         path = Path(config.source).expanduser()
-        self.paths = [path] if path.is_file() else image_paths(path)
+        self.skipped: dict[Path, FaceReconError] = {}
+        self.paths = [path] if path.is_file() else image_paths(path, self.skipped)
         self.fps = config.fps or DEFAULT_FPS
         self.length = None if config.loop else len(self.paths)
-        self.skipped: dict[Path, SourceError] = {}
+        self.warnings: list[str] = []
+        self._scale = IntensityScale()
 
     def __iter__(self) -> Iterator[Image]:
         """All pictures, a frame period apart.
@@ -341,15 +379,25 @@ class FolderSource:
 
     def readable(self) -> Iterator[tuple[Path, NDArray[np.uint8]]]:
         """Each picture that can be read, once, with its path; see `__iter__`."""
+        read, fault = 0, None
         for path in self.paths:
             try:
-                rgb = read_image(path)
-            except SourceError as fault:
-                self.skipped[path] = fault
-                if len(self.skipped) == len(self.paths):
-                    raise
+                picture = read_picture(path, self._scale)
+            except (SourceError, ConfigError) as bad:
+                self.skipped[path] = fault = bad
                 continue
-            yield path, rgb
+            for warning in (picture.warning, self._scale_note()):
+                text = f"{path.name}: {warning}"
+                if warning and text not in self.warnings:
+                    self.warnings.append(text)
+            read += 1
+            yield path, picture.rgb
+        if fault is not None and not read:
+            raise fault
+
+    def _scale_note(self) -> str:
+        used = self._scale.description
+        return f"deep pixels scaled to 8 bits: {used}" if used else ""
 
     def close(self) -> None:
         """See `Source`."""
@@ -363,6 +411,8 @@ class PatternSource:
     """
 
     live = False
+    camera_info = None
+    warnings: Sequence[str] = ()
 
     def __init__(self, config: SourceConfig) -> None:
         """Prepares the head."""
@@ -420,81 +470,40 @@ def paced(
         yield replace(image, stamp=clock())
 
 
-def image_paths(folder: Path) -> list[Path]:
-    """The pictures of a folder, by name.
+def image_paths(folder: Path, skipped: dict[Path, FaceReconError] | None = None) -> list[Path]:
+    """The pictures of a folder, by name; told by their content.
+
+    Args:
+        folder: to look into.
+        skipped: filled in: files that are no pictures, with the reason; what never are (text,
+            annotations, videos, hidden files) is not named.
 
     Raises:
         SourceError: there are none.
     """
-    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+    paths = []
+    for path in sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")):
+        try:
+            with path.open("rb") as file:
+                head = file.read(4096)
+        except OSError as fault:
+            head, what = b"", str(fault.strerror)
+        else:
+            what = "an empty file" if not head else "something else"
+        kind = picture_format(head)
+        if kind in PICTURES:
+            paths.append(path)
+        elif skipped is not None and (kind in REFUSED or path.suffix.lower() in _PICTURE_SUFFIXES):
+            got = f"{path.name}, {kind or what}"
+            remedy = REFUSED.get(kind, "replace or remove the file")
+            skipped[path] = SourceError("a picture", got, remedy)
     if not paths:
         raise SourceError(
-            f"pictures ({' '.join(IMAGE_SUFFIXES)}) in {folder}", "none", "check the folder"
+            f"pictures ({', '.join(PICTURES)}) in {folder}", "none", "check the folder"
         )
     return paths
 
 
-def read_image(path: str | Path) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 RGB of a picture file.
-
-    Raises:
-        SourceError: it is missing or is no picture.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise SourceError(f"a picture at {path}", "no such file", "check the path")
-    bgr = (
-        cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
-        if path.stat().st_size
-        else None
-    )
-    if bgr is None:
-        raise SourceError(f"a picture at {path}", "something else", "is the file damaged?")
-    return _rgb(bgr)
-
-
-def read_calibration(path: str | Path) -> PinholeCamera:
-    """The camera of a calibration file as camera_calibration writes it (ost.yaml).
-
-    Raises:
-        CameraError: the file is missing, or is no calibration.
-    """
-    import yaml
-
-    path = Path(path).expanduser()
-    remedy = "calibrate with `ros2 run camera_calibration cameracalibrator` and give its ost.yaml"
-    try:
-        data: dict[str, Any] = yaml.safe_load(path.read_text())
-        matrix = np.array(data["camera_matrix"]["data"], np.float64).reshape(3, 3)
-        distortion = np.array(data["distortion_coefficients"]["data"], np.float64)
-        width, height = int(data["image_width"]), int(data["image_height"])
-        model = str(data.get("distortion_model", "plumb_bob"))
-    except OSError as fault:
-        raise CameraError(f"a calibration at {path}", str(fault.strerror), remedy) from None
-    except (KeyError, TypeError, ValueError, yaml.YAMLError) as fault:
-        what = str(fault).splitlines()[0]
-        raise CameraError(f"a camera calibration (YAML) at {path}", what, remedy) from None
-    return PinholeCamera(width, height, matrix, distortion, model)
-
-
-def calibration_for(camera: PinholeCamera, width: int, height: int) -> PinholeCamera:
-    """A calibration made at another resolution of the same sensor, for this image size.
-
-    Raises:
-        CameraError: the aspect ratio differs, so it cannot be the same view.
-    """
-    if (camera.width, camera.height) == (width, height):
-        return camera
-    if abs(camera.width * height - camera.height * width) > max(width, height):
-        raise CameraError(
-            f"a calibration of the aspect ratio {width} x {height}",
-            f"{camera.width} x {camera.height}",
-            "recalibrate at this image size",
-        )
-    return camera.resized(width, height)
-
-
 def _rgb(bgr: Any) -> NDArray[np.uint8]:
-    if bgr.ndim == 2:
-        return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_GRAY2RGB), np.uint8)
-    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
+    code = cv2.COLOR_GRAY2RGB if bgr.ndim == 2 else cv2.COLOR_BGR2RGB
+    return np.asarray(cv2.cvtColor(bgr, code), np.uint8)

@@ -1,0 +1,198 @@
+"""Which camera took an image: the one answer that files, bags and live nodes share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from face_recon_ros.core.camera import DEFAULT_HORIZONTAL_FOV_DEG, PinholeCamera
+from face_recon_ros.core.errors import CameraError, ConfigError
+from face_recon_ros.core.types import Image
+from face_recon_ros.io.camera_info import (
+    CameraReading,
+    is_rectified,
+    read_camera_info,
+    same_view,
+    usable_distortion,
+)
+
+#: Parameter `rectified`: by the name of the image topic, always, never.
+AUTO, YES, NO = "auto", "true", "false"
+
+
+class CameraResolver:
+    """The camera of each image: of a calibration file, else by CameraInfo, else assumed.
+
+    CameraInfo is what `update` was last told; a source that reads a recording tells it in time.
+
+    Attributes:
+        readings: how often each origin was used: `calibration`, `CameraInfo`, `assumed`.
+    """
+
+    def __init__(
+        self,
+        calibration: PinholeCamera | str | Path | None = None,
+        fov_deg: float = DEFAULT_HORIZONTAL_FOV_DEG,
+        *,
+        rectified: str = AUTO,
+        image_topic: str = "",
+    ) -> None:
+        """Reads the calibration, if there is one.
+
+        Args:
+            calibration: camera, or path of its file; it goes before any CameraInfo.
+            fov_deg: assumed across the longer side of images without either.
+            rectified: `auto` (by the topic's name), `true` or `false`: P without D counts.
+            image_topic: name of the images' topic.
+
+        Raises:
+            CameraError: the file cannot be read.
+            ConfigError: `rectified` is none of the three.
+        """
+        if rectified not in (AUTO, YES, NO):
+            raise ConfigError(
+                f"{AUTO}, {YES} or {NO} for rectified", repr(rectified), "choose one"
+            )
+        self._name = ""
+        self._file_warnings: tuple[str, ...] = ()
+        if isinstance(calibration, str | Path) and str(calibration):
+            self._name = Path(calibration).name
+            calibration, problem = read_calibration_file(calibration)
+            self._file_warnings = (problem,) if problem else ()
+        self._calibration = calibration if isinstance(calibration, PinholeCamera) else None
+        self._fov_deg = fov_deg
+        self._rectified = rectified
+        self.image_topic = image_topic
+        self.readings = {"calibration": 0, "CameraInfo": 0, "assumed": 0}
+        self._info: Any = None
+        self._said: tuple[object, ...] = ()
+        self._known: dict[tuple[int, int], CameraReading] = {}
+
+    @property
+    def rectified(self) -> bool:
+        """Whether images are taken as rectified."""
+        by_name = self._rectified == AUTO and is_rectified(self.image_topic)
+        return by_name or self._rectified == YES
+
+    def update(self, info: Any) -> bool:
+        """Takes a CameraInfo message; whether it says something else than the one before."""
+        said = (
+            int(info.width), int(info.height), str(info.distortion_model),
+            *(np.asarray(a, np.float64).tobytes() for a in (info.k, info.d, info.p)),
+            int(info.binning_x), int(info.binning_y),
+            *(int(getattr(info.roi, n)) for n in ("x_offset", "y_offset", "width", "height")),
+        )  # fmt: skip
+        if said == self._said:
+            return False
+        self._info, self._said = info, said
+        self._known.clear()
+        return True
+
+    def forget(self) -> None:
+        """Without CameraInfo from now on."""
+        self._info, self._said = None, ()
+        self._known.clear()
+
+    def reading(self, width: int = 0, height: int = 0) -> CameraReading:
+        """What CameraInfo says about images of a size; without a size, of its own."""
+        if self._info is None:
+            return CameraReading(None)
+        key = width, height
+        if key not in self._known:
+            self._known[key] = read_camera_info(
+                self._info, width, height, rectified=self.rectified
+            )
+        return self._known[key]
+
+    def camera(self, width: int, height: int) -> PinholeCamera:
+        """The camera of an image of this size.
+
+        Raises:
+            CameraError: the calibration file is of another aspect ratio.
+        """
+        if self._calibration is not None:
+            self.readings["calibration"] += 1
+            return calibration_for(self._calibration, width, height)
+        camera = self.reading(width, height).camera
+        self.readings["assumed" if camera is None else "CameraInfo"] += 1
+        return camera or PinholeCamera.from_fov(width, height, self._fov_deg)
+
+    def __call__(self, image: Image) -> PinholeCamera:
+        """The camera of an image; see `camera`."""
+        height, width = image.rgb.shape[:2]
+        return self.camera(width, height)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is wrong with the CameraInfo in use, for as long as it is."""
+        if self._calibration is not None or self._info is None:
+            return self._file_warnings
+        readings = list(self._known.values()) or [self.reading()]
+        return tuple(dict.fromkeys(w for r in readings for w in r.warnings))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was done with the CameraInfo in use."""
+        return tuple(dict.fromkeys(n for r in self._known.values() for n in r.notes))
+
+    @property
+    def source(self) -> str:
+        """Where the cameras so far came from, in words."""
+        if self._calibration is not None:
+            return f"calibration {self._name}".strip()
+        assumed = f"field of view assumed to be {self._fov_deg:g} degrees"
+        if not self.readings["CameraInfo"]:
+            return assumed
+        return "CameraInfo" + (f"; without it, {assumed}" if self.readings["assumed"] else "")
+
+
+def read_calibration(path: str | Path) -> PinholeCamera:
+    """The camera of a calibration file; see `read_calibration_file`."""
+    return read_calibration_file(path)[0]
+
+
+def read_calibration_file(path: str | Path) -> tuple[PinholeCamera, str]:
+    """The camera of a calibration file as camera_calibration writes it (ost.yaml).
+
+    Returns:
+        The camera, and why its distortion was left out, empty when it was not.
+
+    Raises:
+        CameraError: the file is missing, or is no calibration.
+    """
+    import yaml
+
+    path = Path(path).expanduser()
+    remedy = "calibrate with `ros2 run camera_calibration cameracalibrator` and give its ost.yaml"
+    try:
+        data: dict[str, Any] = yaml.safe_load(path.read_text())
+        matrix = np.array(data["camera_matrix"]["data"], np.float64).reshape(3, 3)
+        distortion = np.array(data["distortion_coefficients"]["data"], np.float64)
+        width, height = int(data["image_width"]), int(data["image_height"])
+        stated = str(data.get("distortion_model", "plumb_bob"))
+    except OSError as fault:
+        raise CameraError(f"a calibration at {path}", str(fault.strerror), remedy) from None
+    except (KeyError, TypeError, ValueError, yaml.YAMLError) as fault:
+        what = str(fault).splitlines()[0]
+        raise CameraError(f"a camera calibration (YAML) at {path}", what, remedy) from None
+    model, distortion, problem = usable_distortion(stated, distortion)
+    return PinholeCamera(width, height, matrix, distortion, model), problem
+
+
+def calibration_for(camera: PinholeCamera, width: int, height: int) -> PinholeCamera:
+    """A calibration made at another resolution of the same sensor, for this image size.
+
+    Raises:
+        CameraError: the aspect ratio differs, so it cannot be the same view.
+    """
+    if (camera.width, camera.height) == (width, height):
+        return camera
+    if not same_view(camera, width, height):
+        raise CameraError(
+            f"a calibration of the aspect ratio {width} x {height}",
+            f"{camera.width} x {camera.height}",
+            "recalibrate at this image size",
+        )
+    return camera.resized(width, height)
