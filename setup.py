@@ -38,6 +38,8 @@ setup(
     install_requires=[
         "numpy>=1.23",
         "opencv-contrib-python>=4.8",
+        "av>=14",
+        "pillow>=9.1",
         "onnxruntime>=1.17",
         "mediapipe>=0.10.14",
         "pyyaml>=6",
@@ -45,6 +47,7 @@ setup(
     ],
     extras_require={
         "bags": ["rosbags>=0.10"],
+        "heif": ["pillow-heif>=0.18"],
         "evaluate": ["rosbags>=0.10", "scipy>=1.10", "matplotlib>=3.7"],
         "view": ["rerun-sdk>=0.20"],
         "train": [

@@ -16,10 +16,13 @@ from face_recon_ros.cli.options import (
     add_camera_options,
     add_frames_option,
     add_pipeline_options,
+    add_topic_options,
     at_least,
-    camera_for,
+    camera_resolver,
+    open_input,
     pipeline_config,
     pipeline_settings,
+    tell_input,
 )
 from face_recon_ros.core.errors import ConfigError, DataError
 from face_recon_ros.core.models import (
@@ -31,7 +34,9 @@ from face_recon_ros.core.models import (
 from face_recon_ros.evaluation.output import Progress, provenance, read_json, write_json
 
 if TYPE_CHECKING:
+    from face_recon_ros.core.camera import PinholeCamera
     from face_recon_ros.core.morphable_model import MorphableModel
+    from face_recon_ros.core.types import Image
     from face_recon_ros.evaluation.chain import StillChain
 
 Subparsers = argparse._SubParsersAction
@@ -428,9 +433,10 @@ def _add_temporal(kinds: Subparsers[argparse.ArgumentParser]) -> None:
         "Runs a video through the pipeline and measures what should stand still. On a clip of a\n"
         "still head all of depth_std_mm is error; a blink must not move the head.",
     )
-    parser.add_argument("source", help="video, folder of pictures, or `pattern`")
+    parser.add_argument("source", help="video, folder of pictures, bag, or `pattern`")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.json")
     add_frames_option(parser)
+    add_topic_options(parser)
     add_pipeline_options(parser)
     _add_report(parser)
     add_camera_options(parser)
@@ -441,16 +447,16 @@ def _run_temporal(args: argparse.Namespace) -> int:
     from itertools import islice
 
     from face_recon_ros.evaluation.sequence import Recording, sequence_figures
-    from face_recon_ros.io.sources import SourceConfig, open_source
+    from face_recon_ros.io.sources import with_cameras
 
-    source = open_source(SourceConfig(args.source))
+    source, resolver = open_input(args)
     pipeline, names = _pipeline(args)
     recording = Recording()
     with _Bar("temporal") as bar:
-        for image in islice(source, args.frames or None):
-            camera = camera_for(args, image.rgb.shape[1], image.rgb.shape[0])
+        for image, camera in islice(with_cameras(source, resolver), args.frames or None):
             recording.add(pipeline.process(image, camera), image.stamp)
             bar(len(recording.stamps), source.length or 0)
+    tell_input(source, resolver)
     if not recording.stamps:
         raise DataError(f"images in {args.source}", "none", "check the source")
     figures = sequence_figures(recording, names)
@@ -489,10 +495,7 @@ def _add_bag(kinds: Subparsers[argparse.ArgumentParser]) -> None:
     parser.add_argument("bag", type=Path, help="folder, .mcap or .db3")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     group = parser.add_argument_group("what to read")
-    group.add_argument("--image-topic", default="", metavar="TOPIC", help="default: the fullest")
-    group.add_argument(
-        "--info-topic", default="", metavar="TOPIC", help="CameraInfo (of the replay)"
-    )
+    add_topic_options(group)
     truth = group.add_mutually_exclusive_group()
     truth.add_argument(
         "--truth-topic", default="", metavar="TOPIC", help="PoseStamped of the head (mocap)"
@@ -535,6 +538,7 @@ def _run_bag(args: argparse.Namespace) -> int:
         max_frames=args.frames,
         calibration=args.calibration,
         fov_deg=args.fov,
+        rectified=args.rectified,
     )
     bag = open_bag(args.bag)
     pipeline, names = _pipeline(args)
@@ -571,6 +575,9 @@ def _run_bag(args: argparse.Namespace) -> int:
     for problem in bag.problems:
         print(f"face-recon: {problem}", file=sys.stderr)
     sequence, truth = result["sequence"], result["ground_truth"]
+    for problem in done.cameras.resolver.problems:
+        print(f"face-recon: {problem}", file=sys.stderr)
+    print(f"{args.bag}: images of {done.image_topic}, {done.cameras.resolver.source}")
     print(
         f"{sequence['frames']} frames in {done.seconds:.1f} s "
         f"({timing['times_real_time']:.1f} x real time), {sequence['missed_frames']} missed, "
@@ -596,8 +603,9 @@ def _add_record(commands: Subparsers[argparse.ArgumentParser]) -> None:
         "there is a calibration. Live topics:\n"
         "  ros2 bag record -s mcap /camera/image_raw /camera/camera_info",
     )
-    parser.add_argument("source", help="video, folder of pictures, device number, or `pattern`")
+    parser.add_argument("source", help="video, folder, bag, device number, or `pattern`")
     parser.add_argument("--out", type=Path, required=True, metavar="BAG", help="folder to make")
+    add_topic_options(parser)
     parser.add_argument("--storage", choices=("mcap", "sqlite3"), default="mcap")
     parser.add_argument("--compressed", action="store_true", help="JPEG instead of raw pixels")
     add_frames_option(parser)
@@ -610,26 +618,19 @@ def _run_record(args: argparse.Namespace) -> int:
     from itertools import islice
 
     from face_recon_ros.evaluation.record import record
-    from face_recon_ros.io.sources import (
-        SourceConfig,
-        calibration_for,
-        open_source,
-        read_calibration,
-    )
+    from face_recon_ros.io.sources import image_topic_of
 
-    source = open_source(SourceConfig(args.source))
-    images = iter(islice(source, args.frames or None))
-    camera = None
-    if args.calibration:
-        first = next(images, None)
-        if first is None:
-            raise DataError(f"images in {args.source}", "none", "check the source")
-        height, width = first.rgb.shape[:2]
-        camera = calibration_for(read_calibration(args.calibration), width, height)
-        rest = images
-        images = (image for part in ([first], rest) for image in part)
+    source, resolver = open_input(args)
+
+    def camera_of(image: Image) -> PinholeCamera | None:
+        if source.camera_info is not None:
+            resolver.update(source.camera_info)
+        camera = resolver(image)
+        return camera if camera.calibrated else None
+
     # A file's first stamp is 0, which in a message means "not stamped".
-    shift = 0.0 if source.live else 1.0
+    shift = 0.0 if source.live or image_topic_of(source) else 1.0
+    images = islice(source, args.frames or None)
     shifted = (replace(image, stamp=image.stamp + shift) for image in images)
     with _Bar("record") as bar:
         count = record(
@@ -637,11 +638,12 @@ def _run_record(args: argparse.Namespace) -> int:
             args.out,
             storage=args.storage,
             compressed=args.compressed,
-            camera=camera,
+            camera=camera_of,
             total=args.frames or source.length or 0,
             progress=bar,
         )
     source.close()
+    tell_input(source, resolver)
     print(f"{count} images in {args.out}")
     return 0
 
@@ -816,7 +818,7 @@ def _run_fit(args: argparse.Namespace) -> int:
         chain,
         model,
         from_scratch=args.start == "scratch",
-        camera_of=lambda width, height: camera_for(args, width, height),
+        camera_of=camera_resolver(args).camera,
     )
     result["provenance"] = _provenance(args, start=args.start)
     write_json(args.out / f"{args.image.stem}_fit.json", result)

@@ -12,7 +12,8 @@ from tqdm import tqdm
 from face_recon_ros.cli.options import (
     add_camera_options,
     add_pipeline_options,
-    camera_for,
+    add_topic_options,
+    open_input,
     pipeline_config,
     pipeline_settings,
 )
@@ -21,7 +22,7 @@ from face_recon_ros.core.models import find_model
 from face_recon_ros.core.pipeline import FacePipeline
 from face_recon_ros.evaluation.output import provenance, write_json
 from face_recon_ros.evaluation.speed import measure
-from face_recon_ros.io.sources import SourceConfig, open_source
+from face_recon_ros.io.sources import with_cameras
 
 _DESCRIPTION = """Runs the live pipeline over a video as fast as it goes and writes, as JSON:
   stage_ms        p50, p95, p99, mean of each stage, over the frames in which it ran
@@ -42,7 +43,7 @@ def add_speed_command(subparsers: argparse._SubParsersAction[argparse.ArgumentPa
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--source", required=True, help="video, picture, folder of pictures, or `pattern`"
+        "--source", required=True, help="video, picture, folder of pictures, bag, or `pattern`"
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.json")
     parser.add_argument(
@@ -54,6 +55,7 @@ def add_speed_command(subparsers: argparse._SubParsersAction[argparse.ArgumentPa
     parser.add_argument("--report", type=Path, metavar="FILE.html", help="one self-contained page")
     add_pipeline_options(parser)
     add_camera_options(parser)
+    add_topic_options(parser)
     parser.set_defaults(run=run)
 
 
@@ -66,9 +68,9 @@ def run(args: argparse.Namespace) -> int:
             "300 and 20 are good",
         )
     pipeline = FacePipeline.from_config(pipeline_config(args))
-    source = open_source(SourceConfig(args.source, loop=True))
+    source, resolver = open_input(args, loop=True)
     images = tqdm(
-        itertools.islice(source, args.warmup + args.frames),
+        itertools.islice(with_cameras(source, resolver), args.warmup + args.frames),
         total=args.warmup + args.frames,
         unit="image",
         mininterval=0.1 if sys.stderr.isatty() else 10.0,
@@ -76,7 +78,6 @@ def run(args: argparse.Namespace) -> int:
     result = measure(
         pipeline,
         images,
-        lambda width, height: camera_for(args, width, height),
         warmup=args.warmup,
         source=args.source,
     )

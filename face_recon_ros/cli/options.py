@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from face_recon_ros.core.camera import DEFAULT_HORIZONTAL_FOV_DEG, PinholeCamera
+from face_recon_ros.core.camera import DEFAULT_HORIZONTAL_FOV_DEG
 from face_recon_ros.core.detection import BACKENDS, DetectorConfig
+from face_recon_ros.core.errors import FaceReconError
 from face_recon_ros.core.models import FACE_MODEL, NETWORK
 from face_recon_ros.core.onnx_session import PROVIDERS
 from face_recon_ros.core.pipeline import PipelineConfig
 from face_recon_ros.core.reconstructor import ReconstructorConfig
 from face_recon_ros.core.tracking import TrackerConfig
-from face_recon_ros.io.sources import calibration_for, read_calibration
+from face_recon_ros.io.bag_source import BagSource
+from face_recon_ros.io.calibration import AUTO, NO, YES, CameraResolver
+from face_recon_ros.io.sources import Source, SourceConfig, image_topic_of, open_source
 
 
 def at_least(minimum: int) -> Callable[[str], int]:
@@ -155,7 +159,7 @@ def pipeline_settings(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def add_camera_options(parser: argparse.ArgumentParser) -> None:
-    """Adds what `camera_for` reads."""
+    """Adds what `camera_resolver` reads."""
     group = parser.add_argument_group("camera")
     group.add_argument(
         "--calibration", type=Path, metavar="FILE.yaml", help="as camera_calibration writes it"
@@ -167,10 +171,65 @@ def add_camera_options(parser: argparse.ArgumentParser) -> None:
         metavar="DEG",
         help="across the longer side, where there is no calibration (default: %(default)g)",
     )
+    group.add_argument(
+        "--rectified",
+        choices=(AUTO, YES, NO),
+        default=AUTO,
+        help="bags: whether P of CameraInfo counts and not K and D; auto goes by the topic's name",
+    )
 
 
-def camera_for(args: argparse.Namespace, width: int, height: int) -> PinholeCamera:
-    """The camera of images of this size that the options of `add_camera_options` describe."""
-    if args.calibration is not None:
-        return calibration_for(read_calibration(args.calibration), width, height)
-    return PinholeCamera.from_fov(width, height, args.fov)
+def add_topic_options(parser: argparse._ActionsContainer) -> None:
+    """Adds what `open_input` reads of a bag."""
+    parser.add_argument(
+        "--image-topic",
+        default="",
+        metavar="TOPIC",
+        help="of a bag's images (default: that which shows colour, else grey; never depth)",
+    )
+    parser.add_argument(
+        "--info-topic",
+        default="",
+        metavar="TOPIC",
+        help="of a bag's CameraInfo (default: the one beside the images)",
+    )
+
+
+def open_input(args: argparse.Namespace, *, loop: bool = False) -> tuple[Source, CameraResolver]:
+    """The source of images that the options name, and what tells its cameras.
+
+    What is chosen in a bag is printed.
+
+    Args:
+        args: of `source`, `add_topic_options` and, where the command has them, of
+            `add_camera_options`.
+        loop: whether files begin again at their end.
+    """
+    config = SourceConfig(
+        str(args.source), loop=loop, topic=args.image_topic, info_topic=args.info_topic
+    )
+    source = open_source(config, complain=left_out)
+    if isinstance(source, BagSource):
+        print(f"{source.name}: {source.choice}")
+    return source, camera_resolver(args, image_topic_of(source))
+
+
+def camera_resolver(args: argparse.Namespace, image_topic: str = "") -> CameraResolver:
+    """What tells the cameras of images, by the options of `add_camera_options`."""
+    return CameraResolver(
+        args.calibration,
+        getattr(args, "fov", DEFAULT_HORIZONTAL_FOV_DEG),
+        rectified=getattr(args, "rectified", AUTO),
+        image_topic=image_topic,
+    )
+
+
+def left_out(fault: FaceReconError) -> None:
+    """Says on stderr what was left out of the input."""
+    print(f"face-recon: left out: {fault}", file=sys.stderr)
+
+
+def tell_input(source: Source, resolver: CameraResolver) -> None:
+    """Says on stderr what was wrong with the images and their camera."""
+    for warning in (*source.warnings, *resolver.problems):
+        print(f"face-recon: {warning}", file=sys.stderr)

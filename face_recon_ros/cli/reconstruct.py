@@ -12,35 +12,33 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from face_recon_ros.cli.options import (
     add_camera_options,
     add_frames_option,
     add_pipeline_options,
+    add_topic_options,
     at_least,
-    camera_for,
+    left_out,
+    open_input,
     pipeline_config,
+    tell_input,
 )
 from face_recon_ros.core.anonymise import LostFaces, hide_faces
 from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.detection import THOROUGH
-from face_recon_ros.core.errors import DataError, FaceReconError
+from face_recon_ros.core.errors import DataError
 from face_recon_ros.core.overlay import Overlay, OverlayConfig, render_mesh
 from face_recon_ros.core.pipeline import FaceFinder, FacePipeline
 from face_recon_ros.core.reconstructor import FaceReconstructor
 from face_recon_ros.core.types import COEFFICIENT_NAMES, Coefficients, Face, Image, Mesh
+from face_recon_ros.io.calibration import CameraResolver
+from face_recon_ros.io.images import png_bytes
 from face_recon_ros.io.meshes import MESH_SUFFIXES, write_mesh
-from face_recon_ros.io.sources import (
-    DEFAULT_FPS,
-    FolderSource,
-    Source,
-    SourceConfig,
-    open_source,
-)
+from face_recon_ros.io.sources import FolderSource, Source, with_cameras
+from face_recon_ros.io.video import VideoWriter
 
 T = TypeVar("T")
 
@@ -104,12 +102,13 @@ def add_reconstruct_command(
     )
     add_pipeline_options(parser, max_faces=64)
     add_camera_options(parser)
+    add_topic_options(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command on its parsed arguments."""
-    source = _open(args.source)
+    source, resolver = open_input(args)
     config = pipeline_config(args)
     try:
         args.out.mkdir(parents=True, exist_ok=True)
@@ -121,10 +120,11 @@ def run(args: argparse.Namespace) -> int:
         if not args.thorough:
             finders.insert(0, FaceFinder.from_config(config.detector, config.tracker))
         pipelines = [FacePipeline(finder, reconstructor) for finder in finders]
-        found = _pictures(args, pipelines, source)
+        found = _pictures(args, pipelines, source, resolver)
     else:
         finder = FaceFinder.from_config(config.detector, config.tracker)
-        found = _video(args, FacePipeline(finder, reconstructor), source)
+        found = _video(args, FacePipeline(finder, reconstructor), source, resolver)
+    tell_input(source, resolver)
     if found == 0:
         raise DataError(f"a face in {source.name}", "none", "try --tiles 3, or --min-score 0.3")
     print(f"{found} face{'s' if found > 1 else ''} in {args.out}")
@@ -140,19 +140,12 @@ class _Sighting:
     camera: PinholeCamera
 
 
-def _open(name: str) -> Source:
-    from face_recon_ros.io.bag_source import BagSource, is_bag  # reads bags without ROS
-
-    if is_bag(name):
-        return BagSource(name, SourceConfig.frame, complain=_left_out)
-    return open_source(SourceConfig(name))
-
-
-def _left_out(fault: FaceReconError) -> None:
-    print(f"left out: {fault}", file=sys.stderr)
-
-
-def _pictures(args: argparse.Namespace, pipelines: list[FacePipeline], source: Source) -> int:
+def _pictures(
+    args: argparse.Namespace,
+    pipelines: list[FacePipeline],
+    source: Source,
+    resolver: CameraResolver,
+) -> int:
     """Reconstructs each picture by the first pipeline that finds a face in it."""
     assert isinstance(source, FolderSource)
     reconstructor, found = pipelines[0].reconstructor, 0
@@ -161,33 +154,37 @@ def _pictures(args: argparse.Namespace, pipelines: list[FacePipeline], source: S
     for path, rgb in _progress(args, source.readable(), source.length):
         image = Image(rgb, 0.0)
         name = path.stem if stems[path.stem] == 1 else path.name  # a.jpg beside a.png
-        camera = camera_for(args, image.rgb.shape[1], image.rgb.shape[0])
+        camera = resolver(image)
         faces: list[Face] = []
         for pipeline in pipelines:
             faces = faces or pipeline.process_still(image, camera, args.refine).faces
-        _write_png(args.out / f"{name}_overlay.png", overlay.draw(image.rgb, faces, camera))
+        (args.out / f"{name}_overlay.png").write_bytes(
+            png_bytes(overlay.draw(image.rgb, faces, camera))
+        )
         sightings = [_Sighting(0, face, camera) for face in faces]
         _write_results(args, name, reconstructor, sightings, faces)
         found += len(faces)
     for fault in source.skipped.values():
-        _left_out(fault)
+        left_out(fault)
     return found
 
 
-def _video(args: argparse.Namespace, pipeline: FacePipeline, source: Source) -> int:
+def _video(
+    args: argparse.Namespace, pipeline: FacePipeline, source: Source, resolver: CameraResolver
+) -> int:
     overlay, lost = _overlay(args, pipeline.reconstructor, mesh_side_px=384), LostFaces()
     sightings: list[_Sighting] = []
     last: dict[str, Face] = {}
     seen: Counter[str] = Counter()
-    with _VideoFile(args.out / "overlay.mp4", source.fps or DEFAULT_FPS) as video:
-        for k, image in enumerate(_progress(args, source, source.length)):
-            camera = camera_for(args, image.rgb.shape[1], image.rgb.shape[0])
+    with VideoWriter(args.out / "overlay.mp4", source.fps) as video:
+        taken = with_cameras(source, resolver)
+        for k, (image, camera) in enumerate(_progress(args, taken, source.length)):
             faces = pipeline.process(image, camera).faces
             picture = image.rgb
             if args.anonymise:
                 picture = picture.copy()
                 hide_faces(picture, lost.boxes(faces, camera.width, camera.height, image.stamp))
-            video.write(overlay.draw(picture, faces, camera))
+            video.write(overlay.draw(picture, faces, camera), image.stamp)
             last.update({face.track.id: face for face in faces})
             seen.update(face.track.id for face in faces)
             sightings += [_Sighting(k, replace(f, mesh=_NO_MESH), camera) for f in faces]
@@ -229,7 +226,7 @@ def _write_results(
         for suffix in suffixes:
             write_mesh(args.out / f"{stem}{suffix}", face.mesh)
         views = [render_mesh(face.mesh, 320, yaw) for yaw in (0.0, -45.0, 90.0)]
-        _write_png(args.out / f"{stem}_views.png", np.concatenate(views, axis=1))
+        (args.out / f"{stem}_views.png").write_bytes(png_bytes(np.concatenate(views, axis=1)))
         seen = [s for s in sightings if s.face.track.id == face.track.id]
         described.append(
             {
@@ -291,36 +288,3 @@ def _table(sightings: list[_Sighting], reconstructor: FaceReconstructor) -> dict
             for key in COEFFICIENT_NAMES
         },
     }
-
-
-def _write_png(path: Path, rgb: NDArray[np.uint8]) -> None:
-    ok, data = cv2.imencode(".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
-    assert ok
-    path.write_bytes(data.tobytes())
-
-
-class _VideoFile:
-    """An MP4 of images of one size."""
-
-    def __init__(self, path: Path, fps: float) -> None:
-        self._path, self._fps = path, fps
-        self._writer: cv2.VideoWriter | None = None
-
-    def __enter__(self) -> _VideoFile:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._writer is not None:
-            self._writer.release()
-
-    def write(self, rgb: NDArray[np.uint8]) -> None:
-        """Adds an image."""
-        if self._writer is None:
-            size = (rgb.shape[1], rgb.shape[0])
-            code = cv2.VideoWriter.fourcc(*"mp4v")
-            self._writer = cv2.VideoWriter(str(self._path), code, self._fps, size)
-            if not self._writer.isOpened():
-                raise DataError(
-                    f"to write a video to {self._path}", "no success", "is the disk full?"
-                )
-        self._writer.write(cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))

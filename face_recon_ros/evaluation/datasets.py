@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from face_recon_ros.core.errors import DataError
+from face_recon_ros.core.errors import DataError, FaceReconError
+from face_recon_ros.io import images
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 
@@ -113,23 +113,12 @@ def list_samples(folder: str | Path, suffixes: tuple[str, ...], skipped: Skipped
 
 
 def read_image(path: str | Path) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 RGB.
-
-    EXIF orientation is ignored, as annotations are made on the stored pixels.
+    """(H, W, 3) uint8 RGB, as stored: annotations are made on the stored pixels.
 
     Raises:
-        DataError: it is no readable image.
+        SourceError: it is no readable image.
     """
-    try:
-        data = np.fromfile(path, np.uint8)
-    except OSError as fault:
-        got = f"{path}: {fault.strerror}"
-        raise DataError("a readable image", got, "check the path") from None
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    image = cv2.imdecode(data, flags) if data.size else None
-    if image is None:
-        raise DataError("a readable image", f"{Path(path).name}", "replace or remove the file")
-    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
+    return images.read_image(path, upright=False)
 
 
 def read_landmarks(path: str | Path, dimensions: int) -> NDArray[np.float64]:
@@ -172,5 +161,5 @@ def readable(
     for sample in samples:
         try:
             yield sample, load(sample)
-        except DataError as fault:
+        except FaceReconError as fault:
             skipped.add(sample.name, f"expected {fault.expected}, got {fault.got}")

@@ -12,8 +12,11 @@ from face_recon_ros.core.rigid import Rigid
 from face_recon_ros.core.transform_buffer import TransformBuffer
 from face_recon_ros.evaluation.trajectory import Trajectory
 from face_recon_ros.io.bags import POSE, TF, Bag
-from face_recon_ros.io.camera_messages import seconds_from_stamp
-from face_recon_ros.io.pose_messages import rigid_from_pose_msg, rigid_from_transform_msg
+from face_recon_ros.io.messages import (
+    rigid_from_pose_msg,
+    rigid_from_transform_msg,
+    seconds_from_stamp,
+)
 
 _TRUTH_SPAN_S = 1e9
 

@@ -20,8 +20,8 @@ from face_recon_ros.core.morphable_model import FACE, MorphableModel, VertexNorm
 from face_recon_ros.core.rasterizer import interpolate, rasterize
 from face_recon_ros.core.types import COEFFICIENT_NAMES, Coefficients, Mesh
 from face_recon_ros.evaluation.chain import Estimator, largest
-from face_recon_ros.evaluation.datasets import read_image
 from face_recon_ros.fitting.photo import PhotometricFitter
+from face_recon_ros.io.images import read_image
 from face_recon_ros.io.meshes import write_ply
 
 FIT_SIZE = 224

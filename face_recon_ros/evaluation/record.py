@@ -7,7 +7,7 @@ the line).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -183,7 +183,7 @@ def record(
     *,
     storage: str = "mcap",
     compressed: bool = False,
-    camera: PinholeCamera | None = None,
+    camera: PinholeCamera | Callable[[Image], PinholeCamera | None] | None = None,
     total: int = 0,
     progress: Progress = no_progress,
 ) -> int:
@@ -194,7 +194,8 @@ def record(
         path: folder to make.
         storage: `mcap` or `sqlite3`.
         compressed: JPEG instead of raw pixels.
-        camera: calibration, written beside each image.
+        camera: calibration, written beside each image; or what tells it of an image, asked right
+            after the image was read.
         total: number of images, for progress; 0 when unknown.
         progress: called as images are written.
 
@@ -205,8 +206,9 @@ def record(
     with BagWriter(path, storage) as bag:
         for image in images:
             (bag.compressed if compressed else bag.image)(image)
-            if camera is not None:
-                bag.camera(camera, image.stamp, image.frame)
+            taken_by = camera(image) if callable(camera) else camera
+            if taken_by is not None:
+                bag.camera(taken_by, image.stamp, image.frame)
             count += 1
             progress(count, total)
     return count

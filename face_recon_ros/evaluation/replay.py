@@ -30,14 +30,10 @@ from face_recon_ros.evaluation.trajectory import (
     estimate_time_offset,
     pose_errors,
 )
-from face_recon_ros.io.bags import (
-    Bag,
-    CameraHistory,
-    ImageCounts,
-    choose_image_topic,
-    images_in_order,
-)
-from face_recon_ros.io.sources import calibration_for, read_calibration
+from face_recon_ros.io.bag_source import CameraHistory, ImageCounts, images_in_order
+from face_recon_ros.io.bag_topics import choose_image_topic
+from face_recon_ros.io.bags import Bag
+from face_recon_ros.io.calibration import AUTO, CameraResolver
 
 Array = NDArray[np.float64]
 
@@ -72,6 +68,7 @@ class ReplayConfig:
         max_frames: stop after so many images; 0 takes all.
         calibration: camera_calibration YAML file, in place of the bag's CameraInfo.
         fov_deg: assumed across the longer side of images without either.
+        rectified: whether images are rectified: `auto` (by the topic's name), `true`, `false`.
     """
 
     image_topic: str = ""
@@ -83,44 +80,35 @@ class ReplayConfig:
     max_frames: int = 0
     calibration: Path | None = None
     fov_deg: float = DEFAULT_HORIZONTAL_FOV_DEG
+    rectified: str = AUTO
 
 
 class Cameras:
-    """The camera of each image: of a calibration, else of the bag, else assumed.
+    """The camera of each image of a bag.
 
     Attributes:
-        history: the bag's.
-        calibrated: images so far with the bag's CameraInfo in use.
+        history: the bag's CameraInfo.
+        resolver: that decides.
     """
 
-    def __init__(self, history: CameraHistory, config: ReplayConfig) -> None:
-        """Reads the calibration, if there is one.
-
-        Raises:
-            CameraError: it cannot be read.
-        """
+    def __init__(self, history: CameraHistory, resolver: CameraResolver) -> None:
+        """Composes both."""
         self.history = history
-        self.calibrated = 0
-        self._calibration = read_calibration(config.calibration) if config.calibration else None
-        self._name = config.calibration.name if config.calibration else ""
-        self._fov_deg = config.fov_deg
+        self.resolver = resolver
 
     def at(self, image: Image) -> PinholeCamera:
         """The camera of an image."""
-        height, width = image.rgb.shape[:2]
-        if self._calibration:
-            return calibration_for(self._calibration, width, height)
-        camera = self.history.at(image)
-        self.calibrated += camera is not None
-        return camera or PinholeCamera.from_fov(width, height, self._fov_deg)
+        info = self.history.at(image.stamp)
+        if info is not None:
+            self.resolver.update(info)
+        return self.resolver(image)
 
     @property
-    def source(self) -> str:
-        """Where cameras come from, in words."""
-        if self._calibration:
-            return f"calibration {self._name}"
-        assumed = f"field of view assumed to be {self._fov_deg:g} degrees"
-        return assumed if self.calibrated == 0 else f"CameraInfo; without it, {assumed}"
+    def problem(self) -> str:
+        """What was wrong with CameraInfo, in words."""
+        return "; ".join(self.resolver.problems) or (
+            "" if self.history.topic else "no CameraInfo in the bag"
+        )
 
 
 @dataclass(frozen=True)
@@ -168,7 +156,10 @@ def replay(
     began = time.perf_counter()
     topic = choose_image_topic(bag, config.image_topic)
     history = CameraHistory(bag, topic, config.info_topic)
-    cameras = Cameras(history, config)
+    resolver = CameraResolver(
+        config.calibration, config.fov_deg, rectified=config.rectified, image_topic=topic
+    )
+    cameras = Cameras(history, resolver)
     truth = _truth(bag, topic, config)
     counts = ImageCounts()
     recording = Recording()
@@ -192,9 +183,10 @@ def replay(
             "image_topic": topic,
             "image_type": bag.topics[topic],
             "info_topic": history.topic,
-            "info_problem": history.problem,
-            "frames_with_camera_info": cameras.calibrated,
-            "camera": cameras.source,
+            "info_problem": cameras.problem,
+            "info_notes": list(resolver.notes),
+            "frames_with_camera_info": resolver.readings["CameraInfo"],
+            "camera": resolver.source,
             "images": vars(counts),
             "duration_s": float(stamps[-1] - stamps[0]),
             "rate_hz": float((len(stamps) - 1) / (stamps[-1] - stamps[0]))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.crop import crop_from_face_box
-from face_recon_ros.core.errors import DataError, ImageError
+from face_recon_ros.core.errors import FaceReconError, ImageError
 from face_recon_ros.core.morphable_model import MorphableModel
 from face_recon_ros.core.overlay import Overlay, OverlayConfig
 from face_recon_ros.core.types import Coefficients, Face, Mesh, Track
@@ -30,9 +30,8 @@ from face_recon_ros.evaluation.report import (
     with_interval,
 )
 from face_recon_ros.evaluation.sequence import MIN_FRAMES, Observation
-from face_recon_ros.io.bag_source import IMAGE_TYPES
 from face_recon_ros.io.bags import Bag
-from face_recon_ros.io.camera_messages import seconds_from_stamp
+from face_recon_ros.io.messages import ImageStream, seconds_from_stamp
 
 WORST = 12
 _PREDICTED, _ANNOTATED = (255, 64, 64), (64, 255, 96)
@@ -399,7 +398,7 @@ def _worst_pictures(
     for entry in found[:WORST]:
         try:  # BIWI's names begin with their folder
             rgb = read_image(folder / Path(entry["name"]).parent / entry["image"])
-        except DataError:
+        except FaceReconError:
             continue
         scale = _PICTURE_PX / max(rgb.shape[:2])
         if scale < 1:
@@ -548,14 +547,14 @@ def _frames(
     """Pictures of stamps with all that was said about them, in the order of `wanted`."""
     overlay = Overlay(model.triangles, model.n_vertices, OverlayConfig(0.5, _PICTURE_PX))
     topic, start = replay.image_topic, replay.recording.stamps[0]
-    decode = IMAGE_TYPES[bag.topics[topic]]
+    stream = ImageStream()
     pictures: dict[float, tuple[NDArray[np.uint8], str]] = {}
     for raw, msg in bag.messages(topic, at={replay.recorded[stamp] for stamp in wanted}):
         stamp = seconds_from_stamp(msg.header.stamp) or raw.log_ns * 1e-9
         if stamp not in wanted or stamp in pictures:
             continue
         try:
-            image = decode(msg)
+            image = stream.read(msg)
         except ImageError:
             continue
         track, caption = wanted[stamp]

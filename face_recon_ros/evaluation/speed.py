@@ -7,7 +7,7 @@ memory to faces with meshes and poses. What ROS adds is in the demo's summary.js
 from __future__ import annotations
 
 import resource
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,8 +29,7 @@ PROTOCOL = {
 
 def measure(
     pipeline: FacePipeline,
-    images: Iterable[Image],
-    camera_of: Callable[[int, int], PinholeCamera],
+    images: Iterable[tuple[Image, PinholeCamera]],
     *,
     warmup: int,
     source: str,
@@ -39,8 +38,7 @@ def measure(
 
     Args:
         pipeline: freshly made.
-        images: in order; the first `warmup` are not measured.
-        camera_of: width and height -> camera of the images.
+        images: in order, each with its camera; the first `warmup` are not measured.
         warmup: number of images that are not measured.
         source: its name, for the error.
 
@@ -49,8 +47,7 @@ def measure(
     """
     frames: list[dict[str, float]] = []
     faces = 0
-    for k, image in enumerate(images):
-        camera = camera_of(image.rgb.shape[1], image.rgb.shape[0])
+    for k, (image, camera) in enumerate(images):
         frame = pipeline.process(image, camera)
         if k >= warmup:
             frames.append(frame.timings)

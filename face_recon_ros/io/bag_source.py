@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from face_recon_ros.core.errors import FaceReconError, ImageError, SourceError
+from face_recon_ros.core.errors import DataError, FaceReconError, ImageError
 from face_recon_ros.core.types import Image
 from face_recon_ros.io.bag_topics import camera_info_topic, choose_image_topic, content_of
 from face_recon_ros.io.bags import CAMERA_INFO, Bag, open_bag
@@ -106,7 +106,7 @@ class CameraHistory:
             topic: of CameraInfo; found beside the images without one.
 
         Raises:
-            SourceError: there is no such topic.
+            DataError: there is no such topic.
         """
         beside = camera_info_topic(bag.topics, image_topic)
         self.topic = bag.require(topic, CAMERA_INFO) if topic else beside
@@ -160,7 +160,7 @@ class BagSource:
             info_topic: of CameraInfo; empty takes the one beside the images.
 
         Raises:
-            SourceError: it cannot be read or has no images, or none on this topic.
+            DataError: it cannot be read or has no images, or none on this topic.
             ConfigError: the package that reads bags is not installed.
         """
         self.name = source
@@ -187,7 +187,7 @@ class BagSource:
         """The images that can be read, by their stamps.
 
         Raises:
-            SourceError: none of them can be read.
+            DataError: none of them can be read.
         """
         offset, last = 0.0, 0.0
         while True:
@@ -207,7 +207,7 @@ class BagSource:
                 first, last = False, image.stamp + offset
                 yield replace(image, stamp=last, frame=image.frame or self._frame)
             if first:
-                raise fault or SourceError(
+                raise fault or DataError(
                     f"usable images on {self.topic} in {self.name}",
                     "; ".join(self.bag.problems) or "none",
                     "choose another topic with --image-topic (camera.topic), or record it again",

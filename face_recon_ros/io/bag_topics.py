@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from face_recon_ros.core.errors import FaceReconError, SourceError
+from face_recon_ros.core.errors import DataError, FaceReconError
 from face_recon_ros.io.bags import CAMERA_INFO, IMAGE, IMAGE_TYPES, OWN_NAMESPACE, Bag
 from face_recon_ros.io.encodings import COLOUR, DEPTH, GREY
 from face_recon_ros.io.messages import ImageStream
@@ -51,7 +51,7 @@ def choose_image_topic(bag: Bag, topic: str = "") -> str:
     the one with most images, raw before compressed. What this package publishes is no input.
 
     Raises:
-        SourceError: no such topic; says which there are and what they show.
+        DataError: no such topic; says which there are and what they show.
     """
     if topic:
         return bag.require(topic, *IMAGE_TYPES)
@@ -60,7 +60,7 @@ def choose_image_topic(bag: Bag, topic: str = "") -> str:
     usable = {c.topic: c for c in contents if c.content in _RANK}
     if not usable:
         shown = ", ".join(f"{c.topic} ({c.why})" for c in contents)
-        raise SourceError(
+        raise DataError(
             f"a topic of colour or grey images ({' or '.join(IMAGE_TYPES)}) in {bag.path}",
             f"only {shown or bag.listing()}",
             "record the camera's image topic, or name one with --image-topic (camera.topic)",

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from face_recon_ros.core.errors import ConfigError, SourceError
+from face_recon_ros.core.errors import ConfigError, DataError
 from face_recon_ros.io.bag_files import (
     EMPTY,
     MCAP,
@@ -33,6 +33,8 @@ from face_recon_ros.io.bag_files import (
 IMAGE = "sensor_msgs/msg/Image"
 COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"
 CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
+POSE = "geometry_msgs/msg/PoseStamped"
+TF = "tf2_msgs/msg/TFMessage"
 IMAGE_TYPES = (IMAGE, COMPRESSED_IMAGE)
 
 OWN_NAMESPACE = "/face/"  # what the pipeline itself publishes is no input
@@ -111,11 +113,11 @@ class Bag:
         """The topic, if it is there.
 
         Raises:
-            SourceError: it is not; says which are.
+            DataError: it is not; says which are.
         """
         if self.topics.get(topic) in types:
             return topic
-        raise SourceError(
+        raise DataError(
             f"topic {topic} of {' or '.join(types)} in {self.path}",
             f"only {self.listing()}",
             "choose one of these topics",
@@ -206,7 +208,7 @@ def open_bag(path: str | Path) -> Bag:
     """Opens a rosbag2 folder, or one storage file.
 
     Raises:
-        SourceError: there is no bag, it is one of ROS 1, or nothing can be read of it.
+        DataError: there is no bag, it is one of ROS 1, or nothing can be read of it.
         ConfigError: the package rosbags is not installed.
     """
     try:
@@ -218,13 +220,13 @@ def open_bag(path: str | Path) -> Bag:
     place = Path(path).expanduser()
     files = [place] if place.is_file() else _storage_files(place)
     if any(storage_of(f) == ROS1 for f in files) or (place.is_file() and place.suffix == ".bag"):
-        raise SourceError(
+        raise DataError(
             f"a rosbag2 at {place}",
             "a bag of ROS 1",
             f"convert it: rosbags-convert --src {place.name} --dst {place.stem}",
         )
     if not files:
-        raise SourceError(
+        raise DataError(
             f"a rosbag2 (folder, .mcap or .db3) at {place}", "no such thing", "check the path"
         )
     bag = Bag(place)
@@ -233,7 +235,7 @@ def open_bag(path: str | Path) -> Bag:
     for file in files:
         _add_file(bag, file)
     if not bag.topics:
-        raise SourceError(
+        raise DataError(
             f"messages in {place}", "; ".join(bag.problems) or "none", "record it again"
         )
     return bag

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,15 @@ from face_recon_ros.io.camera_info import (
 AUTO, YES, NO = "auto", "true", "false"
 
 
+@dataclass(frozen=True)
+class _Told:
+    """A CameraInfo, what makes it differ from others, and what it says by size of the image."""
+
+    info: Any
+    said: tuple[object, ...]
+    readings: dict[tuple[int, int], CameraReading] = field(default_factory=dict)
+
+
 class CameraResolver:
     """The camera of each image: of a calibration file, else by CameraInfo, else assumed.
 
@@ -29,6 +39,7 @@ class CameraResolver:
 
     Attributes:
         readings: how often each origin was used: `calibration`, `CameraInfo`, `assumed`.
+        problems: all that was wrong with CameraInfo so far; see also `warnings`.
     """
 
     def __init__(
@@ -66,9 +77,8 @@ class CameraResolver:
         self._rectified = rectified
         self.image_topic = image_topic
         self.readings = {"calibration": 0, "CameraInfo": 0, "assumed": 0}
-        self._info: Any = None
-        self._said: tuple[object, ...] = ()
-        self._known: dict[tuple[int, int], CameraReading] = {}
+        self.problems: list[str] = list(self._file_warnings)
+        self._told = _Told(None, ())
 
     @property
     def rectified(self) -> bool:
@@ -84,27 +94,25 @@ class CameraResolver:
             int(info.binning_x), int(info.binning_y),
             *(int(getattr(info.roi, n)) for n in ("x_offset", "y_offset", "width", "height")),
         )  # fmt: skip
-        if said == self._said:
+        if said == self._told.said:
             return False
-        self._info, self._said = info, said
-        self._known.clear()
+        self._told = _Told(info, said)
         return True
 
     def forget(self) -> None:
         """Without CameraInfo from now on."""
-        self._info, self._said = None, ()
-        self._known.clear()
+        self._told = _Told(None, ())
 
     def reading(self, width: int = 0, height: int = 0) -> CameraReading:
         """What CameraInfo says about images of a size; without a size, of its own."""
-        if self._info is None:
+        told, key = self._told, (width, height)
+        if told.info is None:
             return CameraReading(None)
-        key = width, height
-        if key not in self._known:
-            self._known[key] = read_camera_info(
-                self._info, width, height, rectified=self.rectified
-            )
-        return self._known[key]
+        if key not in told.readings:
+            reading = read_camera_info(told.info, width, height, rectified=self.rectified)
+            told.readings[key] = reading
+            self.problems += [w for w in reading.warnings if w not in self.problems]
+        return told.readings[key]
 
     def camera(self, width: int, height: int) -> PinholeCamera:
         """The camera of an image of this size.
@@ -127,15 +135,15 @@ class CameraResolver:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What is wrong with the CameraInfo in use, for as long as it is."""
-        if self._calibration is not None or self._info is None:
+        if self._calibration is not None or self._told.info is None:
             return self._file_warnings
-        readings = list(self._known.values()) or [self.reading()]
+        readings = list(self._told.readings.values()) or [self.reading()]
         return tuple(dict.fromkeys(w for r in readings for w in r.warnings))
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What was done with the CameraInfo in use."""
-        return tuple(dict.fromkeys(n for r in self._known.values() for n in r.notes))
+        return tuple(dict.fromkeys(n for r in list(self._told.readings.values()) for n in r.notes))
 
     @property
     def source(self) -> str:

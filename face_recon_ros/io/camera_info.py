@@ -88,6 +88,22 @@ def read_camera_info(
         return CameraReading(None, (*warnings, f"CameraInfo not used: {fault.got}"))
 
 
+def camera_from_msg(msg: Any) -> PinholeCamera:
+    """The camera of a CameraInfo of its own images; see `read_camera_info`.
+
+    Raises:
+        CameraError: it has no intrinsics that can be used.
+    """
+    reading = read_camera_info(msg)
+    if reading.camera is None:
+        raise CameraError(
+            "intrinsics in CameraInfo",
+            "; ".join(reading.warnings) or "K of zeros: uncalibrated",
+            "calibrate the camera",
+        )
+    return reading.camera
+
+
 def _matrix(msg: Any, rectified: bool, warnings: list[str]) -> NDArray[np.float64] | None:
     """K, or for rectified images the left part of P; None where there is none."""
     k = np.array(msg.k, np.float64).reshape(3, 3)
@@ -113,10 +129,9 @@ def _in_order(k: NDArray[np.float64], name: str, warnings: list[str]) -> NDArray
         warnings.append(f"CameraInfo's {name} is written column by column: transposed")
         k = k.T
     right = np.array([[k[0, 0], k[0, 1], k[0, 2]], [0.0, k[1, 1], k[1, 2]], [0.0, 0.0, 1.0]])
-    if not np.allclose(k, right):
-        warnings.append(
-            f"CameraInfo's {name} has odd entries, taken as zero: {k.ravel().tolist()}"
-        )
+    if np.allclose(k, right):
+        return k
+    warnings.append(f"CameraInfo's {name} has odd entries, taken as zero: {k.ravel().tolist()}")
     return right
 
 
@@ -152,7 +167,8 @@ def usable_distortion(
     if model == RATIONAL and len(d) in COEFFICIENTS[PLUMB_BOB]:
         d = np.pad(d, (0, 8 - len(d)))  # the same polynomial, without denominator
     used = len(np.trim_zeros(d, "b"))
-    size = next((n for n in sizes if used <= n <= len(d)), None)
+    fitting = [n for n in sizes if used <= n <= len(d)]
+    size = len(d) if len(d) in sizes else min(fitting, default=None)
     if size is not None:
         return model, d[:size], ""
     wanted = " or ".join(map(str, sizes))

@@ -179,7 +179,7 @@ def rgb_from_pixels(
         encoding: its name.
         width: pixels.
         height: pixels; for planar formats some drivers count the rows of the colour planes too.
-        step: bytes a row; 0 stands for rows without padding.
+        step: bytes a row; 0 is read as rows without padding if the size agrees.
         scale: of the stream, for more than 8 bits.
         big_endian: of 16-bit values.
 
@@ -191,7 +191,8 @@ def rgb_from_pixels(
     """
     name, layout = find_encoding(encoding)
     row = width * layout.channels * layout.depth_bytes
-    step = step or row
+    if step == 0 and data.size == round(height * layout.planes) * row:
+        step = row  # a driver that does not say, and nothing to mistake
     height = _image_height(layout, height, step, row, data.size)
     if height <= 0 or width <= 0:
         raise ImageError("an image with pixels", f"{width} x {height}", "check the camera driver")

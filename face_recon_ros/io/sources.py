@@ -18,11 +18,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.errors import ConfigError, FaceReconError, SourceError
 from face_recon_ros.core.pattern import PERIOD_S, TurningHead
 from face_recon_ros.core.types import Image
 from face_recon_ros.io.bag_source import BagSource
 from face_recon_ros.io.bags import is_bag
+from face_recon_ros.io.calibration import CameraResolver
 from face_recon_ros.io.images import PICTURES, REFUSED, is_animated, picture_format, read_picture
 from face_recon_ros.io.intensity import IntensityScale
 from face_recon_ros.io.video import DEFAULT_FPS, VideoReader
@@ -132,6 +134,7 @@ def open_source(
         clock: stamps the images of a device or stream, seconds.
         retry: asked when a device or stream is lost; unless it is to be tried again, the source
             ends with SourceError.
+        complain: told of every image of a bag that cannot be read; it is left out.
 
     Raises:
         SourceError: there is no such thing, or it cannot be read.
@@ -439,6 +442,21 @@ class PatternSource:
 
     def close(self) -> None:
         """See `Source`."""
+
+
+def with_cameras(
+    source: Source, resolver: CameraResolver
+) -> Iterator[tuple[Image, PinholeCamera]]:
+    """The images of a source, each with the camera that took it."""
+    for image in source:
+        if source.camera_info is not None:
+            resolver.update(source.camera_info)
+        yield image, resolver(image)
+
+
+def image_topic_of(source: Source) -> str:
+    """The topic that a bag's images are of; empty for other sources."""
+    return source.topic if isinstance(source, BagSource) else ""
 
 
 def paced(

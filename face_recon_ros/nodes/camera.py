@@ -10,17 +10,10 @@ from sensor_msgs.msg import Image as ImageMsg
 from std_msgs.msg import Header
 
 from face_recon_ros.core.camera import PinholeCamera
-from face_recon_ros.core.errors import CameraError, ConfigError, FaceReconError, SourceError
+from face_recon_ros.core.errors import ConfigError, FaceReconError, SourceError
 from face_recon_ros.core.types import Image
-from face_recon_ros.io.bag_source import BagSource, is_bag
-from face_recon_ros.io.sources import (
-    Retry,
-    Source,
-    calibration_for,
-    open_source,
-    paced,
-    read_calibration,
-)
+from face_recon_ros.io.calibration import CameraResolver
+from face_recon_ros.io.sources import image_topic_of, open_source, paced
 from face_recon_ros.nodes import conversions
 from face_recon_ros.nodes.parameters import CameraConfig
 from face_recon_ros.nodes.runtime import (
@@ -48,9 +41,18 @@ class CameraStream:
         """
         self._node, self._config, self._take = node, config, take
         self._stopping = node.stopping  # of this activation
-        self._source = _open(config, self._now, node.complain, self._retry)
-        self._calibration = read_calibration(config.calibration) if config.calibration else None
+        if config.max_frames < 0:
+            raise SourceError("max_frames of at least 0", f"{config.max_frames}", "0 plays all")
+        self._source = open_source(config, self._now, self._retry, node.complain)
+        topic = image_topic_of(self._source)
+        self._resolver = CameraResolver(
+            config.calibration, config.fov_deg, rectified=config.rectified, image_topic=topic
+        )
         node.meter.fact("source", self._source.name)
+        if topic:
+            node.meter.fact("source_topic", topic)
+            node.get_logger().info(f"{self._source.name}: {self._source.choice}")
+        node.watch(self._tell)
 
     def start(self, ready: Callable[[], bool], drain: Callable[[], object]) -> None:
         """Starts.
@@ -61,6 +63,11 @@ class CameraStream:
         """
         self._ready, self._drain = ready, drain
         self._node.start_thread("camera", self._run)
+
+    def _tell(self) -> str:
+        if self._resolver.notes:
+            self._node.meter.fact("camera_notes", "; ".join(self._resolver.notes))
+        return "; ".join([*self._resolver.warnings, *self._source.warnings])
 
     @property
     def _goes_on(self) -> bool:
@@ -82,9 +89,8 @@ class CameraStream:
             for count, image in enumerate(self._images(), 1):
                 if not self._goes_on:
                     return
-                height, width = image.rgb.shape[:2]
                 header = conversions.header_of(image.stamp, image.frame)
-                self._take(image, self._camera(width, height), header)
+                self._take(image, self.camera_of(image), header)
                 self._node.meter.arrived(image.stamp)
                 if count == self._config.max_frames:
                     break
@@ -120,16 +126,11 @@ class CameraStream:
             return (Image(i.rgb, self._now(), i.frame) for i in images)
         return paced(images, self._source.fps, self._now, self._stopping.wait)
 
-    def _camera(self, width: int, height: int) -> PinholeCamera:
-        if self._calibration is not None:
-            return calibration_for(self._calibration, width, height)
-        recorded = self._source.camera if isinstance(self._source, BagSource) else None
-        if recorded is not None:
-            try:
-                return calibration_for(recorded, width, height)
-            except CameraError as fault:
-                self._node.complain(fault)
-        return PinholeCamera.from_fov(width, height, self._config.fov_deg)
+    def camera_of(self, image: Image) -> PinholeCamera:
+        """The camera that took the image last read."""
+        if self._source.camera_info is not None:
+            self._resolver.update(self._source.camera_info)
+        return self._resolver(image)
 
 
 class CameraPublisher:
@@ -177,22 +178,6 @@ class CameraNode(FaceNode):
             )
         publisher = CameraPublisher(self)
         CameraStream(self, config, publisher.publish).start(publisher.wanted, lambda: None)
-
-
-def _open(
-    config: CameraConfig,
-    clock: Callable[[], float],
-    complain: Callable[[FaceReconError], None],
-    retry: Retry,
-) -> Source:
-    source: Source = (
-        BagSource(config.source, config.frame, config.loop, complain, config.topic)
-        if is_bag(config.source)
-        else open_source(config, clock, retry)
-    )
-    if config.max_frames < 0:
-        raise SourceError("max_frames of at least 0", f"{config.max_frames}", "0 plays all")
-    return source
 
 
 def main() -> None:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import numpy as np
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo
-from sensor_msgs.msg import Image as ImageMsg
 
 from face_recon_ros.core.camera import PinholeCamera
-from face_recon_ros.core.errors import CameraError
-from face_recon_ros.nodes import conversions
+from face_recon_ros.core.errors import FaceReconError
+from face_recon_ros.core.types import Image
+from face_recon_ros.io.calibration import CameraResolver
+from face_recon_ros.io.messages import image_from_msg
+from face_recon_ros.nodes.image_subscriber import choose_topic, image_topic
+from face_recon_ros.nodes.parameters import CameraConfig
 from face_recon_ros.nodes.runtime import (
     CAMERA_INFO_TOPIC,
-    IMAGE_TOPIC,
     NEWEST_QOS,
     SENSOR_QOS,
     SILENCE_S,
@@ -22,74 +25,93 @@ from face_recon_ros.nodes.runtime import (
 )
 
 _LOOK_AGAIN_S = 2.0
+_LOOK_AGAIN_CALIBRATED_S = 10.0
 
 
 class CameraInfoSubscriber:
-    """The camera of the images on the topic: from CameraInfo, else guessed from their size.
+    """The camera of the images on the topic: of a file, from CameraInfo, else assumed.
 
-    It tells in /diagnostics: `camera_info` (missing, uncalibrated, calibrated, late), its age, and
-    `camera_info_changes`.
-
-    Attributes:
-        calibrated: from CameraInfo; None while there is none, or one without calibration.
+    It tells in /diagnostics: `camera_info` (missing, uncalibrated, calibrated, late), its age,
+    `camera_info_changes`, `camera_notes`; what is wrong with CameraInfo is a warning while it
+    lasts.
     """
 
-    def __init__(self, node: FaceNode, fov_deg: float) -> None:
+    def __init__(self, node: FaceNode, config: CameraConfig) -> None:
         """Subscribes."""
-        self._node, self._fov_deg = node, fov_deg
-        self.calibrated: PinholeCamera | None = None
-        self._guess: PinholeCamera | None = None
+        self._node, self._config = node, config
+        self._resolver = CameraResolver(
+            config.calibration,
+            config.fov_deg,
+            rectified=config.rectified,
+            image_topic=image_topic(node),
+        )
+        self._size: tuple[int, int] | None = None
         self._images: Subscription | None = None
         self._looked_s = self._received_s = -np.inf
-        self._last: tuple[object, ...] = ()
+        self._calibrated = False
         node.watch(self._tell)
         node.create_subscription(CameraInfo, CAMERA_INFO_TOPIC, self._receive_info, SENSOR_QOS)
+
+    def of(self, image: Image) -> PinholeCamera:
+        """The camera of an image.
+
+        Raises:
+            CameraError: the calibration file is of another aspect ratio.
+        """
+        camera = self._resolver(image)
+        self._calibrated = camera.calibrated
+        return camera
 
     def get(self) -> PinholeCamera | None:
         """The camera, for nodes that get no images; None while nothing is known of it.
 
-        Without calibration it is guessed from an image. They cost much to receive, so one is
-        looked at every two seconds, in case their size changes.
+        Images cost much to receive, so one is looked at now and then for their size: every two
+        seconds without calibration, every ten with it.
         """
-        if self.calibrated is not None:
-            return self.calibrated
-        now = time.monotonic()
-        if self._images is None and now - self._looked_s >= _LOOK_AGAIN_S:
+        now, told = time.monotonic(), self._resolver.reading().camera
+        pause_s = _LOOK_AGAIN_S if told is None else _LOOK_AGAIN_CALIBRATED_S
+        if self._images is None and now - self._looked_s >= pause_s:
             self._looked_s = now
+            topic, kind = choose_topic(self._node, self._config.transport)
             self._images = self._node.create_subscription(
-                ImageMsg, IMAGE_TOPIC, self._receive_image, NEWEST_QOS
+                kind, topic, self._receive_image, NEWEST_QOS
             )
-        return self._guess
+        camera = told if self._size is None else self._resolver.camera(*self._size)
+        self._calibrated = camera is not None and camera.calibrated
+        return camera
 
     def _tell(self) -> str:
         meter, age_s = self._node.meter, time.monotonic() - self._received_s
         late = age_s - meter.input_age_s() > SILENCE_S  # images come, and it does not
-        state = "calibrated" if self.calibrated else "uncalibrated"
+        known = self._calibrated or self._resolver.reading().camera is not None
+        state = "calibrated" if known else "uncalibrated"
         state = "missing" if age_s == np.inf else "late" if late else state
         meter.fact("camera_info", state)
         if age_s < np.inf:
             meter.fact("camera_info_age_s", f"{age_s:.2f}")
-        return f"no CameraInfo for {age_s:.0f} s, the last one counts" if state == "late" else ""
+        if self._resolver.notes:
+            meter.fact("camera_notes", "; ".join(self._resolver.notes))
+        warnings = list(self._resolver.warnings)
+        if state == "late":
+            warnings.append(f"no CameraInfo for {age_s:.0f} s, the last one counts")
+        return "; ".join(warnings)
 
     def _receive_info(self, msg: CameraInfo) -> None:
+        first = self._received_s == -np.inf
         self._received_s = time.monotonic()
-        told = (msg.width, msg.height, msg.distortion_model, bytes(msg.k), bytes(msg.d))
-        told += (str(msg.roi), msg.binning_x, msg.binning_y)
-        if told == self._last:
+        if not self._resolver.update(msg):
             return
-        self._node.meter.count("camera_info_changes", bool(self._last))
-        self._last = told
-        if msg.k[0] == 0.0:  # sensor_msgs/CameraInfo: that says "uncalibrated"
-            self.calibrated = None
+        self._node.meter.count("camera_info_changes", not first)
+        for warning in self._resolver.warnings:
+            self._node.get_logger().warning(warning)
+
+    def _receive_image(self, msg: Any) -> None:
+        if self._images is None:
             return
         try:
-            self.calibrated = conversions.camera_from_msg(msg)
-        except CameraError as fault:
-            self._node.complain(fault)
-
-    def _receive_image(self, msg: ImageMsg) -> None:
-        if not (msg.width and msg.height) or self._images is None:
+            height, width = image_from_msg(msg).rgb.shape[:2]
+        except FaceReconError:
             return
-        self._guess = PinholeCamera.from_fov(msg.width, msg.height, self._fov_deg)
+        self._size = width, height
         self._node.destroy_subscription(self._images)
         self._images = None

@@ -36,11 +36,9 @@ from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.errors import DataError, ImageError
 from face_recon_ros.core.rigid import Rigid, quaternion_from_rotation
 from face_recon_ros.core.types import COEFFICIENT_NAMES, Coefficients, Face, Float32, Track
-from face_recon_ros.io.camera_messages import ENCODINGS as ENCODINGS
-from face_recon_ros.io.camera_messages import camera_from_msg as camera_from_msg
-from face_recon_ros.io.camera_messages import image_from_msg as image_from_msg
-from face_recon_ros.io.camera_messages import seconds_from_stamp
-from face_recon_ros.io.pose_messages import rigid_from_pose_msg as rigid_from_pose_msg
+from face_recon_ros.io.messages import image_from_msg as image_from_msg
+from face_recon_ros.io.messages import rigid_from_pose_msg as rigid_from_pose_msg
+from face_recon_ros.io.messages import seconds_from_stamp
 
 FACE_CLASS = "face"
 _MAX_PX = 1e6  # of a box: beyond, float32 has no subpixels left

@@ -6,16 +6,17 @@ import time
 from functools import partial
 
 import numpy as np
+from sensor_msgs.msg import CompressedImage
 from sensor_msgs.msg import Image as ImageMsg
 
 from face_recon_ros.core.crop import crop_from_face_box
 from face_recon_ros.core.inference import FaceNetwork
 from face_recon_ros.core.models import find_model
-from face_recon_ros.core.pipeline import FaceFinder, camera_of
+from face_recon_ros.core.pipeline import FaceFinder
 from face_recon_ros.nodes import conversions
-from face_recon_ros.nodes.camera_info import CameraInfoSubscriber
+from face_recon_ros.nodes.image_subscriber import ImageSubscriber
 from face_recon_ros.nodes.outputs import DetectionOutputs
-from face_recon_ros.nodes.runtime import IMAGE_TOPIC, NEWEST_QOS, FaceNode, run
+from face_recon_ros.nodes.runtime import FaceNode, run
 from face_recon_ros.nodes.status import Meter
 
 
@@ -39,22 +40,22 @@ class DetectorNode(FaceNode):
     def begin(self) -> None:
         """Listens while somebody wants to know."""
         self._outputs = DetectionOutputs(self)
-        self._camera = CameraInfoSubscriber(self, self.config("camera").fov_deg)
         self._slot = self.start_worker("detector", self._work)
         self.watch(partial(report_tracks, self.meter, self._finder))
-        self.listen_while(
+        self._images = ImageSubscriber(
+            self,
             lambda: self._outputs.wanted() or self.config("output").always,
-            lambda: [self.create_subscription(ImageMsg, IMAGE_TOPIC, self._receive, NEWEST_QOS)],
+            self._receive,
+            self.config("camera").transport,
         )
 
-    def _receive(self, msg: ImageMsg) -> None:
+    def _receive(self, msg: ImageMsg | CompressedImage) -> None:
         self.meter.arrived(conversions.seconds_from_stamp(msg.header.stamp))
         self._slot.put(msg)
 
-    def _work(self, msg: ImageMsg) -> None:
+    def _work(self, msg: ImageMsg | CompressedImage) -> None:
         start = time.perf_counter()
-        image = conversions.image_from_msg(msg)
-        camera_of(image, self._camera.calibrated)  # the separate nodes see no images to compare
+        image = self._images.read(msg)
         converted = time.perf_counter()
         self._finder.tune(self.config("detector"))
         self._finder.find(image)

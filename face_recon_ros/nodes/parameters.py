@@ -67,13 +67,17 @@ class CameraConfig(SourceConfig):
             folder of pictures, rosbag2, or `pattern`; `topic` or empty: another driver's
             /camera/image_raw (the pipeline node listens to it, the camera node ends at once).
             Devices and streams that are lost are looked for until they are back.
-        topic: of a bag's images; empty takes the one with the most colour images.
+        topic: of a bag's images; empty takes the one that shows most: colour, then grey.
         lockstep: files are not played at their own rate; each image waits until the
             one before was worked off (pipeline node only).
         max_frames: stop after so many images; 0 goes on to the end.
         exit_at_end: the node ends, with exit status 0, when its source does.
         wait_for_subscriber_s: seconds a file waits for somebody to listen before it starts.
-        calibration: path of a camera_calibration YAML file; without one, a bag's CameraInfo.
+        transport: of the images on the topic: `raw`, `compressed` (beside it, on
+            .../compressed), or `auto`, which takes what is published, raw first.
+        rectified: whether images are rectified, so that P of CameraInfo counts and not K and D:
+            `true`, `false`, or `auto`, which goes by the topic's name (image_rect ...).
+        calibration: path of a camera_calibration YAML file; without one, CameraInfo counts.
         fov_deg: horizontal field of view assumed without calibration, degrees.
     """
 
@@ -83,6 +87,8 @@ class CameraConfig(SourceConfig):
     max_frames: int = 0
     exit_at_end: bool = False
     wait_for_subscriber_s: float = 0.0
+    transport: str = "auto"
+    rectified: str = "auto"
     calibration: str = ""
     fov_deg: float = DEFAULT_HORIZONTAL_FOV_DEG
 

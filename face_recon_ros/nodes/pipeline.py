@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import time
 from functools import partial
+from typing import Any
 
-from rclpy.subscription import Subscription
+from sensor_msgs.msg import CompressedImage
 from sensor_msgs.msg import Image as ImageMsg
 from std_msgs.msg import Header
 
@@ -20,9 +21,10 @@ from face_recon_ros.nodes import conversions
 from face_recon_ros.nodes.camera import CameraPublisher, CameraStream
 from face_recon_ros.nodes.camera_info import CameraInfoSubscriber
 from face_recon_ros.nodes.detector import report_tracks
+from face_recon_ros.nodes.image_subscriber import ImageSubscriber
 from face_recon_ros.nodes.outputs import DetectionOutputs, FaceOutputs
 from face_recon_ros.nodes.reconstruction import count_unusable, describe, report_provider
-from face_recon_ros.nodes.runtime import IMAGE_TOPIC, NEWEST_QOS, FaceNode, run
+from face_recon_ros.nodes.runtime import FaceNode, run
 from face_recon_ros.nodes.visualization import Scene, Visualizer
 
 _DRAIN_S = 5.0
@@ -62,8 +64,8 @@ class PipelineNode(FaceNode):
             self._camera_topics = CameraPublisher(self)
             stream.start(ready=self._wanted, drain=self._drain)
         else:
-            self._listener = CameraInfoSubscriber(self, camera.fov_deg)
-            self.listen_while(self._wanted, self._listen)
+            self._listener = CameraInfoSubscriber(self, camera)
+            self._images = ImageSubscriber(self, self._wanted, self._receive, camera.transport)
 
     def _wanted(self) -> bool:
         return (
@@ -79,25 +81,21 @@ class PipelineNode(FaceNode):
             put((image, camera, header))
         self._camera_topics.publish(image, camera, header)
 
-    def _listen(self) -> list[Subscription]:
-        return [self.create_subscription(ImageMsg, IMAGE_TOPIC, self._receive, NEWEST_QOS)]
-
     def _in_lockstep(self) -> bool:
         return bool(self.config("camera").lockstep)
 
-    def _receive(self, msg: ImageMsg) -> None:
+    def _receive(self, msg: ImageMsg | CompressedImage) -> None:
         """An image of somebody else's camera, in the executor's thread."""
         self.meter.arrived(conversions.seconds_from_stamp(msg.header.stamp))
-        self._slot.put((msg, self._listener.calibrated, msg.header))
+        self._slot.put((msg, None, msg.header))
 
-    def _work(self, item: tuple[Image | ImageMsg, PinholeCamera | None, Header]) -> None:
+    def _work(self, item: tuple[Any, PinholeCamera | None, Header]) -> None:
         image, camera, header = item
         start = time.perf_counter()
         if not isinstance(image, Image):
-            image = conversions.image_from_msg(image)
+            image = self._images.read(image)
         if camera is None:
-            height, width = image.rgb.shape[:2]
-            camera = PinholeCamera.from_fov(width, height, self.config("camera").fov_deg)
+            camera = self._listener.of(image)
         converted = time.perf_counter()
         self._pipeline.finder.tune(self.config("detector"))
         self._pipeline.reconstructor.tune(self.config("reconstructor"))

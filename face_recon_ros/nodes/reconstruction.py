@@ -44,7 +44,7 @@ class ReconstructionNode(FaceNode):
         """Listens while somebody wants to know."""
         self._outputs = FaceOutputs(self, self._reconstructor.model)
         self._slot = self.start_worker("reconstruction", self._work)
-        self._camera = CameraInfoSubscriber(self, self.config("camera").fov_deg)
+        self._camera = CameraInfoSubscriber(self, self.config("camera"))
         self._matcher = ExactTimeSynchronizer(("detections", "crops"))
         self.watch(partial(report_provider, self.meter, self._reconstructor.network))
         self.listen_while(lambda: self._outputs.wanted(self.config("output")), self._listen)

@@ -22,8 +22,7 @@ from vision_msgs.msg import Classification, ObjectHypothesis
 from face_recon_ros.core.attention import attention_angle
 from face_recon_ros.core.errors import ImageError
 from face_recon_ros.core.rigid import Rigid
-from face_recon_ros.io.camera_messages import seconds_from_stamp
-from face_recon_ros.io.pose_messages import rigid_from_transform_msg
+from face_recon_ros.io.messages import rigid_from_transform_msg, seconds_from_stamp
 
 FACE_PREFIX, GAZE_PREFIX = "face_", "gaze_"
 

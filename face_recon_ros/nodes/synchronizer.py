@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Any
 
-from face_recon_ros.io.camera_messages import seconds_from_stamp
+from face_recon_ros.io.messages import seconds_from_stamp
 
 KEPT = 16
 _MAX_BACK_S = 1.0  # stamps further back than this belong to another run: the clock jumped

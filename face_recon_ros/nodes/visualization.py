@@ -12,8 +12,8 @@ import numpy as np
 from geometry_msgs.msg import PoseArray
 from numpy.typing import NDArray
 from rclpy.subscription import Subscription
+from sensor_msgs.msg import CompressedImage, PointCloud2
 from sensor_msgs.msg import Image as ImageMsg
-from sensor_msgs.msg import PointCloud2
 from shape_msgs.msg import Mesh as MeshMsg
 from std_msgs.msg import Header
 from vision_msgs.msg import Detection2DArray
@@ -25,13 +25,14 @@ from face_recon_ros.core.crop import crop_from_face_box
 from face_recon_ros.core.errors import DataError, FaceReconError
 from face_recon_ros.core.overlay import Overlay
 from face_recon_ros.core.types import Coefficients, Face, Mesh
+from face_recon_ros.io.messages import ImageStream
 from face_recon_ros.nodes import conversions
 from face_recon_ros.nodes.camera_info import CameraInfoSubscriber
 from face_recon_ros.nodes.conversions import FaceCloud, MarkerSpec
+from face_recon_ros.nodes.image_subscriber import choose_topic
 from face_recon_ros.nodes.outputs import wanted
 from face_recon_ros.nodes.parameters import VisualizationConfig
 from face_recon_ros.nodes.runtime import (
-    IMAGE_TOPIC,
     LATCHED_QOS,
     MARKER_QOS,
     RESULT_QOS,
@@ -189,8 +190,9 @@ class VisualizationNode(FaceNode):
     def begin(self) -> None:
         """Subscribes while somebody looks."""
         self._visualizer = Visualizer(self)
-        self._camera = CameraInfoSubscriber(self, self.config("camera").fov_deg)
+        self._camera = CameraInfoSubscriber(self, self.config("camera"))
         self._triangles: NDArray[np.int32] | None = None
+        self._stream = ImageStream()
         self._slot = self.start_worker("visualization", self._work)
         self._matcher = ExactTimeSynchronizer(())
         self.create_subscription(MeshMsg, "mesh/topology", self._receive_topology, LATCHED_QOS)
@@ -208,8 +210,9 @@ class VisualizationNode(FaceNode):
             ("detections", Detection2DArray, RESULT_QOS),
         ]
         if with_image:
-            sources.append((IMAGE_TOPIC, ImageMsg, SENSOR_QOS))
-        self._matcher = ExactTimeSynchronizer(tuple(topic for topic, _, _ in sources))
+            topic, kind = choose_topic(self, self.config("camera").transport)
+            sources.append((topic, kind, SENSOR_QOS))
+        self._matcher = ExactTimeSynchronizer(tuple(name for name, _, _ in sources))
         return [
             self.create_subscription(kind, topic, partial(self._receive, topic), qos)
             for topic, kind, qos in sources
@@ -232,13 +235,16 @@ class VisualizationNode(FaceNode):
             self._slot.put((parts, self._triangles, camera))
 
     def _work(self, item: tuple[dict, NDArray[np.int32], PinholeCamera]) -> None:
-        scene = scene_from_msgs(*item)
+        scene = scene_from_msgs(*item, self._stream)
         self._visualizer.publish(scene, self.config("visualization"))
         self.meter.count("processed")
 
 
 def scene_from_msgs(
-    parts: Mapping[str, Any], triangles: NDArray[np.int32], camera: PinholeCamera
+    parts: Mapping[str, Any],
+    triangles: NDArray[np.int32],
+    camera: PinholeCamera,
+    stream: ImageStream | None = None,
 ) -> Scene:
     """What the messages of one image say there is to draw.
 
@@ -246,6 +252,7 @@ def scene_from_msgs(
         parts: topic -> message; with or without the image.
         triangles: (F, 3) of the topology.
         camera: that took the image.
+        stream: that the image belongs to.
 
     Raises:
         ImageError: a message that cannot be read.
@@ -279,8 +286,10 @@ def scene_from_msgs(
             tracks, poses, cloud.vertices, cloud.colours, strict=True
         )
     ]
-    image = parts.get(IMAGE_TOPIC)
-    rgb = conversions.image_from_msg(image).rgb if image else None
+    image = next((m for m in parts.values() if isinstance(m, ImageMsg | CompressedImage)), None)
+    rgb = (stream or ImageStream()).read(image).rgb if image is not None else None
+    if rgb is not None and rgb.shape[:2] != (camera.height, camera.width):
+        rgb = None  # of before the camera changed its size
     return Scene(parts["mesh/vertices"].header, faces, cloud, camera, rgb)
 
 

@@ -24,14 +24,10 @@ from face_recon_ros.evaluation.output import write_json
 from face_recon_ros.evaluation.record import COMPRESSED_TOPIC, IMAGE_TOPIC, BagWriter, record
 from face_recon_ros.evaluation.replay import ReplayConfig, replay
 from face_recon_ros.evaluation.synthetic import facing
-from face_recon_ros.io.bag_source import COMPRESSED_IMAGE, IMAGE
-from face_recon_ros.io.bags import (
-    CameraHistory,
-    ImageCounts,
-    choose_image_topic,
-    images_in_order,
-    open_bag,
-)
+from face_recon_ros.io.bag_source import CameraHistory, ImageCounts, images_in_order
+from face_recon_ros.io.bag_topics import choose_image_topic
+from face_recon_ros.io.bags import COMPRESSED_IMAGE, IMAGE, open_bag
+from face_recon_ros.io.camera_info import camera_from_msg
 
 STORAGES = ["mcap", "sqlite3"]
 CAMERA = PinholeCamera(64, 48, np.array([[60.0, 0, 31.5], [0, 60.0, 23.5], [0, 0, 1]]))
@@ -95,7 +91,7 @@ def test_record_and_read_back(tmp_path, storage, compressed):
     assert counts == ImageCounts(read=3) and back[0].frame == "cam"
     for a, b in zip(images, back, strict=True):
         assert np.abs(a.rgb.astype(int) - b.rgb).max() <= (2 if compressed else 0)
-    camera = CameraHistory(bag, topic).at(back[0])
+    camera = camera_from_msg(CameraHistory(bag, topic).at(back[0].stamp))
     np.testing.assert_allclose(camera.matrix, CAMERA.matrix)
     assert bag.problems == []
 

@@ -1,8 +1,5 @@
 """Messages <-> core: round trips, and the numpy-made CDR bytes against rclpy's own."""
 
-import sys
-import types
-
 import numpy as np
 import pytest
 
@@ -20,6 +17,8 @@ from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.errors import CameraError, DataError, ImageError
 from face_recon_ros.core.rigid import Rigid, rotation_from_vector
 from face_recon_ros.core.types import Coefficients, Track
+from face_recon_ros.io.camera_info import camera_from_msg
+from face_recon_ros.io.encodings import ENCODINGS
 from face_recon_ros.nodes import conversions as c
 
 RNG = np.random.default_rng(0)
@@ -111,7 +110,7 @@ def test_yuv_of_one_grey_is_that_grey(encoding, order):
 
 @pytest.mark.parametrize("encoding", ["yuv422", "yuyv"])
 def test_yuv_of_odd_width_is_refused(encoding):
-    with pytest.raises(ImageError, match="even width"):
+    with pytest.raises(ImageError, match="even sides"):
         c.image_from_msg(image_msg(np.zeros((4, 5, 2), np.uint8), encoding))
 
 
@@ -145,13 +144,11 @@ def test_empty_image_can_be_sent_but_not_used():
 
 
 def test_unknown_encoding_names_the_known_ones():
-    with pytest.raises(ImageError, match=r"rgb8, bgr8.*'32FC1'"):
-        c.image_from_msg(image_msg(RGB, "32FC1"))
+    with pytest.raises(ImageError, match=r"rgb8, bgr8.*'fancy'"):
+        c.image_from_msg(image_msg(RGB, "fancy"))
 
 
-@pytest.mark.parametrize(
-    "spoil", [{"step": 23}, {"height": 7}, {"width": 9}, {"step": 0}, {"width": 2**31}]
-)
+@pytest.mark.parametrize("spoil", [{"step": 23}, {"height": 7}, {"width": 9}, {"width": 2**31}])
 def test_step_or_size_that_does_not_fit(spoil):
     msg = image_msg(RGB, "rgb8")
     for key, value in spoil.items():
@@ -170,35 +167,10 @@ def test_same_as_cv_bridge():
     cv_bridge = pytest.importorskip("cv_bridge", reason="cv_bridge is not installed")
     bridge = cv_bridge.CvBridge()
     for encoding in ("rgb8", "bgr8", "rgba8", "bgra8", "mono8", "yuv422"):
-        channels = c._ENCODINGS[encoding][0]
+        channels = ENCODINGS[encoding].channels
         msg = image_msg(RNG.integers(0, 256, (6, 8, channels), np.uint8), encoding)
         ours = c.image_from_msg(msg).rgb
         np.testing.assert_array_equal(ours, bridge.imgmsg_to_cv2(msg, "rgb8"))
-
-
-class StandInForCvBridge(types.ModuleType):
-    """Reads the encoding `known` only, as RGB = its bytes."""
-
-    class CvBridgeError(TypeError):
-        pass
-
-    class CvBridge:
-        def imgmsg_to_cv2(self, msg, encoding):
-            if msg.encoding != "known" or encoding != "rgb8":
-                raise StandInForCvBridge.CvBridgeError(msg.encoding)
-            return np.frombuffer(msg.data, np.uint8).reshape(msg.height, msg.width, 3)
-
-
-def test_encodings_of_others_go_to_cv_bridge(monkeypatch):
-    msg = image_msg(RGB, "known")
-    monkeypatch.setitem(sys.modules, "cv_bridge", None)
-    with pytest.raises(ImageError, match="rgb8"):
-        c.image_from_msg(msg)
-    monkeypatch.setitem(sys.modules, "cv_bridge", StandInForCvBridge("cv_bridge"))
-    np.testing.assert_array_equal(c.image_from_msg(msg).rgb, RGB)
-    msg.encoding = "unknown"
-    with pytest.raises(ImageError, match="rgb8"):
-        c.image_from_msg(msg)
 
 
 # --- cameras ---
@@ -222,18 +194,18 @@ def camera_info(**changes):
     ],
 )
 def test_camera_round_trip(model, d):
-    camera = c.camera_from_msg(camera_info(distortion_model=model, d=d))
-    again = c.camera_from_msg(c.camera_to_msg(camera, HEADER))
+    camera = camera_from_msg(camera_info(distortion_model=model, d=d))
+    again = camera_from_msg(c.camera_to_msg(camera, HEADER))
     np.testing.assert_array_equal(again.matrix, camera.matrix)
     np.testing.assert_array_equal(again.distortion, d)
     assert again.distortion_model == model
 
 
 def test_region_of_interest_and_binning_keep_rays():
-    whole = c.camera_from_msg(camera_info())
+    whole = camera_from_msg(camera_info())
     msg = camera_info(binning_x=2, binning_y=2)
     msg.roi.x_offset, msg.roi.y_offset, msg.roi.width, msg.roi.height = 100, 50, 200, 160
-    part = c.camera_from_msg(msg)
+    part = camera_from_msg(msg)
     assert (part.width, part.height) == (100, 80)
     ray = np.array([-0.1, -0.15, 1.0])
     full = whole.project(ray)
@@ -245,30 +217,21 @@ def test_region_of_interest_and_binning_keep_rays():
     ("changes", "what"),
     [
         ({"k": [0.0] * 9}, "uncalibrated"),
-        ({"k": [float("nan")] * 9}, "finite"),
-        ({"k": [-1.0, 0, 1, 0, 5, 1, 0, 0, 1]}, "positive"),
-        ({"width": 0}, "size"),
-        ({"distortion_model": "fancy"}, "fancy"),
-        ({"d": [1.0, 2.0]}, "coefficients"),
+        ({"k": [float("nan")] * 9}, "nan"),
+        ({"k": [-1.0, 0, 1, 0, 5, 1, 0, 0, 1]}, "-1.0"),
+        ({"width": 0}, "0 x 0"),
     ],
 )
 def test_impossible_cameras(changes, what):
     with pytest.raises(CameraError, match=what):
-        c.camera_from_msg(camera_info(**changes))
-
-
-def test_region_of_interest_outside():
-    msg = camera_info()
-    msg.roi.x_offset, msg.roi.width, msg.roi.height = 600, 100, 100
-    with pytest.raises(CameraError, match="inside"):
-        c.camera_from_msg(msg)
+        camera_from_msg(camera_info(**changes))
 
 
 def test_a_guessed_camera_is_sent_as_uncalibrated():
     msg = c.camera_to_msg(PinholeCamera.from_fov(64, 48), HEADER)
     assert not np.any(msg.k)
     with pytest.raises(CameraError, match="uncalibrated"):
-        c.camera_from_msg(msg)
+        camera_from_msg(msg)
 
 
 # --- detections ---

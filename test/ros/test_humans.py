@@ -18,7 +18,7 @@ from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.errors import ImageError
 from face_recon_ros.core.facs import ACTION_UNITS
 from face_recon_ros.core.pattern import TurningHead
-from face_recon_ros.io.pose_messages import rigid_from_transform_msg
+from face_recon_ros.io.messages import rigid_from_transform_msg
 from face_recon_ros.nodes import conversions, robot_conversions
 from face_recon_ros.nodes.runtime import RESULT_QOS, SENSOR_QOS
 
