@@ -66,10 +66,13 @@ def choose_image_topic(bag: Bag, topic: str = "") -> str:
             "record the camera's image topic, or name one with --image-topic (camera.topic)",
         )
 
+    most = max(bag.counts[name] for name in usable)
+
     def rank(name: str) -> tuple[object, ...]:
         return (
             _RANK[usable[name].content],
             not _NAMED_DRAWING.search(name),
+            2 * bag.counts[name] >= most,
             bool(_info_beside(bag.topics, name)),
             bool(_USUAL.search(name)),
             bag.counts[name],
