@@ -252,34 +252,74 @@ def _add_geometry(kinds: Subparsers[argparse.ArgumentParser]) -> None:
         kinds,
         "geometry",
         "neutral shape against scans (NoW style)",
-        "Scan-to-mesh distance of the neutral face. --images holds NAME.jpg, NAME.ply (true\n"
-        'neutral face) and NAME.pts3d (its 68 landmarks, lines "x y z", same unit and frame).',
+        "Scan-to-mesh distance of the neutral face, beside the mean face's (what an answer that\n"
+        "knows nothing has) and the floor (the face model fitted to the scan), and the skill\n"
+        "between the two. --images holds NAME.jpg, NAME.ply (true neutral face) and NAME.pts3d\n"
+        '(its 68 landmarks, lines "x y z", same unit and frame). Images with the same scan show\n'
+        "one person: they are also scored together, as one track.",
     )
     _add_image_options(parser, "NAME.jpg + NAME.ply + NAME.pts3d")
     parser.add_argument(
         "--unit", choices=("mm", "cm", "m"), default="mm", help="of scans (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--no-floor",
+        action="store_true",
+        help="leave out the fit of the face model to every scan (some seconds each), and skill",
     )
     _add_report(parser)
     parser.set_defaults(run=_run_geometry)
 
 
 def _run_geometry(args: argparse.Namespace) -> int:
+    from face_recon_ros.core.morphable_model import load_morphable_model
     from face_recon_ros.evaluation.geometry import evaluate_geometry
 
     chain, model = _chain(args)
+    fine = load_morphable_model(find_model(args.face_model), level="fine").triangles
     with _Bar("geometry") as bar:
-        result = evaluate_geometry(args.images, chain, model, unit=args.unit, progress=bar)
+        result = evaluate_geometry(
+            args.images,
+            chain,
+            model,
+            unit=args.unit,
+            floor=not args.no_floor,
+            fine_triangles=fine,
+            progress=bar,
+        )
     result["provenance"] = _provenance(args, refine=args.refine, unit=args.unit)
     if args.report:
         from face_recon_ros.evaluation.report_pages import geometry_report
 
         geometry_report(result, args.images).write(args.report)
-    return _finish(
-        args,
-        result,
-        f"{result['count']} images, {result['missed']} missed, "
-        f"median {result['median_mm']:.2f} mm (metrical {result['metrical']['median_mm']:.2f} mm)",
-    )
+    print(_geometry_table(result))
+    return _finish(args, result, f"{result['count']} images, {result['missed']} missed")
+
+
+def _geometry_table(result: dict[str, Any]) -> str:
+    """What was measured beside the mean face, the floor and the skill, a line a figure."""
+    tracks = result["people"] if result["people"]["count"] else {}
+    together = tracks.get("ours", {}), tracks.get("skill", {})
+    lines = [
+        f"{'mm':28}{'mean face':>10}{'ours':>8}{'floor':>8}{'skill':>8}"
+        + (f"{'as tracks':>11}{'skill':>8}" if tracks else "")
+    ]
+    for name, label in (
+        ("median_mm", "nearest surface, median"),
+        ("landmark_mm", "51 landmarks, mean"),
+        ("corresponding_mm", "corresponding vertices, mean"),
+    ):
+        sides = [result["mean_face"], result, result.get("floor", {}), result.get("skill", {})]
+        cells = [_figure(side.get(name)) for side in sides]
+        line = f"{label:28}{cells[0]:>10}{cells[1]:>8}{cells[2]:>8}{cells[3]:>8}"
+        if tracks:
+            line += f"{_figure(together[0].get(name)):>11}{_figure(together[1].get(name)):>8}"
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None or value != value else f"{value:.2f}"
 
 
 def _add_pose(kinds: Subparsers[argparse.ArgumentParser]) -> None:

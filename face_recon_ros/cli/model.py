@@ -34,8 +34,8 @@ _IMPORT = """Converts a face model of another project. Its licence stays its own
   flame   FLAME's generic_model.pkl (read without executing it) or the same arrays as .npz
   ict     the folder FaceXModel of ICT-FaceKit (generic_neutral_mesh.obj, identity*.obj, ...)"""
 
-_FIT = """Fits the face model itself to a neutral scan: similarity and identity coefficients under
-the model's own prior. The scan may lie anywhere, in any orientation."""
+_FIT = """Fits the face model itself to a neutral scan: pose and identity coefficients under the
+model's own prior, at the scan's size. The scan may lie anywhere, in any orientation."""
 
 _FIT_EXAMPLE = """example:
   face-recon model fit scan.ply --landmarks scan.pts3d --unit mm --out fit.json
@@ -90,7 +90,10 @@ def add_model_commands(commands: argparse._SubParsersAction[argparse.ArgumentPar
     fit.add_argument("--mesh", type=Path, metavar="FILE.ply", help="also write the fitted head")
     fit.add_argument("--model", type=Path, help="a face model .npz; the default one when left out")
     fit.add_argument(
-        "--rigid-scale", action="store_true", help="keep the scan's size: do not estimate a scale"
+        "--free-scale",
+        action="store_true",
+        help="estimate a scale too, where the scan's unit is not to be trusted (size is part of "
+        "who a head is)",
     )
     fit.set_defaults(run=_run_fit)
 
@@ -184,7 +187,7 @@ def _run_fit(args: argparse.Namespace) -> int:
             bar.total = total
             bar.update(done - bar.n)
 
-        fit = fit_scan(model, scan, marks, rigid_scale=args.rigid_scale, progress=progress)
+        fit = fit_scan(model, scan, marks, free_scale=args.free_scale, progress=progress)
     if args.mesh:
         write_mesh(args.mesh, Mesh((fit.vertices / metres).astype("float32"), model.triangles))
     result: dict[str, Any] = {
@@ -192,7 +195,7 @@ def _run_fit(args: argparse.Namespace) -> int:
         "scan": args.scan.name,
         "model": model.name,
         "region": "ball of the NoW challenge around the nose, facial skin only",
-        "scale_free": not args.rigid_scale,
+        "scale_free": args.free_scale,
         "identity": [round(float(a), 6) for a in fit.identity],
     }
     text = json.dumps(result, indent=1) + "\n"

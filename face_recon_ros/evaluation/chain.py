@@ -1,15 +1,16 @@
 """Single pictures through detector and network, as the live pipeline treats its first frame.
 
-Evaluation of still images wants every picture for itself (no tracks, no smoothing), crops of
-several pictures in one batch, and no mesh where landmarks will do.
+Evaluation of still images wants every picture for itself, or all pictures of one person as one
+track.
 """
 
 from __future__ import annotations
 
+import itertools
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -18,15 +19,17 @@ from numpy.typing import ArrayLike, NDArray
 from face_recon_ros.core.boxes import iou
 from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.crop import Crop
-from face_recon_ros.core.crop_pose import camera_from_face, crop_from_face
+from face_recon_ros.core.crop_pose import crop_from_face
 from face_recon_ros.core.detection import Detector
 from face_recon_ros.core.errors import ModelError
 from face_recon_ros.core.reconstructor import FaceReconstructor
 from face_recon_ros.core.rigid import Rigid
-from face_recon_ros.core.types import Coefficients, Detections, Track
+from face_recon_ros.core.types import Coefficients, Detections, Face, Track
 
 #: A detection is of the annotated face when their boxes share this much (intersection over union).
 SAME_FACE_IOU = 0.2
+#: Between two pictures of a person, seconds: another moment, not the next frame of a video.
+PICTURE_INTERVAL_S = 1.0
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -61,12 +64,18 @@ class Estimator(Protocol):
     def estimate(
         self, views: Sequence[tuple[NDArray[np.uint8], ArrayLike, PinholeCamera]]
     ) -> list[Estimate]:
-        """Reconstructs one face of each (image, face box, camera)."""
+        """Reconstructs one face of each (image, face box, camera), each for itself."""
+        ...
+
+    def estimate_person(
+        self, views: Sequence[tuple[NDArray[np.uint8], ArrayLike, PinholeCamera]]
+    ) -> Estimate:
+        """The last of one or more pictures of one person, with all that the others showed."""
         ...
 
 
 class StillChain:
-    """The shipped detector and network as an `Estimator`, several pictures in one batch."""
+    """The shipped detector and network as an `Estimator`."""
 
     def __init__(
         self, detector: Detector, reconstructor: FaceReconstructor, *, refine: int = 0
@@ -93,41 +102,67 @@ class StillChain:
         """See `Estimator`."""
         if not views:
             return []
-        boxes = np.array([np.asarray(box, np.float32) for _, box, _ in views])
-        for _ in range(self._refine):
-            crops, coefficients = self._regress(views, boxes)
-            moved = self._reconstructor.face_boxes(crops, coefficients)
-            same = [iou(a, b)[0, 0] > SAME_FACE_IOU for a, b in zip(boxes, moved, strict=True)]
-            boxes = np.where(np.array(same)[:, None], moved, boxes)
-        crops, coefficients = self._regress(views, boxes)
-        out = []
-        for i, ((_, _, camera), crop) in enumerate(zip(views, crops, strict=True)):
-            row = coefficients[i]
-            nominal = crop_from_face(row.rotation[0], row.translation[0])
-            out.append(
-                Estimate(row, crop, nominal, camera_from_face(nominal, crop, camera), camera)
-            )
-        return out
+        return [self._answer(view, *new_tracks([view[1]])) for view in views]
 
-    def _regress(
-        self,
-        views: Sequence[tuple[NDArray[np.uint8], ArrayLike, PinholeCamera]],
-        boxes: NDArray[np.float32],
-    ) -> tuple[list[Crop], Coefficients]:
-        tracks = [Track(str(i), box, 1.0, 0.0) for i, box in enumerate(boxes)]
-        crops = self._reconstructor.crops(tracks)
-        pixels = [
-            self._reconstructor.extract(rgb, [crop])
-            for (rgb, _, _), crop in zip(views, crops, strict=True)
-        ]
-        prediction = self._reconstructor.predict(np.concatenate(pixels))
-        if not prediction.usable.all():
+    def estimate_person(
+        self, views: Sequence[tuple[NDArray[np.uint8], ArrayLike, PinholeCamera]]
+    ) -> Estimate:
+        """See `Estimator`."""
+        (person,) = new_tracks([views[0][1]])
+        for i, view in enumerate(views):
+            box = np.asarray(view[1], np.float32)
+            last = self._answer(view, replace(person, box=box, stamp=i * PICTURE_INTERVAL_S))
+        return last
+
+    def _answer(
+        self, view: tuple[NDArray[np.uint8], ArrayLike, PinholeCamera], track: Track
+    ) -> Estimate:
+        rgb, _, camera = view
+        for _ in range(self._refine):
+            track = placed_again(self._reconstructor, rgb, track)
+        faces = reconstruct(self._reconstructor, rgb, [track], camera)
+        if not faces:
             raise ModelError(
-                "finite coefficients and faces in front of the camera",
-                f"{int((~prediction.usable).sum())} of {len(prediction.usable)} rows without",
+                "finite coefficients and a face in front of the camera",
+                "none of the kind",
                 "the network is damaged or badly quantised: export it again",
             )
-        return crops, prediction.coefficients
+        face = faces[0]
+        row = face.coefficients
+        nominal = crop_from_face(row.rotation[0], row.translation[0])
+        return Estimate(row, face.crop, nominal, face.camera_from_face, camera)
+
+
+_NEW_TRACKS = itertools.count()
+
+
+def new_tracks(boxes: Iterable[ArrayLike]) -> list[Track]:
+    """Tracks of people whom no reconstructor has met: each face stands for itself."""
+    return [
+        Track(f"still {next(_NEW_TRACKS)}", np.asarray(box, np.float32), 1.0, 0.0) for box in boxes
+    ]
+
+
+def reconstruct(
+    reconstructor: FaceReconstructor,
+    rgb: NDArray[np.uint8],
+    tracks: list[Track],
+    camera: PinholeCamera,
+) -> list[Face]:
+    """The faces of one image as the live pipeline makes them, each with what its track knows."""
+    crops = reconstructor.crops(tracks)
+    prediction = reconstructor.predict(reconstructor.extract(rgb, crops))
+    return reconstructor.decode(tracks, crops, prediction, camera)
+
+
+def placed_again(reconstructor: FaceReconstructor, rgb: NDArray[np.uint8], track: Track) -> Track:
+    """The track with its box measured on the mesh, as long as that is the same face."""
+    crops = reconstructor.crops([track])
+    prediction = reconstructor.predict(reconstructor.extract(rgb, crops))
+    if not prediction.usable[0]:
+        return track
+    box = reconstructor.face_boxes(crops, prediction.coefficients)[0]
+    return replace(track, box=box) if iou(track.box, box)[0, 0] > SAME_FACE_IOU else track
 
 
 def box_of_points(points_px: ArrayLike) -> NDArray[np.float64]:

@@ -55,6 +55,8 @@ FIGURES = (
             "mean_mm",
             "metrical.median_mm",
             "metrical.mean_mm",
+            "landmark_mm",
+            "corresponding_mm",
             "geodesic_deg",
             "error_deg.yaw",
             "error_deg.pitch",
@@ -64,6 +66,8 @@ FIGURES = (
             "translation_mm",
         )
     ),
+    Figure("shape_mm.one_view", INTERVAL),
+    Figure("shape_mm.track", INTERVAL),
     Figure("missed", COUNT),
     Figure("sequence.missed_frames", COUNT),
     Figure("sequence.id_switches", COUNT),

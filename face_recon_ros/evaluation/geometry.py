@@ -1,46 +1,48 @@
-"""`face-recon evaluate geometry`: neutral shape against scans, as NoW (Sanyal et al. 2019)."""
+"""`face-recon evaluate geometry`: neutral shape against scans, as NoW (Sanyal et al. 2019).
+
+Beside every figure stands that of the mean face, which an answer that knows nothing has, and that
+of the face model itself fitted to the scan, which no answer can beat: without them a distance to
+the nearest surface says little, as all faces lie near each other.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from face_recon_ros.core.alignment import Similarity, align_points
 from face_recon_ros.core.camera import DEFAULT_HORIZONTAL_FOV_DEG, PinholeCamera
 from face_recon_ros.core.errors import DataError
 from face_recon_ros.core.morphable_model import MorphableModel
-from face_recon_ros.core.surface import Surface, align_to_surface, facial_region
-from face_recon_ros.evaluation.chain import Estimator, batches, largest, prefetched
+from face_recon_ros.core.surface import Surface
+from face_recon_ros.evaluation.chain import Estimate, Estimator, batches, largest, prefetched
 from face_recon_ros.evaluation.datasets import (
     Sample,
     Skipped,
     list_samples,
     read_image,
-    read_landmarks,
     readable,
 )
-from face_recon_ros.evaluation.metrics import INNER, bootstrap
+from face_recon_ros.evaluation.metrics import bootstrap
 from face_recon_ros.evaluation.output import Progress, no_progress
-from face_recon_ros.io.meshes import read_mesh
-
-Array = NDArray[np.float64]
+from face_recon_ros.evaluation.scans import (
+    REGIONS,
+    Measured,
+    Scan,
+    ScanJudge,
+    figures,
+    read_scan,
+    region_distances,
+    skills,
+    statistics,
+)
 
 BATCH = 8
-UNITS_MM = {"mm": 1.0, "cm": 10.0, "m": 1000.0}
-_ALIGNMENT_POINTS = 2000
-
-#: Parts of the face that are scored apart, as REALY does (Chai et al. 2022): nearest landmarks
-#: decide.
-REGIONS = {
-    "nose": np.arange(27, 36),
-    "mouth": np.arange(48, 68),
-    "eyes_forehead": np.concatenate([np.arange(17, 27), np.arange(36, 48)]),
-    "cheeks_jaw": np.arange(0, 17),
-}
 
 PROTOCOL = {
     "name": "scan to mesh, NoW style",
@@ -49,6 +51,15 @@ PROTOCOL = {
     "non_metrical": "similarity (scale estimated); the figures at top level",
     "metrical": "rigid (the prediction's own size)",
     "distance": "each scan point to the nearest point of the predicted surface, millimetres",
+    "landmark_mm": "mean distance of the 51 inner landmarks after similarity",
+    "corresponding_mm": "mean distance of the facial skin's vertices after similarity, where the "
+    "scan has the face model's topology; nearest points forgive what slides along the skin",
+    "mean_face": "the same figures of the face model's mean: of an answer that knows nothing",
+    "floor": "the same of the face model fitted to the scan (face-recon model fit): of the best "
+    "answer there is",
+    "skill": "(mean_face - ours) / (mean_face - floor): 0 the mean face, 1 the floor",
+    "people": "images that share scan and landmarks, byte by byte, show one person; here all "
+    "images of a person are reconstructed as one track, people with several images only",
     "face": "the largest detection",
     "statistics": "over the scan points of all images together, as NoW's cumulative curve",
     "regions": "as REALY, each aligned anew (rigidly, at the scale of the whole face); nearest "
@@ -57,96 +68,25 @@ PROTOCOL = {
 
 
 @dataclass(frozen=True)
-class Scan:
-    """A true neutral face.
+class _View:
+    """One image with its truth."""
 
-    Attributes:
-        points: (N, 3) millimetres, facial region only.
-        landmarks: (68, 3) millimetres, same frame.
-        region: (N,) index into `REGIONS`.
-    """
-
-    points: Array
-    landmarks: Array
-    region: NDArray[np.intp]
+    sample: Sample
+    person: str
+    scan: Scan
+    rgb: NDArray[np.uint8]
+    box: NDArray[np.float32] | None
+    camera: PinholeCamera
 
 
-def read_scan(mesh_path: Path, landmarks_path: Path, unit: str = "mm") -> Scan:
-    """Reads a scan and cuts it to the facial region.
+@dataclass
+class _Person:
+    """Whom one scan shows, and in which images a face was found."""
 
-    Args:
-        mesh_path: OBJ or PLY.
-        landmarks_path: `.pts3d`, 68 lines of "x y z", same unit and frame.
-        unit: `mm`, `cm` or `m`.
-
-    Raises:
-        DataError: unreadable, or no scan point near the landmarks.
-    """
-    landmarks = read_landmarks(landmarks_path, 3) * UNITS_MM[unit]
-    points = np.asarray(read_mesh(mesh_path).vertices, np.float64) * UNITS_MM[unit]
-    points = points[np.isfinite(points).all(axis=1)]
-    points = points[facial_region(points, landmarks)]
-    if len(points) < 100:
-        raise DataError(
-            "a hundred scan points around the landmarks at least",
-            f"{len(points)} in {mesh_path.name}",
-            "check that mesh and landmarks share unit and frame",
-        )
-    nearest = ((landmarks**2).sum(axis=1) - 2 * points @ landmarks.T).argmin(axis=1)
-    region = np.zeros(68, np.intp)
-    for i, indices in enumerate(REGIONS.values()):
-        region[indices] = i
-    return Scan(points, landmarks, region[nearest])
-
-
-def scan_distances(
-    surface: Surface, landmarks: Array, scan: Scan, *, metrical: bool
-) -> tuple[Array, Similarity]:
-    """Distance of each scan point to a predicted neutral face, after alignment.
-
-    Args:
-        surface: predicted, millimetres.
-        landmarks: (68, 3) of the prediction, millimetres, same frame.
-        scan: the truth.
-        metrical: keep the prediction's size.
-
-    Returns:
-        (N,) millimetres, and the alignment `scan_from_mesh`.
-    """
-    start = align_points(landmarks[INNER], scan.landmarks[INNER], with_scale=not metrical)
-    return _aligned_distances(surface, scan.points, start, with_scale=not metrical)
-
-
-def region_distances(surface: Surface, scan: Scan, scan_from_mesh: Similarity) -> Array:
-    """As REALY: each region of the scan is aligned anew, so that none pays for another.
-
-    Args:
-        surface: predicted, millimetres.
-        scan: the truth.
-        scan_from_mesh: of the whole face; its scale stays.
-
-    Returns:
-        (N,) millimetres.
-    """
-    distances = np.zeros(len(scan.points))
-    for i in np.unique(scan.region):
-        own = scan.region == i
-        distances[own], _ = _aligned_distances(
-            surface, scan.points[own], scan_from_mesh, with_scale=False
-        )
-    return distances
-
-
-def _aligned_distances(
-    surface: Surface, points: Array, scan_from_mesh: Similarity, *, with_scale: bool
-) -> tuple[Array, Similarity]:
-    step = max(1, len(points) // _ALIGNMENT_POINTS)
-    moved, distances = align_to_surface(
-        surface, points[::step], scan_from_mesh, with_scale=with_scale
-    )
-    if step > 1:
-        distances = surface.nearest(moved.inverse().apply(points)).distance * moved.scale
-    return distances, moved
+    scan: Scan
+    mean_face: Measured
+    floor: Measured | None
+    found: list[tuple[Path, NDArray[np.float32], PinholeCamera]] = field(default_factory=list)
 
 
 def evaluate_geometry(
@@ -156,6 +96,8 @@ def evaluate_geometry(
     *,
     unit: str = "mm",
     fov_deg: float = DEFAULT_HORIZONTAL_FOV_DEG,
+    floor: bool = True,
+    fine_triangles: NDArray[np.int32] | None = None,
     progress: Progress = no_progress,
 ) -> dict[str, Any]:
     """Measures neutral shape over a folder of NAME.jpg + NAME.ply + NAME.pts3d.
@@ -163,13 +105,16 @@ def evaluate_geometry(
     Args:
         folder: see `datasets.list_samples`.
         estimator: what is measured.
-        model: whole head.
+        model: whole head, coarse.
         unit: of scans and their landmarks.
         fov_deg: horizontal field of view assumed for every photograph.
+        floor: fit the face model to every scan; the slowest part.
+        fine_triangles: of the face model's fine level, to know scans of that topology too.
         progress: called as images are done.
 
     Returns:
-        The result, see docs/evaluation.md: count, median_mm, mean_mm, std_mm, metrical, per_image.
+        The result, see docs/evaluation.md: count, median_mm, mean_mm, std_mm, metrical,
+        mean_face, floor, skill, people, per_image.
 
     Raises:
         DataError: nothing to evaluate.
@@ -177,81 +122,138 @@ def evaluate_geometry(
     skipped = Skipped()
     samples = list_samples(folder, (".ply", ".pts3d"), skipped)
 
-    def load(sample: Sample) -> tuple[Any, ...]:
-        scan = read_scan(sample.annotations[".ply"], sample.annotations[".pts3d"], unit)
+    def load(sample: Sample) -> _View:
+        files = [sample.annotations[suffix] for suffix in (".ply", ".pts3d")]
+        person = hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()
+        scan = read_scan(files[0], files[1], unit)
         rgb = read_image(sample.image)
         detections = estimator.detect(rgb)
         index = largest(detections)
         box = None if index is None else detections.boxes[index]
-        return sample, scan, rgb, box, PinholeCamera.from_fov(rgb.shape[1], rgb.shape[0], fov_deg)
+        camera = PinholeCamera.from_fov(rgb.shape[1], rgb.shape[0], fov_deg)
+        return _View(sample, person, scan, rgb, box, camera)
 
-    per_image: list[dict[str, Any]] = []
-    pooled: list[tuple[Array, Array, Array]] = []
-    regions: list[NDArray[np.intp]] = []
+    bench = _Bench(ScanJudge(model, fine_triangles), estimator, floor)
     loaded = prefetched(readable(samples, load, skipped), lambda pair: pair[1], ahead=2 * BATCH)
     for batch in batches(loaded, BATCH):
-        found = [item for item in batch if item[3] is not None]
-        estimates = iter(estimator.estimate([(rgb, box, cam) for _, _, rgb, box, cam in found]))
-        for sample, scan, _, box, _ in batch:
-            entry: dict[str, Any] = {
-                "name": sample.name,
-                "image": sample.image.name,
-                "found": box is not None,
-            }
-            if box is not None:
-                neutral = model.neutral(next(estimates).coefficients.identity[0])
-                vertices = neutral.astype(np.float64) * 1000.0
-                surface, marks = Surface(vertices, model.triangles), vertices[model.landmarks_68]
-                free, scan_from_mesh = scan_distances(surface, marks, scan, metrical=False)
-                metric, _ = scan_distances(surface, marks, scan, metrical=True)
-                entry.update({**_statistics(free), "metrical": _statistics(metric)})
-                pooled.append((free, metric, region_distances(surface, scan, scan_from_mesh)))
-                regions.append(scan.region)
-            per_image.append(entry)
-            progress(len(per_image) + len(skipped.reasons), len(samples))
-    if not per_image:
+        for view, estimate in _estimated(batch, estimator):
+            bench.add(view, estimate)
+            progress(len(bench.per_image) + len(skipped.reasons), len(samples))
+    if not bench.per_image:
         reasons = "; ".join(f"{k}: {v}" for k, v in [*skipped.reasons.items()][:3])
         raise DataError(
             "at least one readable image with scan and landmarks",
             f"{len(skipped.reasons)} samples, none usable",
             f"see the reasons: {reasons}",
         )
-    found_entries = [e for e in per_image if e["found"]]
-    free, metric, apart = (_pool([p[k] for p in pooled]) for k in range(3))
-    region_of = np.concatenate([np.zeros(0, np.intp), *regions])
-    return {
-        "protocol": PROTOCOL,
-        "count": len(per_image),
-        "missed": len(per_image) - len(found_entries),
-        **_statistics(free),
-        "median_mm_interval_95": _interval(found_entries, lambda e: e["median_mm"]),
-        "regions": {name: _statistics(apart[region_of == i]) for i, name in enumerate(REGIONS)},
-        "metrical": {
-            **_statistics(metric),
-            "median_mm_interval_95": _interval(
-                found_entries, lambda e: e["metrical"]["median_mm"]
-            ),
-        },
-        "skipped": skipped.as_json(),
-        "per_image": per_image,
-    }
+    return {**bench.result(), "skipped": skipped.as_json(), "per_image": bench.per_image}
 
 
-def _pool(parts: list[Array]) -> Array:
-    return np.concatenate([np.zeros(0), *parts])
+def _estimated(batch: list[_View], estimator: Estimator) -> list[tuple[_View, Estimate | None]]:
+    found = [(v.rgb, v.box, v.camera) for v in batch if v.box is not None]
+    estimates = iter(estimator.estimate(found))
+    return [(v, None if v.box is None else next(estimates)) for v in batch]
 
 
-def _interval(entries: list[dict[str, Any]], value: Any) -> Any:
+class _Bench:
+    """Scores image by image, then person by person."""
+
+    def __init__(self, judge: ScanJudge, estimator: Estimator, with_floor: bool) -> None:
+        self._judge = judge
+        self._estimator = estimator
+        self._with_floor = with_floor
+        self._people: dict[str, _Person] = {}
+        self._ours: list[tuple[Measured, _Person]] = []
+        self._apart: list[NDArray[np.float64]] = []
+        self.per_image: list[dict[str, Any]] = []
+
+    def add(self, view: _View, estimate: Estimate | None) -> None:
+        """Scores one image; no estimate: its face was missed."""
+        entry: dict[str, Any] = {
+            "name": view.sample.name,
+            "image": view.sample.image.name,
+            "found": estimate is not None,
+        }
+        self.per_image.append(entry)
+        if estimate is None or view.box is None:
+            return
+        person = self._person(view)
+        person.found.append((view.sample.image, view.box, view.camera))
+        ours = self._measure(estimate, view.scan)
+        vertices = self._judge.model.neutral(estimate.coefficients.identity[0])
+        self._apart.append(self._regions(vertices, view.scan, ours))
+        self._ours.append((ours, person))
+        entry.update(figures([ours]))
+        entry["mean_face_median_mm"] = float(np.median(person.mean_face.free))
+        if person.floor is not None:
+            entry["floor_median_mm"] = float(np.median(person.floor.free))
+
+    def _person(self, view: _View) -> _Person:
+        if view.person not in self._people:
+            floor = self._judge.floor(view.scan) if self._with_floor else None
+            person = _Person(view.scan, self._judge.mean_face(view.scan), floor)
+            self._people[view.person] = person
+        return self._people[view.person]
+
+    def _measure(self, estimate: Estimate, scan: Scan) -> Measured:
+        neutral = self._judge.model.neutral(estimate.coefficients.identity[0])
+        return self._judge.measure(neutral, scan)
+
+    def result(self) -> dict[str, Any]:
+        """All figures but those of single images."""
+        found = [e for e in self.per_image if e["found"]]
+        region_of = np.concatenate(
+            [np.zeros(0, np.intp), *(person.scan.region for _, person in self._ours)]
+        )
+        apart = np.concatenate([np.zeros(0), *self._apart])
+        compared = _compared(self._ours)
+        ours = compared.pop("ours")
+        ours["metrical"]["median_mm_interval_95"] = _interval(
+            found, lambda e: e["metrical"]["median_mm"]
+        )
+        return {
+            "protocol": PROTOCOL,
+            "count": len(self.per_image),
+            "missed": len(self.per_image) - len(found),
+            **ours,
+            "median_mm_interval_95": _interval(found, lambda e: e["median_mm"]),
+            **compared,
+            "people": self._tracks(),
+            "regions": {
+                name: statistics([apart[region_of == i]]) for i, name in enumerate(REGIONS)
+            },
+        }
+
+    def _tracks(self) -> dict[str, Any]:
+        """All images of each person as one track; those with one image are left out."""
+        tracks = []
+        several = [person for person in self._people.values() if len(person.found) > 1]
+        for person in several:
+            views = [(read_image(path), box, camera) for path, box, camera in person.found]
+            estimate = self._estimator.estimate_person(views)
+            tracks.append((self._measure(estimate, person.scan), person))
+        images = sum(len(person.found) for person in several)
+        return {"count": len(several), "images": images, **(_compared(tracks) if tracks else {})}
+
+    def _regions(
+        self, neutral: NDArray[np.float32], scan: Scan, ours: Measured
+    ) -> NDArray[np.float64]:
+        surface = Surface(neutral.astype(np.float64) * 1000.0, self._judge.model.triangles)
+        return region_distances(surface, scan, ours.scan_from_mesh)
+
+
+def _compared(scored: list[tuple[Measured, _Person]]) -> dict[str, Any]:
+    """Figures of ours, of the mean face, of the floor where there is one, and the skill."""
+    ours = figures([measured for measured, _ in scored])
+    mean_face = figures([person.mean_face for _, person in scored])
+    floors = [person.floor for _, person in scored if person.floor is not None]
+    out = {"ours": ours, "mean_face": mean_face}
+    if floors and len(floors) == len(scored):
+        floor = figures(floors)
+        out |= {"floor": floor, "skill": skills(mean_face, ours, floor)}
+    return out
+
+
+def _interval(entries: list[dict[str, Any]], value: Callable[[dict[str, Any]], float]) -> Any:
     """Of the mean over images of the images' medians; images are the independent draws."""
     return bootstrap([value(e) for e in entries])
-
-
-def _statistics(distances: Array) -> dict[str, float]:
-    if distances.size == 0:
-        nan = float("nan")
-        return {"median_mm": nan, "mean_mm": nan, "std_mm": nan}
-    return {
-        "median_mm": float(np.median(distances)),
-        "mean_mm": float(distances.mean()),
-        "std_mm": float(distances.std()),
-    }

@@ -87,6 +87,44 @@ def error_curve(errors: ArrayLike, limit: float) -> tuple[float, float]:
     return float(np.maximum(1.0 - e / limit, 0.0).mean()), float((e > limit).mean())
 
 
+# Shape -------------------------------------------------------------------------------------------
+
+
+def shape_distance_mm(vertices: ArrayLike, true_vertices: ArrayLike) -> float:
+    """Mean distance of corresponding vertices once place and size are made equal.
+
+    How large a head is in metres no single picture tells; `training.losses.shape_distance_mm` is
+    the same for batches.
+
+    Args:
+        vertices: (N, 3) metres, face frame.
+        true_vertices: (N, 3) the same vertices of the true face.
+
+    Returns:
+        Millimetres, at the true size.
+    """
+    ours, true = np.asarray(vertices, np.float64), np.asarray(true_vertices, np.float64)
+    ours, true = ours - ours.mean(axis=0), true - true.mean(axis=0)
+    ours = ours * (np.linalg.norm(true) / np.linalg.norm(ours))
+    return float(1e3 * np.linalg.norm(ours - true, axis=1).mean())
+
+
+def skill(mean_face: float, ours: float, floor: float) -> float:
+    """How much of what can be known about a face an answer knows.
+
+    Args:
+        mean_face: error of the answer that knows nothing.
+        ours: error of the answer.
+        floor: error of the best answer the face model has.
+
+    Returns:
+        1 at the floor, 0 at the mean face, below zero beyond it; NaN where there is nothing to
+        know.
+    """
+    room = mean_face - floor
+    return float((mean_face - ours) / room) if room > 0 else float("nan")
+
+
 # Rotations ---------------------------------------------------------------------------------------
 
 

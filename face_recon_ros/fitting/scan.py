@@ -2,6 +2,8 @@
 
 Non-rigid ICP in the manner of Amberg et al. 2007 (point-to-plane, Gauss-Newton over all
 parameters at once), with Tukey's biweight (Beaton and Tukey 1974) against hair, holes and eyes.
+How much the scan is believed is estimated from the residuals in every step: a head that the model
+cannot say is not bought with coefficients no head has.
 """
 
 from __future__ import annotations
@@ -21,15 +23,17 @@ from face_recon_ros.core.surface import Surface, facial_region
 INNER_LANDMARKS = np.arange(17, 68)
 _LEFT_EYE_CORNER, _RIGHT_EYE_CORNER = 45, 36
 _PLAUSIBLE_EYE_CORNER_DISTANCE = (0.06, 0.14)  # metres; adults 0.08 to 0.11
-_SURFACE_SIGMA = 0.0004  # metres, of one effective observation
-_EFFECTIVE_OBSERVATIONS = 2400  # neighbouring scan points err together
-_LANDMARK_SIGMA = 0.0008  # metres per axis; surfaces alone let points slide along the skin
-_LOG_SCALE_SIGMA = 0.1  # size is part of identity, and the scan's unit is known
+# Neighbouring scan points err together: what the model cannot say is one or two centimetres wide.
+_EFFECTIVE_OBSERVATIONS = 150
+_LEAST_SURFACE_SIGMA = 0.0001  # metres, of one effective observation
+_LEAST_LANDMARK_SIGMA = 0.0008  # metres per axis; surfaces alone let points slide along the skin
+_LOG_SCALE_SIGMA = 0.1  # where a scale is asked for at all: size is part of identity
 # Annealing: robust width (metres) and number of scan points of each step.
 _STEPS = (
     *((width, 1500) for width in np.geomspace(0.020, 0.004, 8)),
-    *((0.003, 6000) for _ in range(4)),
+    *((0.003, 4000) for _ in range(4)),
 )
+_VERTEX_STEPS = 6
 _MIN_NORMAL_COSINE = 0.5
 _MARGIN = 0.012  # metres around the facial skin that also attract scan points
 
@@ -75,7 +79,7 @@ def fit_scan(
     scan_vertices: ArrayLike,
     landmarks: ArrayLike,
     *,
-    rigid_scale: bool = False,
+    free_scale: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> ScanFit:
     """Fits similarity and identity to a neutral scan.
@@ -87,8 +91,9 @@ def fit_scan(
         model: all of the head.
         scan_vertices: (N, 3) metres, any frame.
         landmarks: (68, 3) metres, the scan's frame, iBUG order; NaN where not annotated. They
-            start the fit and stay in it as observations with a deviation of 0.8 mm.
-        rigid_scale: keep the scan's metric size (scale 1) instead of estimating one.
+            start the fit and stay in it as observations.
+        free_scale: estimate a scale too, for scans whose unit is not to be trusted. Otherwise it
+            is one: how large a head is, is part of who it is.
         progress: called with (step, steps).
 
     Raises:
@@ -105,7 +110,7 @@ def fit_scan(
             f"{len(inner)}",
             "annotate eye corners, nose and mouth",
         )
-    problem = _Problem(model, marks[inner], model.landmarks_68[inner], rigid_scale)
+    problem = _Problem(model, marks[inner], model.landmarks_68[inner], free_scale)
     state = problem.start()
     for _ in range(3):
         state = problem.step(state, None)
@@ -115,6 +120,49 @@ def fit_scan(
             progress(i, len(_STEPS))
         state = problem.step(state, problem.observe(state, _thinned(near, count), width))
     return _result(model, problem, state, near, marks, usable)
+
+
+def fit_vertices(model: MorphableModel, vertices: ArrayLike, which: ArrayLike) -> Array:
+    """The face of the model nearest to one given vertex by vertex: what the model can say.
+
+    Args:
+        model: of V vertices.
+        vertices: (V, 3) metres, any frame, in the model's topology.
+        which: (V,) bool, the vertices that count.
+
+    Returns:
+        (K_id,) identity: the most likely one, noise estimated from the residuals.
+    """
+    chosen = np.flatnonzero(which)
+    target = np.asarray(vertices, np.float64)[chosen]
+    mean = model.mean_shape[chosen].astype(np.float64)
+    basis = model.identity_basis.reshape(model.n_vertices, 3, -1)[chosen].astype(np.float64)
+    k = model.k_identity
+    prior = np.diag(np.concatenate([np.ones(k), np.zeros(6)]))
+    face_from_target = align_points(target, mean, with_scale=False)
+    identity = np.zeros(k)
+    for _ in range(_VERTEX_STEPS):  # pose and identity together: one at a time creeps
+        moved = face_from_target.apply(target)
+        centre = moved.mean(axis=0)
+        turns = [np.cross(moved - centre, axis) for axis in np.eye(3)]  # minus axis x offset
+        rows = np.concatenate(
+            [basis, np.stack(turns, axis=2), np.tile(-np.eye(3), (len(moved), 1, 1))], axis=2
+        ).reshape(-1, k + 6)
+        off = moved - mean - basis @ identity
+        variance = max(float(np.mean(off**2)), _LEAST_SURFACE_SIGMA**2)
+        weight = _EFFECTIVE_OBSERVATIONS / variance / len(chosen)
+        solved = np.linalg.solve(
+            weight * rows.T @ rows + prior, weight * rows.T @ (moved - mean).ravel()
+        )
+        identity = solved[:k]
+        turn = rotation_from_vector(solved[k : k + 3])
+        step = Similarity(1.0, turn, centre - turn @ centre + solved[k + 3 :])
+        face_from_target = Similarity(
+            1.0,
+            step.rotation @ face_from_target.rotation,
+            step.apply(face_from_target.translation),
+        )
+    return identity
 
 
 @dataclass(frozen=True)
@@ -146,13 +194,13 @@ class _Problem:
     """The quantities of one fit that do not change from step to step."""
 
     def __init__(
-        self, model: MorphableModel, marks: Array, mark_ids: NDArray[np.integer], rigid_scale: bool
+        self, model: MorphableModel, marks: Array, mark_ids: NDArray[np.integer], free_scale: bool
     ) -> None:
         self.mean = model.mean_shape.astype(np.float64)
         self._flat = model.identity_basis.astype(np.float64)
         self.basis = self._flat.reshape(model.n_vertices, 3, -1)
         self.triangles = model.triangles
-        self.rigid_scale = rigid_scale
+        self.free_scale = free_scale
         self._marks, self._mark_ids = marks, mark_ids
         self._skin = model.subsets[FACIAL_SKIN]
         low = self.mean[self._skin].min(axis=0) - _MARGIN
@@ -164,7 +212,7 @@ class _Problem:
     def start(self) -> _State:
         """The mean face, on the scan by its landmarks."""
         face_from_scan = align_points(
-            self._marks, self.mean[self._mark_ids], with_scale=not self.rigid_scale
+            self._marks, self.mean[self._mark_ids], with_scale=self.free_scale
         )
         return _State(np.zeros(self.basis.shape[2]), face_from_scan)
 
@@ -199,7 +247,8 @@ class _Problem:
     def step(self, state: _State, seen: _Observations | None) -> _State:
         """One Gauss-Newton step over (identity, rotation, translation, log scale).
 
-        Residuals count in the scan's size (divided by the scale), else shrinking it would pay.
+        Scan and landmarks are believed as far as their residuals go. Residuals count in the
+        scan's size (divided by the scale), else shrinking it would pay.
         """
         k = len(state.identity)
         pose = state.face_from_scan
@@ -220,8 +269,11 @@ class _Problem:
                 axis=1,
             )
             residual = (seen.normal * (seen.moved - seen.foot)).sum(axis=1)
-            weight = seen.weight * _EFFECTIVE_OBSERVATIONS / len(seen.weight)
-            weight /= (pose.scale * _SURFACE_SIGMA) ** 2
+            variance = max(
+                float(seen.weight @ residual**2 / seen.weight.sum()),
+                (pose.scale * _LEAST_SURFACE_SIGMA) ** 2,
+            )
+            weight = seen.weight * (_EFFECTIVE_OBSERVATIONS / len(seen.weight) / variance)
             hessian += (rows * weight[:, None]).T @ rows
             gradient += rows.T @ (weight * residual)
         moved = pose.apply(self._marks)
@@ -232,10 +284,11 @@ class _Problem:
             rows[:, :, k + axis] = -np.cross(unit, moved - pose.translation)
             rows[:, axis, k + 3 + axis] = -1.0
         rows[:, :, k + 6] = -(shape - pose.translation)
-        rows = rows.reshape(-1, k + 7) / (pose.scale * _LANDMARK_SIGMA)
-        hessian += rows.T @ rows
-        gradient += rows.T @ (moved - shape).ravel() / (pose.scale * _LANDMARK_SIGMA)
-        free = k + 6 if self.rigid_scale else k + 7
+        rows, residual = rows.reshape(-1, k + 7), (moved - shape).ravel()
+        variance = max(float(np.mean(residual**2)), (pose.scale * _LEAST_LANDMARK_SIGMA) ** 2)
+        hessian += rows.T @ rows / variance
+        gradient += rows.T @ residual / variance
+        free = k + 7 if self.free_scale else k + 6
         delta = np.zeros(k + 7)
         delta[:free] = np.linalg.solve(hessian[:free, :free], gradient[:free])
         return _State(

@@ -67,6 +67,9 @@ class Oracle:
             out.append(Estimate(coefficients, crop, pose, pose, scene.camera))
         return out
 
+    def estimate_person(self, views):
+        return self.estimate(views)[-1]
+
 
 class CropOracle(Oracle):
     """Answers like a network: for the face in its crop, whatever the camera."""

@@ -31,18 +31,18 @@ from face_recon_ros.evaluation.datasets import (
     read_image,
     read_landmarks,
 )
-from face_recon_ros.evaluation.geometry import (
-    REGIONS,
-    evaluate_geometry,
-    read_scan,
-    region_distances,
-    scan_distances,
-)
+from face_recon_ros.evaluation.geometry import evaluate_geometry
 from face_recon_ros.evaluation.identity import evaluate_identity
 from face_recon_ros.evaluation.landmark_benchmark import evaluate_landmarks
 from face_recon_ros.evaluation.landmarks import LandmarkProjector
 from face_recon_ros.evaluation.metrics import CONTOUR
 from face_recon_ros.evaluation.pose_benchmark import evaluate_pose
+from face_recon_ros.evaluation.scans import (
+    REGIONS,
+    read_scan,
+    region_distances,
+    scan_distances,
+)
 from face_recon_ros.evaluation.synthetic import (
     ModelScenes,
     facing,
@@ -250,10 +250,14 @@ def test_an_oracle_has_no_shape_error_and_the_mean_face_has_one(tmp_path, model,
     right = evaluate_geometry(tmp_path, oracle, model)
     assert right["count"] == 1 and right["missed"] == 0
     assert right["median_mm"] < 0.01 and right["metrical"]["median_mm"] < 0.01
+    assert right["skill"]["corresponding_mm"] == pytest.approx(1.0, abs=0.05)
+    assert right["floor"]["corresponding_mm"] < 0.1 < right["mean_face"]["corresponding_mm"]
     oracle.known = {k: (s, {}) for k, (s, _) in oracle.known.items()}
     wrong = evaluate_geometry(tmp_path, oracle, model)
     assert wrong["median_mm"] > 10 * right["median_mm"] and wrong["median_mm"] > 0.1
     assert wrong["metrical"]["median_mm"] >= 0.9 * wrong["median_mm"]
+    assert wrong["median_mm"] == pytest.approx(wrong["mean_face"]["median_mm"])
+    assert wrong["skill"]["corresponding_mm"] == wrong["skill"]["landmark_mm"] == 0.0
     assert set(wrong["regions"]) == {"nose", "mouth", "eyes_forehead", "cheeks_jaw"}
 
 
@@ -299,6 +303,36 @@ def test_a_region_does_not_pay_for_another(tmp_path, model, scenes, oracle):
     apart = region_distances(surface, scan, scan_from_mesh)
     assert np.median(whole[nose]) > 0.5
     assert np.median(apart[nose]) < 0.1 and np.median(apart[~nose]) < 0.1
+
+
+def test_images_of_one_person_are_scored_together_too(tmp_path, model, scenes, oracle):
+    """Who errs in one picture and knows better in the last has it right as a track."""
+    identity = np.random.default_rng(2).normal(size=model.k_identity)
+    views = [facing([0, 0, 0.6], yaw=yaw) for yaw in (-0.3, 0.3)]
+    turn = [scenes.scene(f"a{i}", v, identity=identity) for i, v in enumerate(views)]
+    write_and_learn(tmp_path, turn, oracle, a1={"identity": identity})
+    result = evaluate_geometry(tmp_path, oracle, model, floor=False)
+    assert "floor" not in result and "skill" not in result
+    people = result["people"]
+    assert people["count"] == 1 and people["images"] == 2
+    assert people["ours"]["corresponding_mm"] < 0.01 < people["mean_face"]["corresponding_mm"]
+    assert result["corresponding_mm"] == pytest.approx(
+        people["mean_face"]["corresponding_mm"] / 2, rel=1e-3
+    )
+
+
+def test_a_scan_of_another_topology_has_a_floor_but_no_correspondence(
+    tmp_path, model, scenes, oracle
+):
+    identity = np.random.default_rng(3).normal(size=model.k_identity)
+    scene = scenes.scene("one", facing([0, 0, 0.6]), identity=identity)
+    write_and_learn(tmp_path, [scene], oracle)
+    mesh = read_mesh(tmp_path / "one.ply")
+    write_ply(tmp_path / "one.ply", Mesh(mesh.vertices, mesh.triangles[::-1]))
+    result = evaluate_geometry(tmp_path, oracle, model)
+    assert np.isnan(result["corresponding_mm"])
+    assert result["floor"]["median_mm"] < 0.1 < result["mean_face"]["median_mm"]
+    assert result["skill"]["median_mm"] == 0.0
 
 
 def test_geometry_with_bad_input(tmp_path, model, scenes, oracle):
