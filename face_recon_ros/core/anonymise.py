@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from face_recon_ros.core.types import Face, Float32
+from face_recon_ros.core.types import Drawable
 
 #: Cells across a hidden square.
 CELLS = 6
@@ -49,11 +49,6 @@ def hide_faces(rgb: NDArray[np.uint8], boxes: Iterable[ArrayLike]) -> None:
         hidden[:] = cv2.resize(mosaic, (w, h), interpolation=cv2.INTER_NEAREST)
 
 
-def boxes_of(face: Face) -> tuple[Float32, Float32]:
-    """Where a face may be: (4,) its track's box and (4,) its mesh's, image pixels."""
-    return face.track.box, face.box
-
-
 class LostFaces:
     """Remembers faces for a moment after they were last seen.
 
@@ -64,7 +59,7 @@ class LostFaces:
         self._seen: dict[str, tuple[float, NDArray[np.float64]]] = {}
 
     def boxes(
-        self, faces: Sequence[Face], width: int, height: int, stamp: float
+        self, faces: Sequence[Drawable], width: int, height: int, stamp: float
     ) -> list[NDArray[np.float64]]:
         """Boxes of those that were seen a moment ago and are not now.
 
@@ -83,5 +78,5 @@ class LostFaces:
             for name, (seen, box) in self._seen.items()
             if abs(stamp - seen) <= REMEMBERED_S
         }
-        self._seen.update({face.track.id: (stamp, face.box / scale) for face in faces})
+        self._seen.update({face.id: (stamp, face.boxes[-1] / scale) for face in faces})
         return [box * scale for seen, box in self._seen.values() if seen != stamp]

@@ -6,6 +6,7 @@ black.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -88,6 +89,30 @@ class Crop:
         offset = affine[:, :2] @ (np.array([x0, y0]) + (block - 1) / 2) + affine[:, 2]
         small_affine = np.column_stack([affine[:, :2] * block, offset])
         return np.asarray(cv2.warpAffine(small, small_affine, (self.size, self.size)), np.uint8)
+
+
+@dataclass(frozen=True)
+class CropSpec:
+    """What crops a network wants.
+
+    Attributes:
+        size: pixels of a crop, per side.
+        margin: side of the crop over side of the face box.
+    """
+
+    size: int
+    margin: float
+
+    def crops(self, boxes: Iterable[ArrayLike]) -> list[Crop]:
+        """The squares around face boxes (4,), image pixels."""
+        return [crop_from_face_box(box, self.margin, self.size) for box in boxes]
+
+    def extract(self, rgb: NDArray[np.uint8], crops: Sequence[Crop]) -> NDArray[np.uint8]:
+        """(N, S, S, 3) uint8 pixels of N crops of an (H, W, 3) RGB image; N may be 0."""
+        pixels = np.empty((len(crops), self.size, self.size, 3), np.uint8)
+        for out, crop in zip(pixels, crops, strict=True):
+            out[:] = crop.extract(rgb)
+        return pixels
 
 
 def crop_from_face_box(box: ArrayLike, margin: float, size: int) -> Crop:

@@ -20,8 +20,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from face_recon_ros.core.crop import CropSpec
 from face_recon_ros.core.errors import ImageError, ModelError
 from face_recon_ros.core.morphable_model import decoding_sha256, same_decoding
+from face_recon_ros.core.onnx_file import network_signature
 from face_recon_ros.core.onnx_session import OnnxSession
 from face_recon_ros.core.types import COEFFICIENT_NAMES, Coefficients
 
@@ -58,6 +60,7 @@ class FaceNetwork:
         metadata: of the file.
         size: S, side of the crops, pixels.
         crop_margin: side of the crop over side of the face box.
+        crop_spec: both.
         face_model: name of the face model it was trained for.
         session: of ONNX Runtime.
         sizes: coefficients -> how many.
@@ -91,6 +94,7 @@ class FaceNetwork:
             )
         self.size = int(shapes["image"][1])
         self.crop_margin = _positive(meta, "crop_margin", path)
+        self.crop_spec = CropSpec(self.size, self.crop_margin)
         self.face_model = meta.get("face_model", "")
         self.sizes = {name: int(shapes[name][1]) for name in ("identity", "expression", "albedo")}
         self._has_confidence = "identity_confidence" in shapes
@@ -144,6 +148,25 @@ class FaceNetwork:
         values = dict(zip(names, answers, strict=True))
         confidence = values.pop("identity_confidence", np.ones((len(crops), 1), np.float32))
         return Prediction(Coefficients(**values), confidence[:, 0])
+
+
+def read_crop_spec(path: Path) -> CropSpec:
+    """What crops a network file wants, read without loading the network.
+
+    Raises:
+        ModelError: it is no face network.
+    """
+    try:
+        metadata, shape = network_signature(path.read_bytes())
+    except ValueError as fault:
+        raise ModelError(f"an ONNX network at {path}", str(fault), "re-export it") from None
+    if metadata.get("face_recon_format") != NETWORK_FORMAT or len(shape) != 4 or shape[1] < 1:
+        raise ModelError(
+            f"a face network of format {NETWORK_FORMAT} at {path}",
+            f"format {metadata.get('face_recon_format')}, images of shape {shape}",
+            "export it with `face-recon export`",
+        )
+    return CropSpec(shape[1], _positive(metadata, "crop_margin", path))
 
 
 def _positive(metadata: dict[str, str], key: str, path: str | Path) -> float:

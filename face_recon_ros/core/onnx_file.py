@@ -1,4 +1,4 @@
-"""What an ONNX file refers to, read without the onnx package.
+"""What an ONNX file says of itself and refers to, read without the onnx package.
 
 An ONNX file may say of a tensor that its values lie in another file ("external data"): they would
 escape the file's SHA-256, and name any path. Such files are refused; this finds out.
@@ -20,6 +20,7 @@ _FIELDS: dict[str, dict[int, str]] = {
     "tensor": {},
 }
 _NAME, _EXTERNAL_DATA, _DATA_LOCATION = 8, 13, 14  # of a tensor
+_GRAPH, _METADATA, _INPUT = 7, 14, 11  # of a model, a model, a graph
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _DEEPEST = 100  # messages within messages; protobuf itself allows no more
 
@@ -34,6 +35,41 @@ def external_tensors(content: bytes) -> list[str]:
         ValueError: it is no protobuf message.
     """
     return list(_external(memoryview(content), "model", 0))
+
+
+def network_signature(content: bytes) -> tuple[dict[str, str], tuple[int, ...]]:
+    """Metadata of an ONNX file, and the shape of its first input; -1 for a free dimension.
+
+    Raises:
+        ValueError: it is no protobuf message.
+    """
+    metadata: dict[str, str] = {}
+    shape: tuple[int, ...] = ()
+    for field, value in _fields(memoryview(content)):
+        if not isinstance(value, memoryview):
+            continue
+        if field == _METADATA:
+            entry = {number: text for number, text in _fields(value) if not isinstance(text, int)}
+            key, text = (bytes(entry.get(n, memoryview(b""))).decode() for n in (1, 2))
+            metadata[key] = text
+        elif field == _GRAPH:
+            shape = _first_shape(value)
+    return metadata, shape
+
+
+def _first_shape(graph: memoryview) -> tuple[int, ...]:
+    first = next(_messages(graph, _INPUT), memoryview(b""))
+    dimensions = [first]
+    for field in (2, 1, 2, 1):  # ValueInfo.type, Type.tensor_type, Tensor.shape, Shape.dim
+        dimensions = [inner for message in dimensions for inner in _messages(message, field)]
+    sizes = (dict(_fields(dimension)).get(1, -1) for dimension in dimensions)
+    return tuple(size if isinstance(size, int) else -1 for size in sizes)
+
+
+def _messages(message: memoryview, wanted: int) -> Iterator[memoryview]:
+    for field, value in _fields(message):
+        if field == wanted and isinstance(value, memoryview):
+            yield value
 
 
 def _external(message: memoryview, kind: str, depth: int) -> Iterator[str]:

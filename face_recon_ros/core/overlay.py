@@ -9,14 +9,14 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from face_recon_ros.core.anonymise import boxes_of, hide_faces
+from face_recon_ros.core.anonymise import hide_faces
 from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.crop_pose import CAMERA_FROM_FRONTAL_FACE
 from face_recon_ros.core.errors import ConfigError
 from face_recon_ros.core.morphable_model import VertexNormals
 from face_recon_ros.core.rasterizer import interpolate, rasterize
 from face_recon_ros.core.rigid import Rigid, rotation_from_vector
-from face_recon_ros.core.types import Face, Float32, Mesh
+from face_recon_ros.core.types import Drawable, Float32, Mesh
 
 Rgb = tuple[int, int, int]
 
@@ -93,7 +93,7 @@ class Overlay:
         self._normals = VertexNormals(triangles, n_vertices)
 
     def draw(
-        self, rgb: NDArray[np.uint8], faces: Sequence[Face], camera: PinholeCamera
+        self, rgb: NDArray[np.uint8], faces: Sequence[Drawable], camera: PinholeCamera
     ) -> NDArray[np.uint8]:
         """The image with its faces drawn over it.
 
@@ -107,24 +107,22 @@ class Overlay:
         """
         grey = rgb.ndim == 2
         out = np.asarray(cv2.cvtColor(rgb, cv2.COLOR_GRAY2RGB) if grey else rgb.copy(), np.uint8)
-        colours = {
-            face.track.id: FACE_COLOURS[k % len(FACE_COLOURS)] for k, face in enumerate(faces)
-        }
+        colours = {face.id: FACE_COLOURS[k % len(FACE_COLOURS)] for k, face in enumerate(faces)}
         if self.config.anonymise:
-            hide_faces(out, (box for face in faces for box in boxes_of(face)))
+            hide_faces(out, (box for face in faces for box in face.boxes))
         far_first = sorted(faces, key=lambda f: -f.camera_from_face.translation[2])
         if self.config.opacity > 0:
             for face in far_first:
-                self._draw_mesh(out, face, camera, colours[face.track.id])
+                self._draw_mesh(out, face, camera, colours[face.id])
         for face in far_first:
             if self.config.axes:
                 draw_axes(out, face.camera_from_face, camera)
             if self.config.labels:
-                draw_label(out, face.box, face.track.id, colours[face.track.id])
+                draw_label(out, face.boxes[-1], face.id, colours[face.id])
         return out
 
     def _draw_mesh(
-        self, out: NDArray[np.uint8], face: Face, camera: PinholeCamera, tint: Rgb
+        self, out: NDArray[np.uint8], face: Drawable, camera: PinholeCamera, tint: Rgb
     ) -> None:
         points = face.camera_from_face.apply(face.mesh.vertices)
         pixels = camera.project(points)

@@ -11,10 +11,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+from numpy.typing import NDArray
+
 from face_recon_ros.core.boxes import iou
 from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.detection import Detector, DetectorConfig, as_rgb, make_detector
 from face_recon_ros.core.errors import CameraError
+from face_recon_ros.core.head_state import HeadStateConfig, HeadStateEstimator
 from face_recon_ros.core.reconstructor import FaceReconstructor, ReconstructorConfig
 from face_recon_ros.core.search import SearchingDetector
 from face_recon_ros.core.tracking import Tracker, TrackerConfig
@@ -29,7 +33,7 @@ from face_recon_ros.core.types import (
 Timer = Callable[[], float]
 
 #: What takes time, in order; `infer` is the network's own, the rest is overhead.
-STAGES = ("detect", "track", "refine", "crop", "infer", "decode", "confirm")
+STAGES = ("detect", "track", "refine", "crop", "infer", "decode", "confirm", "head_state")
 
 _SAME_FACE = 0.3  # IoU of a mesh's box with the one it was made from
 
@@ -42,11 +46,13 @@ class PipelineConfig:
         detector: where to look.
         tracker: how to follow.
         reconstructor: what to make of it.
+        head_state: what follows from it.
     """
 
     detector: DetectorConfig = field(default_factory=DetectorConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
     reconstructor: ReconstructorConfig = field(default_factory=ReconstructorConfig)
+    head_state: HeadStateConfig = field(default_factory=HeadStateConfig)
 
 
 @dataclass(frozen=True)
@@ -54,19 +60,23 @@ class Frame:
     """What the pipeline made of one image.
 
     Attributes:
-        faces: the reconstructed faces, in the order of the tracks.
-        tracks: the faces' tracks, before reconstruction corrected them. Those that the detector
-            misses are not among them, though they may come back; nor are those without a face.
+        faces: the reconstructed faces of visible tracks, in the order of the tracks.
+        crops: (N, S, S, 3) uint8 RGB, the pixels that the network saw of each face.
         unusable: how many faces the network gave no usable answer for.
         detections: what the detector found, None when it did not run.
         timings: stage of `STAGES` -> seconds, for those that ran; and their `total`.
     """
 
     faces: list[Face]
-    tracks: list[Track]
+    crops: NDArray[np.uint8]
     detections: Detections | None
     timings: dict[str, float]
     unusable: int = 0
+
+    @property
+    def tracks(self) -> list[Track]:
+        """The faces' tracks, before reconstruction corrected them."""
+        return [face.track for face in self.faces]
 
 
 class FaceFinder:
@@ -130,30 +140,48 @@ class FacePipeline:
         finder: FaceFinder,
         reconstructor: FaceReconstructor,
         timer: Timer = time.perf_counter,
+        head_state: HeadStateEstimator | None = None,
     ) -> None:
-        """Composes both halves; `timer` only measures the stages, seconds."""
+        """Composes the parts.
+
+        Args:
+            finder: of faces.
+            reconstructor: of faces.
+            timer: only measures the stages, seconds.
+            head_state: of faces; None makes one with default settings.
+        """
         self.finder = finder
         self.reconstructor = reconstructor
+        self.head_state = head_state or HeadStateEstimator(reconstructor.model)
         self._timer = timer
 
     @staticmethod
     def from_config(config: PipelineConfig | None = None) -> FacePipeline:
         """Loads what the configuration names."""
         config = config or PipelineConfig()
+        reconstructor = FaceReconstructor.from_config(config.reconstructor)
         return FacePipeline(
             FaceFinder.from_config(config.detector, config.tracker),
-            FaceReconstructor.from_config(config.reconstructor),
+            reconstructor,
+            head_state=HeadStateEstimator(reconstructor.model, config.head_state),
         )
 
-    def process(self, image: Image, camera: PinholeCamera | None = None) -> Frame:
+    def process(
+        self,
+        image: Image,
+        camera: PinholeCamera | None = None,
+        depth: NDArray[np.float64] | None = None,
+    ) -> Frame:
         """The next image of a video.
 
         Args:
             image: RGB or grey; its stamp tells how much time went by.
             camera: that took it; None guesses one from the default field of view.
+            depth: (H, W) metres along the optical axis, registered to the image; 0 or NaN is a
+                hole. It corrects how far away heads are.
 
         Raises:
-            ImageError: the image cannot be used.
+            ImageError: the image or the depth image cannot be used.
             CameraError: the camera is of another image size.
         """
         clock = _Stopwatch(self._timer)
@@ -163,13 +191,15 @@ class FacePipeline:
         clock.lap("detect" if detections is not None else "track")
         visible = self.finder.visible()
         # Also of those in doubt: their meshes lead the tracks on for when they are seen again.
-        faces = self._reconstruct(image, camera, tracks, clock)
+        faces, pixels = self._reconstruct(image, camera, tracks, clock)
         self.finder.confirm({face.track.id: face.box for face in faces})
         unusable = len(tracks) - len(faces)
         ids = {track.id for track in visible}
-        faces = [face for face in faces if face.track.id in ids]
+        shown = [i for i, face in enumerate(faces) if face.track.id in ids]
         clock.lap("confirm")
-        return Frame(faces, _with_face(visible, faces), detections, clock.laps(), unusable)
+        faces = self.head_state([faces[i] for i in shown], camera, image.stamp, depth)
+        clock.lap("head_state")
+        return Frame(faces, pixels[shown], detections, clock.laps(), unusable)
 
     def process_still(
         self, image: Image, camera: PinholeCamera | None = None, refine: int = 1
@@ -195,26 +225,26 @@ class FacePipeline:
                 for t, b, ok in zip(tracks, boxes, prediction.usable, strict=True)
             ]
             clock.lap("refine")
-        faces = self._reconstruct(image, camera, tracks, clock)
+        faces, pixels = self._reconstruct(image, camera, tracks, clock)
         unusable = len(tracks) - len(faces)
-        return Frame(faces, _with_face(tracks, faces), detections, clock.laps(), unusable)
+        faces = self.head_state.still(faces, camera)
+        clock.lap("head_state")
+        return Frame(faces, pixels, detections, clock.laps(), unusable)
 
     def _reconstruct(
         self, image: Image, camera: PinholeCamera, tracks: list[Track], clock: _Stopwatch
-    ) -> list[Face]:
+    ) -> tuple[list[Face], NDArray[np.uint8]]:
+        """The faces that could be reconstructed, and the pixels of each."""
         crops = self.reconstructor.crops(tracks)
         pixels = self.reconstructor.extract(image.rgb, crops)
         clock.lap("crop")
         prediction = self.reconstructor.predict(pixels)
         clock.lap("infer")
         faces = self.reconstructor.decode(tracks, crops, prediction, camera)
+        made = {face.track.id for face in faces}
+        pixels = pixels[[track.id in made for track in tracks]]
         clock.lap("decode")
-        return faces
-
-
-def _with_face(tracks: list[Track], faces: list[Face]) -> list[Track]:
-    ids = {face.track.id for face in faces}
-    return [track for track in tracks if track.id in ids]
+        return faces, pixels
 
 
 def camera_of(image: Image, camera: PinholeCamera | None) -> PinholeCamera:

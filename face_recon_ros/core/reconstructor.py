@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from face_recon_ros.core.aggregation import Aggregate, AggregationConfig
 from face_recon_ros.core.camera import PinholeCamera
-from face_recon_ros.core.crop import Crop, crop_from_face_box, face_box_from_points
+from face_recon_ros.core.crop import Crop, face_box_from_points
 from face_recon_ros.core.crop_pose import (
     camera_from_face,
     coefficients_from_crop_pose,
@@ -145,16 +145,11 @@ class FaceReconstructor:
 
     def crops(self, tracks: Iterable[Track]) -> list[Crop]:
         """The squares of the image the network wants to see, one per track."""
-        return [
-            crop_from_face_box(t.box, self.network.crop_margin, self.network.size) for t in tracks
-        ]
+        return self.network.crop_spec.crops(t.box for t in tracks)
 
     def extract(self, rgb: NDArray[np.uint8], crops: list[Crop]) -> NDArray[np.uint8]:
         """(N, S, S, 3) uint8 pixels of N crops of an (H, W, 3) RGB image; N may be 0."""
-        pixels = np.empty((len(crops), self.network.size, self.network.size, 3), np.uint8)
-        for out, crop in zip(pixels, crops, strict=True):
-            out[:] = crop.extract(rgb)
-        return pixels
+        return self.network.crop_spec.extract(rgb, crops)
 
     def predict(self, pixels: NDArray[np.uint8]) -> Prediction:
         """The network's answer for (N, S, S, 3) uint8 RGB crops."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from face_recon_ros.core.crop import Crop
+from face_recon_ros.core.depth_fusion import RangeReading
 from face_recon_ros.core.rigid import Rigid
 
 Float32 = NDArray[np.float32]
@@ -178,6 +180,12 @@ class Face:
         box: (4,) where the mesh lies, image pixels, by the definition of
             `crop.face_box_from_points`; before any smoothing.
         stamp: seconds, of the image.
+        covariance: (6, 6) float64 of `camera_from_face`: x, y, z in metres, then rotations about
+            the camera's x, y, z in radians; None until `core.head_state` estimated it.
+        camera_from_gaze: REP-155's gaze frame, z along the gaze, metres; None likewise.
+        attention: how directly the person looks into the camera, 1 for right into it; None while
+            they do not.
+        depth_reading: what a depth image said of the distance; None without one.
     """
 
     track: Track
@@ -187,3 +195,63 @@ class Face:
     mesh: Mesh
     box: Float32
     stamp: float
+    covariance: NDArray[np.float64] | None = None
+    camera_from_gaze: Rigid | None = None
+    attention: float | None = None
+    depth_reading: RangeReading | None = None
+
+    @property
+    def id(self) -> str:
+        """Of its track."""
+        return self.track.id
+
+    @property
+    def boxes(self) -> Float32:
+        """(2, 4) where the face may be: its track's box and its mesh's, image pixels."""
+        return np.stack([self.track.box, self.box])
+
+
+class Drawable(Protocol):
+    """What pictures show of a face: a `Face`, or a `DrawnFace` where there is less of it."""
+
+    @property
+    def id(self) -> str:
+        """Of its track."""
+        ...
+
+    @property
+    def boxes(self) -> Float32:
+        """(2, 4) where the face may be: its track's box and its mesh's, image pixels."""
+        ...
+
+    @property
+    def camera_from_face(self) -> Rigid:
+        """Head in the camera's optical frame, metres."""
+        ...
+
+    @property
+    def mesh(self) -> Mesh:
+        """Vertices in the face frame."""
+        ...
+
+
+@dataclass(frozen=True)
+class DrawnFace:
+    """A `Drawable`, and no more.
+
+    Attributes:
+        id: of its track.
+        boxes: (2, 4) where the face may be: its track's box and its mesh's, image pixels.
+        camera_from_face: head in the camera's optical frame, metres.
+        mesh: vertices in the face frame.
+    """
+
+    id: str
+    boxes: Float32
+    camera_from_face: Rigid
+    mesh: Mesh
+
+    @staticmethod
+    def of(face: Drawable) -> DrawnFace:
+        """Drops the rest of a face."""
+        return DrawnFace(face.id, face.boxes, face.camera_from_face, face.mesh)

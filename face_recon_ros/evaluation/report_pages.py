@@ -11,11 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face_recon_ros.core.camera import PinholeCamera
-from face_recon_ros.core.crop import crop_from_face_box
 from face_recon_ros.core.errors import FaceReconError, ImageError
 from face_recon_ros.core.morphable_model import MorphableModel
 from face_recon_ros.core.overlay import Overlay, OverlayConfig
-from face_recon_ros.core.types import Coefficients, Face, Mesh, Track
+from face_recon_ros.core.types import DrawnFace, Mesh
 from face_recon_ros.evaluation.datasets import read_image, read_landmarks
 from face_recon_ros.evaluation.output import plain
 from face_recon_ros.evaluation.replay import Replay
@@ -615,12 +614,11 @@ def _frames(
     return [pictures[stamp] for stamp in wanted if stamp in pictures]
 
 
-def _face(name: str, o: Observation, affine: NDArray[np.float64], model: MorphableModel) -> Face:
+def _face(
+    name: str, o: Observation, affine: NDArray[np.float64], model: MorphableModel
+) -> DrawnFace:
     """What was said about a face, in a picture that an affine map (2, 3) makes of the image."""
     box = (o.box.reshape(2, 2) @ affine[:, :2].T + affine[:, 2]).ravel().astype(np.float32)
     identity, expression = o.identity.astype(np.float32), o.expression.astype(np.float32)
-    zeros = Coefficients.zeros(1, model.k_identity, model.k_expression, model.k_albedo)
     mesh = Mesh(model.vertices(identity, expression), model.triangles)
-    crop = crop_from_face_box(box, 1.0, _PICTURE_PX)
-    track = Track(name, box, 1.0, o.stamp)
-    return Face(track, crop, zeros, o.camera_from_face, mesh, box, o.stamp)
+    return DrawnFace(name, np.stack([box, box]), o.camera_from_face, mesh)

@@ -5,12 +5,10 @@ from __future__ import annotations
 import time
 from functools import partial
 
-import numpy as np
 from sensor_msgs.msg import CompressedImage
 from sensor_msgs.msg import Image as ImageMsg
 
-from face_recon_ros.core.crop import crop_from_face_box
-from face_recon_ros.core.inference import FaceNetwork
+from face_recon_ros.core.inference import read_crop_spec
 from face_recon_ros.core.models import find_model
 from face_recon_ros.core.pipeline import FaceFinder
 from face_recon_ros.nodes import conversions
@@ -31,10 +29,7 @@ class DetectorNode(FaceNode):
         """Loads the detector."""
         detector = self.config("detector")
         self._finder = FaceFinder.from_config(detector, self.config("tracker").seeded())
-        # The crops are for the network; here it only tells their size and margin.
-        path = find_model(self.config("reconstructor").network)
-        network = FaceNetwork(path, provider="cpu", threads=1)
-        self._size, self._margin = network.size, network.crop_margin
+        self._crop_spec = read_crop_spec(find_model(self.config("reconstructor").network))
         self.meter.fact("model", detector.backend)
 
     def begin(self) -> None:
@@ -61,10 +56,8 @@ class DetectorNode(FaceNode):
         self._finder.find(image)
         tracks = self._finder.visible()
         found = time.perf_counter()
-        crops = [crop_from_face_box(t.box, self._margin, self._size) for t in tracks]
-        pixels = np.zeros((len(crops), self._size, self._size, 3), np.uint8)
-        for out, crop in zip(pixels, crops, strict=True):
-            out[:] = crop.extract(image.rgb)
+        crops = self._crop_spec.crops(t.box for t in tracks)
+        pixels = self._crop_spec.extract(image.rgb, crops)
         cut = time.perf_counter()
         self._outputs.publish(tracks, pixels, msg.header)
         now = self.get_clock().now().nanoseconds * 1e-9

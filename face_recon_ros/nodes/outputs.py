@@ -17,18 +17,13 @@ from std_msgs.msg import Float32MultiArray, Header
 from tf2_msgs.msg import TFMessage
 from vision_msgs.msg import Classification, Detection2DArray
 
-from face_recon_ros.core.attention import Attention, Gaze, attention_angle
 from face_recon_ros.core.camera import PinholeCamera
-from face_recon_ros.core.head_pose import pose_covariance
 from face_recon_ros.core.morphable_model import MorphableModel
 from face_recon_ros.core.types import COEFFICIENT_NAMES, Coefficients, Face, Track
 from face_recon_ros.nodes import conversions, robot_conversions
-from face_recon_ros.nodes.depth import DepthFusion
 from face_recon_ros.nodes.parameters import OutputConfig
-from face_recon_ros.nodes.ros4hri import HumanOutputs, Pixels
+from face_recon_ros.nodes.ros4hri import HumanOutputs
 from face_recon_ros.nodes.runtime import LATCHED_QOS, RESULT_QOS, SENSOR_QOS, FaceNode
-
-Array = NDArray[np.float64]
 
 _FORGET_FACE_S = 10.0
 
@@ -73,15 +68,13 @@ class FaceOutputs:
     def __init__(self, node: FaceNode, model: MorphableModel) -> None:
         """Creates the publishers and says the topology, once."""
         self._node, self._model = node, model
-        self._depth = DepthFusion(node, model) if node.config("output").depth else None
         self.vertices = node.create_publisher(PointCloud2, "mesh/vertices", SENSOR_QOS)
         self._topology = node.create_publisher(MeshMsg, "mesh/topology", LATCHED_QOS)
         self._topology.publish(conversions.topology_cdr(model.triangles, model.mean_shape))
         self._poses = node.create_publisher(PoseArray, "head_poses", RESULT_QOS)
         self._transforms = node.create_publisher(TFMessage, "/tf", 100)
         self._coefficients = node.create_publisher(Float32MultiArray, "coefficients", RESULT_QOS)
-        self._attention_topic = node.create_publisher(Classification, "attention", RESULT_QOS)
-        self._gaze, self._attention = Gaze(model), Attention()
+        self._attention = node.create_publisher(Classification, "attention", RESULT_QOS)
         self._humans = HumanOutputs(node, model) if HumanOutputs.available() else None
         # Replaced as a whole, never changed: `wanted` reads it from other threads.
         self._per_face: dict[str, tuple[Publisher, Publisher]] = {}
@@ -89,7 +82,7 @@ class FaceOutputs:
 
     def wanted(self, config: OutputConfig) -> bool:
         """Whether anybody listens."""
-        publishers = [self.vertices, self._poses, self._attention_topic]
+        publishers = [self.vertices, self._poses, self._attention]
         publishers += [self._transforms] if config.tf else []
         publishers += [self._coefficients] if config.coefficients else []
         publishers += [p for pair in self._per_face.values() for p in pair]
@@ -98,39 +91,28 @@ class FaceOutputs:
 
     def publish(
         self,
-        faces: list[Face],
+        faces: Sequence[Face],
+        crops: NDArray[np.uint8],
         camera: PinholeCamera,
         header: Header,
         config: OutputConfig,
-        pixels: Pixels,
-    ) -> tuple[list[Face], conversions.FaceCloud]:
+    ) -> conversions.FaceCloud:
         """Publishes N faces of one image; N may be 0.
 
         Args:
-            faces: N.
+            faces: N, with the state of their heads.
+            crops: (N, S, S, 3) uint8 RGB of each.
             camera: that took the image.
             header: of the image.
             config: what to publish.
-            pixels: crop of the i-th face.
 
         Returns:
-            The faces where they were published, that is with corrected distances, and their
-            vertices in the camera frame, for whoever draws them.
+            The faces' vertices in the camera frame, for drawing.
         """
-        stamp = conversions.seconds_from_stamp(header.stamp)
-        covariances = {}
-        if self._depth:
-            fused = self._depth(faces, camera, stamp, config)
-            faces = [face for face, _ in fused]
-            covariances = {face.track.id: covariance for face, covariance in fused}
-        gazes = {
-            face.track.id: self._gaze(face.camera_from_face, face.coefficients.expression[0])
-            for face in faces
-        }
         # Before the mesh, which takes longer: who gets a mesh can place it at once.
         if config.tf and wanted([self._transforms]):
             frames = {f"face_{face.track.id}": face.camera_from_face for face in faces}
-            frames |= {f"gaze_{name}": gaze for name, gaze in gazes.items()}
+            frames |= {f"gaze_{face.track.id}": face.camera_from_gaze for face in faces}
             self._transforms.publish(conversions.transforms_to_msg(frames, header))
         cloud = conversions.FaceCloud.of(faces, self._model.n_vertices)
         if wanted([self.vertices]):
@@ -138,23 +120,19 @@ class FaceOutputs:
         if wanted([self._poses]):
             poses = [face.camera_from_face for face in faces]
             self._poses.publish(conversions.poses_to_msg(poses, header))
-        angles = {name: attention_angle(gaze) for name, gaze in gazes.items()}
-        looking = self._attention.update(angles, stamp, config.attention)
-        if wanted([self._attention_topic]):
-            self._attention_topic.publish(robot_conversions.attention_to_msg(looking, header))
+        if wanted([self._attention]):
+            looking = {f.track.id: f.attention for f in faces if f.attention is not None}
+            self._attention.publish(robot_conversions.attention_to_msg(looking, header))
         if self._humans and config.humans:
-            self._humans.publish(faces, camera, header, pixels)
+            self._humans.publish(faces, crops, camera, header)
         if config.coefficients and wanted([self._coefficients]):
             self._coefficients.publish(conversions.coefficients_to_msg(_all(faces, self._model)))
         for face in faces:
-            covariance = covariances.get(face.track.id)
-            if covariance is None:
-                covariance = pose_covariance(face.camera_from_face, camera, config.pose_noise)
-            self._publish_face(face, covariance, header)
-        self._forget(stamp)
-        return faces, cloud
+            self._publish_face(face, header)
+        self._forget(conversions.seconds_from_stamp(header.stamp))
+        return cloud
 
-    def _publish_face(self, face: Face, covariance: Array, header: Header) -> None:
+    def _publish_face(self, face: Face, header: Header) -> None:
         name = face.track.id
         if name not in self._per_face:
             made = (
@@ -168,7 +146,9 @@ class FaceOutputs:
         head_pose, expression = self._per_face[name]
         if wanted([head_pose]):
             head_pose.publish(
-                conversions.pose_with_covariance_to_msg(face.camera_from_face, covariance, header)
+                conversions.pose_with_covariance_to_msg(
+                    face.camera_from_face, face.covariance, header
+                )
             )
         if wanted([expression]):
             activations = face.coefficients.expression[0]
@@ -185,7 +165,7 @@ class FaceOutputs:
                 del self._seen[name]
 
 
-def _all(faces: list[Face], model: MorphableModel) -> Coefficients:
+def _all(faces: Sequence[Face], model: MorphableModel) -> Coefficients:
     rows = [face.coefficients for face in faces]
     if not rows:
         return Coefficients.zeros(0, model.k_identity, model.k_expression, model.k_albedo)

@@ -31,11 +31,10 @@ from rclpy.exceptions import (
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from face_recon_ros.core.attention import AttentionConfig
 from face_recon_ros.core.camera import DEFAULT_HORIZONTAL_FOV_DEG
 from face_recon_ros.core.detection import DetectorConfig
 from face_recon_ros.core.errors import ConfigError
-from face_recon_ros.core.head_pose import DepthConfig, PoseNoise
+from face_recon_ros.core.head_state import HeadStateConfig
 from face_recon_ros.core.overlay import OverlayConfig
 from face_recon_ros.core.reconstructor import ReconstructorConfig
 from face_recon_ros.core.tracking import TrackerConfig
@@ -115,8 +114,8 @@ class NodeTrackerConfig(TrackerConfig):
 
 
 @dataclass(frozen=True)
-class OutputConfig:
-    """What is published beside the meshes.
+class OutputConfig(HeadStateConfig):
+    """What is published beside the meshes, and how the state of heads is estimated.
 
     Attributes:
         always: works on every image, even while nobody listens to any result.
@@ -125,9 +124,6 @@ class OutputConfig:
             image; at start.
         humans: publishes REP-155's /humans/faces/... where hri_msgs is installed.
         coefficients: publishes /face/coefficients; identity coefficients are biometric data.
-        attention: of /face/attention.
-        pose_noise: of the covariance of head poses.
-        depth_checks: when a depth image is believed.
     """
 
     always: bool = False
@@ -135,9 +131,6 @@ class OutputConfig:
     depth: bool = False
     humans: bool = True
     coefficients: bool = False
-    attention: AttentionConfig = field(default_factory=AttentionConfig)
-    pose_noise: PoseNoise = field(default_factory=PoseNoise)
-    depth_checks: DepthConfig = field(default_factory=DepthConfig)
 
 
 @dataclass(frozen=True)

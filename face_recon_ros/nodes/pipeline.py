@@ -16,14 +16,20 @@ from std_msgs.msg import Header
 
 from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.pipeline import FacePipeline, PipelineConfig
-from face_recon_ros.core.types import Image
+from face_recon_ros.core.types import DrawnFace, Image
 from face_recon_ros.nodes import conversions
 from face_recon_ros.nodes.camera import CameraPublisher, CameraStream
 from face_recon_ros.nodes.camera_info import CameraInfoSubscriber
+from face_recon_ros.nodes.depth import DepthSubscriber
 from face_recon_ros.nodes.detector import report_tracks
 from face_recon_ros.nodes.image_subscriber import ImageSubscriber
 from face_recon_ros.nodes.outputs import DetectionOutputs, FaceOutputs
-from face_recon_ros.nodes.reconstruction import count_unusable, describe, report_provider
+from face_recon_ros.nodes.reconstruction import (
+    count_depth,
+    count_unusable,
+    describe,
+    report_provider,
+)
 from face_recon_ros.nodes.runtime import FaceNode, run
 from face_recon_ros.nodes.visualization import Scene, Visualizer
 
@@ -45,6 +51,7 @@ class PipelineNode(FaceNode):
                 self.config("detector"),
                 self.config("tracker").seeded(),
                 self.config("reconstructor"),
+                self.config("output"),
             )
         )
         describe(self, self._pipeline.reconstructor)
@@ -55,6 +62,7 @@ class PipelineNode(FaceNode):
         stream = None if camera.is_topic else CameraStream(self, camera, self._take)
         self._detections = DetectionOutputs(self)
         self._faces = FaceOutputs(self, self._pipeline.reconstructor.model)
+        self._depth = DepthSubscriber(self) if self.config("output").depth else None
         self._visualizer = Visualizer(self)
         self._slot = self.start_worker("pipeline", self._work)
         self._drawing = self.start_worker("drawing", self._draw)
@@ -99,22 +107,23 @@ class PipelineNode(FaceNode):
         converted = time.perf_counter()
         self._pipeline.finder.tune(self.config("detector"))
         self._pipeline.reconstructor.tune(self.config("reconstructor"))
-        frame = self._pipeline.process(image, camera)
+        self._pipeline.head_state.tune(self.config("output"))
+        depth = self._depth.at(image.stamp, camera) if self._depth else None
+        frame = self._pipeline.process(image, camera, depth)
         processed = time.perf_counter()
-        self._detections_out(image, frame.tracks, header)
-        faces, cloud = self._faces.publish(
-            frame.faces,
-            camera,
-            header,
-            self.config("output"),
-            pixels=lambda i: frame.faces[i].crop.extract(image.rgb),
+        if self._detections.wanted():
+            self._detections.publish(frame.tracks, frame.crops, header)
+        cloud = self._faces.publish(
+            frame.faces, frame.crops, camera, header, self.config("output")
         )
         now = self.get_clock().now().nanoseconds * 1e-9
         if self._visualizer.due(image.stamp, self.config("visualization")):
+            faces = [DrawnFace.of(face) for face in frame.faces]
             self._drawing.put(Scene(header, faces, cloud, camera, image.rgb))
         self.meter.count("processed")
         self.meter.count("faces", len(frame.faces))
         count_unusable(self, frame.unusable)
+        count_depth(self, frame.faces)
         self.meter.count("frames_with_face", bool(frame.faces))
         self.meter.fact("camera_calibrated", str(camera.calibrated).lower())
         self.meter.time(
@@ -125,12 +134,6 @@ class PipelineNode(FaceNode):
                 "latency": now - image.stamp,
             }
         )
-
-    def _detections_out(self, image: Image, tracks: list, header: Header) -> None:
-        if self._detections.wanted():
-            reconstructor = self._pipeline.reconstructor
-            crops = reconstructor.extract(image.rgb, reconstructor.crops(tracks))
-            self._detections.publish(tracks, crops, header)
 
     def _draw(self, scene: Scene) -> None:
         self._visualizer.publish(scene, self.config("visualization"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -12,11 +13,14 @@ from vision_msgs.msg import Detection2DArray
 
 from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.errors import ImageError, ModelError
+from face_recon_ros.core.head_state import HeadStateEstimator
 from face_recon_ros.core.inference import FaceNetwork
 from face_recon_ros.core.models import find_model, sha256_of
 from face_recon_ros.core.reconstructor import FaceReconstructor
+from face_recon_ros.core.types import Face
 from face_recon_ros.nodes import conversions
 from face_recon_ros.nodes.camera_info import CameraInfoSubscriber
+from face_recon_ros.nodes.depth import DepthSubscriber
 from face_recon_ros.nodes.outputs import FaceOutputs
 from face_recon_ros.nodes.runtime import (
     RESULT_QOS,
@@ -38,11 +42,13 @@ class ReconstructionNode(FaceNode):
     def set_up(self) -> None:
         """Loads the network and the face model."""
         self._reconstructor = FaceReconstructor.from_config(self.config("reconstructor"))
+        self._head_state = HeadStateEstimator(self._reconstructor.model, self.config("output"))
         describe(self, self._reconstructor)
 
     def begin(self) -> None:
         """Listens while somebody wants to know."""
         self._outputs = FaceOutputs(self, self._reconstructor.model)
+        self._depth = DepthSubscriber(self) if self.config("output").depth else None
         self._slot = self.start_worker("reconstruction", self._work)
         self._camera = CameraInfoSubscriber(self, self.config("camera"))
         self._matcher = ExactTimeSynchronizer(("detections", "crops"))
@@ -87,22 +93,28 @@ class ReconstructionNode(FaceNode):
         crops = self._reconstructor.crops(tracks)
         faces = self._reconstructor.decode(tracks, crops, prediction, camera)
         decoded = time.perf_counter()
-        self._outputs.publish(
-            faces, camera, stacked.header, self.config("output"), pixels=lambda i: pixels[i]
-        )
+        stamp = conversions.seconds_from_stamp(stacked.header.stamp)
+        self._head_state.tune(self.config("output"))
+        depth = self._depth.at(stamp, camera) if self._depth and faces else None
+        faces = self._head_state(faces, camera, stamp, depth)
+        estimated = time.perf_counter()
+        usable = pixels[prediction.usable]
+        self._outputs.publish(faces, usable, camera, stacked.header, self.config("output"))
         now = self.get_clock().now().nanoseconds * 1e-9
         self.meter.fact("camera_calibrated", str(camera.calibrated).lower())
         self.meter.count("processed")
         self.meter.count("faces", len(faces))
         count_unusable(self, len(tracks) - len(faces))
+        count_depth(self, faces)
         self.meter.count("frames_with_face", bool(faces))
         self.meter.time(
             {
                 "convert": converted - start,
                 "infer": inferred - converted,
                 "decode": decoded - inferred,
-                "publish": time.perf_counter() - decoded,
-                "latency": now - conversions.seconds_from_stamp(stacked.header.stamp),
+                "head_state": estimated - decoded,
+                "publish": time.perf_counter() - estimated,
+                "latency": now - stamp,
             }
         )
 
@@ -123,6 +135,11 @@ def report_provider(meter: Meter, network: FaceNetwork) -> str:
     if network.provider == network.wanted_provider:
         return ""
     return f"{network.provider} in place of {network.wanted_provider}, which was lost"
+
+
+def count_depth(node: FaceNode, faces: Sequence[Face]) -> None:
+    """Counts the faces whose distance a depth image told."""
+    node.meter.count("depth_readings", sum(f.depth_reading is not None for f in faces))
 
 
 def count_unusable(node: FaceNode, n: int) -> None:

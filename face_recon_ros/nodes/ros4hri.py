@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -33,9 +33,6 @@ except ImportError:
 
 #: REP-155's default width and height of cropped faces, pixels.
 CROP_SIZE_PX = 128
-
-#: Which pixels a face was seen with: index -> (S, S, 3) uint8 RGB of its crop.
-Pixels = Callable[[int], NDArray[np.uint8]]
 
 
 @dataclass(frozen=True)
@@ -79,15 +76,19 @@ class HumanOutputs:
         return [self._tracked, *(p for topics in self._faces.values() for p in topics.all)]
 
     def publish(
-        self, faces: Sequence[Face], camera: PinholeCamera, header: Header, pixels: Pixels
+        self,
+        faces: Sequence[Face],
+        crops: NDArray[np.uint8],
+        camera: PinholeCamera,
+        header: Header,
     ) -> None:
         """Publishes the faces of one image; there may be none.
 
         Args:
             faces: N.
+            crops: (N, S, S, 3) uint8 RGB of each.
             camera: that took the image.
             header: of the image.
-            pixels: crop of the i-th face; asked only where somebody listens.
         """
         ids = [face.track.id for face in faces]
         before = self._faces
@@ -97,9 +98,8 @@ class HumanOutputs:
         for name in set(before) - set(ids):
             for publisher in before[name].all:
                 self._node.destroy_publisher(publisher)
-        for i, face in enumerate(faces):
-            topics = self._faces[face.track.id]
-            self._publish_face(topics, face, camera, header, lambda i=i: pixels(i))
+        for face, crop in zip(faces, crops, strict=True):
+            self._publish_face(self._faces[face.track.id], face, crop, camera, header)
         self._tracked.publish(robot_conversions.ids_to_msg(ids, header))
 
     def _create(self, name: str) -> _Topics:
@@ -118,9 +118,9 @@ class HumanOutputs:
         self,
         topics: _Topics,
         face: Face,
+        crop: NDArray[np.uint8],
         camera: PinholeCamera,
         header: Header,
-        pixels: Callable[[], NDArray[np.uint8]],
     ) -> None:
         score = face.track.score
         if topics.roi.get_subscription_count():
@@ -135,9 +135,9 @@ class HumanOutputs:
             units = action_units(names, activations, float(np.clip(score, 0.0, 1.0)))
             topics.facs.publish(robot_conversions.action_units_to_msg(*units, header))
         if topics.cropped.get_subscription_count():
-            topics.cropped.publish(conversions.image_to_msg(_sized(pixels()), header))
+            topics.cropped.publish(conversions.image_to_msg(_sized(crop), header))
         if topics.aligned.get_subscription_count():
-            turned = upright(pixels(), face, self._model, camera)
+            turned = upright(crop, face, self._model, camera)
             topics.aligned.publish(conversions.image_to_msg(_sized(turned), header))
 
 

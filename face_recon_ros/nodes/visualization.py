@@ -21,10 +21,9 @@ from visualization_msgs.msg import MarkerArray
 
 from face_recon_ros.core.anonymise import LostFaces, hide_faces
 from face_recon_ros.core.camera import PinholeCamera
-from face_recon_ros.core.crop import crop_from_face_box
 from face_recon_ros.core.errors import DataError, FaceReconError
 from face_recon_ros.core.overlay import Overlay
-from face_recon_ros.core.types import Coefficients, Face, Mesh
+from face_recon_ros.core.types import DrawnFace, Mesh
 from face_recon_ros.io.messages import ImageStream
 from face_recon_ros.nodes import conversions
 from face_recon_ros.nodes.camera_info import CameraInfoSubscriber
@@ -54,14 +53,14 @@ class Scene:
 
     Attributes:
         header: stamp and camera frame.
-        faces: N; of their coefficients nothing is drawn.
+        faces: N.
         cloud: their vertices in the camera frame.
         camera: that took the image.
         rgb: (H, W, 3) uint8 the image, None where it is not at hand.
     """
 
     header: Header
-    faces: Sequence[Face]
+    faces: Sequence[DrawnFace]
     cloud: FaceCloud
     camera: PinholeCamera
     rgb: NDArray[np.uint8] | None
@@ -116,10 +115,7 @@ class Visualizer:
             size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
             rgb = np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), np.uint8)
             camera = camera.resized(*size)
-            faces = [
-                replace(f, box=f.box * shrink, track=replace(f.track, box=f.track.box * shrink))
-                for f in faces
-            ]
+            faces = [replace(face, boxes=face.boxes * shrink) for face in faces]
         if config.overlay.anonymise:
             rgb = rgb.copy()
             stamp = conversions.seconds_from_stamp(scene.header.stamp)
@@ -174,7 +170,7 @@ def markers(scene: Scene) -> list[MarkerSpec]:
                 position=(float(top[0]), float(top[1]), float(top[2])),
                 scale=(0.0, 0.0, 0.03),
                 lifetime_s=_LIFETIME_S,
-                text=f"{face.track.id}  {np.linalg.norm(pose.translation):.2f} m",
+                text=f"{face.id}  {np.linalg.norm(pose.translation):.2f} m",
             ),
         ]
     return out
@@ -273,14 +269,11 @@ def scene_from_msgs(
     if not all(np.isfinite(values).all() for values in numbers):
         raise DataError("finite meshes and poses", "others", "check the reconstruction node")
     faces = [
-        Face(
-            track,
-            crop_from_face_box(track.box, 1.0, 1),
-            Coefficients.zeros(1, 0, 0, 0),
+        DrawnFace(
+            track.id,
+            np.stack([track.box, track.box]),
             pose,
             Mesh(pose.inverse().apply(vertices), triangles, colours.astype(np.float32) / 255.0),
-            track.box,
-            track.stamp,
         )
         for track, pose, vertices, colours in zip(
             tracks, poses, cloud.vertices, cloud.colours, strict=True

@@ -9,15 +9,9 @@ from hypothesis import strategies as st
 
 from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.crop_pose import CAMERA_FROM_FRONTAL_FACE
+from face_recon_ros.core.depth_fusion import DepthConfig, RangeReading, fuse_range, read_range
 from face_recon_ros.core.errors import ConfigError
-from face_recon_ros.core.head_pose import (
-    DepthConfig,
-    PoseNoise,
-    RangeReading,
-    fuse_range,
-    pose_covariance,
-    read_range,
-)
+from face_recon_ros.core.pose_uncertainty import PoseNoise, pose_covariance
 from face_recon_ros.core.rigid import Rigid, rotation_from_vector, vector_from_rotation
 
 CAMERA = replace(PinholeCamera.from_fov(640, 480), calibrated=True)

@@ -6,7 +6,7 @@ import pytest
 from fixtures import CROP_MARGIN, CROP_SIZE, FACE_MODEL_NAME, K_ALBEDO, K_IDENTITY
 
 from face_recon_ros.core.errors import ConfigError, ImageError, ModelError
-from face_recon_ros.core.inference import FaceNetwork
+from face_recon_ros.core.inference import FaceNetwork, read_crop_spec
 from face_recon_ros.core.models import (
     FACE_MODEL,
     NETWORK,
@@ -208,3 +208,12 @@ def test_networks_that_name_the_first_release_go_with_the_shipped_face_model():
     assert same_decoding(first, find_model(FACE_MODEL))
     for name in (NETWORK, REFERENCE_NETWORK):
         FaceNetwork(find_model(name), provider="cpu").check_trained_for(find_model(FACE_MODEL))
+
+
+def test_the_crops_a_network_wants_are_read_without_loading_it(network_path, tmp_path):
+    for path in (network_path, find_model(NETWORK), find_model(REFERENCE_NETWORK)):
+        assert read_crop_spec(path) == FaceNetwork(path, provider="cpu", threads=1).crop_spec
+    for content in (b"", b"no network at all", network_path.read_bytes()[:50]):
+        (tmp_path / "bad.onnx").write_bytes(content)
+        with pytest.raises(ModelError):
+            read_crop_spec(tmp_path / "bad.onnx")

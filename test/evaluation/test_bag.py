@@ -59,7 +59,7 @@ class Scripted:
 
     def process(self, image, camera=None):
         if any(abs(image.stamp - m) < 1e-6 for m in self.missing):
-            return Frame([], [], None, {})
+            return Frame([], NO_CROPS, None, {})
         axis = self.rng.normal(size=3)
         axis /= np.linalg.norm(axis)
         pose = head(image.stamp - self.delay)
@@ -69,9 +69,10 @@ class Scripted:
         mesh = Mesh(np.zeros((1, 3), np.float32), np.zeros((0, 3), np.int32))
         crop = Crop(np.zeros(2), 10.0, 10)
         face = Face(track, crop, coefficients, pose, mesh, track.box, image.stamp)
-        return Frame([face], [], None, {})
+        return Frame([face], NO_CROPS, None, {})
 
 
+NO_CROPS = np.zeros((0, 1, 1, 3), np.uint8)
 NAMES = ("eyeBlinkLeft", "eyeBlinkRight", *(f"e{i}" for i in range(50)))
 
 

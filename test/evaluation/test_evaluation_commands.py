@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from test_bag import NAMES, Scripted, write_mocap_bag
+from test_bag import NAMES, NO_CROPS, Scripted, write_mocap_bag
 from test_benchmarks import write_and_learn
 
 from face_recon_ros.cli import evaluate, options
@@ -127,7 +127,7 @@ def test_a_picture_that_is_not_there_is_told(tmp_path, oracle_chain):
 
 
 def test_a_video_without_a_face_is_told_what_may_help(tmp_path, monkeypatch, capsys):
-    blind = argparse.Namespace(process=lambda image, camera: Frame([], [], None, {}))
+    blind = argparse.Namespace(process=lambda image, camera: Frame([], NO_CROPS, None, {}))
     monkeypatch.setattr(evaluate, "_pipeline", lambda args: (blind, NAMES))
     assert run("evaluate", "temporal", "pattern", "--frames", 5, "--out", tmp_path / "t") == 0
     assert "no face in 5 frames; " in capsys.readouterr().err

@@ -10,15 +10,13 @@ import pytest
 rclpy = pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
 
 from rclpy.context import Context
-from sensor_msgs.msg import Image as ImageMsg
 from std_msgs.msg import Float32MultiArray
 
 from face_recon_ros.core.camera import PinholeCamera
+from face_recon_ros.core.head_state import HeadStateEstimator
 from face_recon_ros.core.reconstructor import FaceReconstructor, ReconstructorConfig
-from face_recon_ros.core.rigid import Rigid
 from face_recon_ros.core.types import Track
 from face_recon_ros.nodes import conversions
-from face_recon_ros.nodes.depth import DepthFusion
 from face_recon_ros.nodes.outputs import FaceOutputs, wanted
 from face_recon_ros.nodes.parameters import OutputConfig
 from face_recon_ros.nodes.recorder import MeshRecorder
@@ -49,7 +47,8 @@ def one_face(reconstructor):
     crops = reconstructor.crops([track])
     size = reconstructor.network.size
     prediction = reconstructor.predict(np.zeros((1, size, size, 3), np.uint8))
-    return reconstructor.decode([track], crops, prediction, CAMERA)[0]
+    faces = reconstructor.decode([track], crops, prediction, CAMERA)
+    return HeadStateEstimator(reconstructor.model)(faces, CAMERA, 0.0)[0]
 
 
 def test_nobody_listens_to_what_is_destroyed(node):
@@ -58,50 +57,11 @@ def test_nobody_listens_to_what_is_destroyed(node):
     assert not wanted([publisher])
 
 
-def test_what_is_drawn_has_the_corrected_distance(node, reconstructor):
-    outputs = FaceOutputs(node, reconstructor.model)
-    face = one_face(reconstructor)
-    outputs._depth = lambda faces, camera, *_: [(moved(f), np.eye(6)) for f in faces]
-
-    def moved(face):
-        pose = face.camera_from_face
-        return replace(face, camera_from_face=Rigid(pose.rotation, 2.0 * pose.translation))
-
-    header = conversions.header_of(1.0, "camera")
-    faces, cloud = outputs.publish([face], CAMERA, header, SETTINGS, pixels=lambda i: None)
-    expected = moved(face).camera_from_face
-    np.testing.assert_array_equal(faces[0].camera_from_face.translation, expected.translation)
-    vertices = expected.apply(face.mesh.vertices)
-    np.testing.assert_allclose(cloud.vertices[0], vertices, atol=1e-5)
-
-
-def test_depth_moves_a_face_but_not_its_mesh_in_the_image(node, reconstructor):
-    node.complain, node.meter = pytest.fail, SimpleNamespace(count=lambda *_: None)
-    depth = DepthFusion(node, reconstructor.model)
-    face = one_face(reconstructor)
-    far = 1.1 * face.camera_from_face.apply(face.mesh.vertices)[:, 2].mean()
-    image = ImageMsg(height=480, width=640, encoding="32FC1", step=4 * 640)
-    image.header = conversions.header_of(1.0, "camera")
-    image.data = np.full((480, 640), far, np.float32).tobytes()
-    depth._receive(image)
-    camera = replace(CAMERA, calibrated=True)  # else depth corrects directions, too
-    ((moved, _),) = depth([face], camera, 1.0, SETTINGS)
-    pixels, pixels_before = (
-        CAMERA.project(f.camera_from_face.apply(f.mesh.vertices)) for f in (moved, face)
-    )
-    ratio = np.linalg.norm(moved.camera_from_face.translation) / np.linalg.norm(
-        face.camera_from_face.translation
-    )
-    assert ratio > 1.02
-    np.testing.assert_allclose(pixels, pixels_before, atol=0.01)
-    assert moved.mesh.vertices.dtype == np.float32
-    ((same, _),) = depth([face], CAMERA, 5.0, SETTINGS)  # no depth image of that moment
-    np.testing.assert_array_equal(same.mesh.vertices, face.mesh.vertices)
-
-
 def test_other_threads_may_ask_while_faces_come_and_go(node, reconstructor):
     outputs = FaceOutputs(node, reconstructor.model)
     face = one_face(reconstructor)
+    size = reconstructor.network.size
+    crops = np.zeros((1, size, size, 3), np.uint8)
     done, bugs, asked = threading.Event(), [], [0]
 
     def ask():
@@ -119,7 +79,7 @@ def test_other_threads_may_ask_while_faces_come_and_go(node, reconstructor):
         for i in range(60):  # each image is of somebody else, long after the one before
             somebody = replace(face, track=replace(face.track, id=f"p{i:04d}"))
             header = conversions.header_of(20.0 * i, "camera")
-            outputs.publish([somebody], CAMERA, header, SETTINGS, pixels=lambda i: None)
+            outputs.publish([somebody], crops, CAMERA, header, SETTINGS)
     finally:
         done.set()
         for thread in threads:

@@ -1,9 +1,4 @@
-"""How sure a head pose is, and how a depth image makes it surer.
-
-A picture of a face of unknown size tells its direction well and its distance badly. The covariance
-says so: it is made of the first-order effects of what is not known (head size, focal length) and
-of noise in the image. Priors, not measured on the face at hand.
-"""
+"""How a registered depth image makes the distance of a head surer."""
 
 from __future__ import annotations
 
@@ -13,77 +8,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from face_recon_ros.core.camera import PinholeCamera
-from face_recon_ros.core.errors import ConfigError
+from face_recon_ros.core.errors import ConfigError, ImageError
 from face_recon_ros.core.rigid import Rigid, rotation_from_vector
 
 Array = NDArray[np.float64]
-
-_FACE_SIDE_M = 0.15  # side of the face box of an average face
-
-
-@dataclass(frozen=True)
-class PoseNoise:
-    """What is not known when a head pose is read from one image; standard deviations.
-
-    Attributes:
-        head_size: share; 5.5 % covers adults (pupil distance 63 +- 3.6 mm).
-        focal: share, of cameras' focal lengths around the default field of view.
-        scale: share, of the face's measured size in the crop.
-        position: of the sellion in the crop, in sides of the face.
-        image_px: of anything measured in the image, pixels; what makes far faces worse.
-        attitude: of the head's rotation, near, radians.
-    """
-
-    head_size: float = 0.055
-    focal: float = 0.25
-    scale: float = 0.02
-    position: float = 0.02
-    image_px: float = 0.5
-    attitude: float = 0.06
-
-    def __post_init__(self) -> None:
-        values = np.array(list(vars(self).values()))
-        if not (np.isfinite(values).all() and (values >= 0).all()):
-            raise ConfigError("standard deviations of at least 0", f"{self}", "see the docs")
-
-
-def pose_covariance(
-    camera_from_face: Rigid, camera: PinholeCamera, noise: PoseNoise | None = None
-) -> Array:
-    """Covariance of a head pose.
-
-    Args:
-        camera_from_face: the pose, metres.
-        camera: that took the image.
-        noise: what is not known.
-
-    Returns:
-        (6, 6): x, y, z in metres, then rotations about the camera's x, y, z in radians.
-    """
-    noise = noise or PoseNoise()
-    position = camera_from_face.translation
-    distance = max(float(np.linalg.norm(position)), 1e-6)
-    ray = position / distance
-    blur = noise.image_px / (camera.focal_px * _FACE_SIDE_M / distance)  # noise in face sides
-    along = distance * np.hypot(noise.scale, blur)
-    across = np.hypot(_FACE_SIDE_M * noise.position, distance * noise.image_px / camera.focal_px)
-    # Turns are seen as shifts of features by about half a face side.
-    turn = np.hypot(noise.attitude, 2.0 * blur)
-    out = np.zeros((6, 6))
-    out[:3, :3] = across**2 * np.eye(3) + (along**2 - across**2) * np.outer(ray, ray)
-    out[3:, 3:] = turn**2 * np.eye(3)
-    effects = [(noise.head_size, np.concatenate([position, np.zeros(3)]))]
-    if not camera.calibrated:
-        effects.append((noise.focal, _effect_of_focal(ray, distance)))
-    for spread, effect in effects:
-        out += spread**2 * np.outer(effect, effect)
-    return out
-
-
-def _effect_of_focal(ray: Array, distance: float) -> Array:
-    """(6,) what a focal length longer by the share 1 does to a pose: farther, nearer the axis."""
-    turn = ray[2] * np.cross(ray, [0.0, 0.0, 1.0])  # tan(angle) is proportional to 1 / focal
-    return np.concatenate([distance * (ray + np.cross(turn, ray)), turn])
 
 
 @dataclass(frozen=True)
@@ -127,6 +55,17 @@ class DepthConfig:
             raise ConfigError(
                 "numbers of at least 0, and min_points of at least 1", f"{self}", "see the docs"
             )
+
+
+def check_registered(depth: NDArray[np.float64], camera: PinholeCamera) -> None:
+    """Raises ImageError for a depth image that is not of the colour image's size."""
+    if depth.shape != (camera.height, camera.width):
+        size = " x ".join(map(str, depth.shape[::-1]))
+        raise ImageError(
+            f"a depth image of {camera.width} x {camera.height}, as the colour image",
+            size,
+            "give the registered (aligned) depth image of your camera",
+        )
 
 
 def read_range(
