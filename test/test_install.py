@@ -234,7 +234,9 @@ def test_without_a_known_distribution_the_script_says_what_to_do(variables):
 
 def test_the_script_stops_at_the_first_command_that_fails(tmp_path):
     for name in ("sudo", "apt-get", "rosdep"):
-        (tmp_path / name).write_text(f'#!/bin/sh\necho "{name} $*" >>"{tmp_path}/called"\nexit 7\n')
+        (tmp_path / name).write_text(
+            f'#!/bin/sh\necho "{name} $*" >>"{tmp_path}/called"\nexit 7\n'
+        )
         (tmp_path / name).chmod(0o755)
     path = f"{tmp_path}:{os.environ['PATH']}"
     done = shell(str(tmp_path / "ws"), ROS_DISTRO="jazzy", PATH=path)
@@ -252,7 +254,9 @@ def test_the_dockerfile_installs_by_the_script_and_passes_the_linter():
     linter = shutil.which("hadolint", path=str(Path(sys.executable).parent))
     if linter is None:
         pytest.skip("needs hadolint (requirements/test.txt)")
-    done = subprocess.run([linter, str(ROOT / "docker/Dockerfile")], capture_output=True, text=True)
+    done = subprocess.run(
+        [linter, str(ROOT / "docker/Dockerfile")], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stdout
 
 
