@@ -34,8 +34,8 @@ setup(
     data_files=share_files(),
     zip_safe=False,
     python_requires=">=3.10",
-    # mediapipe needs opencv-contrib-python; opencv-python beside it would overwrite its files. So would the
-    # two builds of ONNX Runtime, of which one is needed: install `.[cpu]` or `.[gpu]`.
+    # mediapipe needs opencv-contrib-python; opencv-python beside it would overwrite its files. So
+    # would the two builds of ONNX Runtime, of which one is needed: install `.[cpu]` or `.[gpu]`.
     install_requires=[
         "joblib>=1.3",
         "numpy>=1.23",

@@ -131,11 +131,16 @@ def resolve(platform: Platform, machine: str, hardware: str) -> Cell:
 def _compile(
     uv: str, platform: Platform, machine: str, excluded: str, constraints: Path, lines: list[str]
 ) -> subprocess.CompletedProcess[str]:
+    options = {
+        "--python-version": platform.python,
+        "--python-platform": f"{machine}-{platform.libc}",
+        "--excludes": excluded,
+        "--constraints": str(constraints),
+    }
+    told = [word for option in options.items() for word in option]
+    quiet = ["--no-build", "--no-header", "--no-annotate", "--quiet"]
     return subprocess.run(
-        [uv, "pip", "compile", "-", "--no-build", "--no-header", "--no-annotate", "--quiet"]
-        + ["--python-version", platform.python]
-        + ["--python-platform", f"{machine}-{platform.libc}"]
-        + ["--excludes", excluded, "--constraints", str(constraints)],
+        [uv, "pip", "compile", "-", *quiet, *told],
         input="\n".join(lines),
         capture_output=True,
         text=True,

@@ -169,8 +169,8 @@ def test_the_record_answers_every_question_and_all_that_is_promised_resolves():
 
 def test_a_refusal_names_the_package():
     told = (
-        "No solution found: Because ros-std-msgs==5.5.1 has no wheels with a matching platform tag "
-        "(e.g., `manylinux_2_28_aarch64`) and you require ros-std-msgs==5.5.1, we can conclude ..."
+        "No solution found: Because ros-std-msgs==5.5.1 has no wheels with a matching platform "
+        "tag (e.g., `manylinux_2_28_aarch64`) and you require ros-std-msgs==5.5.1, we can ..."
     )
     assert resolution.reason(told) == "no wheel of ros-std-msgs"
     told = "Because onnxruntime-gpu[cuda]<=1.11.1 has no wheels with a matching Python ABI tag"

@@ -43,7 +43,7 @@ def decoder_graph(model: MorphableModel) -> bytes:
             "rotation": (_FACES, 3, 3),
             "illumination": (_FACES, N_BANDS, 3),
         },
-        outputs={name: (_FACES, v, 3) for name in OUTPUTS},
+        outputs=dict.fromkeys(OUTPUTS, (_FACES, v, 3)),
         metadata={"face_model": model.name},
     )
     shape_basis = np.concatenate([model.identity_basis, model.expression_basis], axis=1)

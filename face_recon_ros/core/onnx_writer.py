@@ -41,7 +41,8 @@ class Graph:
         """A new constant; its name."""
         name = f"constant_{len(self._tensors)}"
         array = np.ascontiguousarray(value).reshape(value.shape)
-        body = b"".join(_integer(1, size) for size in array.shape)
+        sizes: tuple[int, ...] = array.shape
+        body = b"".join(_integer(1, size) for size in sizes)
         body += _integer(2, _ELEMENT[array.dtype]) + _text(8, name) + _bytes(9, array.tobytes())
         self._tensors.append(body)
         return name
