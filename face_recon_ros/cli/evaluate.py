@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from face_recon_ros.cli.evaluate_detection import add_detection_command
+from face_recon_ros.cli.evaluate_shape import add_shape_command
 from face_recon_ros.cli.evaluate_speed import add_speed_command
 from face_recon_ros.cli.options import (
     add_camera_options,
@@ -71,6 +72,7 @@ def add_evaluation_commands(commands: Subparsers[argparse.ArgumentParser]) -> No
     kinds = parser.add_subparsers(title="evaluations", metavar="WHAT", required=True)
     _add_landmarks(kinds)
     _add_geometry(kinds)
+    add_shape_command(kinds)
     _add_pose(kinds)
     _add_identity(kinds)
     _add_photometric(kinds)

@@ -179,3 +179,15 @@ def test_mean_face_fills_the_crop_at_the_nominal_distance(model):
     p = pixels(model, label, 100)[model.subsets["facial_skin"]]
     side = np.sqrt(np.prod(np.ptp(p, axis=0)))
     assert side * 1.5 == pytest.approx(100, rel=0.06)
+
+
+def test_held_out_people_keep_their_face_from_view_to_view_and_come_back(model):
+    faces = SyntheticFaces(model, margin=1.5, size=48)
+    (first, other) = faces.held_out(2, 2, seed=0)
+    again = next(faces.held_out(1, 1, seed=0))
+    np.testing.assert_array_equal(first[0].rgba, again[0].rgba)
+    np.testing.assert_array_equal(first[0].label.identity, first[1].label.identity)
+    assert not np.array_equal(first[0].label.expression, first[1].label.expression)
+    drawn = faces.sample(np.random.default_rng((0, 0))).label.identity  # as a pool's first
+    for stranger in (other[0].label.identity, drawn):
+        assert np.abs(stranger - first[0].label.identity).max() > 0.5

@@ -5,6 +5,7 @@ import pytest
 torch = pytest.importorskip("torch")
 from torch.nn import functional  # noqa: E402
 
+from face_recon_ros.evaluation.metrics import shape_distance_mm  # noqa: E402
 from face_recon_ros.training import losses  # noqa: E402
 from face_recon_ros.training.geometry import rotation_from_vector  # noqa: E402
 
@@ -129,3 +130,9 @@ def test_same_person_knows_who_is_who():
     assert losses.same_person(identity, torch.tensor([0, 0, -1, -1])) == 0
     assert losses.same_person(identity, torch.tensor([0, 1, 2, 3])) == 0
     assert losses.same_person(identity, torch.tensor([0, 1, 0, 1])) > 1
+
+
+def test_the_evaluation_measures_shape_as_the_loss_does():
+    ours, true = torch.randn(2, 1, 30, 3)
+    loss = losses.shape_distance_mm(ours, true).item()
+    assert shape_distance_mm(ours[0].numpy(), true[0].numpy()) == pytest.approx(loss, rel=1e-4)

@@ -9,6 +9,7 @@ times.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import cv2
@@ -35,6 +36,7 @@ from face_recon_ros.training.synthesis.skins import Skins
 #: Side of a rendering over the side of the crop that is cut out of it: room for shifts and any
 #: roll.
 CONTEXT = 1.5
+_HELD_OUT = 771
 
 
 class Label(NamedTuple):
@@ -58,6 +60,19 @@ class Rendering(NamedTuple):
 
     rgba: NDArray[np.uint8]
     label: Label
+
+
+class Person(NamedTuple):
+    """Who somebody is: identity (K_id,) and albedo (K_alb,), standard normal."""
+
+    identity: NDArray[np.float32]
+    albedo: NDArray[np.float32]
+
+
+def draw_person(model: MorphableModel, random: np.random.Generator) -> Person:
+    """Somebody; beyond 2.5 standard deviations is nobody."""
+    draws = [random.standard_normal(k) for k in (model.k_identity, model.k_albedo)]
+    return Person(*(np.clip(x, -2.5, 2.5).astype(np.float32) for x in draws))
 
 
 def nominal_distance(model: MorphableModel, margin: float) -> float:
@@ -96,11 +111,15 @@ class SyntheticFaces:
         self._turned_away = turned_away
         self._strands = _strand_bank(size=max(320, self._size + 64))
 
-    def sample(self, random: np.random.Generator) -> Rendering:
-        """One person in front of one camera."""
+    def sample(self, random: np.random.Generator, person: Person | None = None) -> Rendering:
+        """One person in front of one camera.
+
+        Args:
+            random: source of everything.
+            person: who it is; None: somebody drawn. Hair, clothes and all else are drawn anyway.
+        """
         model = self._model
-        identity = np.clip(random.standard_normal(model.k_identity), -2.5, 2.5).astype(np.float32)
-        albedo = np.clip(random.standard_normal(model.k_albedo), -2.5, 2.5).astype(np.float32)
+        identity, albedo = person or draw_person(model, random)
         expression = sample_expression(model.expression_names, model.expression_prior, random)
         head = model.vertices(identity, expression)
         mood = mood_of(expression, model.expression_names)
@@ -117,6 +136,22 @@ class SyntheticFaces:
         )
         values = (identity, expression, albedo, rotation, translation, illumination)
         return Rendering(rgba, Label(*(np.asarray(v, np.float32) for v in values)))
+
+    def held_out(self, people: int, views: int, seed: int = 0) -> Iterator[list[Rendering]]:
+        """Pictures of people whom no training draws, person by person.
+
+        Args:
+            people: how many.
+            views: of each.
+            seed: of who they are.
+        """
+        for number in range(people):
+            # training draws from (seed, index): a third number makes other people
+            who = (seed, number, _HELD_OUT)
+            person = draw_person(self._model, np.random.default_rng(who))
+            yield [
+                self.sample(np.random.default_rng((*who, view)), person) for view in range(views)
+            ]
 
     def _view(
         self, head: NDArray[np.float32], random: np.random.Generator

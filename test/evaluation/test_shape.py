@@ -1,0 +1,200 @@
+"""Shape, expressions and jitter of reconstructors that know the truth, and err as told."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from face_recon_ros.cli.main import main
+from face_recon_ros.core.camera import PinholeCamera
+from face_recon_ros.core.crop import crop_from_face_box
+from face_recon_ros.core.errors import DataError
+from face_recon_ros.core.inference import Prediction
+from face_recon_ros.core.types import Coefficients, Face, Mesh
+from face_recon_ros.evaluation.expression import amplitude, channel_table, correlation, untrusted
+from face_recon_ros.evaluation.head_poses import pose_errors
+from face_recon_ros.evaluation.jitter import jitter_px, scattered_boxes
+from face_recon_ros.evaluation.metrics import shape_distance_mm, skill
+from face_recon_ros.evaluation.shape import KnownView, evaluate_shape
+from face_recon_ros.evaluation.synthetic import facing
+
+CAMERA = PinholeCamera.from_fov(64, 64, 40.0)
+
+
+class Knowing:
+    """A reconstructor that reads in the first pixel which of its views a picture shows."""
+
+    def __init__(self, model, views=(), *, identity=1.0, expression=1.0, blind=False):
+        self.model, self.views = model, list(views)
+        self.shares = identity, expression
+        self.blind = blind
+        self.shift = np.zeros(3)
+
+    def crops(self, tracks):
+        return [crop_from_face_box(track.box, 1.3, 32) for track in tracks]
+
+    def extract(self, rgb, crops):
+        return np.stack([np.full((32, 32, 3), rgb[0, 0, 0]) for _ in crops])
+
+    def predict(self, pixels):
+        m = self.model
+        c = Coefficients.zeros(len(pixels), m.k_identity, m.k_expression, m.k_albedo)
+        for i, crop in enumerate(pixels):
+            view = self.views[crop[0, 0, 0]]
+            c.identity[i] = self.shares[0] * view.identity
+            c.expression[i] = self.shares[1] * view.expression
+        translation = np.nan if self.blind else 1.0
+        c.translation[:] = translation
+        return Prediction(c, np.ones(len(pixels), np.float32))
+
+    def face_boxes(self, crops, coefficients):
+        return np.array([[10, 10, 50, 50]] * len(crops), np.float32)
+
+    def fit(self, images, tracks, crops, prediction):
+        return prediction
+
+    def decode(self, tracks, crops, prediction, camera):
+        faces = []
+        for i, (track, crop) in enumerate(zip(tracks, crops, strict=True)):
+            if not prediction.usable[i]:
+                continue
+            row = prediction.coefficients[i]
+            mesh = Mesh(
+                self.model.vertices(row.identity[0], row.expression[0]), self.model.triangles
+            )
+            pose = facing([0, 0, 0.6])
+            pose = replace(pose, translation=pose.translation + self.shift * crop.centre_px[0])
+            faces.append(Face(track, crop, row, pose, mesh, track.box, track.stamp))
+        return faces
+
+
+def people_of(model, count=4, views=3):
+    rng = np.random.default_rng(0)
+    people = []
+    for person in range(count):
+        identity = rng.standard_normal(model.k_identity).astype(np.float32)
+        people.append(
+            [
+                KnownView(
+                    np.full((64, 64, 3), person * views + view, np.uint8),
+                    CAMERA,
+                    facing([0, 0, 0.6]),
+                    identity,
+                    rng.uniform(0, 1, model.k_expression).astype(np.float32),
+                )
+                for view in range(views)
+            ]
+        )
+    return people
+
+
+def pictures(people):
+    return [view for views in people for view in views]
+
+
+def test_who_knows_everything_has_no_error_and_full_skill(model):
+    people = people_of(model)
+    told = []
+    result = evaluate_shape(
+        people,
+        Knowing(model, pictures(people)),
+        total=4,
+        progress=lambda done, total: told.append((done, total)),
+    )
+    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert result["people"] == 4 and result["views"] == 12 and result["unusable"] == 0
+    assert result["shape_mm"]["one_view"] == pytest.approx(0.0, abs=1e-3)
+    assert result["shape_mm"]["track"] == pytest.approx(0.0, abs=1e-3)
+    assert result["shape_mm"]["mean_face"] > 2.0
+    assert result["skill"]["one_view"] == pytest.approx(1.0, abs=1e-3)
+    assert result["rank"] == {"one_view": 1.0, "track": 1.0}
+    assert result["vertices_px"]["mean"] == pytest.approx(0.0, abs=1e-2)
+    assert untrusted(result["expression"]) == []
+    json.dumps(result["expression"])
+
+
+def test_the_mean_face_has_no_skill(model):
+    people = people_of(model)
+    result = evaluate_shape(people, Knowing(model, pictures(people), identity=0.0, expression=0.0))
+    assert result["skill"] == {"one_view": 0.0, "track": 0.0}
+    assert result["identity_rms"]["one_view"] == 0.0 < result["identity_rms"]["truth"]
+    assert len(untrusted(result["expression"])) == model.k_expression
+
+
+def test_shrunk_answers_are_seen_as_such(model):
+    people = people_of(model)
+    result = evaluate_shape(people, Knowing(model, pictures(people), identity=0.5, expression=0.3))
+    assert 0.4 < result["skill"]["one_view"] < 0.6
+    assert result["rank"]["one_view"] == 1.0
+    row = result["expression"][0]
+    assert row["correlation"] == pytest.approx(1.0) and row["amplitude"] == pytest.approx(0.3)
+
+
+def test_no_usable_answer_and_nobody_are_refused(model):
+    people = people_of(model, 2, 1)
+    with pytest.raises(DataError, match="usable answer"):
+        evaluate_shape(people, Knowing(model, pictures(people), blind=True))
+    with pytest.raises(DataError, match="usable answer"):
+        evaluate_shape([], Knowing(model))
+
+
+def test_shape_distance_knows_neither_place_nor_size():
+    rng = np.random.default_rng(1)
+    shape, other = rng.standard_normal((2, 50, 3))
+    apart = shape_distance_mm(other, shape)
+    assert apart > 0
+    assert shape_distance_mm(2.0 * other + [1, 2, 3], shape) == pytest.approx(apart)
+    assert shape_distance_mm(shape, shape) == 0.0
+
+
+def test_skill_is_nought_at_the_mean_face_and_one_at_the_floor():
+    assert skill(3.0, 3.0, 1.0) == 0.0 and skill(3.0, 1.0, 1.0) == 1.0
+    assert skill(3.0, 4.0, 1.0) == -0.5
+    assert np.isnan(skill(1.0, 1.0, 1.0))
+
+
+def test_channels_that_never_move_are_not_trusted():
+    truth = np.random.default_rng(0).uniform(0, 1, (100, 3))
+    ours = np.stack([truth[:, 0], np.zeros(100), 1 - truth[:, 2]], 1)
+    table = channel_table(["a", "b", "c"], ours, truth)
+    assert untrusted(table) == ["b", "c"]
+    assert table[0]["correlation"] == pytest.approx(1.0)
+    assert np.isnan(table[1]["correlation"]) and table[1]["amplitude"] == 0.0
+    assert table[2]["correlation"] == pytest.approx(-1.0)
+    assert np.isnan(correlation([], [])) and np.isnan(amplitude([], []))
+
+
+def test_jitter_is_what_the_box_moves(model):
+    """A face that ignores its box is still; one that goes with it trembles as the box does."""
+    view = people_of(model, 1, 1)[0][0]
+    boxes = scattered_boxes([10, 10, 50, 50], 40, np.random.default_rng(0))
+    still = Knowing(model, [view])
+    assert jitter_px(view.rgb, boxes, still, CAMERA) == pytest.approx(0.0, abs=1e-3)
+    still.shift = np.array([0.6 / CAMERA.focal_px, 0, 0])  # a pixel a pixel, at the sellion
+    middles = (boxes[:, 0] + boxes[:, 2]) / 2
+    assert jitter_px(view.rgb, boxes, still, CAMERA) == pytest.approx(np.std(middles), rel=0.15)
+    assert np.isnan(jitter_px(view.rgb, boxes, Knowing(model, [view], blind=True), CAMERA))
+
+
+def test_pose_errors_of_equal_poses_are_nought():
+    pose = facing([0, 0.1, 0.6], yaw=0.3)
+    assert pose_errors(pose, pose) == (pytest.approx(0.0, abs=1e-5), 0.0)
+    farther = replace(pose, translation=1.1 * pose.translation)
+    assert pose_errors(farther, pose)[1] == pytest.approx(0.1)
+
+
+def test_the_command_writes_all_figures_and_the_same_each_time(tmp_path, capsys):
+    pytest.importorskip("numba")
+    results = []
+    for name in ("a", "b"):
+        out = tmp_path / f"{name}.json"
+        sizes = ["--people", "2", "--views", "2", "--pictures", "2", "--heads", "0"]
+        assert main(["evaluate", "shape", "--out", str(out), *sizes]) == 0
+        results.append(json.loads(out.read_text()))
+    assert results[0] == results[1]
+    result = results[0]
+    assert result["shape_mm"]["one_view"] > 0 and result["shape_mm"]["track"] > 0
+    assert len(result["expression"]) == 52
+    assert result["pictures"]["count"] == 2 and "jitter_px" in result["pictures"]
+    assert "as one track" in capsys.readouterr().out
