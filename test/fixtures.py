@@ -7,6 +7,7 @@ discs by connected components. All of them speak the real file formats and inter
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import cv2
@@ -17,6 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from face_recon_ros.core.crop import face_box_from_points
 from face_recon_ros.core.crop_pose import CROP_FOCAL, crop_camera, crop_from_face
 from face_recon_ros.core.morphable_model import load_morphable_model
+from face_recon_ros.core.rectification import CELLS, RECTIFIED_PX
 from face_recon_ros.core.types import Detections
 
 FACE_MODEL_NAME = "dome"
@@ -227,6 +229,96 @@ def write_network(path: Path, face_model: Path, *, size: int = CROP_SIZE) -> Pat
         "licence": "CC0-1.0",
     }
     helper.set_model_props(network, meta)
+    onnx.checker.check_model(network)
+    onnx.save(network, path)
+    return path
+
+
+def write_point_network(
+    path: Path,
+    face_model: Path,
+    *,
+    raised_m: float = 0.0,
+    sigma_m: float = 0.001,
+    independence: float = 0.05,
+    step: int = 3,
+) -> Path:
+    """Writes a dense-point network that finds all points where the mean face has them.
+
+    Args:
+        path: where to.
+        face_model: file of `write_face_model`, or any other.
+        raised_m: metres by which the points lie higher than the mean's, in the upright picture.
+        sigma_m: how sure it is of each, metres.
+        independence: of its prior.
+        step: every how many of the skin's vertices are points.
+
+    Returns:
+        `path`. Its presence is the brightness of what it sees.
+    """
+    model = load_morphable_model(face_model, level="coarse")
+    vertices = np.flatnonzero(model.subsets["facial_skin"])[::step]
+    p = len(vertices)
+    displacement = np.zeros((1, p, 2), np.float32)
+    displacement[..., 1] = -raised_m
+    constants = {
+        "points": displacement,
+        "sigmas": np.full((1, p), np.log(sigma_m), np.float32),
+        "white": np.float32([255.0]),
+        "axes": np.int64([1, 2, 3]),
+        "zero": np.float32([0.0]),
+        "axis": np.int64([1, 2]),
+        "column": np.int64([-1, 1]),
+    }
+    nodes = [
+        helper.make_node("Cast", ["image"], ["rgb"], to=TensorProto.FLOAT),
+        helper.make_node("Div", ["rgb", "white"], ["scaled"]),
+        helper.make_node("ReduceSum", ["scaled", "axes"], ["total"], keepdims=0),
+        helper.make_node("Mul", ["total", "zero"], ["nothing"]),
+        helper.make_node("Reshape", ["nothing", "column"], ["nothing_2"]),
+        helper.make_node("Unsqueeze", ["nothing_2", "column_axis"], ["nothing_3"]),
+        helper.make_node("ReduceSum", ["normals", "axes"], ["looks"], keepdims=0),
+        helper.make_node("Mul", ["looks", "zero"], ["unseen"]),
+        helper.make_node("Reshape", ["unseen", "column"], ["unseen_2"]),
+        helper.make_node("Add", ["sigmas", "nothing_2"], ["sigma_1"]),
+        helper.make_node("Add", ["sigma_1", "unseen_2"], ["log_sigma"]),
+        helper.make_node("Add", ["points", "nothing_3"], ["displacement"]),
+        helper.make_node("ReduceMean", ["scaled"], ["bright"], axes=[1, 2, 3], keepdims=0),
+        helper.make_node("Reshape", ["bright", "column"], ["presence"]),
+    ]
+    constants["column_axis"] = np.int64([2])
+    del constants["axis"]
+    side, cells = RECTIFIED_PX, CELLS
+    graph = helper.make_graph(
+        nodes,
+        "points",
+        [
+            helper.make_tensor_value_info("image", TensorProto.UINT8, ["n", side, side, 3]),
+            helper.make_tensor_value_info("normals", TensorProto.FLOAT, ["n", cells, cells, 3]),
+        ],
+        [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", *shape])
+            for name, shape in (("displacement", [p, 2]), ("log_sigma", [p]), ("presence", [1]))
+        ],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    network = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    prior = {
+        "rotation": 0.05,
+        "translation": [0.01, 0.01, 0.03],
+        "identity": 1.0,
+        "expression": [0.2] * model.k_expression,
+        "independence": independence,
+    }
+    helper.set_model_props(
+        network,
+        {
+            "face_recon_points_format": "1",
+            "face_model": model.name,
+            "vertices": json.dumps(vertices.tolist()),
+            "prior": json.dumps(prior),
+        },
+    )
     onnx.checker.check_model(network)
     onnx.save(network, path)
     return path

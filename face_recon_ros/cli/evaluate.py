@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -155,20 +156,14 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
 def _chain(args: argparse.Namespace) -> tuple[StillChain, MorphableModel]:
     """The chain that still images are measured with, and the whole coarse face model."""
     from face_recon_ros.core.detection import make_detector
-    from face_recon_ros.core.inference import FaceNetwork
-    from face_recon_ros.core.morphable_model import load_morphable_model
     from face_recon_ros.core.reconstructor import FaceReconstructor
     from face_recon_ros.evaluation.chain import StillChain
 
     config = pipeline_config(args)
-    r = config.reconstructor
-    face_model = find_model(r.face_model)
-    model = load_morphable_model(face_model, level="coarse")
-    network = FaceNetwork(find_model(r.network), provider=r.provider, threads=r.threads)
-    network.check_trained_for(face_model)
-    reconstructor = FaceReconstructor(network, model, r)
+    whole = replace(config.reconstructor, level="coarse", part="head")
+    reconstructor = FaceReconstructor.from_config(whole)
     chain = StillChain(make_detector(config.detector), reconstructor, refine=args.refine)
-    return chain, model
+    return chain, reconstructor.model
 
 
 def _provenance(args: argparse.Namespace, **settings: Any) -> dict[str, Any]:

@@ -19,6 +19,7 @@ Contract of the ONNX file:
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -29,7 +30,7 @@ from face_recon_ros.core.crop import Crop
 from face_recon_ros.core.crop_pose import CAMERA_FROM_FRONTAL_FACE, crop_from_face
 from face_recon_ros.core.errors import ModelError
 from face_recon_ros.core.inference import Prediction
-from face_recon_ros.core.morphable_model import MorphableModel
+from face_recon_ros.core.morphable_model import MorphableModel, same_decoding
 from face_recon_ros.core.onnx_session import OnnxSession
 from face_recon_ros.core.point_fit import FitPrior, FitState, PointFit, PointFitter
 from face_recon_ros.core.rectification import CELLS, RECTIFIED_PX, FaceFrame, Rectifier
@@ -63,7 +64,8 @@ class DensePointNetwork:
         """
         self.path = Path(path)
         self.session = OnnxSession(path, provider=provider, threads=threads)
-        meta, shapes = self.session.metadata, self.session.shapes
+        self.metadata = meta = self.session.metadata
+        shapes = self.session.shapes
         missing = [name for name in (*_OUTPUTS, "image", "normals") if name not in shapes]
         if meta.get("face_recon_points_format") != POINTS_FORMAT or missing:
             raise ModelError(
@@ -83,6 +85,22 @@ class DensePointNetwork:
         if sizes != wanted:
             raise ModelError(f"inputs and outputs of {wanted} in {path}", f"{sizes}", _REMEDY)
         self.face_model = meta.get("face_model", "")
+
+    def trained_for(self, model: MorphableModel, face_model: Path) -> bool:
+        """Whether it finds points of this face model, at level coarse, from this file."""
+        wanted = self.metadata.get("face_model_sha256", "")
+        fits = self.face_model == model.name and len(self.vertices) > 0
+        fits = fits and self.vertices.max() < model.n_vertices
+        return fits and (not wanted or same_decoding(wanted, face_model))
+
+    def check_trained_for(self, model: MorphableModel, face_model: Path) -> None:
+        """Raises ModelError unless it was trained for this face model."""
+        if not self.trained_for(model, face_model):
+            raise ModelError(
+                f"a dense-point network for face model {model.name} as in {face_model.name}",
+                f"{self.path.name} for {self.face_model or 'another'}",
+                "use the face model it was trained for, or set reconstructor.points to off",
+            )
 
     def predict(
         self, images: NDArray[np.uint8], normals: NDArray[np.float32]
@@ -152,15 +170,8 @@ class DensePointStage:
             model: coarse level, whole head.
 
         Raises:
-            ModelError: they do not belong together.
+            ModelError: the prior's size is not the model's.
         """
-        known = len(network.vertices) and network.vertices.max() < model.n_vertices
-        if network.face_model != model.name or not known:
-            raise ModelError(
-                f"a dense-point network for face model {model.name}",
-                f"{network.path.name} for {network.face_model}",
-                "use the face model it was trained for, or set reconstructor.points to off",
-            )
         if len(network.prior.expression) != model.k_expression:
             raise ModelError(
                 f"a prior for {model.k_expression} expressions",
@@ -179,8 +190,8 @@ class DensePointStage:
 
     def __call__(
         self,
-        rgb: NDArray[np.uint8],
-        crops: list[Crop],
+        images: Sequence[NDArray[np.uint8]],
+        crops: Sequence[Crop],
         prediction: Prediction,
         identity: NDArray[np.floating] | None = None,
         identity_information: NDArray[np.floating] | None = None,
@@ -188,8 +199,8 @@ class DensePointStage:
         """Looks again and fits.
 
         Args:
-            rgb: (H, W, 3) image.
-            crops: N, that the regressor saw.
+            images: N images (H, W, 3).
+            crops: N, that the regressor saw, each in its image.
             prediction: N rows, all of them usable.
             identity: (N, K_id) what is known of the people; None: the regressor's answer.
             identity_information: (N, K_id, K_id) how well; None: the prior's.
@@ -199,11 +210,11 @@ class DensePointStage:
         rotation = np.array([p.rotation for p in poses]).reshape(-1, 3, 3)
         translation = np.array([p.translation for p in poses]).reshape(-1, 3)
         frame = FaceFrame.of(rotation, translation)
-        images = np.empty((len(crops), RECTIFIED_PX, RECTIFIED_PX, 3), np.uint8)
-        for i, crop in enumerate(crops):
-            images[i] = self._rectifier.sample(rgb, crop, frame, i)
+        rectified = np.empty((len(crops), RECTIFIED_PX, RECTIFIED_PX, 3), np.uint8)
+        for i, (rgb, crop) in enumerate(zip(images, crops, strict=True)):
+            rectified[i] = self._rectifier.sample(rgb, crop, frame, i)
         displacement, log_sigma, presence = self.network.predict(
-            images, self._rectifier.seen_normals(frame)
+            rectified, self._rectifier.seen_normals(frame)
         )
         seen = frame.seen(displacement, self._fitter.mean)
         known = c.identity if identity is None else identity
@@ -213,15 +224,35 @@ class DensePointStage:
         return DensePoints(seen, sigma * frame.scale[:, None], presence, fit)
 
 
-def corrected(prediction: Prediction, points: DensePoints) -> Prediction:
-    """The regressor's answer with the fit's pose, identity and expression."""
-    state = points.fit.state
+def corrected(prediction: Prediction, rows: NDArray[np.intp], points: DensePoints) -> Prediction:
+    """The regressor's answer with the fit's pose, identity and expression.
+
+    Args:
+        prediction: N rows of the regressor.
+        rows: (M,) which of them were looked at again.
+        points: M rows.
+
+    Returns:
+        N rows; presence is zero in those that were not looked at.
+    """
+    state, c = points.fit.state, prediction.coefficients
     vectors = [vector_from_rotation(r @ CAMERA_FROM_FRONTAL_FACE.T) for r in state.rotation]
-    coefficients = replace(
-        prediction.coefficients,
-        rotation=np.array(vectors, np.float32).reshape(-1, 3),
-        translation=state.translation.astype(np.float32),
-        identity=state.identity.astype(np.float32),
-        expression=state.expression.astype(np.float32),
+    values = {
+        "rotation": np.array(vectors).reshape(-1, 3),
+        "translation": state.translation,
+        "identity": state.identity,
+        "expression": state.expression,
+    }
+    changed = {name: getattr(c, name).copy() for name in values}
+    for name, value in values.items():
+        changed[name][rows] = value
+    presence = np.zeros(len(c), np.float32)
+    presence[rows] = points.presence
+    information = np.zeros((len(c), *points.fit.information.shape[1:]))
+    information[rows] = points.fit.information
+    return replace(
+        prediction,
+        coefficients=replace(c, **changed),
+        presence=presence,
+        information=information,
     )
-    return replace(prediction, coefficients=coefficients)

@@ -37,10 +37,16 @@ class Prediction:
     Attributes:
         coefficients: N rows.
         identity_confidence: (N,) float32 in (0, 1]; ones where the network gives none.
+        presence: (N,) float32 in [0, 1], how sure it is that this is a face; None where no
+            network says so.
+        information: (N, M, M) inverse covariance of pose, identity and expression, as
+            `point_fit.PointFit` has it; None without a fit.
     """
 
     coefficients: Coefficients
     identity_confidence: NDArray[np.float32]
+    presence: NDArray[np.float32] | None = None
+    information: NDArray[np.float64] | None = None
 
     @property
     def usable(self) -> NDArray[np.bool_]:

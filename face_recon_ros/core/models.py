@@ -18,6 +18,7 @@ from face_recon_ros.core.onnx_file import external_tensors
 MANIFEST = "manifest.json"
 FACE_MODEL = "face_model.npz"
 NETWORK = "face_net.onnx"
+POINT_NETWORK = "face_points.onnx"
 REFERENCE_NETWORK = "face_net_resnet50.onnx"
 #: Backend of `core.detection` -> its file.
 DETECTORS = {

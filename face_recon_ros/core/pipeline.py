@@ -33,7 +33,7 @@ from face_recon_ros.core.types import (
 Timer = Callable[[], float]
 
 #: What takes time, in order; `infer` is the network's own, the rest is overhead.
-STAGES = ("detect", "track", "refine", "crop", "infer", "decode", "confirm", "head_state")
+STAGES = ("detect", "track", "refine", "crop", "infer", "fit", "decode", "confirm", "head_state")
 
 _SAME_FACE = 0.3  # IoU of a mesh's box with the one it was made from
 
@@ -240,6 +240,8 @@ class FacePipeline:
         clock.lap("crop")
         prediction = self.reconstructor.predict(pixels)
         clock.lap("infer")
+        prediction = self.reconstructor.fit([image.rgb] * len(crops), tracks, crops, prediction)
+        clock.lap("fit")
         faces = self.reconstructor.decode(tracks, crops, prediction, camera)
         made = {face.track.id for face in faces}
         pixels = pixels[[track.id in made for track in tracks]]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +19,16 @@ from face_recon_ros.core.crop_pose import (
     crop_from_camera_pose,
     crop_from_face,
 )
+from face_recon_ros.core.dense_points import DensePointNetwork, DensePointStage, corrected
 from face_recon_ros.core.errors import ConfigError, ModelError
+from face_recon_ros.core.identity_posterior import (
+    IdentityPosterior,
+    PosteriorConfig,
+    marginal_information,
+)
 from face_recon_ros.core.illumination import shade
 from face_recon_ros.core.inference import FaceNetwork, Prediction
-from face_recon_ros.core.models import FACE_MODEL, NETWORK, find_model
+from face_recon_ros.core.models import FACE_MODEL, NETWORK, POINT_NETWORK, find_model, models_dir
 from face_recon_ros.core.morphable_model import (
     FACE,
     FACIAL_SKIN,
@@ -48,19 +55,23 @@ class ReconstructorConfig:
 
     Attributes:
         network: shipped name or path of the ONNX network.
+        points: shipped name or path of the dense-point network, which corrects the network's
+            answer; `auto` takes the shipped one if it was trained for the face model, `off` none.
         face_model: shipped name or path of the face model.
         level: `coarse` or `fine` mesh.
         part: subset of the face model's mesh that is made: `face`, `facial_skin`, `head`.
         colours: whether meshes carry shaded colours; costs the normals.
         provider: of ONNX Runtime: `auto`, `tensorrt`, `cuda`, `cpu`.
         threads: of ONNX Runtime on the CPU; 0 takes all cores.
-        aggregation: of identity and albedo over a track's frames.
+        aggregation: of identity and albedo over a track's frames, where no points are found.
+        posterior: of identity over a track's frames, where points are found.
         smooth_rotation: One Euro on camera_from_face's rotation, speeds in rad/s.
         smooth_translation: One Euro on its translation, speeds in m/s.
         smooth_expression: One Euro on the expression, speeds in activations/s.
     """
 
     network: str = NETWORK
+    points: str = "auto"
     face_model: str = FACE_MODEL
     level: str = "coarse"
     part: str = FACE
@@ -68,6 +79,7 @@ class ReconstructorConfig:
     provider: str = "auto"
     threads: int = 2
     aggregation: AggregationConfig = field(default_factory=AggregationConfig)
+    posterior: PosteriorConfig = field(default_factory=PosteriorConfig)
     smooth_rotation: OneEuroConfig = field(default_factory=OneEuroConfig)
     smooth_translation: OneEuroConfig = field(default_factory=OneEuroConfig)
     smooth_expression: OneEuroConfig = field(default_factory=OneEuroConfig)
@@ -85,13 +97,15 @@ class FaceReconstructor:
         network: FaceNetwork,
         model: MorphableModel,
         config: ReconstructorConfig | None = None,
+        points: DensePointStage | None = None,
     ) -> None:
-        """Composes a network and a face model.
+        """Composes networks and a face model.
 
         Args:
             network: trained for the face model.
             model: the mesh to make, at its level and cut to its part.
             config: the rest of the settings.
+            points: corrects what the network answers; None: it stands.
 
         Raises:
             ModelError: network and face model do not belong together.
@@ -109,6 +123,7 @@ class FaceReconstructor:
             )
         self.config = config or ReconstructorConfig()
         self.network = network
+        self.points = points
         self.model = model
         self._skin = np.flatnonzero(model.subsets[FACIAL_SKIN])
         if len(self._skin) == 0:
@@ -127,7 +142,9 @@ class FaceReconstructor:
             find_model(config.network), provider=config.provider, threads=config.threads
         )
         network.check_trained_for(face_model)
-        return FaceReconstructor(network, model.subset(config.part), config)
+        coarse = model if config.level == "coarse" else load_morphable_model(face_model)
+        points = _open_points(config, coarse, face_model)
+        return FaceReconstructor(network, model.subset(config.part), config, points)
 
     def tune(self, config: ReconstructorConfig) -> None:
         """Smooths from the next image on by other settings; who people are is kept.
@@ -155,6 +172,64 @@ class FaceReconstructor:
         """The network's answer for (N, S, S, 3) uint8 RGB crops."""
         return self.network.predict(pixels)
 
+    def fit(
+        self,
+        images: Sequence[NDArray[np.uint8]],
+        tracks: list[Track],
+        crops: list[Crop],
+        prediction: Prediction,
+    ) -> Prediction:
+        """Looks at each face again and fits the face model to what is seen there.
+
+        Args:
+            images: N images (H, W, 3) that the crops are told in; mostly N times the same.
+            tracks: N.
+            crops: N, in the same order.
+            prediction: N rows of the network, in the same order.
+
+        Returns:
+            N rows, corrected where they were usable; as they were where no points are found.
+        """
+        rows = np.flatnonzero(prediction.usable)
+        if self.points is None or len(rows) == 0:
+            return prediction
+        people = [self._person(tracks[i]) for i in rows]
+        c = prediction.coefficients[rows]
+        known = c.identity.astype(np.float64)
+        prior = self.points.prior_information
+        information = np.repeat(prior[None], len(rows), 0)
+        for i, person in enumerate(people):
+            if person.posterior is not None:
+                known[i], information[i] = person.posterior.mean, person.posterior.information
+        found = self.points(
+            [images[int(i)] for i in rows],
+            [crops[i] for i in rows],
+            Prediction(c, prediction.identity_confidence[rows]),
+            known,
+            information,
+        )
+        for i, person in enumerate(people):
+            if found.fit.converged[i] and self.config.aggregation.enabled:
+                if person.posterior is None:
+                    person.posterior = IdentityPosterior(known[i], prior, self.config.posterior)
+                told = marginal_information(found.fit.information[i], self.model.k_identity)
+                person.posterior.add(found.fit.state.identity[i], told)
+        return corrected(prediction, rows, found)
+
+    def fit_crops(
+        self, pixels: NDArray[np.uint8], tracks: list[Track], prediction: Prediction
+    ) -> Prediction:
+        """`fit` where only the crops' (N, S, S, 3) pixels are at hand, not their images."""
+        size = self.network.size
+        itself = Crop(np.full(2, (size - 1) / 2), float(size), size)
+        return self.fit(list(pixels), tracks, [itself] * len(pixels), prediction)
+
+    def _person(self, track: Track) -> _Person:
+        """Of a track, who is now the one last seen."""
+        person = self._people.pop(track.id, None) or _Person(self.config)
+        self._people[track.id] = person
+        return person
+
     def decode(
         self, tracks: list[Track], crops: list[Crop], prediction: Prediction, camera: PinholeCamera
     ) -> list[Face]:
@@ -176,8 +251,7 @@ class FaceReconstructor:
         for i, (track, crop) in enumerate(zip(tracks, crops, strict=True)):
             if not usable[i]:
                 continue
-            person = self._people.pop(track.id, None) or _Person(self.config)
-            self._people[track.id] = person  # last is latest
+            person = self._person(track)
             confidence = float(prediction.identity_confidence[i])
             faces.append(
                 self._face(person, track, crop, prediction.coefficients[i], confidence, camera)
@@ -221,7 +295,11 @@ class FaceReconstructor:
         confidence: float,
         camera: PinholeCamera,
     ) -> Face:
-        identity = person.identity(c.identity[0], confidence)
+        identity = (
+            person.identity(c.identity[0], confidence)
+            if person.posterior is None
+            else person.posterior.handed_out()
+        )
         expression = person.expression(c.expression[0], track.stamp).astype(np.float32)
         # The frame's distance goes with the frame's own head size; keep the size in pixels.
         ratio = self._size(identity) / self._size(c.identity[0])
@@ -252,6 +330,23 @@ class FaceReconstructor:
         return Face(track, crop, coefficients, pose, mesh, box, track.stamp)
 
 
+def _open_points(
+    config: ReconstructorConfig, coarse: MorphableModel, face_model: Path
+) -> DensePointStage | None:
+    """What `config.points` asks for."""
+    if config.points == "off":
+        return None
+    automatic = config.points == "auto"
+    if automatic and not (models_dir() / POINT_NETWORK).is_file():
+        return None
+    path = find_model(POINT_NETWORK if automatic else config.points)
+    network = DensePointNetwork(path, provider=config.provider, threads=config.threads)
+    if automatic and not network.trained_for(coarse, face_model):
+        return None
+    network.check_trained_for(coarse, face_model)
+    return DensePointStage(network, coarse)
+
+
 def _same_camera(a: PinholeCamera, b: PinholeCamera) -> bool:
     return a is b or (
         (a.width, a.height, a.distortion_model) == (b.width, b.height, b.distortion_model)
@@ -266,6 +361,7 @@ class _Person:
     def __init__(self, config: ReconstructorConfig) -> None:
         self.identity = Aggregate(config.aggregation)
         self.albedo = Aggregate(config.aggregation)
+        self.posterior: IdentityPosterior | None = None
         self.smooth(config)
         self._neutral: tuple[Float32, Float32] | None = None
         self._reflectance: tuple[Float32, Float32] | None = None

@@ -152,6 +152,7 @@ def reconstruct(
     """The faces of one image as the live pipeline makes them, each with what its track knows."""
     crops = reconstructor.crops(tracks)
     prediction = reconstructor.predict(reconstructor.extract(rgb, crops))
+    prediction = reconstructor.fit([rgb] * len(crops), tracks, crops, prediction)
     return reconstructor.decode(tracks, crops, prediction, camera)
 
 

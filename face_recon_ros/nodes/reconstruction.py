@@ -91,6 +91,8 @@ class ReconstructionNode(FaceNode):
         prediction = self._reconstructor.predict(pixels)
         inferred = time.perf_counter()
         crops = self._reconstructor.crops(tracks)
+        prediction = self._reconstructor.fit_crops(pixels, tracks, prediction)
+        fitted = time.perf_counter()
         faces = self._reconstructor.decode(tracks, crops, prediction, camera)
         decoded = time.perf_counter()
         stamp = conversions.seconds_from_stamp(stacked.header.stamp)
@@ -111,7 +113,8 @@ class ReconstructionNode(FaceNode):
             {
                 "convert": converted - start,
                 "infer": inferred - converted,
-                "decode": decoded - inferred,
+                "fit": fitted - inferred,
+                "decode": decoded - fitted,
                 "head_state": estimated - decoded,
                 "publish": time.perf_counter() - estimated,
                 "latency": now - stamp,

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
@@ -90,6 +90,7 @@ class TrainConfig:
             run fills this pool.
         skins: folder of MakeHuman's system assets, whose photographic skins most synthetic people
             then wear; empty: skin is the face model's.
+        turned_away: share of renderings that show the back of the head.
         loader_workers: processes that make crops.
         photographs: folder with photographs, or a text file that lists them; empty: none.
         skip_grey: leave out photographs without colour.
@@ -131,6 +132,7 @@ class TrainConfig:
     pool_size: int = 144
     renew_per_second: float = 6.0
     skins: str = ""
+    turned_away: float = 0.0
     loader_workers: int = 1
     photographs: str = ""
     skip_grey: bool = True
@@ -158,14 +160,125 @@ class TrainConfig:
             raise ConfigError("crop_margin above 0", f"{self.crop_margin}", "1.3 is a good start")
 
 
+@dataclass(frozen=True)
+class PointLossWeights:
+    """Weight of each loss of the dense-point network, by the names in `point_objective`.
+
+    The first group is about the points themselves, the second about what the fit makes of them.
+    """
+
+    nll: float = 1.0
+    points_mm: float = 0.5
+    presence: float = 0.5
+
+    shape_mm: float = 1.0
+    identity: float = 0.2
+    expression: float = 5.0
+    expression_mm: float = 0.3
+    reprojection: float = 40.0
+    rotation: float = 4.0
+    log_distance: float = 3.0
+
+
+@dataclass(frozen=True)
+class PointConfig:
+    """One training run of the dense-point network.
+
+    Attributes:
+        out: folder of checkpoint and log.
+        face_model: name in models/ or path of the face model.
+        regressor: name in models/ or path of the exported network whose answers are corrected.
+        points: about how many vertices of the face model are found.
+        width: channels of the network at the grid's resolution.
+        hidden: width of its fully connected layer.
+        init: checkpoint of another run, to take weights from where they fit; empty: none.
+        seed: of everything random.
+        steps: how long, in optimiser steps; 0: no limit.
+        minutes: how long, in minutes of training; 0: no limit. Whichever comes first.
+        batch_size: examples per step.
+        learning_rate: peak.
+        weight_decay: AdamW's.
+        warmup_steps: steps in which the learning rate climbs.
+        fit_after: steps after which the losses that go through the fit join.
+        ema_decay: of the averaged weights, which are what is exported.
+        clip_norm: of the gradient.
+        threads: of torch; 0: torch's choice.
+        pool: folder of renderings; empty: `out`/pool.
+        pool_slots: renderings kept.
+        pool_size: P, pixels per side of a rendering.
+        renew_per_second: renderings replaced per second once the pool is full; below 0: another
+            run fills this pool.
+        crop_margin: side of the crop over the side of the face box.
+        skins: folder of MakeHuman's system assets; empty: skin is the face model's.
+        turned_away: share of renderings that show the back of the head.
+        backgrounds: folder of photographs, pieces of whose lower thirds are backgrounds; empty:
+            backgrounds are procedural.
+        no_face: share of examples that show no face where one was expected.
+        worsen: share of starts that are moved away from the regressor's answer.
+        loader_workers: processes that make examples.
+        replay: batches kept, to be used again whenever no new one is ready.
+        save_minutes: between checkpoints.
+        weights: of the losses.
+    """
+
+    out: str = "runs/points"
+    face_model: str = "face_model.npz"
+    regressor: str = "face_net.onnx"
+    points: int = 500
+    width: int = 48
+    hidden: int = 256
+    init: str = ""
+    seed: int = 0
+    steps: int = 0
+    minutes: float = 90.0
+    batch_size: int = 32
+    learning_rate: float = 1.5e-3
+    weight_decay: float = 0.02
+    warmup_steps: int = 300
+    fit_after: int = 900
+    ema_decay: float = 0.998
+    clip_norm: float = 10.0
+    threads: int = 1
+    pool: str = ""
+    pool_slots: int = 24000
+    pool_size: int = 192
+    renew_per_second: float = 3.0
+    crop_margin: float = 1.3
+    skins: str = ""
+    turned_away: float = 0.03
+    backgrounds: str = ""
+    no_face: float = 0.1
+    worsen: float = 0.35
+    loader_workers: int = 1
+    replay: int = 700
+    save_minutes: float = 4.0
+    weights: PointLossWeights = field(default_factory=PointLossWeights)
+
+    def __post_init__(self) -> None:
+        for name in ("points", "width", "hidden", "batch_size", "pool_slots", "pool_size"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} of at least 1", f"{getattr(self, name)}", "raise it")
+        if self.steps <= 0 and self.minutes <= 0:
+            raise ConfigError("steps or minutes above 0", "neither", "say how long to train")
+        for name in ("no_face", "worsen", "turned_away"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"{name} in [0, 1)", f"{getattr(self, name)}", "lower it")
+
+
+Config = TypeVar("Config", TrainConfig, PointConfig)
+
+
 def load_config(
-    path: str | Path | None, overrides: Mapping[str, str] | None = None
-) -> TrainConfig:
+    path: str | Path | None,
+    overrides: Mapping[str, str] | None = None,
+    kind: type[Config] = TrainConfig,  # type: ignore[assignment]
+) -> Config:
     """The defaults, changed by a YAML file, changed by `--set` options.
 
     Args:
-        path: YAML with any fields of `TrainConfig` (losses under `weights:`); None: none.
+        path: YAML with any fields of `kind` (losses under `weights:`); None: none.
         overrides: field (or `weights.name`) -> text of its value.
+        kind: of run.
 
     Raises:
         ConfigError: a file, key or value that does not fit.
@@ -191,14 +304,18 @@ def load_config(
         for parent in parents:
             target = target.setdefault(parent, {})
         target[last] = yaml.safe_load(text)
-    return config_from_dict(values)
+    return config_from_dict(values, kind)
 
 
-def config_from_dict(values: Mapping[str, Any]) -> TrainConfig:
+def config_from_dict(
+    values: Mapping[str, Any],
+    kind: type[Config] = TrainConfig,  # type: ignore[assignment]
+) -> Config:
     """Checked construction; the inverse of `dataclasses.asdict`."""
     values = dict(values)
-    weights = _build(LossWeights, values.pop("weights", {}) or {}, "weights.")
-    return dataclasses.replace(_build(TrainConfig, values, ""), weights=weights)
+    losses = {TrainConfig: LossWeights, PointConfig: PointLossWeights}[kind]
+    weights = _build(losses, values.pop("weights", {}) or {}, "weights.")
+    return dataclasses.replace(_build(kind, values, ""), weights=weights)
 
 
 def _build(kind: type, values: Mapping[str, Any], prefix: str) -> Any:

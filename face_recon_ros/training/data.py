@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from face_recon_ros.core.morphable_model import MorphableModel, load_morphable_model
-from face_recon_ros.training.config import TrainConfig
+from face_recon_ros.training.config import PointConfig, TrainConfig
 from face_recon_ros.training.photographs import PhotographCache
 from face_recon_ros.training.synthesis.augment import (
     Backgrounds,
@@ -150,7 +150,9 @@ def synthetic_crops(
     return np.stack(crops)
 
 
-def open_render_cache(config: TrainConfig, sizes: tuple[int, int, int]) -> RenderCache:
+def open_render_cache(
+    config: TrainConfig | PointConfig, sizes: tuple[int, int, int]
+) -> RenderCache:
     """The run's pool of renderings."""
     folder = config.pool or str(Path(config.out) / "pool")
     return RenderCache(folder, config.pool_slots, config.pool_size, sizes)
@@ -181,7 +183,7 @@ def make_loader(config: TrainConfig, face_model: str, seed: int) -> DataLoader:
 
 
 @contextlib.contextmanager
-def renderer(config: TrainConfig, face_model: str) -> Iterator[BaseProcess | None]:
+def renderer(config: TrainConfig | PointConfig, face_model: str) -> Iterator[BaseProcess | None]:
     """A process that fills and renews the pool, if this run is to; gone when the block ends."""
     if config.renew_per_second < 0:
         yield None
@@ -196,7 +198,7 @@ def renderer(config: TrainConfig, face_model: str) -> Iterator[BaseProcess | Non
         process.join(10)
 
 
-def _render(config: TrainConfig, face_model: str, parent: int) -> None:
+def _render(config: TrainConfig | PointConfig, face_model: str, parent: int) -> None:
     cv2.setNumThreads(0)
     os.nice(5)
     model = load_morphable_model(face_model, level="coarse")
@@ -206,6 +208,7 @@ def _render(config: TrainConfig, face_model: str, parent: int) -> None:
         margin=config.crop_margin,
         size=config.pool_size,
         skins=open_skins(config.skins, model, face_model),
+        turned_away=config.turned_away,
     )
     fill_render_cache(
         pool, faces, config.seed, renew_per_second=config.renew_per_second, parent=parent

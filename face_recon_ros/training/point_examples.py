@@ -7,7 +7,6 @@ times. Labels are where the face model's points really lie: the renderings' own 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import cv2
@@ -19,7 +18,7 @@ from torch.utils.data import IterableDataset
 
 from face_recon_ros.core.crop import Crop
 from face_recon_ros.core.crop_pose import crop_from_face
-from face_recon_ros.core.inference import FaceNetwork
+from face_recon_ros.core.inference import FaceNetwork, Prediction
 from face_recon_ros.core.morphable_model import MorphableModel
 from face_recon_ros.core.rectification import RECTIFIED_PX, FaceFrame, Rectifier
 from face_recon_ros.core.rigid import rotation_from_vector
@@ -67,23 +66,6 @@ class PointBatch(NamedTuple):
     present: Tensor
 
 
-@dataclass(frozen=True)
-class ExampleConfig:
-    """How examples are drawn.
-
-    Attributes:
-        batch_size: examples per batch.
-        no_face: share of examples without a face, or beside it.
-        worsen: share of starts that are moved away from the regressor's answer.
-        jitter: of the crops.
-    """
-
-    batch_size: int = 32
-    no_face: float = 0.1
-    worsen: float = 0.35
-    jitter: Jitter = field(default_factory=Jitter)
-
-
 class PointExamples(IterableDataset):
     """Endless batches."""
 
@@ -93,7 +75,10 @@ class PointExamples(IterableDataset):
         model: MorphableModel,
         regressor: str,
         seed: int,
-        config: ExampleConfig | None = None,
+        *,
+        batch_size: int = 32,
+        no_face: float = 0.1,
+        worsen: float = 0.35,
         patches: list[NDArray[np.uint8]] | None = None,
     ) -> None:
         """Says what to draw from.
@@ -103,16 +88,21 @@ class PointExamples(IterableDataset):
             model: coarse level, whole head.
             regressor: path of an exported network.
             seed: of everything random.
-            config: how.
+            batch_size: examples per batch.
+            no_face: share of examples without a face, or beside it.
+            worsen: share of starts that are moved away from the regressor's answer.
             patches: photographs without labels, pieces of which are backgrounds.
         """
         self._pool, self._model, self._regressor = pool, model, regressor
-        self._seed, self._config, self._patches = seed, config or ExampleConfig(), patches
+        self._seed, self._patches = seed, patches
+        self._batch_size, self._no_face, self._worsen = batch_size, no_face, worsen
+        self._jitter = Jitter()
 
     def __iter__(self) -> Iterator[PointBatch]:
         cv2.setNumThreads(0)
         torch.set_num_threads(1)
-        random = np.random.default_rng(self._seed)
+        info = torch.utils.data.get_worker_info()
+        random = np.random.default_rng((self._seed, info.id if info else 0))
         mirror = Mirror(self._model)
         backgrounds = Backgrounds(self._seed, self._patches)
         network = FaceNetwork(self._regressor, provider="cpu", threads=1)
@@ -120,7 +110,7 @@ class PointExamples(IterableDataset):
         crop = Crop(np.full(2, (PICTURE_PX - 1) / 2), float(CROP_PX), network.size)
         while True:
             pictures, labels, present = [], [], []
-            for _ in range(self._config.batch_size):
+            for _ in range(self._batch_size):
                 picture, label, is_face = self._draw(random, mirror, backgrounds)
                 pictures.append(picture)
                 labels.append(label)
@@ -133,9 +123,9 @@ class PointExamples(IterableDataset):
     ) -> tuple[NDArray[np.uint8], Label, bool]:
         rendering = self._pool.read(random)
         base = PICTURE_PX / CROP_PX / CONTEXT
-        change = self._config.jitter.draw(random, base)
+        change = self._jitter.draw(random, base)
         is_face, rgba = True, rendering.rgba
-        if random.random() < self._config.no_face:
+        if random.random() < self._no_face:
             is_face = False
             kind = random.random()
             if kind < 0.4:  # nobody
@@ -161,12 +151,21 @@ class PointExamples(IterableDataset):
         turned = np.arccos(np.clip(-(pose.rotation[:, 0] @ ray), -1, 1))
         return out.image, label, is_face and bool(turned < _AWAY)
 
-    def _batch(self, pictures, labels, present, prediction, crop, rectifier, random) -> PointBatch:  # type: ignore[no-untyped-def]
+    def _batch(
+        self,
+        pictures: list[NDArray[np.uint8]],
+        labels: list[Label],
+        present: list[bool],
+        prediction: Prediction,
+        crop: Crop,
+        rectifier: Rectifier,
+        random: np.random.Generator,
+    ) -> PointBatch:
         c, n = prediction.coefficients, len(pictures)
         start = [crop_from_face(r, t) for r, t in zip(c.rotation, c.translation, strict=True)]
         rotation = np.stack([p.rotation for p in start])
         translation = np.stack([p.translation for p in start])
-        worse = random.random(n) < self._config.worsen
+        worse = random.random(n) < self._worsen
         for i in np.flatnonzero(worse & np.array(present)):
             much = random.uniform(0.2, 1.5)
             turn = rotation_from_vector(random.normal(0, 0.06 * much, 3))

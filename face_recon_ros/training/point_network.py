@@ -15,10 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from face_recon_ros.core.crop_pose import CROP_FOCAL
 from face_recon_ros.core.morphable_model import MorphableModel
 from face_recon_ros.core.rectification import CELLS, Rectifier, grid_coordinates
-from face_recon_ros.training.geometry import rotation_from_vector
 
 #: Regions of the mesh that have points, and how much denser than skin they lie there.
 _DENSITY = {"face": 1.0, "brow": 1.4, "nostril": 1.4, "eyeball": 1.6, "eyelid": 2.4}
@@ -127,6 +125,11 @@ class PointNetwork(nn.Module):
         self.whole = nn.Sequential(
             nn.Linear(flat, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True)
         )
+        # A cell always shows the same part of the face: what is expected there is learned.
+        self.place = nn.ParameterList(
+            torch.zeros(channels, CELLS // shrink, CELLS // shrink)
+            for channels, shrink in ((w, 1), (2 * w, 2), (3 * w, 4), (2 * w, 2), (w, 1))
+        )
         self.to_middle = nn.Conv2d(3 * w, 2 * w, 1)
         self.whole_to_middle = nn.Linear(hidden, 2 * w)
         self.up_middle = _conv(2 * w, 2 * w)
@@ -151,23 +154,32 @@ class PointNetwork(nn.Module):
         """
         x = image.to(self.local.dtype).permute(0, 3, 1, 2) / 64 - 2
         seen = normals.permute(0, 3, 1, 2)
-        fine = self.fine(torch.cat([self.stem(x), seen], 1))
-        middle = self.middle(fine)
-        coarse = self.coarse(middle)
+        place = self.place
+        fine = _with_place(self.fine, torch.cat([self.stem(x), seen], 1), place[0])
+        middle = _with_place(self.middle, fine, place[1])
+        coarse = _with_place(self.coarse, middle, place[2])
         whole = self.whole(coarse.flatten(1))
         down = functional.interpolate(self.to_middle(coarse), scale_factor=2.0)
-        middle = self.up_middle(middle + down + self.whole_to_middle(whole)[:, :, None, None])
+        middle = middle + down + self.whole_to_middle(whole)[:, :, None, None]
+        middle = self.up_middle(middle + place[3])
         down = functional.interpolate(self.to_fine(middle), scale_factor=2.0)
-        fine = self.up_fine(fine + down).flatten(2)
-        at = fine[:, :, self.sample_index.flatten()].view(*fine.shape[:2], 4, -1)
+        fine = self.up_fine(fine + down + place[4]).flatten(2)
+        p, w, _ = self.local.shape
+        at = fine[:, :, self.sample_index.flatten()].view(-1, w, 4, p)
         at = (at * self.sample_weight).sum(2)  # (B, W, P)
         local = torch.matmul(at.permute(2, 0, 1), self.local).permute(1, 0, 2) + self.local_bias
-        out = local + self.whole_points(whole).view(len(image), -1, 3)
+        out = local + self.whole_points(whole).view(-1, p, 3)
         low, high = _LOG_SIGMA
         sigma = low + (high - low) * torch.sigmoid(out[..., 2])
         return DensePoints(
             UNIT_M * out[..., :2], sigma + float(np.log(UNIT_M)), self.presence(whole)
         )
+
+
+def _with_place(layers: nn.Sequential, x: Tensor, place: Tensor) -> Tensor:
+    """A convolution, what is expected where, a residual block."""
+    first, block = layers
+    return block(first(x) + place)
 
 
 def _bilinear(places: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -181,84 +193,3 @@ def _bilinear(places: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[n
         x, y = (part[:, 0] if dx else 1 - part[:, 0]), (part[:, 1] if dy else 1 - part[:, 1])
         weight.append(x * y)
     return np.stack(index).astype(np.int64), np.stack(weight).astype(np.float32)
-
-
-class Fit(nn.Module):
-    """`core.point_fit` in torch, differentiable in points, doubts and priors."""
-
-    mean: Tensor
-    basis: Tensor
-
-    def __init__(self, model: MorphableModel, vertices: NDArray[np.integer]) -> None:
-        """Takes the named vertices' rows of the face model; priors are learned."""
-        super().__init__()
-        n, k = model.n_vertices, model.k_identity
-        rows = [
-            b.reshape(n, 3, -1)[vertices] for b in (model.identity_basis, model.expression_basis)
-        ]
-        self.k_identity = k
-        self.register_buffer("mean", torch.from_numpy(model.mean_shape[vertices].copy()))
-        self.register_buffer("basis", torch.from_numpy(np.concatenate(rows, 2).astype(np.float32)))
-        self.log_pose = nn.Parameter(torch.log(torch.tensor([0.06, 0.06, 0.06, 0.01, 0.01, 0.04])))
-        self.log_expression = nn.Parameter(torch.full((model.k_expression,), -1.6))
-        self.log_identity = nn.Parameter(torch.zeros(()))
-        self.log_independence = nn.Parameter(torch.tensor(-2.5))
-
-    def forward(
-        self,
-        start: tuple[Tensor, Tensor, Tensor, Tensor],
-        seen: Tensor,
-        log_sigma: Tensor,
-        steps: int = 2,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """(B, ...) rotation, translation, identity, expression from a start; see `PointFitter`."""
-        k = self.k_identity
-        log_prior = torch.cat([self.log_pose, self.log_identity.expand(k), self.log_expression])
-        prior = torch.exp(-2 * log_prior)
-        weight = torch.exp(self.log_independence - 2 * log_sigma)
-        unit = CROP_FOCAL / start[1][:, 2].clamp(min=1e-3)
-        state = start
-        offset = torch.zeros(len(seen), len(prior))
-        for step in range(steps):
-            if step < steps - 1:
-                with torch.no_grad():
-                    state, offset = self._step(state, offset, seen, weight, prior, unit)
-            else:
-                state, offset = self._step(state, offset, seen, weight, prior, unit)
-        return state
-
-    def _step(self, state, offset, seen, weight, prior, unit):  # type: ignore[no-untyped-def]
-        rotation, translation, identity, expression = state
-        b, p, k = len(seen), len(self.mean), self.k_identity
-        with torch.no_grad():
-            coefficients = torch.cat([identity, expression], 1)
-            shape = self.mean + (coefficients @ self.basis.flatten(0, 1).T).view(b, p, 3)
-            turned = shape @ rotation.transpose(1, 2)
-            x = turned + translation[:, None]
-            z = x[..., 2:].clamp(min=1e-3)
-            slope = x[..., :2] / z
-            zero = torch.zeros_like(turned[..., 0])
-            a, bb, c = turned.unbind(2)
-            spin = torch.stack([zero, c, -bb, -c, zero, a, bb, -a, zero], 2).view(b, p, 3, 3)
-            eye = torch.eye(3) * translation[:, None, 2, None, None]
-            moved = torch.einsum("bij,pjm->bpim", rotation, self.basis)
-            d = torch.cat([spin, eye.expand(b, p, 3, 3), moved], 3)
-            jacobian = (d[..., :2, :] - slope[..., None] * d[..., 2:, :]) * (
-                CROP_FOCAL / z / unit[:, None, None]
-            )[..., None]
-            rows = jacobian.flatten(1, 2)
-        residual = ((seen - CROP_FOCAL * slope) / unit[:, None, None]).flatten(1)
-        weighted = rows * weight.repeat_interleave(2, 1)[..., None]
-        information = weighted.transpose(1, 2) @ rows + torch.diag(prior)
-        gradient = (weighted * residual[..., None]).sum(1) - prior * offset
-        change = torch.linalg.solve(information, gradient)
-        turn = rotation_from_vector(change[:, :3])
-        new_expression = (expression + change[:, 6 + k :]).clamp(0, 1)
-        new = (
-            turn @ rotation,
-            translation + change[:, 3:6] * translation[:, 2:],
-            identity + change[:, 6 : 6 + k],
-            new_expression,
-        )
-        change = torch.cat([change[:, : 6 + k], new_expression - expression], 1)
-        return new, offset + change

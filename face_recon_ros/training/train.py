@@ -11,7 +11,7 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ from face_recon_ros.training.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
-from face_recon_ros.training.config import TrainConfig
+from face_recon_ros.training.config import PointConfig, TrainConfig
 from face_recon_ros.training.data import (
     Batch,
     make_loader,
@@ -580,7 +580,7 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def wait_for_pool(config: TrainConfig, sizes: tuple[int, int, int]) -> None:
+def wait_for_pool(config: TrainConfig | PointConfig, sizes: tuple[int, int, int]) -> None:
     """Until enough different people are rendered to begin."""
     pool = open_render_cache(config, sizes)
     enough = min(pool.slots, 20 * config.batch_size)
@@ -595,8 +595,9 @@ def wait_for_pool(config: TrainConfig, sizes: tuple[int, int, int]) -> None:
 class Log:
     """Running means of all figures: a line of JSON each time, and TensorBoard where installed."""
 
-    def __init__(self, out: Path) -> None:
-        """Appends to the log in `out`."""
+    def __init__(self, out: Path, status: Callable[[dict[str, float]], str] | None = None) -> None:
+        """Appends to the log in `out`; `status` says the main figures in a line."""
+        self._status = status or regressor_status
         out.mkdir(parents=True, exist_ok=True)
         self._path = out / LOG
         self._means: dict[str, float] = {}
@@ -627,9 +628,16 @@ class Log:
                 self._board.add_scalar(name, value, step)
         return (
             f"step {step}, {m['images_per_s']:.0f} img/s, waited {m['waited']:.0%}, "
-            f"loss {m['loss']:.3f}, reprojection {m['reprojection']:.4f}, "
-            f"{m['neutral_mm']:.2f} mm, {math.degrees(m['rotation']):.1f} deg"
+            f"loss {m['loss']:.3f}, {self._status(m)}"
         )
+
+
+def regressor_status(means: dict[str, float]) -> str:
+    """The regression network's main figures."""
+    return (
+        f"reprojection {means['reprojection']:.4f}, {means['neutral_mm']:.2f} mm, "
+        f"{math.degrees(means['rotation']):.1f} deg"
+    )
 
 
 if __name__ == "__main__":  # what torchrun starts

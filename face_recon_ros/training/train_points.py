@@ -1,122 +1,261 @@
-"""Trains the dense-point network: one visible loop."""
+"""The training loop of the dense-point network."""
 
 from __future__ import annotations
 
+import contextlib
+import copy
+import dataclasses
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from numpy.typing import NDArray
+from torch import nn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
 
-from face_recon_ros.core.crop_pose import CROP_FOCAL
-from face_recon_ros.core.morphable_model import FACIAL_SKIN, MorphableModel
-from face_recon_ros.core.rectification import Rectifier
-from face_recon_ros.training import losses
-from face_recon_ros.training.decoder import FaceDecoder
-from face_recon_ros.training.point_examples import PointBatch
-from face_recon_ros.training.point_network import DensePoints, Fit
+from face_recon_ros.core.errors import ConfigError, ModelError
+from face_recon_ros.core.models import find_model, sha256_of
+from face_recon_ros.core.morphable_model import MorphableModel, load_morphable_model
+from face_recon_ros.core.rectification import grid_coordinates
+from face_recon_ros.training.checkpoint import code_version, load_checkpoint, save_checkpoint
+from face_recon_ros.training.config import PointConfig, TrainConfig
+from face_recon_ros.training.data import open_render_cache, renderer
+from face_recon_ros.training.photographs import list_photographs
+from face_recon_ros.training.point_examples import PointBatch, PointExamples
+from face_recon_ros.training.point_network import PointNetwork, choose_points
+from face_recon_ros.training.point_objective import PointObjective
+from face_recon_ros.training.train import (
+    CHECKPOINT,
+    Log,
+    keep_freed_memory,
+    learning_rate,
+    parameter_groups,
+    update_average,
+    wait_for_pool,
+)
+
+#: What stands in a checkpoint of this network, and in no other's.
+KIND = "dense points"
+#: BatchNorm's statistics of the averaged weights follow those of the run this fast.
+_STATISTICS_DECAY = 0.99
 
 
-class PointObjective(nn.Module):
-    """All losses of the dense-point network."""
+def train_points(config: PointConfig, *, resume: bool = False) -> Path:
+    """Trains and returns the path of the last checkpoint.
 
-    def __init__(self, model: MorphableModel, vertices: np.ndarray) -> None:
-        super().__init__()
-        self.fit = Fit(model, vertices)
-        self.skin = FaceDecoder(model.subset(FACIAL_SKIN))
-        self.register_buffer("grid_normals", torch.from_numpy(Rectifier(model).normals))
+    Args:
+        config: see `PointConfig`.
+        resume: go on from the checkpoint in `config.out`.
 
-    def normals(self, rotation: Tensor) -> Tensor:
-        """(B, CELLS, CELLS, 3) as `Rectifier.seen_normals`."""
-        n = self.grid_normals @ rotation.transpose(1, 2)
-        upright = upright_of(rotation)
-        side = int(len(self.grid_normals) ** 0.5)
-        xy = n[..., :2] @ upright.transpose(1, 2)
-        return torch.cat([xy, n[..., 2:]], 2).view(len(n), side, side, 3)
-
-    def forward(
-        self, answer: DensePoints, batch: PointBatch, *, fit: bool = True
-    ) -> dict[str, Tensor]:
-        """Losses by name, unweighted; those that go through the fit only if it is asked for."""
-        face = batch.present > 0.5
-        out = {
-            "presence": functional.binary_cross_entropy_with_logits(
-                answer.presence[:, 0], batch.present
-            )
-        }
-        rows = [v[face] for v in batch]
-        b = PointBatch(*rows)
-        displacement, log_sigma = answer.displacement[face], answer.log_sigma[face]
-        upright, unit = upright_of(b.start_rotation), CROP_FOCAL / b.start_translation[:, 2]
-        mean = project(
-            self.fit.mean.expand(len(unit), -1, 3), b.start_rotation, b.start_translation
+    Raises:
+        ConfigError: a setting that does not fit.
+        ModelError: a file that is missing, damaged or of another run.
+    """
+    torch.manual_seed(config.seed)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    keep_freed_memory()
+    out = Path(config.out)
+    face_model = find_model(config.face_model)
+    model = load_morphable_model(face_model, level="coarse")
+    vertices = choose_points(model, config.points)
+    network = build_point_network(model, vertices, config)
+    objective = PointObjective(model, vertices)
+    average = copy.deepcopy(network).eval()
+    optimiser = torch.optim.AdamW(
+        [
+            *parameter_groups(network, config.weight_decay),
+            {"params": list(objective.fit.parameters()), "weight_decay": 0.0},
+        ],
+        config.learning_rate,
+        fused=True,
+    )
+    step, elapsed = 0, 0.0
+    if resume:
+        state = load_point_checkpoint(out / CHECKPOINT)
+        for module, key in ((network, "network"), (average, "average"), (objective.fit, "fit")):
+            module.load_state_dict(state[key])
+        optimiser.load_state_dict(state["optimiser"])
+        step, elapsed = state["step"], state["elapsed_s"]
+    elif (out / CHECKPOINT).exists():
+        raise ConfigError(
+            f"no run at {out}", "one that began already", "use --resume, or another --out"
         )
-        c = torch.cat([b.identity, b.expression], 1)
-        true = self.fit.mean + (c @ self.fit.basis.flatten(0, 1).T).view(len(c), -1, 3)
-        seen = project(true, b.rotation, b.translation)
-        wanted = (seen - mean) @ upright.transpose(1, 2) / unit[:, None, None]
-        error = displacement - wanted
-        squared = error.square().sum(2)
-        sigma = log_sigma
-        out["nll"] = (
-            squared.clamp(max=0.05**2) * torch.exp(-2 * sigma) / 2 + 2 * sigma
-        ).mean() + 10.0
-        out["points_mm"] = 1e3 * torch.sqrt(squared + 1e-10).mean()
-        if not fit:
-            return out
-        some = slice(0, max(1, (len(unit) + 1) // 2)) if self.training else slice(None)
-        found = (mean + displacement @ upright * unit[:, None, None])[some]
-        b, sigma = PointBatch(*(v[some] for v in b)), sigma[some]
-        r, t, identity, expression = self.fit(
-            (b.start_rotation, b.start_translation, b.start_identity, b.start_expression),
-            found,
-            sigma,
+    elif config.init:
+        state = load_point_checkpoint(Path(config.init))
+        for module, key in ((network, "network"), (average, "average"), (objective.fit, "fit")):
+            module.load_state_dict(state[key], strict=False)
+
+    def save() -> None:
+        save_checkpoint(
+            out / CHECKPOINT,
+            {
+                "kind": KIND,
+                "config": dataclasses.asdict(config),
+                "vertices": vertices.tolist(),
+                "face_model": model.name,
+                "face_model_sha256": sha256_of(face_model),
+                "code": code_version(),
+                "step": step,
+                "elapsed_s": elapsed,
+                "network": network.state_dict(),
+                "average": average.state_dict(),
+                "fit": objective.fit.state_dict(),
+                "optimiser": optimiser.state_dict(),
+            },
         )
-        skin = self.skin
-        neutral, true_neutral = skin.neutral(identity), skin.neutral(b.identity)
-        shape, true_shape = (
-            skin.express(neutral, expression),
-            skin.express(true_neutral, b.expression),
+
+    def progress() -> float:
+        by_steps = step / config.steps if config.steps else 0.0
+        by_time = elapsed / (60 * config.minutes) if config.minutes else 0.0
+        return max(by_steps, by_time)
+
+    log, parameters = Log(out, _status), [p for g in optimiser.param_groups for p in g["params"]]
+    # The rate's schedule is the regressor's; the climb is told in steps here.
+    schedule = TrainConfig(learning_rate=config.learning_rate, warmup=0.0)
+    with renderer(config, str(face_model)):
+        wait_for_pool(config, (model.k_identity, model.k_expression, model.k_albedo))
+        batches = replayed(_loader(config, model, step), config.replay, config.seed)
+        bar = tqdm(total=100, bar_format="{l_bar}{bar}| {elapsed}<{remaining}{postfix}")
+        clock = saved = time.monotonic()
+        with contextlib.suppress(KeyboardInterrupt):
+            while progress() < 1.0:
+                batch, fresh = next(batches)
+                climb = min(1.0, (step + 1) / max(config.warmup_steps, 1))
+                for group in optimiser.param_groups:
+                    group["lr"] = climb * learning_rate(schedule, progress())
+                network.train()
+                objective.train()
+                answer = network(batch.image, objective.normals(batch.start_rotation))
+                values = objective(answer, batch, fit=step >= config.fit_after)
+                loss = objective.total(values, config.weights)
+                optimiser.zero_grad(set_to_none=True)
+                loss.backward()
+                norm = nn.utils.clip_grad_norm_(parameters, config.clip_norm)
+                if bool(torch.isfinite(norm)):  # a singular fit must not cost a run
+                    optimiser.step()
+                decay = min(config.ema_decay, (1 + step) / (10 + step))
+                update_average(average, network, decay)
+                _follow_statistics(average, network)
+                step += 1
+                took = time.monotonic() - clock
+                clock += took
+                elapsed += took
+                log.add(values, loss, len(batch.image) / took, float(not fresh))
+                if step % 20 == 0:
+                    bar.n = round(100 * progress(), 1)
+                    bar.set_postfix_str(log.write(step, elapsed))
+                if clock - saved > 60 * config.save_minutes:
+                    save()
+                    saved = clock
+        bar.close()
+    save()
+    return out / CHECKPOINT
+
+
+def replayed(
+    batches: Iterator[PointBatch | None], kept: int, seed: int
+) -> Iterator[tuple[PointBatch, bool]]:
+    """New batches as they come, and old ones whenever none is ready.
+
+    Args:
+        batches: new ones; None where none is ready yet.
+        kept: how many stay to be used again; 0 waits for new ones.
+        seed: of which are taken.
+
+    Yields:
+        A batch, and whether it is new.
+    """
+    random, ring = np.random.default_rng(seed), []
+    for batch in batches:
+        if batch is not None:
+            if kept and len(ring) < kept:
+                ring.append(batch)
+            elif kept:
+                ring[random.integers(kept)] = batch
+            yield batch, True
+        elif ring:
+            yield ring[random.integers(len(ring))], False
+
+
+def _loader(config: PointConfig, model: MorphableModel, step: int) -> Iterator[PointBatch | None]:
+    """Batches made by other processes; None where none is ready and old ones may be used."""
+    pool = open_render_cache(config, (model.k_identity, model.k_expression, model.k_albedo))
+    patches = background_patches(config.backgrounds) if config.backgrounds else None
+    regressor = str(find_model(config.regressor))
+    examples = PointExamples(
+        pool,
+        model,
+        regressor,
+        config.seed + 1000 * step,
+        batch_size=config.batch_size,
+        no_face=config.no_face,
+        worsen=config.worsen,
+        patches=patches,
+    )
+    workers = config.loader_workers
+    loader = iter(
+        DataLoader(
+            examples,
+            batch_size=None,
+            num_workers=workers,
+            prefetch_factor=4 if workers else None,
+            multiprocessing_context="spawn" if workers else None,
         )
-        out["shape_mm"] = losses.shape_distance_mm(neutral, true_neutral)
-        out["mean_mm"] = losses.shape_distance_mm(skin.mean_shape.expand_as(neutral), true_neutral)
-        out["start_mm"] = losses.shape_distance_mm(skin.neutral(b.start_identity), true_neutral)
-        out["identity"] = losses.coefficients(identity, b.identity)
-        out["expression"] = losses.coefficients(expression, b.expression)
-        out["expression_start"] = losses.coefficients(b.start_expression, b.expression)
-        out["expression_mm"] = losses.vertex_distance_mm(
-            shape - neutral, true_shape - true_neutral
+    )
+    while True:
+        waiting = getattr(loader, "_data_queue", None)
+        ready = waiting is None or not hasattr(waiting, "empty") or not waiting.empty()
+        yield next(loader) if ready or not config.replay else None
+
+
+def background_patches(folder: str) -> list[NDArray[np.uint8]]:
+    """Lower thirds of photographs, where portraits show clothes: (H, W, 3) RGB each."""
+    patches = []
+    for path in list_photographs(folder):
+        bgr = cv2.imread(str(path))
+        if bgr is not None and min(bgr.shape[:2]) >= 120:
+            patches.append(np.ascontiguousarray(bgr[2 * bgr.shape[0] // 3 :, :, ::-1]))
+    return patches
+
+
+def build_point_network(
+    model: MorphableModel, vertices: NDArray[np.integer], config: PointConfig
+) -> PointNetwork:
+    """A network for these vertices of the coarse mesh."""
+    places = grid_coordinates(model.mean_shape[vertices].astype(np.float64))
+    network = PointNetwork(places, config.width, config.hidden)
+    return network.to(memory_format=torch.channels_last)
+
+
+def load_point_checkpoint(path: Path) -> dict[str, Any]:
+    """Reads a checkpoint of this network.
+
+    Raises:
+        ModelError: it is missing, damaged, or another network's.
+    """
+    state = load_checkpoint(path)
+    if state.get("kind") != KIND:
+        raise ModelError(
+            f"a checkpoint of the dense-point network at {path}",
+            "one of another network",
+            "check the path, or leave --points out",
         )
-        two = project(shape, r, t) - project(true_shape, b.rotation, b.translation)
-        out["reprojection"] = torch.sqrt(two.square().sum(2) + 1e-12).mean()
-        out["rotation"] = losses.rotation_geodesic(r, b.rotation)
-        out["log_distance"] = losses.log_distance(t, b.translation)
-        out["rotation_start"] = losses.rotation_geodesic(b.start_rotation, b.rotation)
-        return out
+    return state
 
 
-WEIGHTS = {
-    "nll": 1.0,
-    "points_mm": 0.5,
-    "presence": 0.5,
-    "shape_mm": 1.0,
-    "identity": 0.2,
-    "expression": 5.0,
-    "expression_mm": 0.3,
-    "reprojection": 40.0,
-    "rotation": 4.0,
-    "log_distance": 3.0,
-}
+@torch.no_grad()
+def _follow_statistics(average: nn.Module, network: nn.Module) -> None:
+    for mean, value in zip(average.buffers(), network.buffers(), strict=True):
+        if mean.dtype.is_floating_point:
+            mean.lerp_(value, 1 - _STATISTICS_DECAY)
 
 
-def upright_of(rotation: Tensor) -> Tensor:
-    """(B, 2, 2) as `FaceFrame.upright`."""
-    up = rotation[:, :2, 2]
-    up = up / up.norm(dim=1, keepdim=True).clamp(min=1e-6)
-    sine, cosine = up[:, 0], -up[:, 1]
-    return torch.stack([cosine, sine, -sine, cosine], 1).view(-1, 2, 2)
-
-
-def project(points: Tensor, rotation: Tensor, translation: Tensor) -> Tensor:
-    """(B, P, 3) face frame -> (B, P, 2) crop sides from the middle."""
-    x = points @ rotation.transpose(1, 2) + translation[:, None]
-    return CROP_FOCAL * x[..., :2] / x[..., 2:].clamp(min=1e-3)
+def _status(means: dict[str, float]) -> str:
+    shape = f", shape {means['shape_mm']:.2f} mm" if "shape_mm" in means else ""
+    return f"points {means['points_mm']:.2f} mm, presence {means['presence']:.3f}{shape}"

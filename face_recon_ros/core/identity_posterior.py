@@ -1,0 +1,130 @@
+"""What a track's pictures say together about who is shown: a Gaussian over identity.
+
+Each fit leaves information about identity (the inverse covariance of its normal equations, pose
+and expression marginalised). It is added up over a track, so identity sharpens and then hardly
+moves. Frames of one video err alike, so each counts for a part of itself, and all of them
+together for no more than a number of independent views.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from face_recon_ros.core.errors import ConfigError
+from face_recon_ros.core.point_fit import POSE
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class PosteriorConfig:
+    """How a person's pictures are put together.
+
+    Attributes:
+        frame_share: What one frame of a video counts for, over a picture taken independently.
+        max_views: All frames together count for at most this many independent pictures.
+        min_change: The identity that is handed out moves only when the posterior's mean is off by
+            more than this (RMS, standard deviations of the face model).
+    """
+
+    frame_share: float = 0.15
+    max_views: float = 12.0
+    min_change: float = 0.02
+
+    def __post_init__(self) -> None:
+        if not (0 < self.frame_share <= 1 and self.max_views >= 1 and self.min_change >= 0):
+            raise ConfigError(
+                "frame_share in (0, 1], max_views of at least 1 and min_change of at least 0",
+                f"{self}",
+                "0.15, 12 and 0.02 are the defaults",
+            )
+
+
+class IdentityPosterior:
+    """Mean and information of one track's identity.
+
+    Attributes:
+        mean: (K_id,) standard deviations of the face model.
+    """
+
+    def __init__(
+        self,
+        mean: NDArray[np.floating],
+        information: Array,
+        config: PosteriorConfig | None = None,
+    ) -> None:
+        """Begins with a prior.
+
+        Args:
+            mean: (K_id,) before any picture.
+            information: (K_id, K_id) before any picture.
+            config: how pictures are put together.
+        """
+        self._config = config or PosteriorConfig()
+        self._prior = np.asarray(information, np.float64)
+        self.mean: NDArray[np.floating] = np.asarray(mean, np.float64)
+        self._prior_pull = self._prior @ self.mean
+        self._seen = np.zeros_like(self._prior)
+        self._pull = np.zeros(len(self._prior))
+        self._pictures = 0
+        self._handed_out: NDArray[np.float32] | None = None
+
+    @property
+    def information(self) -> Array:
+        """(K_id, K_id) inverse covariance of the identity, prior included."""
+        return np.asarray(self._prior + self._seen)
+
+    @property
+    def deviation(self) -> Array:
+        """(K_id,) standard deviation of each coefficient."""
+        return np.asarray(np.sqrt(np.linalg.inv(self.information).diagonal()))
+
+    def add(
+        self, identity: NDArray[np.floating], information: Array, *, independent: bool = False
+    ) -> None:
+        """Adds one fit that had this posterior for its prior on identity.
+
+        Args:
+            identity: (K_id,) that the fit found.
+            information: (K_id, K_id) about identity after the fit, from `marginal_information`.
+            independent: the picture is no frame of the same video, and counts in full; so does
+                the first of all.
+        """
+        before = self.information
+        new = information - before
+        pull = information @ np.asarray(identity, np.float64) - before @ self.mean
+        share = 1.0 if independent or not self._pictures else self._config.frame_share
+        self._pictures += 1
+        kept = 1.0 - share / self._config.max_views
+        self._seen = kept * self._seen + share * new
+        self._pull = kept * self._pull + share * pull
+        self.mean = np.linalg.solve(self.information, self._prior_pull + self._pull)
+
+    def handed_out(self) -> NDArray[np.float32]:
+        """(K_id,) the mean: the very same array as before while it has not moved noticeably."""
+        mean = self.mean.astype(np.float32)
+        last = self._handed_out
+        if last is None or np.sqrt(np.square(mean - last).mean()) > self._config.min_change:
+            self._handed_out = last = mean
+        return last
+
+
+def marginal_information(information: Array, k_identity: int) -> Array:
+    """Information about identity once pose and expression are marginalised (Schur complement).
+
+    Args:
+        information: (M, M) of a fit: pose, identity, expression.
+        k_identity: K_id.
+
+    Returns:
+        (K_id, K_id).
+    """
+    identity = np.arange(POSE, POSE + k_identity)
+    rest = np.setdiff1d(np.arange(len(information)), identity)
+    across = information[np.ix_(identity, rest)]
+    inner = np.linalg.solve(information[np.ix_(rest, rest)], across.T)
+    out = information[np.ix_(identity, identity)] - across @ inner
+    return np.asarray((out + out.T) / 2)

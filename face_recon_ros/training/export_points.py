@@ -1,0 +1,147 @@
+"""Checkpoint of the dense-point network -> ONNX, weights stored as float16."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor, nn
+
+from face_recon_ros.core.dense_points import POINTS_FORMAT, DensePointNetwork
+from face_recon_ros.core.errors import ModelError
+from face_recon_ros.core.models import find_model, sha256_of
+from face_recon_ros.core.morphable_model import load_morphable_model
+from face_recon_ros.core.rectification import CELLS, RECTIFIED_PX
+from face_recon_ros.training.config import PointConfig, config_from_dict
+from face_recon_ros.training.export import LICENCE
+from face_recon_ros.training.point_fit import Fit
+from face_recon_ros.training.point_network import PointNetwork
+from face_recon_ros.training.train_points import build_point_network, load_point_checkpoint
+
+#: Smaller tensors stay in float32; they weigh nothing.
+_LARGE = 1024
+#: Float16 weights may move points by this, metres, log standard deviations and presence by that.
+_MAX_SHIFT_M, _MAX_SHIFT = 2e-4, 0.05
+
+
+class _Exported(nn.Module):
+    def __init__(self, network: PointNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor, normals: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        answer = self.network(image, normals)
+        return answer.displacement, answer.log_sigma, torch.sigmoid(answer.presence)
+
+
+def export_points(checkpoint: Path, out: Path) -> dict[str, Any]:
+    """Writes the averaged network by the contract of `core.dense_points`.
+
+    Args:
+        checkpoint: of `train_points`.
+        out: the ONNX file to write.
+
+    Returns:
+        What was exported: points, bytes, SHA-256.
+
+    Raises:
+        ModelError: ONNX Runtime answers otherwise than torch.
+    """
+    state = load_point_checkpoint(checkpoint)
+    config = config_from_dict(state["config"], PointConfig)
+    model = load_morphable_model(find_model(config.face_model), level="coarse")
+    vertices = np.array(state["vertices"])
+    network = build_point_network(model, vertices, config)
+    network.load_state_dict(state["average"])
+    fit = Fit(model, vertices)
+    fit.load_state_dict(state["fit"])
+    metadata = {
+        "face_recon_points_format": POINTS_FORMAT,
+        "face_model": state["face_model"],
+        "face_model_sha256": state["face_model_sha256"],
+        "vertices": json.dumps(state["vertices"]),
+        "prior": json.dumps(fit.prior()),
+        "licence": LICENCE,
+        "training": json.dumps(
+            {
+                "regressor": Path(config.regressor).name,
+                "step": state["step"],
+                "minutes": round(state["elapsed_s"] / 60, 1),
+                "code": state["code"],
+                "seed": config.seed,
+            }
+        ),
+    }
+    out.parent.mkdir(parents=True, exist_ok=True)
+    _write(network.eval(), out, metadata)
+    return {
+        "points": len(vertices),
+        "step": state["step"],
+        "bytes": out.stat().st_size,
+        "sha256": sha256_of(out),
+    }
+
+
+def _write(network: PointNetwork, out: Path, metadata: dict[str, str]) -> None:
+    image = torch.randint(0, 256, (2, RECTIFIED_PX, RECTIFIED_PX, 3), dtype=torch.uint8)
+    normals = nn.functional.normalize(torch.randn(2, CELLS, CELLS, 3), dim=3)
+    names = ["displacement", "log_sigma", "presence"]
+    quiet = logging.getLogger("torch.onnx")
+    level = quiet.level
+    quiet.setLevel(logging.ERROR)
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            _Exported(network).eval(),
+            (image, normals),
+            str(out),
+            input_names=["image", "normals"],
+            output_names=names,
+            dynamic_axes={name: {0: "faces"} for name in ["image", "normals", *names]},
+            opset_version=17,
+            dynamo=False,
+        )
+    quiet.setLevel(level)
+    model = onnx.load(str(out))
+    store_weights_in_16_bits(model)
+    onnx.helper.set_model_props(model, metadata)
+    onnx.checker.check_model(model)
+    onnx.save(model, str(out))
+    with torch.no_grad():
+        expected = _Exported(network)(image, normals)
+    answer = DensePointNetwork(out, provider="cpu").predict(image.numpy(), normals.numpy())
+    bounds = (_MAX_SHIFT_M, _MAX_SHIFT, _MAX_SHIFT)
+    for name, ours, theirs, bound in zip(names, answer, expected, bounds, strict=True):
+        error = np.abs(ours - theirs.numpy().reshape(ours.shape)).max()
+        if not error <= bound:
+            raise ModelError(
+                f"the same {name} from torch and {out}", f"{error:.2g} apart", "report it"
+            )
+
+
+def store_weights_in_16_bits(model: onnx.ModelProto) -> None:
+    """Large float32 tensors become float16 and a cast, which ONNX Runtime does once, at load."""
+    graph = model.graph
+    kept, casts = [], []
+    for tensor in graph.initializer:
+        values = onnx.numpy_helper.to_array(tensor)
+        if values.dtype != np.float32 or values.size < _LARGE:
+            kept.append(tensor)
+            continue
+        name = f"{tensor.name}_float16"
+        kept.append(onnx.numpy_helper.from_array(values.astype(np.float16), name))
+        casts.append(
+            onnx.helper.make_node("Cast", [name], [tensor.name], to=onnx.TensorProto.FLOAT)
+        )
+    nodes = [*casts, *graph.node]
+    del graph.initializer[:], graph.node[:]
+    graph.initializer.extend(kept)
+    graph.node.extend(nodes)

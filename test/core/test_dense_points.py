@@ -1,0 +1,199 @@
+"""The second network and the stage around it, in the small world."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import pytest
+from fixtures import DiscDetector, draw_discs, write_point_network
+
+from face_recon_ros.core.camera import PinholeCamera
+from face_recon_ros.core.crop import Crop
+from face_recon_ros.core.dense_points import DensePointNetwork, DensePointStage, corrected
+from face_recon_ros.core.errors import ModelError
+from face_recon_ros.core.inference import Prediction
+from face_recon_ros.core.models import FACE_MODEL, find_model
+from face_recon_ros.core.morphable_model import load_morphable_model
+from face_recon_ros.core.pipeline import FaceFinder, FacePipeline
+from face_recon_ros.core.reconstructor import FaceReconstructor, ReconstructorConfig
+from face_recon_ros.core.tracking import Tracker, TrackerConfig
+from face_recon_ros.core.types import Coefficients, Image
+
+W, H = 640, 480
+CAMERA = PinholeCamera.from_fov(W, H)
+RED = (230, 90, 60)
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return load_morphable_model(find_model(FACE_MODEL), level="coarse")
+
+
+@pytest.fixture
+def points_path(tmp_path, face_model_path):
+    return write_point_network(tmp_path / "points.onnx", face_model_path)
+
+
+def edited(path, **metadata):
+    """The network with other metadata; None takes an entry out."""
+    model = onnx.load(path)
+    meta = {e.key: e.value for e in model.metadata_props} | metadata
+    onnx.helper.set_model_props(model, {k: v for k, v in meta.items() if v is not None})
+    out = path.with_name("edited.onnx")
+    onnx.save(model, out)
+    return out
+
+
+def prediction_of(n, model, depth=1.0):
+    c = Coefficients.zeros(n, model.k_identity, model.k_expression, model.k_albedo)
+    c = replace(c, translation=c.translation * np.float32(depth))
+    return Prediction(c, np.ones(n, np.float32))
+
+
+def stage_of(path, face_model):
+    network = DensePointNetwork(path, threads=1)
+    return DensePointStage(network, load_morphable_model(face_model, level="coarse"))
+
+
+def make_pipeline(network_path, face_model_path, points, **settings):
+    config = ReconstructorConfig(
+        network=str(network_path),
+        face_model=str(face_model_path),
+        points=str(points),
+        **settings,
+    )
+    finder = FaceFinder(DiscDetector(), Tracker(TrackerConfig()))
+    return FacePipeline(finder, FaceReconstructor.from_config(config))
+
+
+@pytest.mark.parametrize("n", [0, 1, 3])
+def test_any_number_of_faces(points_path, face_model_path, n):
+    stage = stage_of(points_path, face_model_path)
+    model = load_morphable_model(face_model_path, level="coarse")
+    rgb = np.full((200, 200, 3), 128, np.uint8)
+    crops = [Crop(np.full(2, 100.0), 150.0, 64)] * n
+    found = stage([rgb] * n, crops, prediction_of(n, model))
+    assert found.presence.shape == (n,)
+    assert found.seen.shape == (n, len(stage.network.vertices), 2)
+    assert found.fit.converged.tolist() == [True] * n
+
+
+def test_points_of_the_mean_face_give_the_mean_face(points_path, face_model_path):
+    stage = stage_of(points_path, face_model_path)
+    model = load_morphable_model(face_model_path, level="coarse")
+    rgb = np.full((200, 200, 3), 128, np.uint8)
+    found = stage([rgb], [Crop(np.full(2, 100.0), 150.0, 64)], prediction_of(1, model))
+    np.testing.assert_allclose(found.fit.state.identity, 0, atol=0.02)
+    np.testing.assert_allclose(found.fit.state.translation, [[0, 0, 1]], atol=1e-3)
+
+
+def test_points_that_lie_higher_lift_the_face(tmp_path, face_model_path):
+    raised = write_point_network(
+        tmp_path / "raised.onnx", face_model_path, raised_m=0.01, independence=1.0
+    )
+    model = load_morphable_model(face_model_path, level="coarse")
+    rgb = np.full((200, 200, 3), 128, np.uint8)
+    found = stage_of(raised, face_model_path)(
+        [rgb], [Crop(np.full(2, 100.0), 150.0, 64)], prediction_of(1, model)
+    )
+    assert found.fit.state.translation[0, 1] == pytest.approx(-0.01, abs=0.003)
+
+
+def test_only_rows_that_were_looked_at_change(points_path, face_model_path):
+    stage = stage_of(points_path, face_model_path)
+    model = load_morphable_model(face_model_path, level="coarse")
+    three = prediction_of(3, model)
+    rgb = np.full((200, 200, 3), 255, np.uint8)
+    row = Prediction(three.coefficients[1], three.identity_confidence[1:2])
+    found = stage([rgb], [Crop(np.full(2, 100.0), 150.0, 64)], row)
+    out = corrected(three, np.array([1]), found)
+    for i in (0, 2):
+        np.testing.assert_array_equal(out.coefficients.identity[i], three.coefficients.identity[i])
+        assert out.presence[i] == 0
+    assert out.presence[1] > 0.9
+
+
+def test_the_pipeline_asks_both_networks(network_path, face_model_path, points_path):
+    image = Image(draw_discs(W, H, (300, 200, 60, RED)), 0.0)
+    with_points = make_pipeline(network_path, face_model_path, points_path).process(image, CAMERA)
+    without = make_pipeline(network_path, face_model_path, "off").process(image, CAMERA)
+    assert len(with_points.faces) == len(without.faces) == 1
+    # red and green tell the first network who it is; the points say: the mean face
+    here, there = (
+        np.abs(f.faces[0].coefficients.identity[0, 1:3]).sum() for f in (with_points, without)
+    )
+    assert here < there
+    assert "fit" in with_points.timings
+
+
+def test_identity_settles_over_a_track(network_path, face_model_path, points_path):
+    pipeline = make_pipeline(network_path, face_model_path, points_path)
+    identity = []
+    for k in range(12):
+        rgb = draw_discs(W, H, (200 + 5 * k, 200, 60, RED))
+        identity.append(
+            pipeline.process(Image(rgb, k / 30), CAMERA).faces[0].coefficients.identity
+        )
+    steps = np.abs(np.diff(np.concatenate(identity), axis=0)).max(1)
+    assert steps[-1] <= steps.max()
+    assert steps[-1] < 0.02
+
+
+def test_crops_alone_will_do(network_path, face_model_path, points_path):
+    """Separate nodes have the crops, not the image."""
+    pipeline = make_pipeline(network_path, face_model_path, points_path)
+    image = Image(draw_discs(W, H, (300, 200, 60, RED)), 0.0)
+    tracks, _ = pipeline.finder.find(image)
+    r = pipeline.reconstructor
+    crops = r.crops(tracks)
+    pixels = r.extract(image.rgb, crops)
+    answer = r.predict(pixels)
+    a = r.fit([image.rgb] * len(crops), tracks, crops, answer).coefficients
+    b = r.fit_crops(pixels, tracks, answer).coefficients
+    np.testing.assert_allclose(a.translation, b.translation, rtol=0.02, atol=1e-3)
+
+
+def test_auto_takes_what_ships_for_the_face_model_and_nothing_for_another(
+    network_path, face_model_path
+):
+    assert make_pipeline(network_path, face_model_path, "auto").reconstructor.points is None
+
+
+def test_a_network_for_another_face_model_is_refused(tmp_path, network_path, face_model_path):
+    other = write_point_network(tmp_path / "other.onnx", find_model(FACE_MODEL), step=40)
+    with pytest.raises(ModelError, match=r"reconstructor\.points"):
+        make_pipeline(network_path, face_model_path, other)
+
+
+def test_vertices_that_the_model_lacks_are_refused(network_path, face_model_path, points_path):
+    path = edited(points_path, vertices=json.dumps([10**6] * 9))
+    with pytest.raises(ModelError):
+        make_pipeline(network_path, face_model_path, path)
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"face_recon_points_format": "2"},
+        {"vertices": None},
+        {"vertices": "[1, 2]"},
+        {"prior": "{}"},
+        {"prior": "no json"},
+    ],
+)
+def test_damaged_files_are_refused_by_name(points_path, metadata):
+    with pytest.raises(ModelError, match=r"edited\.onnx"):
+        DensePointNetwork(edited(points_path, **metadata))
+
+
+def test_a_prior_that_is_no_prior_is_refused(points_path):
+    meta = {e.key: e.value for e in onnx.load(points_path).metadata_props}
+    prior = json.loads(meta["prior"]) | {"identity": 0.0}
+    with pytest.raises(ModelError, match="above zero"):
+        DensePointNetwork(edited(points_path, prior=json.dumps(prior)))
+
+
+def test_another_kind_of_network_is_refused(network_path):
+    with pytest.raises(ModelError, match="dense-point network"):
+        DensePointNetwork(network_path)

@@ -1,0 +1,100 @@
+"""Identity over a track: it sharpens, it is bounded, and what is seen twice is no news."""
+
+import numpy as np
+import pytest
+
+from face_recon_ros.core.errors import ConfigError
+from face_recon_ros.core.identity_posterior import (
+    IdentityPosterior,
+    PosteriorConfig,
+    marginal_information,
+)
+from face_recon_ros.core.point_fit import POSE
+
+K = 6
+
+
+def picture(posterior, truth, noise, random):
+    """What a fit says that saw the identity once, with this posterior for its prior."""
+    seen = truth + random.normal(0, noise, K)
+    data = np.eye(K) / noise**2
+    information = posterior.information + data
+    pull = posterior.information @ posterior.mean + data @ seen
+    return np.linalg.solve(information, pull), information
+
+
+def test_independent_pictures_give_the_product_of_gaussians():
+    random = np.random.default_rng(0)
+    truth = random.standard_normal(K)
+    posterior = IdentityPosterior(np.zeros(K), np.eye(K), PosteriorConfig(max_views=1e9))
+    seen = []
+    for _ in range(5):
+        identity, information = picture(posterior, truth, 0.5, random)
+        posterior.add(identity, information, independent=True)
+        seen.append((identity, information))
+    np.testing.assert_allclose(posterior.information, np.eye(K) * (1 + 5 / 0.25), rtol=1e-6)
+    np.testing.assert_allclose(posterior.mean, seen[-1][0], atol=1e-6)
+
+
+def test_the_posterior_sharpens_and_then_hardly_moves():
+    random = np.random.default_rng(1)
+    truth = random.standard_normal(K)
+    posterior = IdentityPosterior(np.zeros(K), np.eye(K))
+    deviation, moved = [], []
+    for _ in range(400):
+        before = posterior.mean
+        posterior.add(*picture(posterior, truth, 0.8, random))
+        deviation.append(posterior.deviation.max())
+        moved.append(np.abs(posterior.mean - before).max())
+    assert (np.diff(deviation) <= 1e-12).all()
+    assert deviation[-1] < 0.5 * deviation[0]
+    assert max(moved[200:]) < 0.15 * max(moved[:3])
+    # however long the video, it is worth no more than so many independent pictures
+    assert posterior.information.max() <= 1 + PosteriorConfig().max_views / 0.64 + 1e-6
+    np.testing.assert_allclose(posterior.mean, truth, atol=4 * deviation[-1])
+
+
+def test_a_frame_counts_for_a_part_of_a_picture():
+    frames, pictures = (IdentityPosterior(np.zeros(K), np.eye(K)) for _ in range(2))
+    random = np.random.default_rng(2)
+    for posterior, independent in ((frames, False), (pictures, True)):
+        for _ in range(4):
+            told = picture(posterior, np.ones(K), 0.5, random)
+            posterior.add(*told, independent=independent)
+    assert (frames.deviation > pictures.deviation).all()
+
+
+def test_pictures_without_news_leave_the_prior():
+    mean = np.arange(K, dtype=float)
+    posterior = IdentityPosterior(mean, 4 * np.eye(K))
+    for _ in range(9):
+        posterior.add(posterior.mean, posterior.information)
+    np.testing.assert_allclose(posterior.mean, mean, atol=1e-9)
+    np.testing.assert_allclose(posterior.deviation, 0.5)
+
+
+def test_the_identity_handed_out_is_the_same_array_until_it_moves():
+    random = np.random.default_rng(3)
+    posterior = IdentityPosterior(np.zeros(K), np.eye(K))
+    posterior.add(*picture(posterior, np.ones(K), 0.01, random))
+    first = posterior.handed_out()
+    posterior.add(posterior.mean + 1e-4, posterior.information)
+    assert posterior.handed_out() is first
+    posterior.add(posterior.mean + 1.0, 3 * posterior.information)
+    assert posterior.handed_out() is not first
+
+
+def test_marginal_information_is_that_of_the_inverse():
+    random = np.random.default_rng(4)
+    a = random.normal(0, 1, (40, POSE + K + 5))
+    information = a.T @ a + np.eye(POSE + K + 5)
+    covariance = np.linalg.inv(information)[POSE : POSE + K, POSE : POSE + K]
+    np.testing.assert_allclose(
+        marginal_information(information, K), np.linalg.inv(covariance), rtol=1e-8
+    )
+
+
+@pytest.mark.parametrize("values", [{"frame_share": 0}, {"max_views": 0.5}, {"min_change": -1}])
+def test_settings_out_of_range_are_refused(values):
+    with pytest.raises(ConfigError):
+        PosteriorConfig(**values)
