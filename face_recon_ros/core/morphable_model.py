@@ -342,7 +342,11 @@ def _restrict(model: MorphableModel, keep: NDArray[np.intp]) -> MorphableModel:
 
 
 class VertexNormals:
-    """Area-weighted vertex normals of one fixed topology, fast: the incidence is laid out once."""
+    """Area-weighted vertex normals of one fixed topology, fast: the incidence is laid out once.
+
+    Attributes:
+        incidence: (valence, V) the triangles around each vertex; F where a vertex has fewer.
+    """
 
     def __init__(self, triangles: NDArray[np.int32], n_vertices: int) -> None:
         """Prepares the incidence.
@@ -362,7 +366,7 @@ class VertexNormals:
         # (valence, V) face of each vertex's k-th corner; vertices with fewer point at a zero row.
         entry = np.minimum(first[None] + slot[:, None], max(len(order) - 1, 0))
         faces = order[entry] // 3 if len(order) else np.zeros((valence, n_vertices), np.intp)
-        self._faces = np.where(slot[:, None] < counts[None], faces, n_faces)
+        self.incidence = np.where(slot[:, None] < counts[None], faces, n_faces)
 
     def __call__(self, vertices: NDArray[np.float32]) -> NDArray[np.float32]:
         """(V, 3) unit normals of (V, 3) vertices, same frame; zero for a vertex without a face."""
@@ -376,6 +380,6 @@ class VertexNormals:
         faces[1, :-1] = az * bx - ax * bz
         faces[2, :-1] = ax * by - ay * bx
         for axis in range(3):
-            np.sum(faces[axis][self._faces], axis=0, out=out[axis])
+            np.sum(faces[axis][self.incidence], axis=0, out=out[axis])
         length = np.sqrt((out * out).sum(axis=0))
         return np.ascontiguousarray((out / np.maximum(length, 1e-20)).T)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.metadata
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from face_recon_ros.core.errors import ConfigError, ModelError
+from face_recon_ros.core.onnx_writer import Graph
 
 #: In order of preference. `auto` leaves out TensorRT: it builds an engine, for minutes, whenever
 #: the number of faces changes.
@@ -18,6 +21,48 @@ PROVIDERS = {
     "cuda": "CUDAExecutionProvider",
     "cpu": "CPUExecutionProvider",
 }
+#: Packages that install the module onnxruntime, each over the files of the others.
+_BUILDS = ("onnxruntime", "onnxruntime-gpu")
+_CHECK_GPU = "nvidia-smi must show a driver for the CUDA of this ONNX Runtime (docs/install.md)"
+
+
+@functools.cache
+def runtime() -> ModuleType:
+    """The module onnxruntime, with CUDA and cuDNN of the wheels loaded where there are any.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    try:
+        import onnxruntime
+    except ImportError as fault:
+        raise ConfigError(
+            "ONNX Runtime",
+            str(fault),
+            "pip install 'face_recon_ros[cpu]', or [gpu] for NVIDIA GPUs; never both",
+        ) from None
+    if PROVIDERS["cuda"] in onnxruntime.get_available_providers():
+        onnxruntime.set_default_logger_severity(3)
+        if hasattr(onnxruntime, "preload_dlls"):  # 1.21 and newer
+            onnxruntime.preload_dlls()
+    module: ModuleType = onnxruntime
+    return module
+
+
+def clashing_builds() -> str:
+    """A warning if more than one build of ONNX Runtime is installed; else empty."""
+    found = []
+    for name in _BUILDS:
+        try:
+            found.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    if len(found) < 2:
+        return ""
+    return (
+        f"{' and '.join(found)} are both installed and overwrite each other; "
+        f"pip uninstall -y {' '.join(_BUILDS)}, then install one of them again"
+    )
 
 
 def choose_providers(provider: str = "auto") -> list[str]:
@@ -30,19 +75,33 @@ def choose_providers(provider: str = "auto") -> list[str]:
     Raises:
         ConfigError: unknown, or not in this build of ONNX Runtime.
     """
-    available = ort.get_available_providers()
+    if provider not in ("auto", *PROVIDERS):
+        raise ConfigError(f"provider auto, {', '.join(PROVIDERS)}", repr(provider), "choose one")
+    available = runtime().get_available_providers()
     if provider == "auto":
         automatic = [name for key, name in PROVIDERS.items() if key != "tensorrt"]
         return [name for name in automatic if name in available]
-    if provider not in PROVIDERS:
-        raise ConfigError(f"provider auto, {', '.join(PROVIDERS)}", repr(provider), "choose one")
     if PROVIDERS[provider] not in available:
         raise ConfigError(
             f"{PROVIDERS[provider]} in this ONNX Runtime",
             f"{', '.join(available)}",
-            "install onnxruntime-gpu with a matching CUDA, or set provider to auto",
+            "install the group `gpu` in place of `cpu` (docs/install.md), or set provider to auto",
         )
     return [PROVIDERS[provider]]
+
+
+def gpu_works(provider: str = "auto") -> bool:
+    """Whether a graph of one node starts on a GPU.
+
+    Args:
+        provider: see `choose_providers`.
+    """
+    if choose_providers(provider)[0] == PROVIDERS["cpu"]:
+        return False
+    graph = Graph({"x": ("N",)}, {"y": ("N",)})
+    graph.node("Neg", "x", output="y")
+    session = OnnxSession("probe", content=graph.serialised())
+    return session.provider != PROVIDERS["cpu"]
 
 
 class OnnxSession:
@@ -55,22 +114,34 @@ class OnnxSession:
         wanted_provider: of ONNX Runtime, the best of those asked for.
         provider: that is at work; another than the wanted one where that could not start, or was
             lost under way.
+        trouble: why the wanted provider is not at work, and what to do; empty where it is.
     """
 
-    def __init__(self, path: str | Path, *, provider: str = "auto", threads: int = 0) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        provider: str = "auto",
+        threads: int = 0,
+        content: bytes | None = None,
+        exact: bool = False,
+    ) -> None:
         """Opens the file.
 
         Args:
             path: the ONNX file.
             provider: see `choose_providers`.
             threads: of the CPU provider; 0 takes all cores.
+            content: of the file; the path is then only its name.
+            exact: no TensorFloat-32 on the GPU, whose products have ten bits.
 
         Raises:
             ModelError: the file is missing or damaged.
             ConfigError: the provider that was asked for does not start.
         """
         self.path = Path(path)
-        self._threads = threads
+        self._model = str(path) if content is None else content
+        self._threads, self._exact = threads, exact
         providers = choose_providers(provider)
         self.wanted_provider = providers[0]
         self._session = self._open(providers)
@@ -78,12 +149,18 @@ class OnnxSession:
         ends = (*self._session.get_inputs(), *self._session.get_outputs())
         self.shapes: dict[str, list[Any]] = {end.name: list(end.shape) for end in ends}
         self.provider: str = self._session.get_providers()[0]
-        if provider != "auto" and self.provider != self.wanted_provider:
-            raise ConfigError(
-                f"{self.wanted_provider} to start",
-                f"{self.provider} in its place",
-                "check driver, CUDA and cuDNN against ONNX Runtime's, or set provider to auto",
-            )
+        self.trouble = ""
+        if self.provider != self.wanted_provider:
+            self.trouble = f"{self.wanted_provider} did not start; {_CHECK_GPU}"
+            if provider != "auto":
+                raise ConfigError(
+                    f"{self.wanted_provider} to start",
+                    f"{self.provider} in its place",
+                    f"{_CHECK_GPU}, or set provider to auto",
+                )
+        on_gpu = self.provider != PROVIDERS["cpu"] and runtime().get_device() == "GPU"
+        self._device = "cuda" if on_gpu else ""
+        self._held: dict[str, Any] = {}
 
     def run(self, names: list[str], inputs: dict[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
         """The named outputs.
@@ -92,6 +169,8 @@ class OnnxSession:
             ModelError: the network does not run, not even on the CPU.
         """
         try:
+            if self._device:
+                return self._run_bound(names, inputs)
             return list(self._session.run(names, inputs))
         except Exception as fault:  # onnxruntime raises its own, unexported classes
             if self.provider == PROVIDERS["cpu"]:
@@ -100,18 +179,44 @@ class OnnxSession:
                     str(fault).splitlines()[0],
                     "check memory, or restore the network",
                 ) from None
+            self.trouble = f"{self.provider} was lost: {str(fault).splitlines()[0][:200]}"
         self._session = self._open([PROVIDERS["cpu"]])
-        self.provider = PROVIDERS["cpu"]
+        self.provider, self._device = PROVIDERS["cpu"], ""
+        self._held.clear()
         return self.run(names, inputs)
 
-    def _open(self, providers: list[str]) -> ort.InferenceSession:
+    def _run_bound(
+        self, names: list[str], inputs: dict[str, NDArray[Any]]
+    ) -> list[NDArray[np.float32]]:
+        """As `run`, with inputs in memory of the GPU that is kept while their shapes stay."""
+        binding = self._session.io_binding()
+        for name, value in inputs.items():
+            held = self._held.get(name)
+            array = np.ascontiguousarray(value)
+            if held is None or held.shape() != list(array.shape):
+                held = runtime().OrtValue.ortvalue_from_numpy(array, self._device, 0)
+                self._held[name] = held
+            else:
+                held.update_inplace(array)
+            binding.bind_ortvalue_input(name, held)
+        for name in names:
+            binding.bind_output(name, self._device)
+        self._session.run_with_iobinding(binding)
+        return list(binding.copy_outputs_to_cpu())
+
+    def _open(self, providers: list[str]) -> Any:
+        ort = runtime()
         options = ort.SessionOptions()
         options.intra_op_num_threads = self._threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if self._exact and PROVIDERS["cuda"] in providers:
+            settings = [{"use_tf32": 0} if p == PROVIDERS["cuda"] else {} for p in providers]
+        else:
+            settings = None
         try:
-            return ort.InferenceSession(str(self.path), options, providers=providers)
+            return ort.InferenceSession(self._model, options, providers, settings)
         except Exception as fault:  # as above
             raise ModelError(
                 f"an ONNX network at {self.path}",

@@ -93,7 +93,7 @@ def fake_session(real, lost: Path):
     """onnxruntime.InferenceSession whose CUDA is our CPU, until `lost` is there."""
 
     class Session:
-        def __init__(self, path, options, providers):
+        def __init__(self, path, options, providers, settings=None):
             self._cuda = "CUDA" in providers[0]
             self._session = real(path, options, providers=["CPUExecutionProvider"])
 

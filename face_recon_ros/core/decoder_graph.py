@@ -1,0 +1,146 @@
+"""The decoder as an ONNX graph: coefficients -> vertices, normals, colours, all faces in a batch.
+
+It computes what `MorphableModel`, `VertexNormals` and `illumination.shade` do in numpy, on the
+device that the network runs on. Inside, coordinates are planes, (N, 3, V), so that gathering along
+triangles reads whole rows.
+
+Contract of the graph, float32:
+    inputs  `identity` (N, K_id), `expression` (N, K_exp), `albedo` (N, K_alb), `rotation`
+            (N, 3, 3) crop_from_face, `illumination` (N, 9, 3)
+    outputs `vertices` (N, V, 3) metres, face frame; `normals` (N, V, 3) unit, crop camera frame;
+            `colours` (N, V, 3) sRGB-encoded in [0, 1]
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from face_recon_ros.core.illumination import GAMMA, MIN_SHADING, N_BANDS
+from face_recon_ros.core.morphable_model import MorphableModel, VertexNormals
+from face_recon_ros.core.onnx_writer import Graph
+
+INPUTS = ("identity", "expression", "albedo", "rotation", "illumination")
+OUTPUTS = ("vertices", "normals", "colours")
+_FACES = "N"
+
+
+def decoder_graph(model: MorphableModel) -> bytes:
+    """The decoder of one face model.
+
+    Args:
+        model: at its level, cut to its part.
+
+    Returns:
+        The content of an ONNX file. It holds the bases, so it is about as large as `model`.
+    """
+    v = model.n_vertices
+    graph = Graph(
+        inputs={
+            "identity": (_FACES, model.k_identity),
+            "expression": (_FACES, model.k_expression),
+            "albedo": (_FACES, model.k_albedo),
+            "rotation": (_FACES, 3, 3),
+            "illumination": (_FACES, N_BANDS, 3),
+        },
+        outputs=dict.fromkeys(OUTPUTS, (_FACES, v, 3)),
+        metadata={"face_model": model.name},
+    )
+    shape_basis = np.concatenate([model.identity_basis, model.expression_basis], axis=1)
+    shape = graph.node("Concat", "identity", "expression", axis=1)
+    vertices = _linear(graph, shape, shape_basis, model.mean_shape)
+    _rows(graph, vertices, "vertices")
+    outward = _normals(graph, vertices, model)
+    normals = graph.node("MatMul", "rotation", outward)
+    _rows(graph, normals, "normals")
+    reflectance = _clip(
+        graph, _linear(graph, "albedo", model.albedo_basis, model.mean_albedo), 0.0, 1.0
+    )
+    light = graph.node(
+        "MatMul",
+        graph.node("Transpose", "illumination", perm=[0, 2, 1]),
+        _harmonics(graph, normals),
+    )
+    lit = graph.node(
+        "Pow", graph.node("Max", light, _scalar(graph, MIN_SHADING)), _scalar(graph, 1 / GAMMA)
+    )
+    colours = _clip(graph, graph.node("Mul", reflectance, lit), 0.0, 1.0)
+    _rows(graph, colours, "colours")
+    return graph.serialised()
+
+
+def _linear(
+    graph: Graph, coefficients: str, basis: NDArray[np.float32], mean: NDArray[np.float32]
+) -> str:
+    """(N, 3, V) mean (V, 3) and basis (V * 3, K) weighted by coefficients (N, K)."""
+    v = len(mean)
+    planes = basis.reshape(v, 3, -1).transpose(1, 0, 2).reshape(3 * v, -1)
+    moved = graph.node("MatMul", coefficients, graph.constant(np.ascontiguousarray(planes.T)))
+    placed = graph.node("Add", moved, graph.constant(mean.T.reshape(1, -1)))
+    return graph.node("Reshape", placed, graph.constant(np.array([-1, 3, v])))
+
+
+def _normals(graph: Graph, vertices: str, model: MorphableModel) -> str:
+    """(N, 3, V) unit normals of planes (N, 3, V), weighted by area."""
+    corners = [
+        graph.node("Gather", vertices, graph.constant(k.astype(np.int64)), axis=2)
+        for k in model.triangles.T
+    ]
+    a, b = (_planes(graph, graph.node("Sub", corner, corners[0])) for corner in corners[1:])
+    cross = [
+        graph.node("Sub", graph.node("Mul", a[i], b[j]), graph.node("Mul", a[j], b[i]))
+        for i, j in ((1, 2), (2, 0), (0, 1))
+    ]
+    faces = graph.node("Concat", *cross, axis=1)
+    # A column of zeros, for vertices with fewer triangles than others.
+    padded = graph.node("Pad", faces, graph.constant(np.array([0, 0, 0, 0, 0, 1])))
+    incidence = VertexNormals(model.triangles, model.n_vertices).incidence
+    around = graph.node("Gather", padded, graph.constant(incidence.T.astype(np.int64)), axis=2)
+    total = graph.node("ReduceSum", around, graph.constant(np.array([3])), keepdims=0)
+    length = graph.node("ReduceL2", total, axes=[1], keepdims=1)
+    return graph.node("Div", total, graph.node("Max", length, _scalar(graph, 1e-20)))
+
+
+def _harmonics(graph: Graph, normals: str) -> str:
+    """(N, 9, V) of `illumination.sh_basis`, of normals (N, 3, V)."""
+    x, y, z = _planes(graph, normals)
+    s3, s5, s15 = np.sqrt(3.0), np.sqrt(5.0), np.sqrt(15.0)
+
+    def times(factor: float, value: str) -> str:
+        return graph.node("Mul", value, _scalar(graph, factor))
+
+    def product(p: str, q: str) -> str:
+        return graph.node("Mul", p, q)
+
+    one = _scalar(graph, 1.0)
+    bands = [
+        graph.node("Add", times(0.0, x), one),
+        times(s3, y),
+        times(s3, z),
+        times(s3, x),
+        times(s15, product(x, y)),
+        times(s15, product(y, z)),
+        times(s5 / 2, graph.node("Sub", times(3.0, product(z, z)), one)),
+        times(s15, product(x, z)),
+        times(s15 / 2, graph.node("Sub", product(x, x), product(y, y))),
+    ]
+    return graph.node("Concat", *bands, axis=1)
+
+
+def _planes(graph: Graph, value: str) -> list[str]:
+    """The three planes (N, 1, M) of (N, 3, M)."""
+    return [
+        graph.node("Gather", value, graph.constant(np.array([axis])), axis=1) for axis in range(3)
+    ]
+
+
+def _rows(graph: Graph, planes: str, output: str) -> None:
+    graph.node("Transpose", planes, output=output, perm=[0, 2, 1])
+
+
+def _clip(graph: Graph, value: str, low: float, high: float) -> str:
+    return graph.node("Clip", value, _scalar(graph, low), _scalar(graph, high))
+
+
+def _scalar(graph: Graph, value: float) -> str:
+    return graph.constant(np.array(value, np.float32))
