@@ -157,7 +157,8 @@ def _pictures(
         camera = resolver(image)
         faces: list[Face] = []
         for pipeline in pipelines:
-            faces = faces or pipeline.process_still(image, camera, args.refine).faces
+            if not faces:
+                faces = pipeline.process_still(image, camera, args.refine, doubting=True).faces
         (args.out / f"{name}_overlay.png").write_bytes(
             png_bytes(overlay.draw(image.rgb, faces, camera))
         )

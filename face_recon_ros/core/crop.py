@@ -24,11 +24,14 @@ class Crop:
         centre_px: (2,) x, y in the image.
         side_px: length of the square's side in the image.
         size: pixels of the resampled crop, per side.
+        angle: by which the square is turned in the image, radians, clockwise as seen: its x axis
+            points to (cos, sin). A face that is rolled by as much stands upright in the crop.
     """
 
     centre_px: NDArray[np.float64]
     side_px: float
     size: int
+    angle: float = 0.0
 
     @property
     def scale(self) -> float:
@@ -36,20 +39,26 @@ class Crop:
         return self.size / self.side_px
 
     @property
+    def image_from_crop_rotation(self) -> NDArray[np.float64]:
+        """(2, 2) rotation of directions in the crop to directions in the image."""
+        c, s = np.cos(self.angle), np.sin(self.angle)
+        return np.array([[c, -s], [s, c]])
+
+    @property
     def crop_from_image(self) -> NDArray[np.float64]:
         """(2, 3) affine that maps image pixels to crop pixels."""
-        offset = (self.size - 1) / 2 - self.scale * self.centre_px
-        return np.array([[self.scale, 0.0, offset[0]], [0.0, self.scale, offset[1]]])
+        linear = self.scale * self.image_from_crop_rotation.T
+        return np.column_stack([linear, (self.size - 1) / 2 - linear @ self.centre_px])
 
     def to_crop(self, image_px: ArrayLike) -> NDArray[np.float64]:
         """(..., 2) image pixels -> (..., 2) crop pixels."""
-        p = np.asarray(image_px, np.float64)
-        return np.asarray((p - self.centre_px) * self.scale + (self.size - 1) / 2)
+        p = np.asarray(image_px, np.float64) - self.centre_px
+        return np.asarray(p @ self.image_from_crop_rotation * self.scale + (self.size - 1) / 2)
 
     def to_image(self, crop_px: ArrayLike) -> NDArray[np.float64]:
         """(..., 2) crop pixels -> (..., 2) image pixels."""
-        p = np.asarray(crop_px, np.float64)
-        return np.asarray((p - (self.size - 1) / 2) / self.scale + self.centre_px)
+        p = (np.asarray(crop_px, np.float64) - (self.size - 1) / 2) / self.scale
+        return np.asarray(p @ self.image_from_crop_rotation.T + self.centre_px)
 
     def extract(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Resamples the square, with low-pass filtering where it shrinks.
@@ -71,7 +80,8 @@ class Crop:
         # Shrinking by more than two would alias: average whole blocks first, then go the rest of
         # the way. Blocks of whole pixels are several times faster than fractional ones.
         block = int(shrink)
-        reach = self.side_px / 2 + 2 * shrink
+        turned = np.abs(self.image_from_crop_rotation[0]).sum()  # its bounding box, in sides
+        reach = self.side_px / 2 * turned + 2 * shrink
         x0, y0 = np.floor(self.centre_px - reach).astype(int)
         x1, y1 = np.ceil(self.centre_px + reach).astype(int)
         x0, x1 = int(np.clip(x0, 0, width - 1)), int(np.clip(x1, 1, width))
@@ -115,13 +125,14 @@ class CropSpec:
         return pixels
 
 
-def crop_from_face_box(box: ArrayLike, margin: float, size: int) -> Crop:
+def crop_from_face_box(box: ArrayLike, margin: float, size: int, angle: float = 0.0) -> Crop:
     """The square crop around a face box.
 
     Args:
         box: (4,) x0, y0, x1, y1 in image pixels.
         margin: side of the crop over the geometric mean side of the box.
         size: pixels of the crop, per side.
+        angle: by which the face is rolled in the image, radians; see `Crop`.
     """
     x0, y0, x1, y1 = np.asarray(box, np.float64)
     if not (np.isfinite([x0, y0, x1, y1]).all() and x1 > x0 and y1 > y0):
@@ -129,7 +140,7 @@ def crop_from_face_box(box: ArrayLike, margin: float, size: int) -> Crop:
             "a finite face box x0 < x1, y0 < y1", f"{[x0, y0, x1, y1]}", "drop this detection"
         )
     side = float(np.sqrt((x1 - x0) * (y1 - y0))) * margin
-    return Crop(np.array([(x0 + x1) / 2, (y0 + y1) / 2]), side, size)
+    return Crop(np.array([(x0 + x1) / 2, (y0 + y1) / 2]), side, size, angle)
 
 
 def face_box_from_points(points_px: ArrayLike) -> NDArray[np.float64]:

@@ -95,8 +95,10 @@ def camera_from_face(crop_from_face: Rigid, crop: Crop, camera: PinholeCamera) -
             f"{camera.distortion_model} distortion {camera.distortion.tolist()}",
             "calibrate the camera again, with the board also at the border of the image",
         )
-    camera_from_crop = rotation_between(_OPTICAL_AXIS, ray) @ rotation_between(
-        sellion, _OPTICAL_AXIS
+    camera_from_crop = (
+        rotation_between(_OPTICAL_AXIS, ray)
+        @ _roll(crop.angle)
+        @ rotation_between(sellion, _OPTICAL_AXIS)
     )
     return Rigid(camera_from_crop @ crop_from_face.rotation, ray / np.linalg.norm(ray) * distance)
 
@@ -111,13 +113,21 @@ def crop_from_camera_pose(camera_from_face: Rigid, crop: Crop, camera: PinholeCa
         * _px_per_radian(nominal, crop_ray)
         / (_px_per_radian(camera, sellion) * crop.scale)
     )
-    crop_from_camera = rotation_between(_OPTICAL_AXIS, crop_ray) @ rotation_between(
-        sellion, _OPTICAL_AXIS
+    crop_from_camera = (
+        rotation_between(_OPTICAL_AXIS, crop_ray)
+        @ _roll(-crop.angle)
+        @ rotation_between(sellion, _OPTICAL_AXIS)
     )
     return Rigid(
         crop_from_camera @ camera_from_face.rotation,
         crop_ray / np.linalg.norm(crop_ray) * distance,
     )
+
+
+def _roll(angle: float) -> NDArray[np.float64]:
+    """Rotation about the optical axis, radians, clockwise as seen in the image."""
+    c, s = np.cos(angle), np.sin(angle)
+    return np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
 
 
 def _px_per_radian(camera: PinholeCamera, direction: ArrayLike) -> float:

@@ -123,9 +123,8 @@ class DetectorConfig:
 
 
 #: Thorough search for single pictures, where a second more does not matter.
-THOROUGH = DetectorConfig(
-    backend="full_range", tiles=3, rotations_deg=(-90.0, -45.0, 45.0, 90.0, 180.0)
-)
+#: It looks at so many places that its threshold is higher; see also `FaceFinder.finds_again`.
+THOROUGH = DetectorConfig(tiles=3, min_score=0.7)
 
 
 def make_detector(config: DetectorConfig | None = None) -> Detector:

@@ -14,8 +14,9 @@ Contract of the ONNX file:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +48,14 @@ class Prediction:
     identity_confidence: NDArray[np.float32]
     presence: NDArray[np.float32] | None = None
     information: NDArray[np.float64] | None = None
+
+    def rows(self, index: NDArray[np.intp]) -> Prediction:
+        """The chosen rows, in that order."""
+        values: dict[str, Any] = {}
+        for each in fields(self):
+            value = getattr(self, each.name)
+            values[each.name] = None if value is None else value[index]
+        return Prediction(**values)
 
     @property
     def usable(self) -> NDArray[np.bool_]:

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from face_recon_ros.core.boxes import iou
+from face_recon_ros.core.boxes import iou, nms
 from face_recon_ros.core.camera import PinholeCamera
+from face_recon_ros.core.crop import crop_from_face_box
 from face_recon_ros.core.detection import Detector, DetectorConfig, as_rgb, make_detector
 from face_recon_ros.core.errors import CameraError
 from face_recon_ros.core.head_state import HeadStateConfig, HeadStateEstimator
@@ -35,6 +36,7 @@ Timer = Callable[[], float]
 #: What takes time, in order; `infer` is the network's own, the rest is overhead.
 STAGES = ("detect", "track", "refine", "crop", "infer", "fit", "decode", "confirm", "head_state")
 
+_NEAR_MARGIN, _NEAR_PX = 2.0, 192  # of the crop in which a face must be found again
 _SAME_FACE = 0.3  # IoU of a mesh's box with the one it was made from
 
 
@@ -89,6 +91,7 @@ class FaceFinder:
         self._detector = detector
         self._tracker = tracker
         self._config = config
+        self._near: Detector | None = None
 
     @staticmethod
     def from_config(detector: DetectorConfig, tracker: TrackerConfig) -> FaceFinder:
@@ -126,6 +129,20 @@ class FaceFinder:
         tracks = self._tracker.update(detections, image.stamp)
         self._tracker.reset()
         return tracks, detections
+
+    def finds_again(self, rgb: NDArray[np.uint8], face: Face) -> bool:
+        """Whether the detector finds a reconstructed face again: near, upright, where its mesh is.
+
+        What it takes for a face in a large picture and not in its own crop is none.
+        """
+        if self._near is None:
+            config = self._config or DetectorConfig()
+            self._near = make_detector(replace(config, tiles=1, rotations_deg=()))
+        crop = crop_from_face_box(face.box, _NEAR_MARGIN, _NEAR_PX, face.crop.angle)
+        found = self._near.detect(crop.extract(rgb))
+        middle, half = (crop.size - 1) / 2, crop.size / _NEAR_MARGIN / 2
+        box = np.array([middle - half, middle - half, middle + half, middle + half])
+        return bool(iou(box, found.boxes).max(initial=0.0) > _SAME_FACE)
 
     def confirm(self, boxes: dict[str, Float32]) -> None:
         """Tells where the reconstructed meshes were; see `Tracker.confirm`."""
@@ -202,7 +219,12 @@ class FacePipeline:
         return Frame(faces, pixels[shown], detections, clock.laps(), unusable)
 
     def process_still(
-        self, image: Image, camera: PinholeCamera | None = None, refine: int = 1
+        self,
+        image: Image,
+        camera: PinholeCamera | None = None,
+        refine: int = 1,
+        *,
+        doubting: bool = False,
     ) -> Frame:
         """A picture that stands for itself: every detection is a new person.
 
@@ -210,6 +232,8 @@ class FacePipeline:
             image: RGB or grey.
             camera: that took it; None guesses one from the default field of view.
             refine: how often the face box is measured again on the mesh and the network run again.
+            doubting: whether a face must be found again where its mesh is, and of meshes in one
+                place only the best counts: for a search that looks at very many places.
         """
         clock = _Stopwatch(self._timer)
         image = replace(image, rgb=as_rgb(image.rgb))
@@ -218,7 +242,8 @@ class FacePipeline:
         clock.lap("detect")
         for _ in range(refine):
             crops = self.reconstructor.crops(tracks)
-            prediction = self.reconstructor.predict(self.reconstructor.extract(image.rgb, crops))
+            pixels = self.reconstructor.extract(image.rgb, crops)
+            crops, _, prediction = self.reconstructor.look(tracks, crops, pixels)
             boxes = self.reconstructor.face_boxes(crops, prediction.coefficients)
             tracks = [
                 replace(t, box=b) if ok and iou(t.box, b)[0, 0] > _SAME_FACE else t
@@ -227,6 +252,13 @@ class FacePipeline:
             clock.lap("refine")
         faces, pixels = self._reconstruct(image, camera, tracks, clock)
         unusable = len(tracks) - len(faces)
+        if doubting:
+            again = [i for i, face in enumerate(faces) if self.finder.finds_again(image.rgb, face)]
+            scores = np.array([faces[i].track.score for i in again], np.float32)
+            boxes = np.array([faces[i].box for i in again], np.float32).reshape(-1, 4)
+            kept = sorted(again[i] for i in nms(boxes, scores))
+            faces, pixels = [faces[i] for i in kept], pixels[kept]
+            clock.lap("confirm")
         faces = self.head_state.still(faces, camera)
         clock.lap("head_state")
         return Frame(faces, pixels, detections, clock.laps(), unusable)
@@ -238,7 +270,7 @@ class FacePipeline:
         crops = self.reconstructor.crops(tracks)
         pixels = self.reconstructor.extract(image.rgb, crops)
         clock.lap("crop")
-        prediction = self.reconstructor.predict(pixels)
+        crops, pixels, prediction = self.reconstructor.look(tracks, crops, pixels)
         clock.lap("infer")
         prediction = self.reconstructor.fit([image.rgb] * len(crops), tracks, crops, prediction)
         clock.lap("fit")

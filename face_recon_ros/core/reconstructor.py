@@ -36,6 +36,12 @@ from face_recon_ros.core.morphable_model import (
     VertexNormals,
     load_morphable_model,
 )
+from face_recon_ros.core.orientation import (
+    QUARTERS,
+    Orientation,
+    turned_crop,
+    turned_pixels,
+)
 from face_recon_ros.core.rigid import Rigid
 from face_recon_ros.core.smoothing import OneEuroConfig, OneEuroRigid, OneEuroVector
 from face_recon_ros.core.types import (
@@ -131,6 +137,7 @@ class FaceReconstructor:
         self._normals = VertexNormals(model.triangles, model.n_vertices)
         self._size = _LinearSize(model, self._skin)
         self._people: dict[str, _Person] = {}
+        self._orientations: dict[str, Orientation] = {}
         self._camera: PinholeCamera | None = None
 
     @staticmethod
@@ -230,6 +237,41 @@ class FaceReconstructor:
         self._people[track.id] = person
         return person
 
+    def look(
+        self, tracks: list[Track], crops: list[Crop], pixels: NDArray[np.uint8]
+    ) -> tuple[list[Crop], NDArray[np.uint8], Prediction]:
+        """The network's answer for crops, each turned so that its face stands upright in it.
+
+        Which way up a person is, is found out at first sight and now and then, and remembered.
+
+        Args:
+            tracks: N, of one image.
+            crops: N, upright, in the same order.
+            pixels: (N, S, S, 3) uint8 RGB of the crops.
+
+        Returns:
+            N crops as they were turned, their pixels, and N rows for them.
+        """
+        people = [self._orientations.pop(t.id, Orientation()) for t in tracks]
+        self._orientations.update(zip((t.id for t in tracks), people, strict=True))
+        turns = [range(QUARTERS) if p.is_due else (p.quarter,) for p in people]
+        starts = np.cumsum([0, *(len(t) for t in turns)])
+        views = [turned_pixels(pixels[i], q) for i, t in enumerate(turns) for q in t]
+        seen = np.stack(views) if views else pixels
+        answer = self.predict(seen)
+        chosen = np.zeros(len(tracks), np.intp)
+        for i, (person, turn) in enumerate(zip(people, turns, strict=True)):
+            if len(turn) > 1:
+                person.compare(answer.identity_confidence[starts[i] : starts[i + 1]])
+            chosen[i] = starts[i] + (person.quarter if len(turn) > 1 else 0)
+        prediction = answer.rows(chosen)
+        turned = [turned_crop(c, p.quarter) for c, p in zip(crops, people, strict=True)]
+        for person, rotation in zip(people, prediction.coefficients.rotation, strict=True):
+            person.follow(rotation)
+        while len(self._orientations) > max(_REMEMBERED_PEOPLE, len(tracks)):
+            del self._orientations[next(iter(self._orientations))]
+        return turned, seen[chosen], prediction
+
     def decode(
         self, tracks: list[Track], crops: list[Crop], prediction: Prediction, camera: PinholeCamera
     ) -> list[Face]:
@@ -283,8 +325,9 @@ class FaceReconstructor:
         nominal = crop_camera(crop.size)
         rays = np.stack([x / z, y / z])
         corners = np.stack([rays.min(axis=1), rays.max(axis=1)])
-        pixels = nominal.focal_px * corners + nominal.matrix[:2, 2]
-        return face_box_from_points(crop.to_image(pixels)).astype(np.float32)
+        box = face_box_from_points(nominal.focal_px * corners + nominal.matrix[:2, 2])
+        centre, half = crop.to_image((box[:2] + box[2:]) / 2), (box[2:] - box[:2]) / 2 / crop.scale
+        return np.concatenate([centre - half, centre + half]).astype(np.float32)
 
     def _face(
         self,

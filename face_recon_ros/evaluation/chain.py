@@ -151,7 +151,7 @@ def reconstruct(
 ) -> list[Face]:
     """The faces of one image as the live pipeline makes them, each with what its track knows."""
     crops = reconstructor.crops(tracks)
-    prediction = reconstructor.predict(reconstructor.extract(rgb, crops))
+    crops, _, prediction = reconstructor.look(tracks, crops, reconstructor.extract(rgb, crops))
     prediction = reconstructor.fit([rgb] * len(crops), tracks, crops, prediction)
     return reconstructor.decode(tracks, crops, prediction, camera)
 
@@ -159,7 +159,7 @@ def reconstruct(
 def placed_again(reconstructor: FaceReconstructor, rgb: NDArray[np.uint8], track: Track) -> Track:
     """The track with its box measured on the mesh, as long as that is the same face."""
     crops = reconstructor.crops([track])
-    prediction = reconstructor.predict(reconstructor.extract(rgb, crops))
+    crops, _, prediction = reconstructor.look([track], crops, reconstructor.extract(rgb, crops))
     if not prediction.usable[0]:
         return track
     box = reconstructor.face_boxes(crops, prediction.coefficients)[0]

@@ -1,0 +1,109 @@
+"""Laws of turned crops: the pixels are turned, the head is not."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from face_recon_ros.core.camera import PinholeCamera
+from face_recon_ros.core.crop import Crop
+from face_recon_ros.core.crop_pose import (
+    camera_from_face,
+    coefficients_from_crop_pose,
+    crop_from_camera_pose,
+    crop_from_face,
+)
+from face_recon_ros.core.orientation import Orientation, turned_crop, turned_pixels
+from face_recon_ros.core.rigid import rotation_from_vector
+
+S = 480
+CAMERA = PinholeCamera(
+    S, S, np.array([[500.0, 0, (S - 1) / 2], [0, 500.0, (S - 1) / 2], [0, 0, 1]])
+)
+ANGLES = st.floats(-np.pi, np.pi)
+
+
+@given(ANGLES, st.floats(5, 400), st.lists(st.floats(-500, 500), min_size=2, max_size=2))
+def test_pixels_go_there_and_back(angle, side, point):
+    crop = Crop(np.array([200.0, 100.0]), side, 96, angle)
+    np.testing.assert_allclose(crop.to_image(crop.to_crop(point)), point, atol=1e-6)
+    affine = crop.crop_from_image
+    np.testing.assert_allclose(
+        affine[:, :2] @ point + affine[:, 2], crop.to_crop(point), atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("side", [60.0, 90.0, 300.0])
+@pytest.mark.parametrize("quarter", range(4))
+def test_a_quarter_turn_of_the_crop_is_one_of_its_pixels(side, quarter):
+    image = np.random.default_rng(0).integers(0, 256, (S, S, 3), np.uint8)
+    crop = Crop(np.array([240.0, 200.0]), side, 48)
+    turned = turned_crop(crop, quarter).extract(image).astype(int)
+    expected = turned_pixels(crop.extract(image), quarter).astype(int)
+    assert np.abs(turned - expected).max() <= (2 if side <= 96 else 30)
+    assert np.abs(turned - expected).mean() < 3
+
+
+@given(ANGLES, st.floats(-0.2, 0.2), st.floats(-0.2, 0.2), st.floats(0.3, 3.0))
+def test_crop_pose_and_camera_pose_are_inverse_at_any_angle(angle, x, y, z):
+    crop = Crop(CAMERA.project([x * z, y * z, z]), 100.0, 96, angle)
+    true = crop_from_face(np.array([0.2, -0.1, 0.3]), np.array([x * z, y * z, z]))
+    there = crop_from_camera_pose(true, crop, CAMERA)
+    back = camera_from_face(there, crop, CAMERA)
+    np.testing.assert_allclose(back.rotation, true.rotation, atol=1e-9)
+    np.testing.assert_allclose(back.translation, true.translation, atol=1e-9)
+
+
+@given(ANGLES, st.floats(-0.15, 0.15), st.floats(-0.15, 0.15))
+def test_a_camera_rolled_by_an_angle_sees_the_head_rolled_by_as_much(angle, x, y):
+    """The network's answer for the turned crop is the same; the head is turned about the axis."""
+    pose = crop_from_face(np.array([0.1, 0.2, 0.0]), np.array([0.0, 0.01, 1.0]))
+    centre = CAMERA.project([x, y, 1.0])
+    upright = camera_from_face(pose, Crop(centre, 90.0, 96), CAMERA)
+    roll = rotation_from_vector([0.0, 0.0, angle])
+    middle = np.array([(S - 1) / 2] * 2)
+    rolled_centre = roll[:2, :2] @ (centre - middle) + middle
+    rolled = camera_from_face(pose, Crop(rolled_centre, 90.0, 96, angle), CAMERA)
+    np.testing.assert_allclose(rolled.rotation, roll @ upright.rotation, atol=1e-9)
+    np.testing.assert_allclose(rolled.translation, roll @ upright.translation, atol=1e-9)
+
+
+def rolled_in_crop(degrees):
+    pose = crop_from_face(np.zeros(3), np.array([0.0, 0.0, 1.0]))
+    turned = rotation_from_vector([0.0, 0.0, np.radians(degrees)]) @ pose.rotation
+    return coefficients_from_crop_pose(type(pose)(turned, pose.translation))[0]
+
+
+@pytest.mark.parametrize(
+    ("confidences", "quarter"),
+    [
+        ([0.25, 0.20, 0.23, 0.20], 0),
+        ([0.23, 0.20, 0.25, 0.20], 2),
+        ([0.20, 0.19, 0.21, 0.26], 3),
+        ([0.250, 0.20, 0.252, 0.20], 0),  # too little to turn an upright face
+        ([1.0, 1.0, 1.0, 1.0], 0),  # a network that does not say
+        ([np.nan, 0.2, 0.3, 0.2], 2),
+    ],
+)
+def test_the_turn_counts_that_the_network_is_clearly_surest_of(confidences, quarter):
+    orientation = Orientation()
+    assert orientation.is_due
+    orientation.compare(np.array(confidences))
+    assert orientation.quarter == quarter
+
+
+def test_who_rolls_on_is_turned_along_and_not_at_every_nod():
+    orientation = Orientation()
+    for degrees, quarter in ((10, 0), (-50, 0), (50, 0), (70, 1), (-20, 1), (-70, 0), (-80, 3)):
+        orientation.follow(rolled_in_crop(degrees))
+        assert orientation.quarter == quarter, degrees
+    assert not Orientation(seen=1).is_due
+
+
+def test_a_head_seen_from_above_has_no_roll():
+    orientation = Orientation()
+    pitched = coefficients_from_crop_pose(
+        crop_from_face(np.array([np.radians(88.0), 0.0, 0.0]), np.array([0.0, 0.0, 1.0]))
+    )[0]
+    orientation.follow(pitched)
+    assert orientation.quarter == 0
