@@ -167,8 +167,11 @@ def _chain(args: argparse.Namespace) -> tuple[StillChain, MorphableModel]:
 
 
 def _provenance(args: argparse.Namespace, **settings: Any) -> dict[str, Any]:
+    from face_recon_ros.core.inference import find_network
+
     detector = args.detector_model or DETECTORS[args.detector]
-    files = [find_model(name) for name in (args.network, args.face_model, detector) if name]
+    files = [find_network(args.network, args.provider)]
+    files += [find_model(name) for name in (args.face_model, detector) if name]
     common = {k: v for k, v in pipeline_settings(args).items() if k not in _OF_SEQUENCES}
     return provenance(files, {**common, **settings})
 

@@ -11,7 +11,7 @@ from typing import Any
 from face_recon_ros.core.camera import DEFAULT_HORIZONTAL_FOV_DEG
 from face_recon_ros.core.detection import BACKENDS, DetectorConfig
 from face_recon_ros.core.errors import FaceReconError
-from face_recon_ros.core.models import FACE_MODEL, NETWORK
+from face_recon_ros.core.models import FACE_MODEL
 from face_recon_ros.core.onnx_session import PROVIDERS
 from face_recon_ros.core.pipeline import PipelineConfig
 from face_recon_ros.core.reconstructor import ReconstructorConfig
@@ -111,9 +111,9 @@ def add_pipeline_options(
     group = parser.add_argument_group("reconstruction")
     group.add_argument(
         "--network",
-        default=NETWORK,
+        default=r.network,
         metavar="FILE",
-        help="ONNX network (default: the shipped one)",
+        help="ONNX network (default: the shipped one for this hardware)",
     )
     group.add_argument(
         "--face-model", default=FACE_MODEL, metavar="FILE", help="(default: the shipped one)"

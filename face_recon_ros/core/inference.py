@@ -23,12 +23,27 @@ from numpy.typing import NDArray
 
 from face_recon_ros.core.crop import CropSpec
 from face_recon_ros.core.errors import ImageError, ModelError
+from face_recon_ros.core.models import NETWORK, REFERENCE_NETWORK, find_model
 from face_recon_ros.core.morphable_model import decoding_sha256, same_decoding
 from face_recon_ros.core.onnx_file import network_signature
-from face_recon_ros.core.onnx_session import OnnxSession
+from face_recon_ros.core.onnx_session import OnnxSession, gpu_works
 from face_recon_ros.core.types import COEFFICIENT_NAMES, Coefficients
 
 NETWORK_FORMAT = "1"
+AUTO = "auto"
+
+
+def find_network(name: str, provider: str = "auto") -> Path:
+    """The file of a network that ships, or of one's own.
+
+    Args:
+        name: as `find_model` takes it; `auto`: the reference network (ResNet50) where a GPU is
+            at work, else the small one.
+        provider: see `onnx_session.choose_providers`.
+    """
+    if name == AUTO:
+        return find_model(REFERENCE_NETWORK if gpu_works(provider) else NETWORK)
+    return find_model(name)
 
 
 @dataclass(frozen=True)

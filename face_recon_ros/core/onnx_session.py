@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.metadata
+import io
+import re
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,6 +27,7 @@ PROVIDERS = {
 #: Packages that install the module onnxruntime, each over the files of the others.
 _BUILDS = ("onnxruntime", "onnxruntime-gpu")
 _CHECK_GPU = "nvidia-smi must show a driver for the CUDA of this ONNX Runtime (docs/install.md)"
+_missing_libraries: list[str] = []  # of CUDA and cuDNN
 
 
 @functools.cache
@@ -44,11 +48,14 @@ def runtime() -> ModuleType:
     if PROVIDERS["cuda"] in onnxruntime.get_available_providers():
         onnxruntime.set_default_logger_severity(3)
         if hasattr(onnxruntime, "preload_dlls"):  # 1.21 and newer
-            onnxruntime.preload_dlls()
+            with contextlib.redirect_stdout(io.StringIO()) as told:  # it prints what it misses
+                onnxruntime.preload_dlls()
+            _missing_libraries.extend(re.findall(r"Failed to load (\S+?):", told.getvalue()))
     module: ModuleType = onnxruntime
     return module
 
 
+@functools.cache
 def clashing_builds() -> str:
     """A warning if more than one build of ONNX Runtime is installed; else empty."""
     found = []
@@ -90,6 +97,7 @@ def choose_providers(provider: str = "auto") -> list[str]:
     return [PROVIDERS[provider]]
 
 
+@functools.cache
 def gpu_works(provider: str = "auto") -> bool:
     """Whether a graph of one node starts on a GPU.
 
@@ -151,7 +159,8 @@ class OnnxSession:
         self.provider: str = self._session.get_providers()[0]
         self.trouble = ""
         if self.provider != self.wanted_provider:
-            self.trouble = f"{self.wanted_provider} did not start; {_CHECK_GPU}"
+            missing = f" without {', '.join(_missing_libraries)}" if _missing_libraries else ""
+            self.trouble = f"{self.wanted_provider} did not start{missing}; {_CHECK_GPU}"
             if provider != "auto":
                 raise ConfigError(
                     f"{self.wanted_provider} to start",

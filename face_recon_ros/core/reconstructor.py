@@ -27,8 +27,8 @@ from face_recon_ros.core.identity_posterior import (
     marginal_information,
 )
 from face_recon_ros.core.illumination import shade
-from face_recon_ros.core.inference import FaceNetwork, Prediction
-from face_recon_ros.core.models import FACE_MODEL, NETWORK, POINT_NETWORK, find_model, models_dir
+from face_recon_ros.core.inference import AUTO, FaceNetwork, Prediction, find_network
+from face_recon_ros.core.models import FACE_MODEL, POINT_NETWORK, find_model, models_dir
 from face_recon_ros.core.morphable_model import (
     FACE,
     FACIAL_SKIN,
@@ -60,7 +60,8 @@ class ReconstructorConfig:
     """What is made of a crop.
 
     Attributes:
-        network: shipped name or path of the ONNX network.
+        network: shipped name or path of the ONNX network; `auto`: ResNet50 where a GPU is at
+            work, else the small network.
         points: shipped name or path of the dense-point network, which corrects the network's
             answer; `auto` takes the shipped one if it was trained for the face model, `off` none.
         face_model: shipped name or path of the face model.
@@ -76,7 +77,7 @@ class ReconstructorConfig:
         smooth_expression: One Euro on the expression, speeds in activations/s.
     """
 
-    network: str = NETWORK
+    network: str = AUTO
     points: str = "auto"
     face_model: str = FACE_MODEL
     level: str = "coarse"
@@ -145,9 +146,8 @@ class FaceReconstructor:
         """Loads what the configuration names."""
         face_model = find_model(config.face_model)
         model = load_morphable_model(face_model, level=config.level)
-        network = FaceNetwork(
-            find_model(config.network), provider=config.provider, threads=config.threads
-        )
+        path = find_network(config.network, config.provider)
+        network = FaceNetwork(path, provider=config.provider, threads=config.threads)
         network.check_trained_for(face_model)
         coarse = model if config.level == "coarse" else load_morphable_model(face_model)
         points = _open_points(config, coarse, face_model)

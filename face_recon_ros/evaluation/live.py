@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from face_recon_ros.core.errors import ConfigError, DataError
+from face_recon_ros.core.inference import find_network
 from face_recon_ros.core.models import find_model
 
 _DEMO = Path(__file__).resolve().parents[2] / "scripts" / "demo.py"
@@ -41,7 +42,7 @@ def node_parameters(args: argparse.Namespace) -> dict[str, str | int | float]:
         "detector.tiles": args.tiles,
         "tracker.detect_every": args.detect_every,
         "tracker.max_faces": args.max_faces,
-        "reconstructor.network": str(find_model(args.network).resolve()),
+        "reconstructor.network": str(find_network(args.network, args.provider).resolve()),
         "reconstructor.face_model": str(find_model(args.face_model).resolve()),
         "reconstructor.level": args.level,
         "reconstructor.part": args.part,

@@ -8,8 +8,7 @@ from functools import partial
 from sensor_msgs.msg import CompressedImage
 from sensor_msgs.msg import Image as ImageMsg
 
-from face_recon_ros.core.inference import read_crop_spec
-from face_recon_ros.core.models import find_model
+from face_recon_ros.core.inference import find_network, read_crop_spec
 from face_recon_ros.core.pipeline import FaceFinder
 from face_recon_ros.nodes import conversions
 from face_recon_ros.nodes.image_subscriber import ImageSubscriber
@@ -29,7 +28,8 @@ class DetectorNode(FaceNode):
         """Loads the detector."""
         detector = self.config("detector")
         self._finder = FaceFinder.from_config(detector, self.config("tracker").seeded())
-        self._crop_spec = read_crop_spec(find_model(self.config("reconstructor").network))
+        wanted = self.config("reconstructor")
+        self._crop_spec = read_crop_spec(find_network(wanted.network, wanted.provider))
         self.meter.fact("model", detector.backend)
 
     def begin(self) -> None:

@@ -16,6 +16,7 @@ from face_recon_ros.core.errors import ImageError, ModelError
 from face_recon_ros.core.head_state import HeadStateEstimator
 from face_recon_ros.core.inference import FaceNetwork
 from face_recon_ros.core.models import find_model, sha256_of
+from face_recon_ros.core.onnx_session import clashing_builds
 from face_recon_ros.core.reconstructor import FaceReconstructor
 from face_recon_ros.core.types import Face
 from face_recon_ros.nodes import conversions
@@ -135,9 +136,7 @@ def report_provider(meter: Meter, network: FaceNetwork) -> str:
     """Says in /diagnostics what the network runs on; it warns when that is not what was wanted."""
     meter.fact("providers", network.provider)
     meter.fact("provider_wanted", network.wanted_provider)
-    if network.provider == network.wanted_provider:
-        return ""
-    return f"{network.provider} in place of {network.wanted_provider}, which was lost"
+    return network.session.trouble or clashing_builds()
 
 
 def count_depth(node: FaceNode, faces: Sequence[Face]) -> None:

@@ -489,7 +489,7 @@ def test_a_gpu_is_lost_and_a_camera_unplugged(world, small_models, tmp_path, not
 
         def warned():
             level, message, _ = seen.health()
-            return level == b"\x01" and "in place of CUDAExecutionProvider" in message
+            return level == b"\x01" and "CUDAExecutionProvider was lost" in message
 
         assert seen.until(warned, 5, nothing)
 
