@@ -16,6 +16,7 @@ import numpy as np
 
 from face_recon_ros.core.errors import DataError
 from face_recon_ros.core.models import sha256_of
+from face_recon_ros.core.onnx_session import runtime
 from face_recon_ros.evaluation.metrics import Interval
 
 #: Called with (done, total) as work goes on.
@@ -97,7 +98,7 @@ def provenance(files: Iterable[Path], settings: Mapping[str, Any]) -> dict[str, 
             "python": platform.python_version(),
             "numpy": np.__version__,
             "opencv": cv2.__version__,
-            "onnxruntime": _version("onnxruntime"),
+            "onnxruntime": str(runtime().__version__),
         },
     }
 
