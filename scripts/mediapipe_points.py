@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
-"""Lets MediaPipe FaceMesh annotate photographs: NAME.pts of 68 points beside a link to each.
+"""Lets MediaPipe FaceMesh annotate photographs: NAME.pts and NAME.xyz beside a link to each.
 
-`face-recon evaluate landmarks --images OUT` then measures against MediaPipe instead of people, on
-any photographs; training never sees it. Needs an environment of its own:
+NAME.pts holds 68 points in the picture, NAME.xyz the same with a depth, all in pixels. `face-recon
+evaluate landmarks --images OUT` and `evaluate expression --images OUT` then measure against
+MediaPipe instead of people, on any photographs; training never sees it. Needs an environment of
+its own:
 
     python3 -m venv mp && mp/bin/pip install mediapipe==0.10.21
     mp/bin/python scripts/mediapipe_points.py PHOTOGRAPHS OUT [--every N]
@@ -31,13 +33,18 @@ def main() -> None:
     parser.add_argument("photographs", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--every", type=int, default=1, help="take one in so many photographs")
+    parser.add_argument(
+        "--refined", action="store_true", help="with the model that follows lids and lips closer"
+    )
     arguments = parser.parse_args()
     files = sorted(p for p in arguments.photographs.iterdir() if p.suffix.lower() in SUFFIXES)
     files = files[:: arguments.every]
     arguments.out.mkdir(parents=True, exist_ok=True)
     indices, written = np.array(IBUG.split(), int), 0
     solution = mediapipe.solutions.face_mesh
-    with solution.FaceMesh(static_image_mode=True, max_num_faces=2) as mesh:
+    with solution.FaceMesh(
+        static_image_mode=True, max_num_faces=2, refine_landmarks=arguments.refined
+    ) as mesh:
         for file in files:
             image = cv2.imread(str(file))
             if image is None:
@@ -45,9 +52,11 @@ def main() -> None:
             faces = mesh.process(cv2.cvtColor(image, cv2.COLOR_BGR2RGB)).multi_face_landmarks or []
             if len(faces) != 1:
                 continue
-            size = np.array(image.shape[1::-1])
-            points = np.array([[p.x, p.y] for p in faces[0].landmark])[indices] * size - 0.5
-            np.savetxt(arguments.out / f"{file.stem}.pts", points, fmt="%.3f")
+            width, height = image.shape[1::-1]
+            points = np.array([[p.x, p.y, p.z] for p in faces[0].landmark])[indices]
+            points = points * [width, height, width] - [0.5, 0.5, 0.0]  # depth is told in widths
+            np.savetxt(arguments.out / f"{file.stem}.pts", points[:, :2], fmt="%.3f")
+            np.savetxt(arguments.out / f"{file.stem}.xyz", points, fmt="%.3f")
             link = arguments.out / file.name
             link.unlink(missing_ok=True)
             link.symlink_to(file.resolve())

@@ -74,6 +74,7 @@ def add_evaluation_commands(commands: Subparsers[argparse.ArgumentParser]) -> No
     _add_landmarks(kinds)
     _add_geometry(kinds)
     add_shape_command(kinds)
+    _add_expression(kinds)
     _add_pose(kinds)
     _add_identity(kinds)
     _add_photometric(kinds)
@@ -320,6 +321,35 @@ def _geometry_table(result: dict[str, Any]) -> str:
 
 def _figure(value: float | None) -> str:
     return "-" if value is None or value != value else f"{value:.2f}"
+
+
+def _add_expression(kinds: Subparsers[argparse.ArgumentParser]) -> None:
+    parser = _command(
+        kinds,
+        "expression",
+        "expressions on photographs against another method's landmarks",
+        "Gaps of lids and lips, the mouth's width and corners and the brows' heights, on the\n"
+        "reconstructed face and on 68 landmarks in 3D of another method: --images holds NAME.jpg\n"
+        "and NAME.xyz, as scripts/mediapipe_points.py writes them.",
+    )
+    _add_image_options(parser, "NAME.jpg + NAME.xyz")
+    parser.set_defaults(run=_run_expression)
+
+
+def _run_expression(args: argparse.Namespace) -> int:
+    from face_recon_ros.evaluation.expression_benchmark import evaluate_expression
+
+    chain, model = _chain(args)
+    with _Bar("expression") as bar:
+        result = evaluate_expression(args.images, chain, model, progress=bar)
+    result["provenance"] = _provenance(args, refine=args.refine)
+    print(f"{'measure':16}{'correlation':>12}{'amplitude':>11}  channels")
+    for name, row in result["measures"].items():
+        told = ", ".join(f"{k} {_figure(v)}" for k, v in row["channels"].items())
+        mesh = row["mesh"]
+        line = f"{name:16}{_figure(mesh['correlation']):>12}{_figure(mesh['amplitude']):>11}"
+        print(f"{line}  {told}")
+    return _finish(args, result, f"{result['count']} images, {result['missed']} missed")
 
 
 def _add_pose(kinds: Subparsers[argparse.ArgumentParser]) -> None:

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 
@@ -12,7 +13,15 @@ from face_recon_ros.core.crop import crop_from_face_box
 from face_recon_ros.core.errors import DataError
 from face_recon_ros.core.inference import Prediction
 from face_recon_ros.core.types import Coefficients, Face, Mesh
-from face_recon_ros.evaluation.expression import amplitude, channel_table, correlation, untrusted
+from face_recon_ros.evaluation.expression import (
+    MEASURES,
+    amplitude,
+    channel_table,
+    correlation,
+    measures,
+    untrusted,
+)
+from face_recon_ros.evaluation.expression_benchmark import evaluate_expression
 from face_recon_ros.evaluation.head_poses import pose_errors
 from face_recon_ros.evaluation.jitter import jitter_px, scattered_boxes
 from face_recon_ros.evaluation.metrics import shape_distance_mm, skill
@@ -198,3 +207,58 @@ def test_the_command_writes_all_figures_and_the_same_each_time(tmp_path, capsys)
     assert len(result["expression"]) == 52
     assert result["pictures"]["count"] == 2 and "jitter_px" in result["pictures"]
     assert "as one track" in capsys.readouterr().out
+
+
+def test_measures_are_blind_to_place_size_and_attitude_but_see_what_a_face_does(model):
+    marks = model.landmarks_68
+    rest = np.zeros(model.k_expression)
+    still = measures(model.vertices(np.zeros(model.k_identity), rest)[marks])
+    turn = facing([0.1, -0.2, 0.6], yaw=0.7, pitch=0.2).rotation
+    moved = 350.0 * model.mean_shape[marks] @ turn.T + 7.0
+    assert measures(moved) == pytest.approx(still, abs=1e-5)
+    assert measures(moved * [1, 1, -1]) == pytest.approx(still, abs=1e-5)  # depth the other way
+    for name, (_, channels) in MEASURES.items():
+        for channel in channels:
+            act = [
+                channel[1:] in (n, n.removesuffix("Left"), n.removesuffix("Right"))
+                for n in model.expression_names
+            ]
+            assert any(act)
+            shown = model.vertices(np.zeros(model.k_identity), 0.8 * np.array(act, float))[marks]
+            change = measures(shown)[name] - still[name]
+            assert change * (1 if channel[0] == "+" else -1) > 0.005, (name, channel, change)
+    assert all(np.isnan(v) for v in measures(np.zeros((68, 3))).values())
+
+
+def test_expressions_on_photographs(tmp_path, model, scenes, oracle, capsys):
+    """Who gives what the landmarks show has amplitude 1; who gives a third of it, a third."""
+    rng = np.random.default_rng(0)
+    names = list(model.expression_names)
+    known = {}
+    for i in range(4):
+        expression = np.zeros(model.k_expression)
+        expression[names.index("jawOpen")] = 0.3 * i
+        scene = scenes.scene(f"s{i}", facing([0, 0, 0.6]), expression=expression)
+        rgb = scene.render(rng.integers(0, 255, (200, 200, 3), dtype=np.uint8))
+        cv2.imwrite(str(tmp_path / f"s{i}.png"), rgb[..., ::-1])
+        true = scene.camera_from_face.apply(scene.mesh.vertices[model.landmarks_68])
+        pixels = scene.camera.project(true)
+        depth = true[:, 2:] * scene.camera.focal_px / 0.6
+        np.savetxt(tmp_path / f"s{i}.xyz", np.hstack([pixels, depth]))
+        known[i] = (rgb, scene, expression)
+        oracle.learn(rgb, scene, expression=expression)
+    whole = evaluate_expression(tmp_path, oracle, model)
+    lips = whole["measures"]["lips"]
+    assert whole["count"] == 4 and whole["missed"] == 0
+    assert lips["mesh"]["correlation"] > 0.99
+    assert lips["mesh"]["amplitude"] == pytest.approx(1.0, abs=0.1)
+    assert lips["channels"]["+jawOpen"] > 0.98
+    for rgb, scene, expression in known.values():
+        oracle.learn(rgb, scene, expression=expression / 3)
+    part = evaluate_expression(tmp_path, oracle, model)["measures"]["lips"]
+    assert part["mesh"]["amplitude"] == pytest.approx(lips["mesh"]["amplitude"] / 3, rel=0.15)
+    oracle.blind = {rgb.tobytes() for rgb, *_ in known.values()}
+    with pytest.raises(DataError, match="three photographs"):
+        evaluate_expression(tmp_path, oracle, model)
+    with pytest.raises(DataError):
+        evaluate_expression(tmp_path / "nowhere", oracle, model)
