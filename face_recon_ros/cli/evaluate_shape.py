@@ -109,11 +109,11 @@ def run(args: argparse.Namespace) -> int:
             result["heads"] = evaluate_head_poses(
                 reconstructor, model, count=args.heads, progress=bar
             )
-    names = [args.network, args.face_model]
+    files = [reconstructor.network.path, find_model(args.face_model)]
+    if reconstructor.points is not None:
+        files.append(reconstructor.points.network.path)
     own = {k: getattr(args, k) for k in ("people", "views", "pictures", "seed")}
-    result["provenance"] = provenance(
-        [find_model(name) for name in names], {**pipeline_settings(args), **own}
-    )
+    result["provenance"] = provenance(files, {**pipeline_settings(args), **own})
     write_json(args.out, result)
     print(_table(result, args.views))
     return 0

@@ -57,6 +57,9 @@ class Knowing:
         c.translation[:] = translation
         return Prediction(c, np.ones(len(pixels), np.float32))
 
+    def look(self, tracks, crops, pixels):
+        return crops, pixels, self.predict(pixels)
+
     def face_boxes(self, crops, coefficients):
         return np.array([[10, 10, 50, 50]] * len(crops), np.float32)
 
