@@ -26,7 +26,10 @@ class DepthSubscriber:
         """Subscribes."""
         self._node = node
         self._images: deque[ImageMsg] = deque(maxlen=_KEPT)
-        node.create_subscription(ImageMsg, TOPIC, self._images.append, SENSOR_QOS)
+        node.create_subscription(ImageMsg, TOPIC, self._receive, SENSOR_QOS)
+
+    def _receive(self, msg: ImageMsg) -> None:
+        self._images.append(msg)
 
     def at(self, stamp: float, camera: PinholeCamera) -> NDArray[np.float64] | None:
         """The depth image that goes with a colour image; an unusable one is complained of.
