@@ -116,6 +116,13 @@ def add_pipeline_options(
         help="ONNX network (default: the shipped one for this hardware)",
     )
     group.add_argument(
+        "--points",
+        default=r.points,
+        metavar="FILE",
+        help="dense-point network that corrects the network's answer: a file, "
+        "auto (the shipped one), or off (default: %(default)s)",
+    )
+    group.add_argument(
         "--face-model", default=FACE_MODEL, metavar="FILE", help="(default: the shipped one)"
     )
     group.add_argument(
@@ -142,6 +149,7 @@ def pipeline_config(args: argparse.Namespace) -> PipelineConfig:
         TrackerConfig(detect_every=args.detect_every, max_faces=args.max_faces),
         ReconstructorConfig(
             network=args.network,
+            points=args.points,
             face_model=args.face_model,
             level=args.level,
             part=args.part,
@@ -154,7 +162,7 @@ def pipeline_config(args: argparse.Namespace) -> PipelineConfig:
 def pipeline_settings(args: argparse.Namespace) -> dict[str, Any]:
     """What the options of `add_pipeline_options` say beside model files, for provenance."""
     names: tuple[str, ...] = ("detector", "min_score", "tiles", "max_faces", "detect_every")
-    names += ("level", "part", "provider", "threads")
+    names += ("points", "level", "part", "provider", "threads")
     return {name: getattr(args, name) for name in names}
 
 

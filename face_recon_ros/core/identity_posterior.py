@@ -2,8 +2,9 @@
 
 Each fit leaves information about identity (the inverse covariance of its normal equations, pose
 and expression marginalised). It is added up over a track, so identity sharpens and then hardly
-moves. Frames of one video err alike, so each counts for a part of itself, and all of them
-together for no more than a number of independent views.
+moves. Frames of one video that show a head from the same side err alike, so each counts for a part
+of itself; a head seen from another side counts in full. All of them together count for no more
+than a number of independent views.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from face_recon_ros.core.errors import ConfigError
 from face_recon_ros.core.point_fit import POSE
+from face_recon_ros.core.rigid import angle_between
 
 Array = NDArray[np.float64]
 
@@ -24,22 +26,28 @@ class PosteriorConfig:
     """How a person's pictures are put together.
 
     Attributes:
-        frame_share: What one frame of a video counts for, over a picture taken independently.
+        frame_share: What a frame counts for that shows the head from a side seen before, over a
+            picture taken independently.
+        new_view: A head turned by more than this from all sides seen before is a new view and
+            counts in full, radians.
         max_views: All frames together count for at most this many independent pictures.
         min_change: The identity that is handed out moves only when the posterior's mean is off by
             more than this (RMS, standard deviations of the face model).
     """
 
     frame_share: float = 0.15
+    new_view: float = 0.2
     max_views: float = 12.0
     min_change: float = 0.02
 
     def __post_init__(self) -> None:
-        if not (0 < self.frame_share <= 1 and self.max_views >= 1 and self.min_change >= 0):
+        known = 0 < self.frame_share <= 1 and self.new_view > 0
+        if not (known and self.max_views >= 1 and self.min_change >= 0):
             raise ConfigError(
-                "frame_share in (0, 1], max_views of at least 1 and min_change of at least 0",
+                "frame_share in (0, 1], new_view above 0, max_views of at least 1 and min_change "
+                "of at least 0",
                 f"{self}",
-                "0.15, 12 and 0.02 are the defaults",
+                "0.15, 0.2, 12 and 0.02 are the defaults",
             )
 
 
@@ -69,7 +77,7 @@ class IdentityPosterior:
         self._prior_pull = self._prior @ self.mean
         self._seen = np.zeros_like(self._prior)
         self._pull = np.zeros(len(self._prior))
-        self._pictures = 0
+        self._views: list[Array] = []
         self._handed_out: NDArray[np.float32] | None = None
 
     @property
@@ -83,25 +91,31 @@ class IdentityPosterior:
         return np.asarray(np.sqrt(np.linalg.inv(self.information).diagonal()))
 
     def add(
-        self, identity: NDArray[np.floating], information: Array, *, independent: bool = False
+        self, identity: NDArray[np.floating], information: Array, rotation: NDArray[np.floating]
     ) -> None:
         """Adds one fit that had this posterior for its prior on identity.
 
         Args:
             identity: (K_id,) that the fit found.
             information: (K_id, K_id) about identity after the fit, from `marginal_information`.
-            independent: the picture is no frame of the same video, and counts in full; so does
-                the first of all.
+            rotation: (3, 3) camera_from_face, or crop_from_face: from which side it was seen.
         """
         before = self.information
         new = information - before
         pull = information @ np.asarray(identity, np.float64) - before @ self.mean
-        share = 1.0 if independent or not self._pictures else self._config.frame_share
-        self._pictures += 1
+        share = self._share(np.asarray(rotation, np.float64))
         kept = 1.0 - share / self._config.max_views
         self._seen = kept * self._seen + share * new
         self._pull = kept * self._pull + share * pull
         self.mean = np.linalg.solve(self.information, self._prior_pull + self._pull)
+
+    def _share(self, rotation: Array) -> float:
+        """What a picture from this side counts for."""
+        if any(angle_between(rotation, seen) < self._config.new_view for seen in self._views):
+            return self._config.frame_share
+        if len(self._views) < self._config.max_views:
+            self._views.append(rotation)
+        return 1.0
 
     def handed_out(self) -> NDArray[np.float32]:
         """(K_id,) the mean: the very same array as before while it has not moved noticeably."""

@@ -220,7 +220,8 @@ class FaceReconstructor:
                 if person.posterior is None:
                     person.posterior = IdentityPosterior(known[i], prior, self.config.posterior)
                 told = marginal_information(found.fit.information[i], self.model.k_identity)
-                person.posterior.add(found.fit.state.identity[i], told)
+                state = found.fit.state
+                person.posterior.add(state.identity[i], told, state.rotation[i])
         return corrected(prediction, rows, found)
 
     def fit_crops(

@@ -10,8 +10,15 @@ from face_recon_ros.core.identity_posterior import (
     marginal_information,
 )
 from face_recon_ros.core.point_fit import POSE
+from face_recon_ros.core.rigid import rotation_from_vector
 
 K = 6
+FRONTAL = np.eye(3)
+
+
+def turned(k):
+    """A head's attitude that differs from all others by half a radian at least."""
+    return rotation_from_vector([0, 0.5 * k, 0])
 
 
 def picture(posterior, truth, noise, random):
@@ -28,9 +35,9 @@ def test_independent_pictures_give_the_product_of_gaussians():
     truth = random.standard_normal(K)
     posterior = IdentityPosterior(np.zeros(K), np.eye(K), PosteriorConfig(max_views=1e9))
     seen = []
-    for _ in range(5):
+    for k in range(5):
         identity, information = picture(posterior, truth, 0.5, random)
-        posterior.add(identity, information, independent=True)
+        posterior.add(identity, information, turned(k))
         seen.append((identity, information))
     np.testing.assert_allclose(posterior.information, np.eye(K) * (1 + 5 / 0.25), rtol=1e-6)
     np.testing.assert_allclose(posterior.mean, seen[-1][0], atol=1e-6)
@@ -43,7 +50,7 @@ def test_the_posterior_sharpens_and_then_hardly_moves():
     deviation, moved = [], []
     for _ in range(400):
         before = posterior.mean
-        posterior.add(*picture(posterior, truth, 0.8, random))
+        posterior.add(*picture(posterior, truth, 0.8, random), FRONTAL)
         deviation.append(posterior.deviation.max())
         moved.append(np.abs(posterior.mean - before).max())
     assert (np.diff(deviation) <= 1e-12).all()
@@ -54,13 +61,13 @@ def test_the_posterior_sharpens_and_then_hardly_moves():
     np.testing.assert_allclose(posterior.mean, truth, atol=4 * deviation[-1])
 
 
-def test_a_frame_counts_for_a_part_of_a_picture():
+def test_a_side_seen_before_counts_for_a_part_of_a_new_one():
     frames, pictures = (IdentityPosterior(np.zeros(K), np.eye(K)) for _ in range(2))
     random = np.random.default_rng(2)
-    for posterior, independent in ((frames, False), (pictures, True)):
-        for _ in range(4):
+    for posterior, step in ((frames, 0), (pictures, 1)):
+        for k in range(4):
             told = picture(posterior, np.ones(K), 0.5, random)
-            posterior.add(*told, independent=independent)
+            posterior.add(*told, turned(step * k))
     assert (frames.deviation > pictures.deviation).all()
 
 
@@ -68,7 +75,7 @@ def test_pictures_without_news_leave_the_prior():
     mean = np.arange(K, dtype=float)
     posterior = IdentityPosterior(mean, 4 * np.eye(K))
     for _ in range(9):
-        posterior.add(posterior.mean, posterior.information)
+        posterior.add(posterior.mean, posterior.information, FRONTAL)
     np.testing.assert_allclose(posterior.mean, mean, atol=1e-9)
     np.testing.assert_allclose(posterior.deviation, 0.5)
 
@@ -76,11 +83,11 @@ def test_pictures_without_news_leave_the_prior():
 def test_the_identity_handed_out_is_the_same_array_until_it_moves():
     random = np.random.default_rng(3)
     posterior = IdentityPosterior(np.zeros(K), np.eye(K))
-    posterior.add(*picture(posterior, np.ones(K), 0.01, random))
+    posterior.add(*picture(posterior, np.ones(K), 0.01, random), FRONTAL)
     first = posterior.handed_out()
-    posterior.add(posterior.mean + 1e-4, posterior.information)
+    posterior.add(posterior.mean + 1e-4, posterior.information, FRONTAL)
     assert posterior.handed_out() is first
-    posterior.add(posterior.mean + 1.0, 3 * posterior.information)
+    posterior.add(posterior.mean + 1.0, 3 * posterior.information, FRONTAL)
     assert posterior.handed_out() is not first
 
 
@@ -94,7 +101,9 @@ def test_marginal_information_is_that_of_the_inverse():
     )
 
 
-@pytest.mark.parametrize("values", [{"frame_share": 0}, {"max_views": 0.5}, {"min_change": -1}])
+@pytest.mark.parametrize(
+    "values", [{"frame_share": 0}, {"max_views": 0.5}, {"min_change": -1}, {"new_view": 0}]
+)
 def test_settings_out_of_range_are_refused(values):
     with pytest.raises(ConfigError):
         PosteriorConfig(**values)
