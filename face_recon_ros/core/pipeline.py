@@ -22,6 +22,7 @@ from face_recon_ros.core.errors import CameraError
 from face_recon_ros.core.head_state import HeadStateConfig, HeadStateEstimator
 from face_recon_ros.core.reconstructor import FaceReconstructor, ReconstructorConfig
 from face_recon_ros.core.search import SearchingDetector
+from face_recon_ros.core.texture import Picture
 from face_recon_ros.core.tracking import Tracker, TrackerConfig
 from face_recon_ros.core.types import (
     Detections,
@@ -274,7 +275,8 @@ class FacePipeline:
         clock.lap("infer")
         prediction = self.reconstructor.fit([image.rgb] * len(crops), tracks, crops, prediction)
         clock.lap("fit")
-        faces = self.reconstructor.decode(tracks, crops, prediction, camera)
+        pictures = [Picture(image.rgb)] * len(tracks)
+        faces = self.reconstructor.decode(tracks, crops, prediction, camera, pictures)
         made = {face.track.id for face in faces}
         pixels = pixels[[track.id in made for track in tracks]]
         clock.lap("decode")

@@ -44,6 +44,7 @@ from face_recon_ros.core.orientation import (
 )
 from face_recon_ros.core.rigid import Rigid
 from face_recon_ros.core.smoothing import OneEuroConfig, OneEuroRigid, OneEuroVector
+from face_recon_ros.core.texture import Appearance, Picture, TextureSampler
 from face_recon_ros.core.types import (
     Coefficients,
     Face,
@@ -51,6 +52,10 @@ from face_recon_ros.core.types import (
     Mesh,
     Track,
 )
+
+#: Whose colours meshes carry.
+IMAGE, MODEL, OFF = "image", "model", "off"
+COLOURS = (IMAGE, MODEL, OFF)
 
 _REMEMBERED_PEOPLE = 32
 
@@ -67,7 +72,8 @@ class ReconstructorConfig:
         face_model: shipped name or path of the face model.
         level: `coarse` or `fine` mesh.
         part: subset of the face model's mesh that is made: `face`, `facial_skin`, `head`.
-        colours: whether meshes carry shaded colours; costs the normals.
+        colours: of the meshes: `image` (sampled from the camera where skin is seen, kept for the
+            track's life), `model` (the face model's albedo under the estimated light) or `off`.
         provider: of ONNX Runtime: `auto`, `tensorrt`, `cuda`, `cpu`.
         threads: of ONNX Runtime on the CPU; 0 takes all cores.
         aggregation: of identity and albedo over a track's frames, where no points are found.
@@ -82,7 +88,7 @@ class ReconstructorConfig:
     face_model: str = FACE_MODEL
     level: str = "coarse"
     part: str = FACE
-    colours: bool = True
+    colours: str = IMAGE
     provider: str = "auto"
     threads: int = 2
     aggregation: AggregationConfig = field(default_factory=AggregationConfig)
@@ -94,6 +100,8 @@ class ReconstructorConfig:
     def __post_init__(self) -> None:
         if self.threads < 0:
             raise ConfigError("threads of at least 0", f"{self.threads}", "0 takes all cores")
+        if self.colours not in COLOURS:
+            raise ConfigError(f"colours {', '.join(COLOURS)}", repr(self.colours), "choose one")
 
 
 class FaceReconstructor:
@@ -136,6 +144,7 @@ class FaceReconstructor:
         if len(self._skin) == 0:
             raise ModelError("facial skin in the mesh", f"part {self.config.part!r}", "use face")
         self._normals = VertexNormals(model.triangles, model.n_vertices)
+        self._sampler = TextureSampler(model) if self.config.colours == IMAGE else None
         self._size = _LinearSize(model, self._skin)
         self._people: dict[str, _Person] = {}
         self._orientations: dict[str, Orientation] = {}
@@ -234,7 +243,7 @@ class FaceReconstructor:
 
     def _person(self, track: Track) -> _Person:
         """Of a track, who is now the one last seen."""
-        person = self._people.pop(track.id, None) or _Person(self.config)
+        person = self._people.pop(track.id, None) or _Person(self.config, self._sampler)
         self._people[track.id] = person
         return person
 
@@ -274,7 +283,12 @@ class FaceReconstructor:
         return turned, seen[chosen], prediction
 
     def decode(
-        self, tracks: list[Track], crops: list[Crop], prediction: Prediction, camera: PinholeCamera
+        self,
+        tracks: list[Track],
+        crops: list[Crop],
+        prediction: Prediction,
+        camera: PinholeCamera,
+        pictures: Sequence[Picture] = (),
     ) -> list[Face]:
         """Makes faces of the network's answers, each with what its track has shown before.
 
@@ -283,6 +297,8 @@ class FaceReconstructor:
             crops: N, in the same order.
             prediction: N rows, in the same order.
             camera: that took the image.
+            pictures: N, in the same order, which colours are sampled from; without them meshes
+                have the model's colours, or what their track has shown before.
 
         Returns:
             A face per usable row of the prediction.
@@ -296,9 +312,9 @@ class FaceReconstructor:
                 continue
             person = self._person(track)
             confidence = float(prediction.identity_confidence[i])
-            faces.append(
-                self._face(person, track, crop, prediction.coefficients[i], confidence, camera)
-            )
+            c = prediction.coefficients[i]
+            picture = pictures[i] if pictures else None
+            faces.append(self._face(person, track, crop, c, confidence, camera, picture))
         while len(self._people) > max(_REMEMBERED_PEOPLE, len(tracks)):
             del self._people[next(iter(self._people))]
         return faces
@@ -338,6 +354,7 @@ class FaceReconstructor:
         c: Coefficients,
         confidence: float,
         camera: PinholeCamera,
+        picture: Picture | None,
     ) -> Face:
         identity = (
             person.identity(c.identity[0], confidence)
@@ -357,11 +374,15 @@ class FaceReconstructor:
             crop_pose = crop_from_camera_pose(pose, crop, camera)
             rotation, translation = coefficients_from_crop_pose(crop_pose)
         albedo, colours = c.albedo[0], None
-        if self.config.colours:
+        if self.config.colours != OFF:
             albedo = person.albedo(albedo, confidence)
             normals = self._normals(vertices) @ crop_pose.rotation.T.astype(np.float32)
             reflectance = person.reflectance(self.model, albedo)
             colours = shade(reflectance, normals, c.illumination[0]).astype(np.float32)
+            if (seen := person.appearance) is not None:
+                if picture is not None:
+                    seen.look(picture, crop, crop_pose, vertices, normals, colours)
+                colours = seen.colours(colours)
         coefficients = replace(
             c,
             identity=identity[None],
@@ -402,7 +423,8 @@ def _same_camera(a: PinholeCamera, b: PinholeCamera) -> bool:
 class _Person:
     """What is known of a track: aggregates, filters, and what was decoded of them."""
 
-    def __init__(self, config: ReconstructorConfig) -> None:
+    def __init__(self, config: ReconstructorConfig, sampler: TextureSampler | None) -> None:
+        self.appearance = None if sampler is None else Appearance(sampler)
         self.identity = Aggregate(config.aggregation)
         self.albedo = Aggregate(config.aggregation)
         self.posterior: IdentityPosterior | None = None

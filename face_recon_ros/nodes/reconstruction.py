@@ -18,6 +18,7 @@ from face_recon_ros.core.inference import FaceNetwork
 from face_recon_ros.core.models import find_model, sha256_of
 from face_recon_ros.core.onnx_session import clashing_builds
 from face_recon_ros.core.reconstructor import FaceReconstructor
+from face_recon_ros.core.texture import Picture
 from face_recon_ros.core.types import Face
 from face_recon_ros.nodes import conversions
 from face_recon_ros.nodes.camera_info import CameraInfoSubscriber
@@ -94,7 +95,8 @@ class ReconstructionNode(FaceNode):
         inferred = time.perf_counter()
         prediction = self._reconstructor.fit_crops(pixels, tracks, prediction)
         fitted = time.perf_counter()
-        faces = self._reconstructor.decode(tracks, crops, prediction, camera)
+        pictures = [Picture(crop, is_crop=True) for crop in pixels]
+        faces = self._reconstructor.decode(tracks, crops, prediction, camera, pictures)
         decoded = time.perf_counter()
         stamp = conversions.seconds_from_stamp(stacked.header.stamp)
         self._head_state.tune(self.config("output"))

@@ -12,7 +12,7 @@ from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.crop import Crop
 from face_recon_ros.core.crop_pose import crop_camera, crop_from_face
 from face_recon_ros.core.detection import DetectorConfig
-from face_recon_ros.core.errors import CameraError, ImageError, ModelError
+from face_recon_ros.core.errors import CameraError, ConfigError, ImageError, ModelError
 from face_recon_ros.core.morphable_model import load_morphable_model
 from face_recon_ros.core.pipeline import FaceFinder, FacePipeline
 from face_recon_ros.core.reconstructor import FaceReconstructor, ReconstructorConfig
@@ -191,8 +191,24 @@ def test_one_batch_or_one_by_one_is_the_same(make_pipeline):
 
 
 def test_colours_only_where_asked(make_pipeline):
-    (face,) = make_pipeline(colours=False).process(image((150, 120, 40, RED))).faces
+    (face,) = make_pipeline(colours="off").process(image((150, 120, 40, RED))).faces
     assert face.mesh.colours is None
+    with pytest.raises(ConfigError, match="image, model, off"):
+        make_pipeline(colours="all")
+
+
+def test_colours_are_the_pictures_where_it_shows_the_face(make_pipeline):
+    """A red and a green person; the model's colours are neither."""
+    picture = image((150, 120, 40, RED), (480, 300, 60, GREEN))
+    faces = make_pipeline(colours="image").process(picture).faces
+    for face, colour in zip(
+        sorted(faces, key=lambda f: f.track.box[0]), (RED, GREEN), strict=True
+    ):
+        middle = np.median(face.mesh.colours, axis=0)
+        np.testing.assert_allclose(middle, np.array(colour) / 255, atol=0.06)
+    plain = make_pipeline(colours="model").process(picture).faces
+    for face in plain:
+        assert np.abs(np.median(face.mesh.colours, axis=0) - np.array(GREEN) / 255).max() > 0.1
 
 
 @pytest.mark.parametrize("refine", [0, 1, 2])

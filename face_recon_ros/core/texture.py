@@ -1,0 +1,343 @@
+"""A person's own colours: sampled from images where skin is seen, the face model's elsewhere.
+
+What is kept is not colour but the logarithm of how much brighter the image is than the face model
+under the estimated light. That ratio has the light divided out, as far as the fit knows it; it is
+averaged over a track, extended smoothly to where nothing was seen, and multiplied onto the model's
+colours of any frame. So there is no seam, and the shading goes with the head.
+
+A sample counts where the surface faces the camera, nothing of the face lies before it (z-buffer),
+and the ratio is not far from a smooth field over the face: hair, hands and background are. Near
+the edge of the face and on plain skin the field is held tightly, at brows, eyes, lips and beard
+loosely, because there people differ from the model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from face_recon_ros.core.crop import Crop
+from face_recon_ros.core.crop_pose import crop_camera
+from face_recon_ros.core.morphable_model import FACE, MorphableModel
+from face_recon_ros.core.rigid import Rigid
+from face_recon_ros.core.types import Float32
+
+_DARKEST = 0.02  # sRGB-encoded: below, ratios mean nothing
+_LEAST_FACING, _FULL_FACING = 0.25, 0.6  # cosine to the viewing ray: no trust, full trust
+_CELLS = 40  # of the z-buffer across the face
+_OCCLUDED_M = 0.010  # behind the foremost point of its cell by more, a vertex is hidden
+_TOLERANCE_RIM, _TOLERANCE_SKIN, _TOLERANCE_FEATURE = 0.15, 0.3, 1.2  # of log ratios
+_RIM_M, _FEATURE_M = 0.03, 0.010  # metres over which tolerances change
+_FEATURES = ("brow", "eyelid", "eyeball", "lip_upper", "lip_lower", "nostril")
+_BEARD_BELOW_M = -0.052  # below this, face frame, a beard may grow
+_RIDGE = 1e-2
+_FEWEST, _SAMPLES = 30, 300  # samples that a fit needs, and takes
+_TIGHTER = (0.8, 0.35)  # tolerances of the smooth fit's rounds
+_REACH_M = 0.03  # outside the face the smooth field fades to its mean over this distance
+_LARGEST = 1.2  # of log ratios
+_FORGETTING = 0.98  # a frame, of the weight of what was seen before
+_FULL_RESOLUTION = 1.5  # pixels a millimetre at which an image is as sharp as need be
+
+
+class TextureSampler:
+    """Compares images with the face model, vertex by vertex of one mesh."""
+
+    def __init__(self, model: MorphableModel) -> None:
+        """Prepares what depends on the mesh only.
+
+        Args:
+            model: the mesh, at any level, of any part.
+        """
+        mean = model.mean_shape
+        members = model.subsets[FACE]
+        rim, features = _rim(model), _of_regions(model, _FEATURES)
+        inwards = np.clip(_distance(mean, mean[rim]) / _RIM_M, 0, 1)
+        near_feature = np.clip(1 - _distance(mean, mean[features]) / _FEATURE_M, 0, 1)
+        beard = np.clip((_BEARD_BELOW_M - mean[:, 2]) / _FEATURE_M, 0, 1)
+        loose = np.maximum(near_feature, beard * inwards)
+        skin = _TOLERANCE_RIM + (_TOLERANCE_SKIN - _TOLERANCE_RIM) * inwards
+        #: (V,) log ratio: how far from the smooth field a sample may be.
+        self.tolerance = (skin + (_TOLERANCE_FEATURE - skin) * loose * inwards).astype(np.float32)
+        #: (V,) whether a vertex takes colours of the image at all.
+        self.sampled = members.astype(np.float32)
+        self._core = (members * (inwards >= 1) * (1 - near_feature)).astype(np.float32)
+        #: (V, 10) values of the smooth field's basis at the vertices.
+        self.basis = _polynomials(mean, mean[members])
+        outside = _distance(mean, mean[members]) if not members.all() else np.zeros(len(mean))
+        self.fade = np.exp(-outside / _REACH_M).astype(np.float32)[:, None]
+
+    def compare(
+        self,
+        rgb: NDArray[np.uint8],
+        pixels: NDArray[np.floating],
+        points: Float32,
+        normals: Float32,
+        model_colours: Float32,
+    ) -> Comparison:
+        """Compares an image with the model's colours.
+
+        Args:
+            rgb: (H, W, 3) uint8.
+            pixels: (V, 2) where the vertices lie in it.
+            points: (V, 3) metres, the camera that `pixels` are of.
+            normals: (V, 3) unit vectors, same frame.
+            model_colours: (V, 3) sRGB-encoded, as lit.
+
+        Returns:
+            Log ratios with weights, and their smooth field; a comparison without any weight where
+            too little of the face is seen.
+        """
+        weight = self._seen(rgb, pixels, points, normals)
+        ratio = log_ratio(sample(rgb, pixels), model_colours)
+        core = weight * self._core
+        if np.count_nonzero(core > 0.1) < _FEWEST:
+            return Comparison(np.zeros_like(ratio), np.zeros_like(weight), np.zeros((10, 3)))
+        field = self._fit(ratio, core)
+        weight = weight * agreement(ratio, _combine(self.basis, field), self.tolerance)
+        return Comparison(ratio, weight.astype(np.float32), field)
+
+    def extended(self, field: NDArray[np.floating]) -> Float32:
+        """(V, 3) a smooth field (10, 3) at the vertices, fading to its mean outside the face."""
+        mean = field[:1].astype(np.float32)
+        values = mean + self.fade * (_combine(self.basis, field) - mean)
+        return np.asarray(np.clip(values, -_LARGEST, _LARGEST), np.float32)
+
+    def _seen(
+        self,
+        rgb: NDArray[np.uint8],
+        pixels: NDArray[np.floating],
+        points: Float32,
+        normals: Float32,
+    ) -> Float32:
+        """(V,) in [0, 1]: how well the image shows a vertex."""
+        height, width = rgb.shape[:2]
+        length = np.sqrt(np.einsum("vx,vx->v", points, points))
+        facing = np.einsum("vx,vx->v", normals, points) / -np.maximum(length, 1e-9)
+        trust = np.clip((facing - _LEAST_FACING) / (_FULL_FACING - _LEAST_FACING), 0, 1)
+        x, y = pixels.T
+        inside = (x > 0) & (x < width - 1) & (y > 0) & (y < height - 1) & (points[:, 2] > 0)
+        return np.asarray(trust * self.sampled * inside * _foremost(pixels, points), np.float32)
+
+    def _fit(self, ratio: Float32, weight: Float32) -> Float32:
+        """(10, 3) least squares of the smooth field, outliers left out."""
+        used = np.flatnonzero(weight > 0.1)
+        used = used[:: max(1, len(used) // _SAMPLES)]
+        basis, values, start = self.basis[used], ratio[used], weight[used]
+        field = np.zeros((10, 3), np.float32)
+        field[0] = np.median(values, axis=0)
+        ridge = _RIDGE * start.sum() * np.diag([0.0] + 9 * [1.0]).astype(np.float32)
+        for tolerance in _TIGHTER:
+            w = start * agreement(values, _combine(basis, field), tolerance)
+            weighted = basis * w[:, None]
+            normal = weighted.T @ basis + ridge + 1e-6 * np.eye(10, dtype=np.float32)
+            field = np.linalg.solve(normal, weighted.T @ values).astype(np.float32)
+        return field
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What a face's colours are sampled from.
+
+    Attributes:
+        rgb: (H, W, 3) uint8: the image, or the face's crop.
+        is_crop: which of the two.
+    """
+
+    rgb: NDArray[np.uint8]
+    is_crop: bool = False
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """An image against the model's colours.
+
+    Attributes:
+        ratio: (V, 3) log of image over model.
+        weight: (V,) in [0, 1], how far the ratio is believed.
+        field: (10, 3) coefficients of the smooth field through it.
+    """
+
+    ratio: Float32
+    weight: Float32
+    field: NDArray[np.floating]
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing of the face was seen."""
+        return not self.weight.any()
+
+
+class Appearance:
+    """What a track has shown of a person's colours. The sharpest and most frontal views win."""
+
+    def __init__(self, sampler: TextureSampler) -> None:
+        """Begins with nothing seen."""
+        n = len(sampler.tolerance)
+        self._sampler = sampler
+        self._ratio = np.zeros((n, 3), np.float32)
+        self._weight = np.zeros(n, np.float32)
+        self._seen = np.zeros(n, np.float32)
+        self._field = np.zeros((10, 3), np.float32)
+        self._field_weight = 0.0
+
+    @property
+    def coverage(self) -> float:
+        """Share of the face's vertices that were seen, in [0, 1]."""
+        return float(self._seen @ self._sampler.sampled / max(self._sampler.sampled.sum(), 1))
+
+    def look(
+        self,
+        picture: Picture,
+        crop: Crop,
+        crop_from_face: Rigid,
+        vertices: Float32,
+        normals: Float32,
+        model_colours: Float32,
+    ) -> None:
+        """Takes in how a picture shows the face.
+
+        Args:
+            picture: the image, or the crop.
+            crop: where the face's crop lies in the image.
+            crop_from_face: pose in the nominal crop camera.
+            vertices: (V, 3) metres, face frame.
+            normals: (V, 3) unit vectors, crop camera frame.
+            model_colours: (V, 3) sRGB-encoded, as lit.
+        """
+        points, pixels, px_per_mm = seen_at(picture, crop, crop_from_face, vertices)
+        compared = self._sampler.compare(picture.rgb, pixels, points, normals, model_colours)
+        self.add(compared, px_per_mm)
+
+    def add(self, comparison: Comparison, px_per_mm: float) -> None:
+        """Takes in a frame.
+
+        Args:
+            comparison: with the model's colours under this frame's light.
+            px_per_mm: resolution of the image on the face.
+        """
+        if comparison.empty:
+            return
+        sharpness = min(px_per_mm / _FULL_RESOLUTION, 1.0)
+        gain = (comparison.weight * sharpness) ** 2
+        self._weight *= _FORGETTING
+        self._weight += gain
+        share = (gain / np.maximum(self._weight, 1e-9))[:, None]
+        self._ratio += share * (comparison.ratio - self._ratio)
+        np.maximum(self._seen, comparison.weight, out=self._seen)
+        total = self._field_weight * _FORGETTING + sharpness**2
+        self._field += sharpness**2 / total * (comparison.field - self._field).astype(np.float32)
+        self._field_weight = total
+
+    def colours(self, model_colours: Float32) -> Float32:
+        """(V, 3) a frame's model colours (V, 3), sRGB-encoded, with the person's own over them."""
+        if self._field_weight == 0.0:
+            return model_colours
+        smooth = self._sampler.extended(self._field)
+        ratio = smooth + self._seen[:, None] * (self._ratio - smooth)
+        return np.asarray(np.clip(model_colours * np.exp(ratio), 0, 1), np.float32)
+
+
+def seen_at(
+    picture: Picture, crop: Crop, crop_from_face: Rigid, vertices: Float32
+) -> tuple[Float32, NDArray[np.floating], float]:
+    """Where a picture shows vertices (V, 3) of the face frame.
+
+    Returns:
+        (V, 3) points in the nominal crop camera, metres; (V, 2) pixels of the picture; pixels a
+        millimetre on the face.
+    """
+    points = vertices @ crop_from_face.rotation.T.astype(np.float32)
+    points += crop_from_face.translation.astype(np.float32)
+    nominal = crop_camera(crop.size)
+    pixels = nominal.focal_px * points[:, :2] / points[:, 2:] + nominal.matrix[:2, 2]
+    px_per_mm = 1e-3 * nominal.focal_px / float(crop_from_face.translation[2])
+    if picture.is_crop:
+        return points, pixels, px_per_mm
+    return points, crop.to_image(pixels), px_per_mm / crop.scale
+
+
+def sample(rgb: NDArray[np.uint8], pixels: NDArray[np.floating]) -> Float32:
+    """(N, 3) sRGB-encoded colours in [0, 1] of an image at (N, 2) pixels, bilinear."""
+    n = len(pixels)
+    columns = min(max(n, 1), 16384)  # cv2.remap takes fewer than 2^15: long lists are folded
+    rows = max(1, -(-n // columns))
+    maps = np.zeros((2, rows * columns), np.float32)
+    maps[:, :n] = pixels.T
+    x, y = maps.reshape(2, rows, columns)
+    out = cv2.remap(rgb, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(out.reshape(-1, 3)[:n], np.float32) * np.float32(1 / 255)
+
+
+def log_ratio(colours: Float32, model_colours: Float32) -> Float32:
+    """(N, 3) log of one over the other, both sRGB-encoded."""
+    ratio = np.log(np.maximum(colours, _DARKEST) / np.maximum(model_colours, _DARKEST))
+    return np.asarray(ratio, np.float32)
+
+
+def agreement(ratio: Float32, smooth: Float32, tolerance: NDArray[np.floating] | float) -> Float32:
+    """(N,) in [0, 1]: 1 up to half the tolerance, 0 from the tolerance on.
+
+    Args:
+        ratio: (N, 3) log ratios.
+        smooth: (N, 3) what they should be.
+        tolerance: of the channel that is farthest off.
+    """
+    off = np.abs(ratio - smooth).max(axis=1) / tolerance
+    return np.asarray(np.clip(2 - 2 * off, 0, 1), np.float32)
+
+
+def _combine(basis: Float32, field: NDArray[np.floating]) -> Float32:
+    """(N, 3) the field (10, 3) at points whose basis (N, 10) is; without BLAS and its threads."""
+    return np.asarray(np.einsum("nk,kc->nc", basis, field.astype(np.float32)), np.float32)
+
+
+def _foremost(pixels: NDArray[np.floating], points: Float32) -> NDArray[np.bool_]:
+    """(V,) whether no other vertex lies before one, in a z-buffer of coarse cells."""
+    low, high = pixels.min(axis=0), pixels.max(axis=0)
+    side = max(float((high - low).max()), 1e-6)
+    if not np.isfinite(side):
+        return np.zeros(len(pixels), bool)
+    column, row = ((pixels - low) * (_CELLS / side)).astype(np.int32).T
+    index, depth = row * (_CELLS + 1) + column, np.ascontiguousarray(points[:, 2])
+    nearest = np.full((_CELLS + 1) ** 2, np.inf, np.float32)
+    np.minimum.at(nearest, index, depth)
+    return np.asarray(depth < nearest[index] + _OCCLUDED_M)
+
+
+def _polynomials(points: Float32, within: Float32) -> Float32:
+    """(N, 10) quadratic polynomials of points (N, 3), scaled and held to the box of `within`."""
+    low, high = within.min(axis=0), within.max(axis=0)
+    x, y, z = np.clip((points - (low + high) / 2) / np.maximum((high - low) / 2, 1e-9), -1, 1).T
+    terms = [np.ones_like(x), x, y, z, x * y, y * z, x * z, x * x - 1, y * y - 1, z * z - 1]
+    return np.ascontiguousarray(np.stack(terms, axis=1), np.float32)
+
+
+def _rim(model: MorphableModel) -> NDArray[np.intp]:
+    """Vertices of the outer edge of the face, not those around eyes and mouth."""
+    triangles = model.triangles[model.subsets[FACE][model.triangles].all(axis=1)]
+    sides = np.sort(np.vstack([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]]))
+    edges, count = np.unique(sides, axis=0, return_counts=True)
+    border = np.unique(edges[count == 1])
+    if len(border) == 0:
+        return border.astype(np.intp)
+    low, high = model.mean_shape[border].min(axis=0), model.mean_shape[border].max(axis=0)
+    across = (model.mean_shape[border] - (low + high) / 2) / np.maximum((high - low) / 2, 1e-9)
+    return np.asarray(border[np.linalg.norm(across[:, 1:], axis=1) > 0.75], np.intp)
+
+
+def _of_regions(model: MorphableModel, names: tuple[str, ...]) -> NDArray[np.bool_]:
+    numbers = [i for i, name in enumerate(model.region_names) if name in names]
+    return np.isin(model.regions, numbers)
+
+
+def _distance(points: Float32, to: Float32) -> NDArray[np.float64]:
+    """(N,) metres to the nearest of (M, 3) points; infinite where there is none."""
+    square = np.full(len(points), np.inf)
+    for start in range(0, len(to), 256):
+        some = to[start : start + 256]
+        squares = (some**2).sum(axis=1) - 2 * points @ some.T
+        np.minimum(square, squares.min(axis=1) + (points**2).sum(axis=1), out=square)
+    return np.asarray(np.sqrt(np.maximum(square, 0)))

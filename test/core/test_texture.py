@@ -1,0 +1,162 @@
+"""Laws of colours taken from images, on renderings of the shipped face model."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from face_recon_ros.core.crop_pose import CAMERA_FROM_FRONTAL_FACE
+from face_recon_ros.core.illumination import shade
+from face_recon_ros.core.models import FACE_MODEL, find_model
+from face_recon_ros.core.morphable_model import VertexNormals, load_morphable_model
+from face_recon_ros.core.rasterizer import interpolate, rasterize
+from face_recon_ros.core.rigid import rotation_from_vector
+from face_recon_ros.core.texture import Appearance, TextureSampler, sample
+
+SIZE, FOCAL, DISTANCE = 400, 700.0, 0.5
+BACKGROUND = (20, 200, 30)
+HEAD = load_morphable_model(find_model(FACE_MODEL), level="coarse")
+MODEL = HEAD.subset("face")
+NORMALS = VertexNormals(HEAD.triangles, HEAD.n_vertices)
+ALBEDO = HEAD.albedo(np.zeros(HEAD.k_albedo))
+FACE = MODEL.vertex_ids
+SKIN = MODEL.subsets["facial_skin"]
+TINT = np.array([0.7, 0.85, 1.1], np.float32)  # what this person is, over what the model says
+
+
+@pytest.fixture(scope="module")
+def sampler():
+    return TextureSampler(MODEL)
+
+
+def view(yaw_deg=0.0, brightness=0.9, colours=None):
+    """A tinted person under plain light, and the model's colours under the same."""
+    turn = rotation_from_vector([0.0, np.radians(yaw_deg), 0.0]) @ CAMERA_FROM_FRONTAL_FACE
+    points = (HEAD.mean_shape @ turn.T + [0, 0, DISTANCE]).astype(np.float32)
+    normals = NORMALS(points)
+    light = np.zeros((9, 3), np.float32)
+    light[0], light[2] = brightness, -0.15
+    model = shade(ALBEDO, normals, light).astype(np.float32)
+    person = shade(ALBEDO * TINT, normals, light)
+    if colours is not None:
+        person[FACE] = colours
+    pixels = FOCAL * points[:, :2] / points[:, 2:] + (SIZE - 1) / 2
+    facing = (normals * points).sum(axis=1) < 0
+    front = HEAD.triangles[facing[HEAD.triangles].any(axis=1)]
+    seen = rasterize(pixels, points[:, 2], front, SIZE, SIZE)
+    drawn = (seen.triangle >= 0)[..., None]
+    picture = np.where(drawn, 255 * interpolate(seen, front, person), BACKGROUND)
+    rgb = np.clip(np.rint(picture), 0, 255).astype(np.uint8)
+    of_face = {
+        "pixels": pixels, "points": points, "normals": normals, "model": model, "person": person
+    }  # fmt: skip
+    return SimpleNamespace(rgb=rgb, **{name: array[FACE] for name, array in of_face.items()})
+
+
+def compare(sampler, v):
+    return sampler.compare(v.rgb, v.pixels, v.points, v.normals, v.model)
+
+
+def coloured(sampler, *views):
+    appearance = Appearance(sampler)
+    for v in views:
+        appearance.add(compare(sampler, v), 1.0)
+    return appearance
+
+
+def error(colours, v):
+    """(V,) largest difference of a channel."""
+    return np.abs(colours - v.person).max(axis=1)
+
+
+def test_nothing_seen_is_the_models_colours(sampler):
+    v = view()
+    assert (Appearance(sampler).colours(v.model) == v.model).all()
+    away = v.points * [1, 1, -1]  # behind the camera
+    nothing = sampler.compare(v.rgb, v.pixels, away.astype(np.float32), v.normals, v.model)
+    assert nothing.empty
+    appearance = Appearance(sampler)
+    appearance.add(nothing, 1.0)
+    assert (appearance.colours(v.model) == v.model).all()
+    assert appearance.coverage == 0.0
+    assert sample(v.rgb, np.zeros((0, 2))).shape == (0, 3)
+
+
+def test_a_persons_tint_reaches_every_vertex_without_a_seam(sampler):
+    """Seen vertices take it from the image, hidden ones from the smooth field."""
+    v = view(yaw_deg=30)
+    appearance = coloured(sampler, v)
+    assert 0.3 < appearance.coverage < 0.95
+    colours = appearance.colours(v.model)
+    assert np.median(error(colours, v)) < 0.01
+    assert np.percentile(error(colours, v)[SKIN], 98) < 0.06
+    assert np.median(error(v.model, v)) > 0.05
+
+
+def test_light_is_divided_out(sampler):
+    """Colours from a bright frame, shown in a dark one."""
+    appearance = coloured(sampler, view(brightness=0.9))
+    dark = view(brightness=0.3)
+    assert np.median(error(appearance.colours(dark.model), dark)) < 0.01
+
+
+def test_views_add_up(sampler):
+    views = [view(-35), view(35)]
+    both, one = coloured(sampler, *views), coloured(sampler, views[0])
+    assert both.coverage > one.coverage + 0.1
+
+
+@pytest.mark.parametrize("yaw_deg", [0, 25, -25])
+def test_background_never_gets_on_the_skin(sampler, yaw_deg):
+    """The mesh lies five pixels beside the face: its edge sees the green ground."""
+    v = view(yaw_deg)
+    v.pixels = v.pixels + np.array([5.0, 0.0])
+    colours = coloured(sampler, v).colours(v.model)
+    green = colours[:, 1] - colours[:, [0, 2]].max(axis=1)
+    straight = sample(v.rgb, v.pixels)
+    assert (straight[:, 1] - straight[:, [0, 2]].max(axis=1)).max() > 0.5  # it would have
+    assert green.max() < 0.12
+
+
+def test_hair_on_the_forehead_is_left_out(sampler):
+    v = view()
+    forehead = MODEL.mean_shape[:, 2] > 0.055
+    dark = v.person.copy()
+    dark[forehead] = 0.08
+    v = view(colours=dark)
+    colours = coloured(sampler, v).colours(v.model)
+    plain = view()
+    assert np.median(error(colours, plain)[MODEL.mean_shape[:, 2] > 0.065]) < 0.05
+    assert np.median(error(colours, plain)[~forehead]) < 0.02
+
+
+def test_a_beard_stays(sampler):
+    v = view()
+    chin = (MODEL.mean_shape[:, 2] < -0.085) & (np.abs(MODEL.mean_shape[:, 1]) < 0.02)
+    chin &= MODEL.mean_shape[:, 0] > -0.02
+    bearded = v.person.copy()
+    bearded[chin] *= 0.55
+    v = view(colours=bearded)
+    inner = chin & (MODEL.mean_shape[:, 2] < -0.09) & (MODEL.mean_shape[:, 2] > -0.1)
+    assert inner.sum() > 5
+    assert np.median(error(coloured(sampler, v).colours(v.model), v)[inner]) < 0.06
+
+
+def test_grey_images_give_grey_faces(sampler):
+    v = view()
+    v.rgb = np.repeat(v.rgb.mean(axis=2, keepdims=True), 3, axis=2).astype(np.uint8)
+    appearance = coloured(sampler, v)
+    colours = appearance.colours(v.model)
+    seen = compare(sampler, v).weight > 0.9
+    assert seen.mean() > 0.3
+    assert np.ptp(colours[seen], axis=1).max() < 0.03
+
+
+def test_what_lies_behind_the_nose_is_not_seen(sampler):
+    v = view(yaw_deg=50)
+    seen = compare(sampler, v).weight > 0.3
+    cheek = np.abs(MODEL.mean_shape - [-0.012, 0.022, -0.035]).max(axis=1) < 0.008
+    cheek |= np.abs(MODEL.mean_shape - [-0.012, -0.022, -0.035]).max(axis=1) < 0.008
+    far = cheek & (v.points[:, 2] > DISTANCE)
+    assert far.sum() > 5 and seen.any()
+    assert seen[far].mean() < 0.2
