@@ -19,6 +19,7 @@ MANIFEST = "manifest.json"
 FACE_MODEL = "face_model.npz"
 NETWORK = "face_net.onnx"
 POINT_NETWORK = "face_points.onnx"
+EMBEDDING = "face_embedding.onnx"
 REFERENCE_NETWORK = "face_net_resnet50.onnx"
 #: Backend of `core.detection` -> its file.
 DETECTORS = {

@@ -14,13 +14,16 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from face_recon_ros.core.appearance import AppearanceStage, FaceEmbedder
 from face_recon_ros.core.boxes import iou, nms
 from face_recon_ros.core.camera import PinholeCamera
-from face_recon_ros.core.crop import crop_from_face_box
+from face_recon_ros.core.crop import Crop, crop_from_face_box
 from face_recon_ros.core.detection import Detector, DetectorConfig, as_rgb, make_detector
 from face_recon_ros.core.errors import CameraError
 from face_recon_ros.core.head_state import HeadStateConfig, HeadStateEstimator
+from face_recon_ros.core.inference import Prediction
 from face_recon_ros.core.reconstructor import FaceReconstructor, ReconstructorConfig
+from face_recon_ros.core.scene_cut import SceneCut
 from face_recon_ros.core.search import SearchingDetector
 from face_recon_ros.core.texture import Picture
 from face_recon_ros.core.tracking import Tracker, TrackerConfig
@@ -35,7 +38,18 @@ from face_recon_ros.core.types import (
 Timer = Callable[[], float]
 
 #: What takes time, in order; `infer` is the network's own, the rest is overhead.
-STAGES = ("detect", "track", "refine", "crop", "infer", "fit", "decode", "confirm", "head_state")
+STAGES = (
+    "detect",
+    "track",
+    "refine",
+    "crop",
+    "infer",
+    "identify",
+    "fit",
+    "decode",
+    "confirm",
+    "head_state",
+)
 
 _NEAR_MARGIN, _NEAR_PX = 2.0, 192  # of the crop in which a face must be found again
 _SAME_FACE = 0.3  # IoU of a mesh's box with the one it was made from
@@ -91,6 +105,7 @@ class FaceFinder:
         """Composes a detector and a tracker; `config` is what the detector was made of."""
         self._detector = detector
         self._tracker = tracker
+        self._scene_cut = SceneCut()
         self._config = config
         self._near: Detector | None = None
 
@@ -111,6 +126,8 @@ class FaceFinder:
 
     def find(self, image: Image) -> tuple[list[Track], Detections | None]:
         """All tracks of the next image, and the detections if the detector had to look."""
+        if self._scene_cut(image.rgb):
+            self._tracker.cut()
         if not self._tracker.needs_detection(image.stamp):
             return self._tracker.predict(image.stamp), None
         if isinstance(self._detector, SearchingDetector):
@@ -126,6 +143,7 @@ class FaceFinder:
     def find_anew(self, image: Image) -> tuple[list[Track], Detections]:
         """Tracks of an image that has nothing to do with those before."""
         self._tracker.reset()
+        self._scene_cut.reset()
         detections = self._detector.detect(image.rgb)
         tracks = self._tracker.update(detections, image.stamp)
         self._tracker.reset()
@@ -145,9 +163,17 @@ class FaceFinder:
         box = np.array([middle - half, middle - half, middle + half, middle + half])
         return bool(iou(box, found.boxes).max(initial=0.0) > _SAME_FACE)
 
-    def confirm(self, boxes: dict[str, Float32]) -> None:
+    def wants_appearance(self) -> list[str]:
+        """Tracks of the last image whose face should be embedded, the most urgent first."""
+        return self._tracker.wants_appearance()
+
+    def identify(self, embeddings: dict[str, Float32]) -> dict[str, str]:
+        """Looks at faces of the last image; old id -> new id where it is somebody else."""
+        return self._tracker.identify(embeddings)
+
+    def confirm(self, boxes: dict[str, Float32], presence: dict[str, float] | None = None) -> None:
         """Tells where the reconstructed meshes were; see `Tracker.confirm`."""
-        self._tracker.confirm(boxes)
+        self._tracker.confirm(boxes, presence)
 
 
 class FacePipeline:
@@ -159,6 +185,7 @@ class FacePipeline:
         reconstructor: FaceReconstructor,
         timer: Timer = time.perf_counter,
         head_state: HeadStateEstimator | None = None,
+        appearance: AppearanceStage | None = None,
     ) -> None:
         """Composes the parts.
 
@@ -167,21 +194,29 @@ class FacePipeline:
             reconstructor: of faces.
             timer: only measures the stages, seconds.
             head_state: of faces; None makes one with default settings.
+            appearance: tells people apart; None follows faces by place alone.
         """
         self.finder = finder
         self.reconstructor = reconstructor
         self.head_state = head_state or HeadStateEstimator(reconstructor.model)
         self._timer = timer
+        self._appearance = appearance
 
     @staticmethod
     def from_config(config: PipelineConfig | None = None) -> FacePipeline:
         """Loads what the configuration names."""
         config = config or PipelineConfig()
         reconstructor = FaceReconstructor.from_config(config.reconstructor)
+        appearance = None
+        if config.tracker.appearance != "off":
+            appearance = AppearanceStage(
+                FaceEmbedder(threads=config.reconstructor.threads), reconstructor.model
+            )
         return FacePipeline(
             FaceFinder.from_config(config.detector, config.tracker),
             reconstructor,
             head_state=HeadStateEstimator(reconstructor.model, config.head_state),
+            appearance=appearance,
         )
 
     def process(
@@ -207,15 +242,18 @@ class FacePipeline:
         camera = camera_of(image, camera)
         tracks, detections = self.finder.find(image)
         clock.lap("detect" if detections is not None else "track")
-        visible = self.finder.visible()
         # Also of those in doubt: their meshes lead the tracks on for when they are seen again.
-        faces, pixels = self._reconstruct(image, camera, tracks, clock)
-        self.finder.confirm({face.track.id: face.box for face in faces})
+        faces, pixels, presence = self._reconstruct(image, camera, tracks, clock)
+        self.finder.confirm({face.track.id: face.box for face in faces}, presence)
         unusable = len(tracks) - len(faces)
-        ids = {track.id for track in visible}
-        shown = [i for i, face in enumerate(faces) if face.track.id in ids]
+        scores = {track.id: track.score for track in self.finder.visible()}
+        shown = [i for i, face in enumerate(faces) if face.track.id in scores]
+        faces = [
+            replace(faces[i], track=replace(faces[i].track, score=scores[faces[i].track.id]))
+            for i in shown
+        ]
         clock.lap("confirm")
-        faces = self.head_state([faces[i] for i in shown], camera, image.stamp, depth)
+        faces = self.head_state(faces, camera, image.stamp, depth)
         clock.lap("head_state")
         return Frame(faces, pixels[shown], detections, clock.laps(), unusable)
 
@@ -251,7 +289,7 @@ class FacePipeline:
                 for t, b, ok in zip(tracks, boxes, prediction.usable, strict=True)
             ]
             clock.lap("refine")
-        faces, pixels = self._reconstruct(image, camera, tracks, clock)
+        faces, pixels, _ = self._reconstruct(image, camera, tracks, clock)
         unusable = len(tracks) - len(faces)
         if doubting:
             again = [i for i, face in enumerate(faces) if self.finder.finds_again(image.rgb, face)]
@@ -266,21 +304,39 @@ class FacePipeline:
 
     def _reconstruct(
         self, image: Image, camera: PinholeCamera, tracks: list[Track], clock: _Stopwatch
-    ) -> tuple[list[Face], NDArray[np.uint8]]:
-        """The faces that could be reconstructed, and the pixels of each."""
+    ) -> tuple[list[Face], NDArray[np.uint8], dict[str, float] | None]:
+        """The faces that could be reconstructed, the pixels of each, and presence by id."""
         crops = self.reconstructor.crops(tracks)
         pixels = self.reconstructor.extract(image.rgb, crops)
         clock.lap("crop")
         crops, pixels, prediction = self.reconstructor.look(tracks, crops, pixels)
         clock.lap("infer")
+        tracks = self._identify(image, tracks, crops, prediction)
+        clock.lap("identify")
         prediction = self.reconstructor.fit([image.rgb] * len(crops), tracks, crops, prediction)
         clock.lap("fit")
         pictures = [Picture(image.rgb)] * len(tracks)
         faces = self.reconstructor.decode(tracks, crops, prediction, camera, pictures)
         made = {face.track.id for face in faces}
-        pixels = pixels[[track.id in made for track in tracks]]
+        rows = [i for i, track in enumerate(tracks) if track.id in made]
+        presence = prediction.presence
         clock.lap("decode")
-        return faces, pixels
+        return (
+            faces,
+            pixels[rows],
+            None if presence is None else {tracks[i].id: float(presence[i]) for i in rows},
+        )
+
+    def _identify(
+        self, image: Image, tracks: list[Track], crops: list[Crop], prediction: Prediction
+    ) -> list[Track]:
+        """The tracks with the ids of the people they show, where a look at a face is due."""
+        wanted = self.finder.wants_appearance() if self._appearance else []
+        if self._appearance is None or not wanted:
+            return tracks
+        looks = self._appearance(image.rgb, wanted, tracks, crops, prediction)
+        renamed = self.finder.identify(looks)
+        return [replace(track, id=renamed.get(track.id, track.id)) for track in tracks]
 
 
 def camera_of(image: Image, camera: PinholeCamera | None) -> PinholeCamera:

@@ -3,9 +3,12 @@
 A track moves with constant velocity in x, y and log size. Detections are assigned to predicted
 boxes for the least total cost; between detections the box of the reconstructed mesh takes their
 place (`confirm`), so the detector need not run on every frame. Only a detection keeps a track
-alive: the network answers for anything it is visible, so a track nobody detected for
+alive: the network makes a mesh of anything it is given, so a track nobody detected for
 `max_undetected_s` ends. It keeps its id that long, but is `visible` only for `max_tentative_s`
-after the detector began to miss it. Time is an argument.
+after the detector began to miss it, or as long as the network's presence score calls it a face.
+
+Place and motion say who a face is as long as it is followed without a gap. After a crossing, a
+gap or a cut appearance says it (`core.reidentification`). Time is an argument.
 """
 
 from __future__ import annotations
@@ -18,17 +21,20 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from face_recon_ros.core.assignment import assign
 from face_recon_ros.core.boxes import iou
 from face_recon_ros.core.errors import ConfigError
+from face_recon_ros.core.reidentification import ReIdentificationConfig, ReIdentifier
+from face_recon_ros.core.track_state import TrackState, box_of, positions_of
 from face_recon_ros.core.types import Detections, Float32, Track
 
 _FORBIDDEN = 1e6  # cost of a match outside the gates
-_HORIZON_S = 0.25  # how long a velocity is believed without a new measurement
-_VELOCITY_GAIN = 0.5  # share of a newly seen velocity
+APPEARANCE = ("auto", "off")
 _DETECTION_PULL = 0.2  # least share of the detector's box where the mesh closes the loop
 _MESH_CAUTION = 0.6  # share of the gates within which a mesh may differ from the prediction
 _SURE = 0.7  # IoU of mesh and detection that lets the detector rest
 _SAME_FACE = 0.5  # IoU of two boxes that are one face
+_TOUCHING = 0.05  # IoU from which two faces may be taken for each other
 _PROVEN = 3  # detections after the first that earn a track its full patience
 _ID_LENGTH = 5  # REP-155
 
@@ -44,11 +50,17 @@ class TrackerConfig:
             its first one it ends with the first miss.
         max_tentative_s: seconds a face is still visible after the detector began to miss it; its
             track lives on and may be reactivated under its id.
-        max_gap_s: stamps further apart than this, or going backwards, start all over.
+        max_gap_s: after a longer gap between two images nobody is known by place; stamps that go
+            backwards start all over.
         min_iou: intersection over union with the prediction that makes a match certain.
         max_distance: between predicted and found centre, in box sides, for any match.
         max_size_ratio: between predicted and found side, for any match.
         max_faces: of one image, the most certain first.
+        min_presence: of the network's presence score, where it gives one, for a face to be shown.
+        appearance: `auto` tells people apart by an embedding of the face as well, where meshes
+            say how it lies; `off` by place alone, so that who leaves has a new id on return.
+            Embeddings are biometric data; they stay in memory for `reidentification.memory_s`.
+        reidentification: re-identification of faces that were lost.
         seed: of the ids.
     """
 
@@ -60,11 +72,22 @@ class TrackerConfig:
     max_distance: float = 0.7
     max_size_ratio: float = 1.8
     max_faces: int = 8
+    min_presence: float = 0.5
+    appearance: str = "auto"
+    reidentification: ReIdentificationConfig = field(default_factory=ReIdentificationConfig)
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.detect_every < 1:
             raise ConfigError("detect_every of at least 1", f"{self.detect_every}", "3 is good")
+        if self.appearance not in APPEARANCE:
+            raise ConfigError(
+                f"appearance of {', '.join(APPEARANCE)}", repr(self.appearance), "choose one"
+            )
+        if not 0.0 <= self.min_presence <= 1.0:
+            raise ConfigError(
+                "min_presence from 0 to 1", f"{self.min_presence}", "0.5 is a good start"
+            )
         if self.max_faces < 1:
             raise ConfigError("max_faces of at least 1", f"{self.max_faces}", "8 is good")
         if min(self.max_undetected_s, self.max_tentative_s) < 0 or self.max_gap_s <= 0:
@@ -76,39 +99,11 @@ class TrackerConfig:
             )
 
 
-@dataclass
-class _State:
-    """What is known of one track. Positions are centre x, y in pixels and log side; per second.
-
-    The `anchor_*` are of the last measurement before this frame: velocity is reckoned from it.
-    `sure_stamp` is of the last frame that showed the face for all we know: by a detection, or by a
-    mesh while the detector has not looked there since and found nothing. `looked_stamp` is of the
-    last frame in which the detector would have found the face (`Detections.looked_at`).
-    """
-
-    track: Track
-    position: NDArray[np.float64]
-    velocity: NDArray[np.float64]
-    measured_stamp: float
-    anchor_position: NDArray[np.float64]
-    anchor_velocity: NDArray[np.float64]
-    anchor_stamp: float
-    began_stamp: float
-    detected_stamp: float
-    detected_score: float
-    detected_position: NDArray[np.float64]
-    sure_stamp: float
-    looked_stamp: float
-    detections: int = 1
-    detected_velocity: NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
-    tentative: bool = False
-    closed_loop: bool = False
-
-
 class Tracker:
-    """Follows faces. Per frame: `needs_detection`, then `update` or `predict`, then `confirm`.
+    """Follows faces. Per frame: `needs_detection`, `update` or `predict`, `identify`, `confirm`.
 
-    `confirm` is left out where the mesh is made elsewhere; detections then place the boxes alone.
+    The last two are left out where the mesh is made elsewhere; detections then place the boxes
+    alone, and nobody is known again after `max_undetected_s`.
     """
 
     def __init__(self, config: TrackerConfig | None = None) -> None:
@@ -116,11 +111,12 @@ class Tracker:
         self.config = config or TrackerConfig()
         self._random = random.Random(self.config.seed)
         self._used_ids: set[str] = set()
-        self._states: list[_State] = []
-        self._hidden: list[_State] = []  # lost of late, perhaps behind somebody: may come back
+        self._states: list[TrackState] = []
+        self._hidden: list[TrackState] = []  # lost of late, perhaps behind somebody: may come back
         self._stamp: float | None = None
         self._detection_stamp = 0.0
         self._frames_since_detection = 0
+        self._people = ReIdentifier(self._new_id, self.config.reidentification)
 
     @property
     def tracks(self) -> list[Track]:
@@ -129,20 +125,31 @@ class Tracker:
 
     @property
     def visible(self) -> list[Track]:
-        """The tracks that show a face: not those the detector misses for `max_tentative_s`.
+        """The tracks that show a face, and nobody else's.
 
-        Whoever left would else be a ghost in its place for as long as its track lives: the mesh
-        cannot tell, as the network answers for anything.
+        Not those the detector misses for `max_tentative_s`: who left would else be a ghost in
+        its place for as long as its track lives. Where the network gives a presence score, that
+        says it better. Nor those that may turn out to be somebody who was lost (`identify`).
         """
         return [
             state.track
             for state in self._states
-            if not self._missed(state)
-            or state.track.stamp - state.sure_stamp <= self.config.max_tentative_s
+            if self._shows_face(state) and not self._people.is_anonymous(state.track.id)
         ]
 
+    def _shows_face(self, state: TrackState) -> bool:
+        if state.presence is not None:
+            return state.presence >= self.config.min_presence
+        unsure_s = state.track.stamp - state.sure_stamp
+        return not state.missed or unsure_s <= self.config.max_tentative_s
+
     def reset(self) -> None:
-        """Forgets all tracks; their ids stay used."""
+        """Forgets all tracks and people; their ids stay used."""
+        self._people.reset()
+        self.cut()
+
+    def cut(self) -> None:
+        """Ends all tracks, as another scene begins: who is still there is known by appearance."""
         self._states, self._hidden = [], []
         self._stamp = None
 
@@ -167,6 +174,7 @@ class Tracker:
         """
         self._advance(stamp)
         self._frames_since_detection += 1
+        self._follow_people(stamp)
         return self.tracks
 
     def update(self, detections: Detections, stamp: float) -> list[Track]:
@@ -187,6 +195,7 @@ class Tracker:
         returning = self._costs_of_return(candidates, detections, stamp)
         cost[len(self._states) :] = _FORBIDDEN  # out of sight: only where they would be by now
         claimed: set[int] = set()
+        came_back: list[str] = []
         for i, j in assign(np.minimum(cost, returning)):
             score = float(detections.scores[j])
             if min(cost[i, j], returning[i, j]) >= _FORBIDDEN:
@@ -196,6 +205,7 @@ class Tracker:
                 self._detected(candidates[i], detections.boxes[j], score, stamp)
             else:
                 self._reactivate(candidates[i], detections.boxes[j], score, stamp)
+                came_back.append(candidates[i].track.id)
         places = np.array([s.track.box for s in self._states]).reshape(-1, 4)
         for state, looked_at in zip(self._states, detections.looked_at(places), strict=True):
             if looked_at:
@@ -206,37 +216,89 @@ class Tracker:
         for j in np.argsort(-detections.scores, kind="stable"):
             if int(j) not in claimed:
                 self._begin(detections.boxes[j], float(detections.scores[j]), stamp)
+        self._follow_people(stamp)
+        for name in came_back:
+            self._people.contest(name)
         return self.tracks
 
-    def confirm(self, boxes: Mapping[str, ArrayLike]) -> None:
+    def wants_appearance(self) -> list[str]:
+        """Tracks whose face should be embedded in this frame, the most urgent first.
+
+        None that the detector misses or that another face may cover.
+        """
+        alone = {
+            state.track.id
+            for i, state in enumerate(self._states)
+            if not (state.missed or state.tentative or self._touching(i))
+            and (state.presence is None or state.presence >= self.config.min_presence)
+        }
+        return [name for name in self._people.wanted() if name in alone]
+
+    def identify(self, embeddings: Mapping[str, ArrayLike]) -> dict[str, str]:
+        """Looks at faces of the frame just tracked, and takes up the ids of those seen before.
+
+        Args:
+            embeddings: track id -> (D,) of its face; see `core.appearance`.
+
+        Returns:
+            old id -> new id, of the tracks that turned out to show somebody else.
+        """
+        renamed = self._people.see(embeddings)
+        self._hidden = [s for s in self._hidden if s.track.id not in renamed.values()]
+        for state in self._states:
+            if new := renamed.get(state.track.id):
+                state.track = replace(state.track, id=new)
+        return renamed
+
+    def _follow_people(self, stamp: float) -> None:
+        self._people.follow([state.track.id for state in self._states], stamp)
+        self._people.side_by_side(
+            s.track.id for s in self._states if s.detected_stamp == stamp and not s.tentative
+        )
+        for i, state in enumerate(self._states):
+            if self._touching(i):
+                self._people.contest(state.track.id)
+
+    def _touching(self, index: int) -> bool:
+        boxes = np.array([state.track.box for state in self._states])
+        shared = iou(boxes[index], boxes)[0]
+        shared[index] = 0.0
+        return bool(shared.max() > _TOUCHING)
+
+    def confirm(
+        self, boxes: Mapping[str, ArrayLike], presence: Mapping[str, float] | None = None
+    ) -> None:
         """Corrects tracks by the boxes of their reconstructed meshes, for the frame just tracked.
 
         A box that is not about where the track is, or was not about where the detector last saw
-        the face, puts the track in doubt instead: the detector then looks at the next frame.
+        the face, puts the track in doubt instead, and so does a low presence score: the detector
+        then looks at the next frame.
 
         Args:
             boxes: track id -> (4,) face box, image pixels. Ids of no track are ignored.
+            presence: track id -> the network's score in [0, 1] that this is a face; None where it
+                gives none.
         """
         for state in self._states:
             if state.track.id not in boxes:
                 continue
+            seen = (presence or {}).get(state.track.id)
+            if seen is not None and np.isfinite(seen):
+                state.see_presence(float(seen))
             box = np.asarray(boxes[state.track.id], np.float64)
             plausible = self._plausible(state, box)
             if state.detected_stamp == self._stamp:
-                detected = _box(state.detected_position)
+                detected = box_of(state.detected_position)
                 agreement = iou(box, detected)[0, 0] if plausible else 0.0
                 state.closed_loop = agreement > _SAME_FACE
                 state.tentative = agreement < _SURE
             if plausible and state.closed_loop:
-                self._measure(state, box, 1.0)
-                if not self._missed(state):
+                state.measure(box, 1.0)
+                if not state.missed:
                     state.sure_stamp = state.track.stamp
             else:
                 state.tentative = True
-
-    def _missed(self, state: _State) -> bool:
-        """Whether the detector has looked there since it last found this face."""
-        return state.detected_stamp < state.looked_stamp
+            state.tentative |= not self._shows_face(state)
 
     def _jumped(self, stamp: float) -> bool:
         return self._stamp is not None and not (
@@ -245,46 +307,36 @@ class Tracker:
 
     def _advance(self, stamp: float) -> None:
         if self._jumped(stamp):
-            self.reset()
+            if self._stamp is not None and stamp < self._stamp:
+                self.reset()
+            self.cut()
         before = stamp if self._stamp is None else self._stamp
         self._stamp = stamp
         for state in self._states:
-            # Beyond the horizon a velocity says nothing any more: the box stands still.
-            end = state.measured_stamp + _HORIZON_S
-            move = max(0.0, min(stamp, end) - min(before, end))
-            if state.measured_stamp == before:
-                state.anchor_position, state.anchor_velocity = state.position, state.velocity
-                state.anchor_stamp = before
-            state.position = state.position + state.velocity * move
-            state.track = replace(
-                state.track,
-                box=_box(state.position),
-                stamp=stamp,
-                score=self._score(state, stamp),
-                age=state.track.age + 1,
-                misses=state.track.misses + 1,
-            )
+            state.advance(before, stamp, self._score(state, stamp))
 
-    def _score(self, state: _State, stamp: float) -> float:
+    def _score(self, state: TrackState, stamp: float) -> float:
+        if state.presence is not None:
+            return state.presence
         if not state.tentative:
             return state.detected_score
         undetected = (stamp - state.detected_stamp) / max(self.config.max_undetected_s, 1e-9)
         return state.detected_score * max(0.0, 1.0 - undetected)
 
-    def _costs(self, states: list[_State], detections: Detections) -> NDArray[np.float64]:
+    def _costs(self, states: list[TrackState], detections: Detections) -> NDArray[np.float64]:
         """(tracks, detections): 1 - IoU + distance in sides; `_FORBIDDEN` beyond the gates."""
         boxes = np.array([s.track.box for s in states], np.float64).reshape(-1, 4)
         return self._costs_of_boxes(boxes, detections)
 
     def _costs_of_return(
-        self, states: list[_State], detections: Detections, stamp: float
+        self, states: list[TrackState], detections: Detections, stamp: float
     ) -> NDArray[np.float64]:
         """The same for those out of sight of late, as if they had walked on meanwhile."""
         boxes = np.zeros((len(states), 4))
         for box, state in zip(boxes, states, strict=True):
             if self._may_come_back(state, stamp):
                 walked = state.detected_velocity * [1.0, 1.0, 0.0]
-                box[:] = _box(state.detected_position + walked * (stamp - state.detected_stamp))
+                box[:] = box_of(state.detected_position + walked * (stamp - state.detected_stamp))
         costs = self._costs_of_boxes(boxes, detections)
         costs[~boxes.any(axis=1)] = _FORBIDDEN
         return costs
@@ -292,7 +344,7 @@ class Tracker:
     def _costs_of_boxes(
         self, boxes: NDArray[np.float64], detections: Detections
     ) -> NDArray[np.float64]:
-        a, b = _positions(boxes)[:, None], _positions(detections.boxes)[None]
+        a, b = positions_of(boxes)[:, None], positions_of(detections.boxes)[None]
         shared = iou(boxes, detections.boxes)
         log_ratio = np.abs(a[..., 2] - b[..., 2])
         side = np.exp((a[..., 2] + b[..., 2]) / 2)
@@ -303,35 +355,19 @@ class Tracker:
         allowed = near | (shared >= self.config.min_iou)
         return np.asarray(np.where(allowed, 1.0 - shared + distance, _FORBIDDEN))
 
-    def _detected(self, state: _State, box: Float32, score: float, stamp: float) -> None:
+    def _detected(self, state: TrackState, box: Float32, score: float, stamp: float) -> None:
         # Where the mesh closes the loop it is steadier than the detector, which then pulls gently,
         # but the harder the less they agree.
         gain = 1.0
         if state.closed_loop and not state.tentative:
             apart = 1.0 - iou(box, state.track.box)[0, 0]
             gain = float(np.clip(apart / _SAME_FACE, _DETECTION_PULL, 1.0))
-        state.detected_stamp = state.sure_stamp = state.looked_stamp = stamp
-        state.detected_score = score
-        state.track = replace(state.track, score=score)
-        state.detections += 1
-        self._measure(state, box, gain)
-        state.detected_position = _positions(box[None])[0]
-        state.detected_velocity = state.velocity
+        state.detect(box, gain, score, stamp)
 
-    def _measure(self, state: _State, box: ArrayLike, gain: float) -> None:
-        found = _positions(np.asarray(box, np.float64)[None])[0]
-        state.position = state.position + gain * (found - state.position)
-        if (dt := state.track.stamp - state.anchor_stamp) > 0:
-            seen = (state.position - state.anchor_position) / dt
-            gain = 1.0 if state.anchor_stamp == state.began_stamp else _VELOCITY_GAIN
-            state.velocity = state.anchor_velocity + gain * (seen - state.anchor_velocity)
-        state.measured_stamp = state.track.stamp
-        state.track = replace(state.track, box=_box(state.position), misses=0)
-
-    def _plausible(self, state: _State, box: NDArray[np.float64]) -> bool:
+    def _plausible(self, state: TrackState, box: NDArray[np.float64]) -> bool:
         if not (np.isfinite(box).all() and (box[2:] > box[:2]).all()):
             return False
-        found = _positions(box[None])[0]
+        found = positions_of(box[None])[0]
         return self._near(found, state.position, _MESH_CAUTION)
 
     def _near(self, a: NDArray[np.float64], b: NDArray[np.float64], caution: float = 1.0) -> bool:
@@ -341,9 +377,11 @@ class Tracker:
             and abs(a[2] - b[2]) <= caution * np.log(self.config.max_size_ratio)
         )
 
-    def _alive(self, state: _State) -> bool:
+    def _alive(self, state: TrackState) -> bool:
         """Whether an undetected track may be a face: seen lately, often enough, near there."""
         patience = self.config.max_undetected_s * min(1.0, (state.detections - 1) / _PROVEN)
+        if state.presence is not None and not self._shows_face(state):
+            patience = min(patience, self.config.max_tentative_s)
         unseen = state.looked_stamp - state.detected_stamp
         return unseen <= patience and (
             unseen == 0.0 or self._near(state.position, state.detected_position)
@@ -351,7 +389,7 @@ class Tracker:
 
     def _drop_lost(self, stamp: float) -> None:
         """Ends tracks undetected for too long, and those that slid onto somebody else's face."""
-        kept: list[_State] = []
+        kept: list[TrackState] = []
         for state in sorted(self._states, key=lambda s: (s.tentative, -s.track.age)):
             boxes = np.array([s.track.box for s in kept]).reshape(-1, 4)
             alone = iou(state.track.box, boxes).max(initial=0.0) <= _SAME_FACE
@@ -362,48 +400,22 @@ class Tracker:
         self._states = [s for s in self._states if any(s is k for k in kept)]
         self._hidden = [s for s in self._hidden if self._may_come_back(s, stamp)]
 
-    def _may_come_back(self, state: _State, stamp: float) -> bool:
+    def _may_come_back(self, state: TrackState, stamp: float) -> bool:
         unseen = stamp - state.detected_stamp
         return state.detections > 1 and 0.0 < unseen <= self.config.max_undetected_s
 
-    def _reactivate(self, state: _State, box: Float32, score: float, stamp: float) -> None:
+    def _reactivate(self, state: TrackState, box: Float32, score: float, stamp: float) -> None:
         """Takes up a track again that was out of sight."""
         if not any(state is s for s in self._states):
             self._hidden = [s for s in self._hidden if s is not state]
             self._states.append(state)
-        found = _positions(box[None])[0]
-        state.position = state.anchor_position = state.detected_position = found
-        state.velocity = state.anchor_velocity = state.detected_velocity
-        state.measured_stamp = state.anchor_stamp = stamp
-        state.detected_stamp = state.sure_stamp = state.looked_stamp = stamp
-        state.detected_score, state.closed_loop = score, False
-        state.detections += 1
-        state.track = replace(state.track, box=_box(found), score=score, stamp=stamp, misses=0)
+        state.reactivate(box, score, stamp)
 
     def _begin(self, box: Float32, score: float, stamp: float) -> None:
         known = np.array([s.track.box for s in self._states]).reshape(-1, 4)
         if len(known) >= self.config.max_faces or iou(box, known).max(initial=0) > _SAME_FACE:
             return
-        position = _positions(box[None])[0]
-        still = np.zeros(3)
-        track = Track(self._new_id(), _box(position), score, stamp)
-        self._states.append(
-            _State(
-                track,
-                position,
-                still,
-                stamp,
-                position,
-                still,
-                stamp,
-                stamp,
-                stamp,
-                score,
-                position,
-                stamp,
-                stamp,
-            )
-        )
+        self._states.append(TrackState.begin(self._new_id(), box, score, stamp))
 
     def _new_id(self) -> str:
         while True:
@@ -411,53 +423,3 @@ class Tracker:
             if new not in self._used_ids:
                 self._used_ids.add(new)
                 return new
-
-
-def assign(cost: ArrayLike) -> list[tuple[int, int]]:
-    """Least-cost assignment (Kuhn 1955; shortest augmenting paths, Jonker and Volgenant 1987).
-
-    Args:
-        cost: (N, M) finite.
-
-    Returns:
-        min(N, M) pairs (row, column), by row.
-    """
-    c = np.asarray(cost, np.float64)
-    if c.size == 0:
-        return []
-    if c.shape[0] > c.shape[1]:
-        return sorted((i, j) for j, i in assign(c.T))
-    n, m = c.shape
-    row_price, column_price = np.zeros(n), np.zeros(m + 1)
-    row_of = np.full(m + 1, -1)  # of each column; the last column is a dummy that starts each path
-    for row in range(n):
-        row_of[m] = row
-        column, visited = m, np.zeros(m + 1, bool)
-        slack, previous = np.full(m, np.inf), np.full(m, m)
-        while row_of[column] >= 0:
-            visited[column] = True
-            i = row_of[column]
-            reduced = c[i] - row_price[i] - column_price[:m]
-            better = ~visited[:m] & (reduced < slack)
-            slack[better], previous[better] = reduced[better], column
-            column = int(np.argmin(np.where(visited[:m], np.inf, slack)))
-            step = slack[column]
-            row_price[row_of[visited]] += step
-            column_price[visited] -= step
-            slack[~visited[:m]] -= step
-        while column != m:
-            row_of[column] = row_of[previous[column]]
-            column = int(previous[column])
-    return sorted((int(row_of[j]), j) for j in range(m) if row_of[j] >= 0)
-
-
-def _positions(boxes: ArrayLike) -> NDArray[np.float64]:
-    """(N, 4) boxes -> (N, 3) centre x, centre y, log side."""
-    b = np.asarray(boxes, np.float64)
-    sides = np.maximum(b[:, 2:] - b[:, :2], 1e-3)
-    return np.column_stack([(b[:, :2] + b[:, 2:]) / 2, np.log(sides.prod(axis=1)) / 2])
-
-
-def _box(position: NDArray[np.float64]) -> Float32:
-    half = np.exp(position[2]) / 2
-    return np.concatenate([position[:2] - half, position[:2] + half]).astype(np.float32)

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from face_recon_ros.core.assignment import assign
 from face_recon_ros.core.errors import ConfigError
-from face_recon_ros.core.tracking import Tracker, TrackerConfig, assign
+from face_recon_ros.core.tracking import Tracker, TrackerConfig
 from face_recon_ros.core.types import Detections
 
 FPS = 30.0
@@ -130,6 +131,106 @@ def test_the_mesh_leads_between_detections():
         assert abs(centre(tracks[0])[0] - where(stamp)) < 20
         tracker.confirm({tracks[0].id: box(where(stamp), 200)})
     assert k > 5
+
+
+def embedding(person):
+    vector = np.random.default_rng(person).standard_normal(128)
+    return vector / np.linalg.norm(vector)
+
+
+def see(tracker, stamp, *people):
+    """Detects people (number, x), and looks at each face that the tracker wants to see."""
+    tracker.update(detections(*(box(x, 200) for _, x in people)), stamp)
+
+    def person(track):
+        return min(people, key=lambda p: abs(p[1] - centre(track)[0]))
+
+    looks = {t.id: embedding(person(t)[0]) for t in tracker.tracks if people}
+    tracker.identify({name: looks[name] for name in tracker.wants_appearance()})
+    tracker.confirm({t.id: t.box for t in tracker.tracks})
+    return {person(t)[1]: t.id for t in tracker.visible if people}
+
+
+def test_who_comes_back_elsewhere_has_the_old_id_and_a_stranger_a_new_one():
+    tracker = Tracker()
+    for k in range(60):
+        (first,) = see(tracker, k / FPS, (1, 300)).values()
+    for k in range(60, 660):
+        see(tracker, k / FPS)
+    (again,) = see(tracker, 660 / FPS, (1, 500)).values()
+    assert again == first
+    for k in range(661, 665):
+        ids = see(tracker, k / FPS, (1, 500), (2, 100))
+    assert ids[500] == first and ids[100] != first
+
+
+def test_no_id_survives_a_cut_by_place():
+    tracker = Tracker()
+    for k in range(30):
+        (first,) = see(tracker, k / FPS, (1, 300)).values()
+    tracker.cut()
+    for k in range(30, 40):
+        ids = see(tracker, k / FPS, (2, 300))
+    assert ids[300] != first
+    tracker.cut()
+    assert see(tracker, 40 / FPS, (1, 300)) == {300: first}
+
+
+def test_no_id_survives_a_long_gap_by_place_and_a_clock_set_back_forgets_all():
+    tracker = Tracker()
+    for k in range(30):
+        (first,) = see(tracker, k / FPS, (1, 300)).values()
+    assert see(tracker, 10.0, (1, 300)) == {300: first}
+    (other,) = see(tracker, 0.0, (1, 300)).values()
+    assert other != first
+
+
+def test_without_embeddings_who_was_away_is_new():
+    tracker = Tracker()
+    first = known(tracker, box(300, 200), frames=10).id
+    for k in range(10, 100):
+        tracker.update(Detections.empty(), k / FPS)
+    (track,) = tracker.update(detections(box(300, 200)), 100 / FPS)
+    assert track.id != first and track in tracker.visible
+
+
+def test_a_low_presence_hides_a_face_and_calls_the_detector():
+    tracker = Tracker(TrackerConfig(detect_every=30))
+    track = known(tracker, box(300, 200))
+    for k in range(2, 6):
+        tracker.predict(k / FPS)
+        tracker.confirm({track.id: box(300, 200)}, {track.id: 0.05})
+    assert tracker.tracks and not tracker.visible
+    assert tracker.needs_detection(6 / FPS)
+    assert tracker.tracks[0].score < 0.5
+
+
+def test_a_face_without_presence_ends_soon_after_the_detector_misses_it():
+    tracker = Tracker()
+    track = known(tracker, box(300, 200), frames=10)
+    for k in range(10, 22):
+        tracker.update(Detections.empty(), k / FPS)
+        tracker.confirm({track.id: box(300, 200)}, {track.id: 0.05})
+    assert not tracker.tracks
+
+
+def test_a_present_face_that_the_detector_misses_stays_visible():
+    tracker = Tracker()
+    track = known(tracker, box(300, 200), frames=10)
+    for k in range(10, 30):
+        tracker.update(Detections.empty(), k / FPS)
+        tracker.confirm({track.id: box(300, 200)}, {track.id: 0.9})
+        assert [t.id for t in tracker.visible] == [track.id]
+
+
+def test_one_blurred_frame_does_not_hide_a_face():
+    tracker = Tracker()
+    track = known(tracker, box(300, 200), frames=3)
+    tracker.predict(3 / FPS)
+    tracker.confirm({track.id: box(300, 200)}, {track.id: 0.95})
+    tracker.predict(4 / FPS)
+    tracker.confirm({track.id: box(300, 200)}, {track.id: 0.2})
+    assert tracker.visible
 
 
 @pytest.mark.parametrize("wrong", [box(800, 200), box(300, 200, 400), box(np.nan, 0)])

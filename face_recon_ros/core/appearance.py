@@ -1,0 +1,252 @@
+"""Face embeddings: what tells one person's face from another's, for the tracker alone.
+
+A recognition network sees the face upright in a square of its own, placed by five points of the
+reconstructed mesh: no landmark detector is needed. Embeddings are biometric data. They stay in
+memory, as long as the tracker remembers a face, and are neither written nor published.
+
+Contract of the ONNX file:
+    input   `image` (N, S, S, 3) uint8 RGB
+    output  `embedding` (N, D) float32, unit length
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import ArrayLike, NDArray
+
+from face_recon_ros.core.crop import Crop
+from face_recon_ros.core.crop_pose import crop_camera, crop_from_face
+from face_recon_ros.core.errors import ModelError
+from face_recon_ros.core.inference import Prediction
+from face_recon_ros.core.models import EMBEDDING, find_model
+from face_recon_ros.core.morphable_model import MorphableModel
+from face_recon_ros.core.types import Coefficients, Track
+
+#: Where recognition networks want right eye, left eye, tip of the nose and the mouth's right and
+#: left corner (the subject's), in a square of 112 pixels: the template of ArcFace (Deng et al.
+#: 2019) and SFace (Zhong et al. 2021).
+TEMPLATE_112 = np.array(
+    [
+        [38.2946, 51.6963],
+        [73.5318, 51.5014],
+        [56.0252, 71.7366],
+        [41.5493, 92.3655],
+        [70.7299, 92.2041],
+    ]
+)
+#: The same points by the 68 iBUG landmarks: the mean of each group.
+_GROUPS = (range(36, 42), range(42, 48), (30,), (48,), (54,))
+
+#: Farther turned away from the camera, or smaller, a face does not tell who it is.
+MAX_TURN = np.radians(40.0)
+MIN_EYE_DISTANCE_PX = 9.0
+
+_LOOKS_PER_FRAME = 1  # faces embedded in one frame, at most: each costs as much as some meshes
+
+
+class FacePoints:
+    """Five points of faces that need no whole mesh: eyes, tip of the nose, corners of the mouth.
+
+    Attributes:
+        known: whether the face model has these points.
+    """
+
+    def __init__(self, model: MorphableModel) -> None:
+        """Cuts the points' rows out of the model's bases."""
+        groups = [model.landmarks_68[list(group)] for group in _GROUPS]
+        self.known = all((group >= 0).all() for group in groups)
+        average = np.zeros((5, model.n_vertices), np.float32)
+        for row, group in zip(average, groups, strict=True):
+            if self.known:
+                row[group] = 1.0 / len(group)
+        used = np.flatnonzero(average.any(axis=0))
+        weights = average[:, used]
+
+        def rows(basis: NDArray[np.float32]) -> NDArray[np.float32]:
+            picked = basis.reshape(model.n_vertices, 3, -1)[used]
+            return np.asarray(np.einsum("pv,vxk->pxk", weights, picked), np.float32)
+
+        self._mean = weights @ model.mean_shape[used]
+        self._identity = rows(model.identity_basis)
+        self._expression = rows(model.expression_basis)
+
+    def __call__(self, coefficients: Coefficients, crop: Crop) -> NDArray[np.float64]:
+        """Where the points of one face are.
+
+        Args:
+            coefficients: one row.
+            crop: that it is of.
+
+        Returns:
+            (5, 2) image pixels, in the order of `TEMPLATE_112`.
+        """
+        c = coefficients
+        points = self._mean + self._identity @ c.identity[0] + self._expression @ c.expression[0]
+        pose = crop_from_face(c.rotation[0], c.translation[0])
+        return crop.to_image(crop_camera(crop.size).project(pose.apply(points)))
+
+
+def turn_of(coefficients: Coefficients) -> float:
+    """Angle between the face's direction and the ray to the camera, radians, of one row."""
+    pose = crop_from_face(coefficients.rotation[0], coefficients.translation[0])
+    ray = -pose.translation / max(float(np.linalg.norm(pose.translation)), 1e-9)
+    return float(np.arccos(np.clip(pose.rotation[:, 0] @ ray, -1.0, 1.0)))
+
+
+def is_telling(coefficients: Coefficients, points_px: ArrayLike) -> bool:
+    """Whether a face is large and frontal enough to say who it is.
+
+    Args:
+        coefficients: one row.
+        points_px: (5, 2) of it, image pixels.
+    """
+    right, left, *_ = np.asarray(points_px, np.float64)
+    turn = turn_of(coefficients)
+    # a turned head's eyes come closer in the picture: that makes it no smaller
+    distance = float(np.linalg.norm(left - right)) / max(np.cos(turn), 0.5)
+    return bool(turn <= MAX_TURN and distance >= MIN_EYE_DISTANCE_PX)
+
+
+def aligned(rgb: NDArray[np.uint8], points_px: ArrayLike, size: int) -> NDArray[np.uint8]:
+    """The face upright in a square: the similarity of least squares onto the template.
+
+    Args:
+        rgb: (H, W, 3) uint8.
+        points_px: (5, 2) in the order of `TEMPLATE_112`, image pixels.
+        size: pixels per side.
+
+    Returns:
+        (size, size, 3) uint8; outside of the image, its border goes on.
+    """
+    source = np.asarray(points_px, np.float64)
+    target = (TEMPLATE_112 + 0.5) * (size / 112) - 0.5
+    # Umeyama 1991 in the plane, where rotation with scale is one complex number
+    a, b = source - source.mean(axis=0), target - target.mean(axis=0)
+    p, q = a[:, 0] + 1j * a[:, 1], b[:, 0] + 1j * b[:, 1]
+    turn = (np.conj(p) * q).sum() / max((np.abs(p) ** 2).sum(), 1e-12)
+    linear = np.array([[turn.real, -turn.imag], [turn.imag, turn.real]])
+    affine = np.column_stack([linear, target.mean(axis=0) - linear @ source.mean(axis=0)])
+    shrink = 1.0 / max(abs(turn), 1e-6)
+    if shrink > 2.0:  # average before sampling, or it aliases
+        square = Crop(source.mean(axis=0), 3.0 * size * shrink, 3 * size)
+        rgb = square.extract(rgb)
+        affine = affine @ np.vstack([_image_from_crop(square), [0.0, 0.0, 1.0]])
+    border = cv2.BORDER_REPLICATE
+    return np.asarray(cv2.warpAffine(rgb, affine, (size, size), borderMode=border), np.uint8)
+
+
+def _image_from_crop(crop: Crop) -> NDArray[np.float64]:
+    return np.asarray(cv2.invertAffineTransform(crop.crop_from_image))
+
+
+class FaceEmbedder:
+    """The recognition network as an ONNX Runtime session.
+
+    Attributes:
+        size: S, side of its pictures, pixels.
+    """
+
+    def __init__(self, path: str | Path = "", *, threads: int = 2) -> None:
+        """Opens the network.
+
+        Args:
+            path: the ONNX file; empty takes the shipped one.
+            threads: of the CPU; 0 takes all cores.
+
+        Raises:
+            ModelError: it is missing, damaged or of another kind.
+        """
+        file = find_model(path or EMBEDDING)
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # Else the weights would be written out as floats again in each run.
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+        try:
+            self._session = ort.InferenceSession(
+                str(file), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as fault:  # onnxruntime raises its own, unexported classes
+            raise ModelError(
+                f"an ONNX network at {file}", str(fault).splitlines()[0], "restore the file"
+            ) from None
+        inputs = {i.name: i for i in self._session.get_inputs()}
+        outputs = [o.name for o in self._session.get_outputs()]
+        shape = inputs["image"].shape if "image" in inputs else []
+        if "embedding" not in outputs or len(shape) != 4 or not isinstance(shape[1], int):
+            raise ModelError(
+                f"a face embedding network with input image (N, S, S, 3) and output embedding at "
+                f"{file}",
+                f"inputs {sorted(inputs)}, outputs {outputs}",
+                "make one with scripts/build_embedding.py",
+            )
+        self.size = int(shape[1])
+
+    def __call__(
+        self, rgb: NDArray[np.uint8], points_px: Sequence[ArrayLike]
+    ) -> NDArray[np.float32]:
+        """Embeds faces of one image.
+
+        Args:
+            rgb: (H, W, 3) uint8.
+            points_px: N times (5, 2), see `FacePoints`; N may be 0.
+
+        Returns:
+            (N, D) unit length.
+        """
+        if not len(points_px):
+            return np.zeros((0, 0), np.float32)
+        pictures = np.stack([aligned(rgb, points, self.size) for points in points_px])
+        (embedding,) = self._session.run(["embedding"], {"image": pictures})
+        return np.asarray(embedding, np.float32)
+
+
+class AppearanceStage:
+    """The pipeline's part of it: which faces of a frame are worth a look, and their embeddings."""
+
+    def __init__(self, embedder: FaceEmbedder, model: MorphableModel) -> None:
+        """Composes the network and the face model that says where a face's points are."""
+        self._embedder = embedder
+        self._points = FacePoints(model)
+
+    def __call__(
+        self,
+        rgb: NDArray[np.uint8],
+        wanted: Iterable[str],
+        tracks: Sequence[Track],
+        crops: Sequence[Crop],
+        prediction: Prediction,
+    ) -> dict[str, NDArray[np.float32]]:
+        """Looks at the most urgent faces that tell who they are.
+
+        Args:
+            rgb: (H, W, 3) uint8.
+            wanted: ids of tracks, the most urgent first.
+            tracks: N, of this image.
+            crops: N, in the same order.
+            prediction: N rows, in the same order.
+
+        Returns:
+            Track id -> (D,) embedding, of few of those wanted.
+        """
+        index = {track.id: i for i, track in enumerate(tracks)}
+        usable = prediction.usable
+        points: dict[str, NDArray[np.float64]] = {}
+        for name in wanted if self._points.known else ():
+            i = index.get(name, -1)
+            if i < 0 or not usable[i]:
+                continue
+            coefficients = prediction.coefficients[i]
+            seen = self._points(coefficients, crops[i])
+            if is_telling(coefficients, seen):
+                points[name] = seen
+            if len(points) == _LOOKS_PER_FRAME:
+                break
+        return dict(zip(points, self._embedder(rgb, list(points.values())), strict=True))

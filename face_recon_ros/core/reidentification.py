@@ -1,0 +1,297 @@
+"""Who a track shows: a gallery of faces seen of late, and what a new look says about it.
+
+Places say who a face is as long as nobody is near and nothing is missed; appearance says it
+otherwise. A look is an embedding (`core.appearance`): faces of one person point the same way. A
+face that was lost is taken up again when a look is close enough to its gallery entry, clearly
+closer than to any other, and closer than any two people are who were seen side by side: these are
+certainly two, so that the scene itself says how alike different people look. When in doubt it is
+somebody new.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from face_recon_ros.core.errors import ConfigError
+
+Array = NDArray[np.float64]
+
+_EARLY_LOOKS, _EARLY_S = 3, 0.3  # the first looks follow each other faster
+_MEMORY_LOOKS = 30  # an entry goes on learning as if it had so many looks at most
+
+
+@dataclass(frozen=True)
+class ReIdentificationConfig:
+    """When two looks are of one person. Similarities are cosines of embeddings.
+
+    Attributes:
+        memory_s: seconds a lost face is remembered; 0 remembers nobody.
+        look_every_s: seconds between two looks at a face that is known.
+        same: least similarity to be taken for a person again.
+        different: similarity below which a face is not the track's person any more.
+        margin: lead over the next similar person, and over people seen side by side.
+        max_anonymous_s: seconds a new face is held back while it might be a lost one.
+    """
+
+    memory_s: float = 30.0
+    look_every_s: float = 2.0
+    same: float = 0.45
+    different: float = 0.2
+    margin: float = 0.05
+    max_anonymous_s: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not -1.0 <= self.different <= self.same <= 1.0:
+            raise ConfigError(
+                "different <= same, both from -1 to 1",
+                f"{self.different} and {self.same}",
+                "0.2 and 0.45 fit the embedding network that ships",
+            )
+        if min(self.memory_s, self.look_every_s, self.margin, self.max_anonymous_s) < 0:
+            raise ConfigError("times and margin of at least 0", f"{self}", "use the defaults")
+
+
+@dataclass
+class _Person:
+    """An entry of the gallery. `settled`: the id stands; else it may be that of a lost one."""
+
+    began: float
+    seen: float
+    looked: float = -np.inf
+    total: Array | None = None  # sum of looks, unit vectors
+    looks: int = 0
+    settled: bool = False
+    contested: bool = False
+    strikes: int = 0
+    with_others: set[str] = field(default_factory=set)
+
+    @property
+    def mean(self) -> Array | None:
+        """Unit vector, None before the first look."""
+        if self.total is None:
+            return None
+        return self.total / max(float(np.linalg.norm(self.total)), 1e-9)
+
+    def learn(self, look: Array) -> None:
+        """Adds a look."""
+        old = np.zeros_like(look) if self.total is None else self.total
+        if self.looks >= _MEMORY_LOOKS:
+            old = old * (1.0 - 1.0 / _MEMORY_LOOKS)
+        self.total, self.looks = old + look, self.looks + 1
+
+
+class ReIdentifier:
+    """Keeps a gallery entry per id. Per frame: `follow`, then `see` with the looks there are."""
+
+    def __init__(
+        self, new_id: Callable[[], str], config: ReIdentificationConfig | None = None
+    ) -> None:
+        """Starts with nobody.
+
+        Args:
+            new_id: makes an id that was never used.
+            config: see there.
+        """
+        self.config = config or ReIdentificationConfig()
+        self._new_id = new_id
+        self._people: dict[str, _Person] = {}
+        self._active: set[str] = set()
+        self._stamp = 0.0
+
+    def reset(self) -> None:
+        """Forgets everybody."""
+        self._people, self._active = {}, set()
+
+    def follow(self, ids: Iterable[str], stamp: float) -> None:
+        """Says which tracks a frame has.
+
+        Args:
+            ids: of all tracks; those unheard of are new.
+            stamp: seconds, of the frame.
+        """
+        self._stamp, self._active = stamp, set(ids)
+        for name in self._active:
+            self._people.setdefault(name, _Person(stamp, stamp)).seen = stamp
+        self._people = {
+            name: person
+            for name, person in self._people.items()
+            if name in self._active
+            or (person.looks > 0 and stamp - person.seen <= self.config.memory_s)
+        }
+        lost = self._lost()
+        for name in self._active:
+            person = self._people[name]
+            # Nobody is missing: whoever this is, it is nobody we know.
+            person.settled |= not lost and person.looks > 0
+
+    def side_by_side(self, ids: Iterable[str]) -> None:
+        """Says that these tracks surely show different people: all detected in one frame."""
+        names = set(ids)
+        for name in names:
+            if name in self._people:
+                self._people[name].with_others |= names - {name}
+
+    def contest(self, name: str) -> None:
+        """Says that a track may have moved on to another face: it is looked at soon."""
+        if name in self._people:
+            self._people[name].contested = True
+
+    def is_anonymous(self, name: str) -> bool:
+        """Whether a track must not be shown yet, as it may turn out to be somebody who was lost.
+
+        Only for `max_anonymous_s`, and only while somebody is missing.
+        """
+        person = self._people.get(name)
+        return (
+            person is not None
+            and not person.settled
+            and self._stamp - person.began < self.config.max_anonymous_s
+            and bool(self._lost())
+        )
+
+    def wanted(self) -> list[str]:
+        """Tracks whose face should be looked at, the most urgent first."""
+        due = []
+        for name in self._active:
+            person = self._people[name]
+            since = self._stamp - person.looked
+            pause = _EARLY_S if person.looks < _EARLY_LOOKS else self.config.look_every_s
+            urgent = (not person.settled and bool(self._lost())) or person.contested
+            if urgent or since >= pause:
+                due.append((not urgent, person.looked, name))
+        return [name for *_, name in sorted(due)]
+
+    def see(self, looks: Mapping[str, ArrayLike]) -> dict[str, str]:
+        """Looks at faces of the frame just followed.
+
+        Args:
+            looks: track id -> (D,) embedding of its face.
+
+        Returns:
+            old id -> new id, of tracks that turned out to be somebody else.
+        """
+        useful = {}
+        for name, look in looks.items():
+            vector = np.asarray(look, np.float64)
+            length = np.linalg.norm(vector)
+            if name in self._active and np.isfinite(length) and length > 0.0:
+                useful[name] = vector / length
+                self._people[name].looked = self._stamp
+        # Those who are not themselves are out of their ids before these are given away.
+        strangers = [
+            name
+            for name, look in useful.items()
+            if self._people[name].settled and not self._is_still(self._people[name], look)
+        ]
+        self._active -= set(strangers)
+        renamed: dict[str, str] = {}
+        for name, look in useful.items():
+            if name in strangers:
+                final = self._taken_up(name, look) or self._trade(name, look, renamed)
+                renamed[name] = self._become(name, final or self._new_id(), look)
+            elif not self._people[name].settled and name not in renamed:
+                final = self._settle(name, look)
+                if final != name:
+                    renamed[name] = final
+        return renamed
+
+    def _is_still(self, person: _Person, look: Array) -> bool:
+        """Whether a look at somebody known is of that person; learns it if it is."""
+        mean = person.mean
+        own = 1.0 if mean is None else float(look @ mean)
+        others = [p.mean for p in self._people.values() if p is not person]
+        rival = max((float(look @ m) for m in others if m is not None), default=-1.0)
+        if own >= self.config.different and (
+            rival < max(self.config.same, own + 2 * self.config.margin)
+        ):
+            person.learn(look)
+            person.contested, person.strikes = False, 0
+            return True
+        person.strikes += 1
+        if person.strikes < 2 and not person.contested:
+            person.contested = True  # a second look will tell
+            return True
+        return False
+
+    def _settle(self, name: str, look: Array) -> str:
+        """A look at somebody new: takes up a lost id, or keeps its own, once that is sure."""
+        person = self._people[name]
+        person.learn(look)
+        mean = person.mean
+        assert mean is not None
+        if best := self._taken_up(name, mean):
+            return self._become(name, best, look)
+        close = max((s for s, _ in self._similarities(name, mean, self._lost())), default=-1.0)
+        clear = close < self.config.same - self.config.margin
+        person.settled = clear or person.looks >= _EARLY_LOOKS
+        return name
+
+    def _trade(self, name: str, look: Array, renamed: dict[str, str]) -> str:
+        """The other of two whose tracks met, if it goes by this one's id; empty if not.
+
+        The other track gets this one's id in exchange, and is looked at soon.
+        """
+        (_, best), *_ = self._similarities(name, look, self._people) or [(0.0, "")]
+        if not (best in self._active and self._people[best].contested):
+            return ""
+        if not self._is(best, self._similarities(name, look, self._people)):
+            return ""
+        self._active.discard(best)
+        self._active.add(name)
+        renamed[best] = name
+        self._people[name].contested, self._people[name].strikes = True, 0
+        return best
+
+    def _become(self, name: str, final: str, look: Array) -> str:
+        """Hands a track over to another id. What it showed before stays with the old one."""
+        was = self._people[name]
+        now = self._people.setdefault(final, _Person(self._stamp, self._stamp))
+        if not was.settled:  # it was this one all the time
+            del self._people[name]
+            self._active.discard(name)
+        elif name not in self._active:
+            was.contested, was.strikes = False, 0
+        now.learn(look)
+        now.settled, now.contested, now.strikes = True, False, 0
+        now.seen = now.looked = self._stamp
+        self._active.add(final)
+        return final
+
+    def _lost(self) -> set[str]:
+        return {n for n, p in self._people.items() if n not in self._active and p.looks > 0}
+
+    def _similarities(
+        self, name: str, look: Array, among: Iterable[str]
+    ) -> list[tuple[float, str]]:
+        found = []
+        for other in among:
+            mean = self._people[other].mean
+            if other != name and mean is not None and mean.shape == look.shape:
+                found.append((float(mean @ look), other))
+        return sorted(found, reverse=True)
+
+    def _taken_up(self, name: str, look: Array) -> str:
+        """The lost person that a look is of; empty when in doubt."""
+        similar = self._similarities(name, look, self._people)
+        best = similar[0][1] if similar else ""
+        lost = best and best not in self._active
+        return best if lost and self._is(best, similar) else ""
+
+    def _is(self, best: str, similar: list[tuple[float, str]]) -> bool:
+        """Whether a look is of the most similar person, and surely of no other."""
+        closeness = similar[0][0]
+        lead = closeness - (similar[1][0] if len(similar) > 1 else -1.0)
+        return lead >= self.config.margin and closeness >= self._bar(best)
+
+    def _bar(self, name: str) -> float:
+        """Least similarity to be this person: more than people have who were seen beside."""
+        person = self._people[name]
+        mean = person.mean
+        assert mean is not None
+        beside = self._similarities(name, mean, person.with_others & self._people.keys())
+        alike = beside[0][0] + self.config.margin if beside else -1.0
+        return max(self.config.same, alike)

@@ -1,0 +1,139 @@
+"""One track: where its face is, how it moves, and when it was last seen there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from face_recon_ros.core.types import Float32, Track
+
+_HORIZON_S = 0.25  # how long a velocity is believed without a new measurement
+_VELOCITY_GAIN = 0.5  # share of a newly seen velocity
+_PRESENCE_GAIN = 0.5  # share of a new presence score
+
+
+@dataclass
+class TrackState:
+    """What is known of one track. Positions are centre x, y in pixels and log side; per second.
+
+    The `anchor_*` are of the last measurement before this frame: velocity is reckoned from it.
+    `sure_stamp` is of the last frame that showed the face for all we know: by a detection, or by a
+    mesh while the detector has not looked there since and found nothing. `looked_stamp` is of the
+    last frame in which the detector would have found the face (`Detections.looked_at`).
+    `presence` is the network's answer to whether this is a face, None where it gives none.
+    """
+
+    track: Track
+    position: NDArray[np.float64]
+    velocity: NDArray[np.float64]
+    measured_stamp: float
+    anchor_position: NDArray[np.float64]
+    anchor_velocity: NDArray[np.float64]
+    anchor_stamp: float
+    began_stamp: float
+    detected_stamp: float
+    detected_score: float
+    detected_position: NDArray[np.float64]
+    sure_stamp: float
+    looked_stamp: float
+    detections: int = 1
+    detected_velocity: NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
+    tentative: bool = False
+    closed_loop: bool = False
+    presence: float | None = None
+
+    @staticmethod
+    def begin(name: str, box: ArrayLike, score: float, stamp: float) -> TrackState:
+        """A track of one detection."""
+        position = positions_of(np.asarray(box)[None])[0]
+        return TrackState(
+            Track(name, box_of(position), score, stamp),
+            position,
+            velocity=np.zeros(3),
+            measured_stamp=stamp,
+            anchor_position=position,
+            anchor_velocity=np.zeros(3),
+            anchor_stamp=stamp,
+            began_stamp=stamp,
+            detected_stamp=stamp,
+            detected_score=score,
+            detected_position=position,
+            sure_stamp=stamp,
+            looked_stamp=stamp,
+        )
+
+    @property
+    def missed(self) -> bool:
+        """Whether the detector has looked there since it last found this face."""
+        return self.detected_stamp < self.looked_stamp
+
+    def advance(self, before: float, stamp: float, score: float) -> None:
+        """Moves on with constant velocity from the frame before to the one of a stamp."""
+        # Beyond the horizon a velocity says nothing any more: the box stands still.
+        end = self.measured_stamp + _HORIZON_S
+        move = max(0.0, min(stamp, end) - min(before, end))
+        if self.measured_stamp == before:
+            self.anchor_position, self.anchor_velocity = self.position, self.velocity
+            self.anchor_stamp = before
+        self.position = self.position + self.velocity * move
+        self.track = replace(
+            self.track,
+            box=box_of(self.position),
+            stamp=stamp,
+            score=score,
+            age=self.track.age + 1,
+            misses=self.track.misses + 1,
+        )
+
+    def measure(self, box: ArrayLike, gain: float) -> None:
+        """Corrects position and velocity by a (4,) box; gain 1 takes it as it is."""
+        found = positions_of(np.asarray(box, np.float64)[None])[0]
+        self.position = self.position + gain * (found - self.position)
+        if (dt := self.track.stamp - self.anchor_stamp) > 0:
+            seen = (self.position - self.anchor_position) / dt
+            gain = 1.0 if self.anchor_stamp == self.began_stamp else _VELOCITY_GAIN
+            self.velocity = self.anchor_velocity + gain * (seen - self.anchor_velocity)
+        self.measured_stamp = self.track.stamp
+        self.track = replace(self.track, box=box_of(self.position), misses=0)
+
+    def detect(self, box: ArrayLike, gain: float, score: float, stamp: float) -> None:
+        """Corrects by a detection of the current frame."""
+        self.detected_stamp = self.sure_stamp = self.looked_stamp = stamp
+        self.detected_score = score
+        self.detections += 1
+        self.measure(box, gain)
+        self.detected_position = positions_of(np.asarray(box)[None])[0]
+        self.detected_velocity = self.velocity
+        self.track = replace(self.track, score=score)
+
+    def reactivate(self, box: ArrayLike, score: float, stamp: float) -> None:
+        """Goes on where a detection found the face again after it was out of sight."""
+        found = positions_of(np.asarray(box)[None])[0]
+        self.position = self.anchor_position = self.detected_position = found
+        self.velocity = self.anchor_velocity = self.detected_velocity
+        self.measured_stamp = self.anchor_stamp = stamp
+        self.detected_stamp = self.sure_stamp = self.looked_stamp = stamp
+        self.detected_score, self.closed_loop, self.presence = score, False, None
+        self.detections += 1
+        self.track = replace(self.track, box=box_of(found), score=score, stamp=stamp, misses=0)
+
+    def see_presence(self, presence: float) -> None:
+        """Blends in what the network says of this frame."""
+        before = presence if self.presence is None else self.presence
+        self.presence = before + _PRESENCE_GAIN * (presence - before)
+        self.track = replace(self.track, score=self.presence)
+
+
+def positions_of(boxes: ArrayLike) -> NDArray[np.float64]:
+    """(N, 4) boxes -> (N, 3) centre x, centre y, log side."""
+    b = np.asarray(boxes, np.float64)
+    sides = np.maximum(b[:, 2:] - b[:, :2], 1e-3)
+    return np.column_stack([(b[:, :2] + b[:, 2:]) / 2, np.log(sides.prod(axis=1)) / 2])
+
+
+def box_of(position: NDArray[np.float64]) -> Float32:
+    """(3,) centre x, centre y, log side -> (4,) square box."""
+    half = np.exp(position[2]) / 2
+    return np.concatenate([position[:2] - half, position[:2] + half]).astype(np.float32)

@@ -1,0 +1,116 @@
+"""Embeddings see a face upright, whatever the picture; and only faces that say who they are."""
+
+import cv2
+import numpy as np
+import pytest
+
+from face_recon_ros.core.appearance import (
+    TEMPLATE_112,
+    FaceEmbedder,
+    FacePoints,
+    aligned,
+    is_telling,
+    turn_of,
+)
+from face_recon_ros.core.crop import Crop
+from face_recon_ros.core.crop_pose import coefficients_from_crop_pose, crop_camera, crop_from_face
+from face_recon_ros.core.errors import ModelError
+from face_recon_ros.core.models import FACE_MODEL, NETWORK, find_model
+from face_recon_ros.core.morphable_model import load_morphable_model
+from face_recon_ros.core.scene_cut import SceneCut
+from face_recon_ros.core.types import Coefficients
+from face_recon_ros.evaluation.synthetic import facing
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_morphable_model(find_model(FACE_MODEL), level="coarse").subset("face")
+
+
+def row(model, yaw=0.0, seed=0):
+    """Coefficients of a face turned by `yaw` radians, one crop focal away."""
+    rng = np.random.default_rng(seed)
+    rotation, translation = coefficients_from_crop_pose(facing([0.0, 0.0, 1.0], yaw=yaw))
+    c = Coefficients.zeros(1, model.k_identity, model.k_expression, model.k_albedo)
+    return Coefficients(
+        rng.standard_normal(c.identity.shape).astype(np.float32),
+        rng.uniform(0, 0.3, c.expression.shape).astype(np.float32),
+        c.albedo,
+        rotation[None].astype(np.float32),
+        translation[None].astype(np.float32),
+        c.illumination,
+    )
+
+
+def test_points_are_those_of_the_whole_mesh(model):
+    coefficients, crop = row(model, 0.3), Crop(np.array([200.0, 150.0]), 80.0, 112)
+    vertices = model.vertices(coefficients.identity[0], coefficients.expression[0])
+    marks = vertices[model.landmarks_68]
+    five = [marks[36:42].mean(0), marks[42:48].mean(0), marks[30], marks[48], marks[54]]
+    pose = crop_from_face(coefficients.rotation[0], coefficients.translation[0])
+    expected = crop.to_image(crop_camera(crop.size).project(pose.apply(np.array(five))))
+    np.testing.assert_allclose(FacePoints(model)(coefficients, crop), expected, atol=0.01)
+
+
+@pytest.mark.parametrize("yaw_deg", [0, 20, 60, 120])
+def test_turn_is_the_angle_to_the_camera(model, yaw_deg):
+    assert np.degrees(turn_of(row(model, np.radians(yaw_deg)))) == pytest.approx(yaw_deg, abs=0.1)
+
+
+def test_small_and_turned_faces_do_not_tell(model):
+    frontal, aside = row(model), row(model, np.radians(70))
+    far, near = (Crop(np.array([200.0, 150.0]), side, 112) for side in (12.0, 120.0))
+    points = FacePoints(model)
+    assert is_telling(frontal, points(frontal, near))
+    assert not is_telling(frontal, points(frontal, far))
+    assert not is_telling(aside, points(aside, near))
+
+
+@pytest.mark.parametrize("scale, turn", [(1.0, 0.0), (0.5, 0.4), (6.0, -0.3)])
+def test_alignment_undoes_scale_and_roll(scale, turn):
+    rng = np.random.default_rng(1)
+    upright = cv2.resize(rng.integers(0, 255, (14, 14, 3), np.uint8), (112, 112))
+    c, s = scale * np.cos(turn), scale * np.sin(turn)
+    size = int(200 * max(scale, 1))
+    linear = np.array([[c, -s], [s, c]])
+    affine = np.column_stack([linear, size / 2 - linear @ np.full(2, 55.5)])
+    picture = cv2.warpAffine(upright, affine, (size, size), flags=cv2.INTER_LINEAR)
+    points = TEMPLATE_112 @ linear.T + affine[:, 2]
+    again = aligned(picture, points, 112)
+    inner = np.s_[20:92, 20:92]
+    assert np.abs(again[inner].astype(int) - upright[inner]).mean() < 6
+
+
+def test_the_shipped_network_embeds_with_unit_length():
+    embedder = FaceEmbedder(threads=1)
+    rgb = np.random.default_rng(0).integers(0, 255, (200, 200, 3), np.uint8)
+    assert embedder(rgb, []).shape[0] == 0
+    embedding = embedder(rgb, [TEMPLATE_112 + 40.0, TEMPLATE_112 + 20.0])
+    assert embedding.shape == (2, 128)
+    np.testing.assert_allclose(np.linalg.norm(embedding, axis=1), 1.0, atol=1e-4)
+
+
+def test_another_network_is_refused():
+    with pytest.raises(ModelError, match="embedding"):
+        FaceEmbedder(find_model(NETWORK))
+
+
+def test_a_cut_is_seen_and_light_motion_and_noise_are_none():
+    rng = np.random.default_rng(0)
+    room = cv2.resize(rng.integers(0, 255, (9, 16, 3), np.uint8), (640, 360))
+    street = cv2.resize(rng.integers(0, 255, (9, 16, 3), np.uint8), (640, 360))
+    cut = SceneCut()
+    assert not cut(room)
+    assert not cut(room // 2)  # a lamp goes out
+    assert not cut(np.roll(room // 2, 20, axis=1))  # the camera turns
+    assert cut(street)
+    assert not cut(street)
+    cut.reset()
+    assert not cut(room)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (480, 640), (3, 2000, 3)])
+def test_a_cut_test_takes_any_picture(shape):
+    cut = SceneCut()
+    assert not cut(np.zeros(shape, np.uint8))
+    assert not cut(np.zeros(shape, np.uint8))

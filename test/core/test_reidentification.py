@@ -1,0 +1,196 @@
+"""Laws of re-identification: an old id only for who was seen before; when in doubt, a new one."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from face_recon_ros.core.errors import ConfigError
+from face_recon_ros.core.reidentification import ReIdentificationConfig, ReIdentifier
+
+WIDTH = 512
+
+
+def gallery(**config):
+    counter = itertools.count()
+    return ReIdentifier(lambda: f"new{next(counter)}", ReIdentificationConfig(**config))
+
+
+def person(seed):
+    vector = np.random.default_rng(seed).standard_normal(WIDTH)
+    return vector / np.linalg.norm(vector)
+
+
+def look(of, seed=0, similarity=0.8):
+    """A unit vector of a given cosine to another."""
+    other = np.random.default_rng(1000 + seed).standard_normal(WIDTH)
+    other -= (other @ of) * of
+    other /= np.linalg.norm(other)
+    return similarity * of + np.sqrt(1 - similarity**2) * other
+
+
+def meet(known, name, of, start=0.0, looks=4):
+    """A person alone for some looks; the last stamp."""
+    for k in range(looks):
+        known.follow([name], start + k)
+        known.see({name: look(of, seed=k)})
+    return start + looks - 1
+
+
+def test_nobody_is_nobody():
+    known = gallery()
+    known.follow([], 0.0)
+    assert known.wanted() == [] and known.see({}) == {}
+    assert known.see({"stranger": person(0)}) == {}  # of no track
+
+
+def test_a_person_back_has_the_old_id():
+    known = gallery()
+    end = meet(known, "a", person(1))
+    known.follow(["b"], end + 20)
+    assert known.is_anonymous("b") and known.wanted() == ["b"]
+    assert known.see({"b": look(person(1), seed=9)}) == {"b": "a"}
+    known.follow(["a"], end + 21)
+    assert not known.is_anonymous("a")
+
+
+def test_after_the_memory_a_person_is_new():
+    known = gallery(memory_s=30.0)
+    end = meet(known, "a", person(1))
+    known.follow([], end + 29)
+    known.follow(["b"], end + 31)
+    assert not known.is_anonymous("b")
+    assert known.see({"b": look(person(1))}) == {}
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=50, deadline=None)
+def test_a_stranger_never_gets_an_old_id(seed):
+    known = gallery()
+    end = meet(known, "a", person(seed))
+    known.follow(["b"], end + 5)
+    for k in range(4):
+        assert known.see({"b": look(person(seed + 50_000), seed=k)}) == {}
+    assert not known.is_anonymous("b")
+
+
+def test_two_who_are_alike_leave_and_neither_id_is_given():
+    """Both lost people look like the one who is back: better a new id than a wrong one."""
+    known = gallery()
+    twin = look(person(1), similarity=0.99)
+    for k in range(4):
+        known.follow(["a", "b"], float(k))
+        known.see({"a": person(1), "b": twin})
+    known.follow(["c"], 10.0)
+    for _ in range(4):
+        assert known.see({"c": person(1)}) == {}
+
+
+def test_people_seen_side_by_side_say_how_alike_people_are():
+    base = person(1)
+    alike = look(base, similarity=0.7)
+    known = gallery()
+    for k in range(4):
+        known.follow(["a", "b"], float(k))
+        known.side_by_side(["a", "b"])
+        known.see({"a": base, "b": alike})
+    known.follow(["b", "c"], 10.0)
+    third = look(base, seed=77, similarity=0.72)
+    assert known.see({"c": third}) == {}  # 0.72 is much, but no more than a and b have
+    known.follow(["b", "d"], 11.0)
+    assert known.see({"d": look(base, seed=78, similarity=0.95)}) == {"d": "a"}
+
+
+def test_a_track_that_moved_on_to_another_face_gets_another_id():
+    known = gallery()
+    end = meet(known, "a", person(1))
+    known.follow(["a"], end + 1)
+    assert known.see({"a": person(2)}) == {}  # one look may be a hand before the face
+    assert known.wanted() == ["a"]
+    known.follow(["a"], end + 1.1)
+    (new,) = known.see({"a": person(2)}).values()
+    known.follow([new], end + 1.2)
+    known.follow([new, "c"], end + 2)
+    assert known.see({"c": look(person(1), seed=5)}) == {"c": "a"}
+
+
+def test_two_who_traded_tracks_while_crossing_get_their_ids_back():
+    known = gallery()
+    for k in range(4):
+        known.follow(["a", "b"], float(k))
+        known.see({"a": look(person(1), k), "b": look(person(2), k)})
+    known.follow(["a", "b"], 5.0)
+    known.contest("a")
+    known.contest("b")
+    assert sorted(known.wanted()) == ["a", "b"]
+    assert known.see({"a": look(person(2), 8), "b": look(person(1), 9)}) == {"a": "b", "b": "a"}
+
+
+def test_of_two_who_met_one_look_settles_both_and_the_other_is_looked_at_next():
+    known = gallery()
+    for k in range(4):
+        known.follow(["a", "b"], float(k))
+        known.see({"a": look(person(1), k), "b": look(person(2), k)})
+    known.follow(["a", "b"], 5.0)
+    known.contest("a")
+    known.contest("b")
+    assert known.see({"a": look(person(2), 8)}) == {"b": "a", "a": "b"}
+    known.follow(["a", "b"], 5.1)
+    assert known.wanted() == ["a"]
+    assert known.see({"a": person(3)}) == {"a": "new0"}  # a third one came in between
+
+
+def test_a_crossing_that_went_well_changes_nothing():
+    known = gallery()
+    for k in range(4):
+        known.follow(["a", "b"], float(k))
+        known.see({"a": look(person(1), k), "b": look(person(2), k)})
+    known.contest("a")
+    known.follow(["a", "b"], 4.1)
+    assert known.wanted() == ["a"]
+    assert known.see({"a": look(person(1), 8)}) == {}
+    assert known.wanted() == []
+
+
+def test_an_anonymous_face_is_held_back_for_a_moment_only():
+    known = gallery(max_anonymous_s=0.5)
+    end = meet(known, "a", person(1))
+    known.follow(["b"], end + 5.0)
+    assert known.is_anonymous("b")
+    known.follow(["b"], end + 5.6)
+    assert not known.is_anonymous("b")
+    assert known.see({"b": look(person(1), 5)}) == {"b": "a"}  # it turned round at last
+
+
+def test_nobody_missing_nobody_held_back():
+    known = gallery()
+    known.follow(["a", "b"], 0.0)
+    assert not known.is_anonymous("a") and not known.is_anonymous("b")
+
+
+def test_looks_are_seldom():
+    known = gallery(look_every_s=2.0)
+    looks = 0
+    for k in range(300):
+        known.follow(["a"], k / 30)
+        for name in known.wanted():
+            known.see({name: look(person(1), k)})
+            looks += 1
+    assert 3 <= looks <= 8
+
+
+@pytest.mark.parametrize("bad", [np.zeros(WIDTH), np.full(WIDTH, np.nan)])
+def test_a_useless_look_says_nothing(bad):
+    known = gallery()
+    end = meet(known, "a", person(1))
+    known.follow(["b"], end + 1)
+    assert known.see({"b": bad}) == {}
+    assert known.wanted() == ["b"]
+
+
+@pytest.mark.parametrize("wrong", [{"same": 0.1}, {"memory_s": -1.0}, {"margin": -0.1}])
+def test_settings_without_sense_are_refused(wrong):
+    with pytest.raises(ConfigError):
+        ReIdentificationConfig(**wrong)
