@@ -18,6 +18,10 @@ class FaceReconError(Exception):
         self.got = got
         self.remedy = remedy
 
+    def __reduce__(self) -> tuple[type[FaceReconError], tuple[str, str, str]]:
+        """Between processes, too."""
+        return type(self), (self.expected, self.got, self.remedy)
+
 
 class ImageError(FaceReconError):
     """An image that cannot be used: encoding, step, size, type."""

@@ -1,0 +1,214 @@
+"""Many items on many processes: the same answers, whatever the order, and nothing lost."""
+
+import errno
+import functools
+import json
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from face_recon_ros.core.errors import ConfigError, DataError
+from face_recon_ros.io import jobs
+from face_recon_ros.io.jobs import Journal, Outcome, Pool, run_jobs
+
+ITEMS = {f"item {k}": k for k in range(7)}
+
+
+def square(k):
+    time.sleep(0.01 * (7 - k))  # later items are done earlier
+    return {"square": k * k, "row": np.arange(k, dtype=np.float32)}
+
+
+def odd_only(k):
+    if k % 2 == 0:
+        raise DataError("an odd number", str(k), "add one")
+    if k == 5:
+        raise ZeroDivisionError("a bug")
+    return k
+
+
+def dies_of(fatal, folder, k):
+    (folder / f"{k} {time.monotonic_ns()}").touch()
+    if k == fatal:
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(0.05)
+    return k
+
+
+def killed_once(folder, k):
+    """The first to come is killed; tried again, it answers."""
+    if k == 3 and not (folder / "killed").exists():
+        (folder / "killed").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return k
+
+
+def disk_full(k):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/full/file")
+
+
+def counting(folder, k):
+    (folder / f"{k} {time.monotonic_ns()}").touch()
+    if k == 4 and not (folder / "healed").exists():
+        raise DataError("no 4", "4", "heal it")
+    return k
+
+
+def values(outcomes):
+    return [(o.key, o.value["square"], o.value["row"].tolist()) for o in outcomes]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_any_number_of_workers_gives_the_same_in_the_same_order(workers):
+    outcomes = run_jobs(square, ITEMS, Pool(workers), what="squares")
+    assert values(outcomes) == [(f"item {k}", k * k, list(range(k))) for k in range(7)]
+    assert all(o.fault == "" for o in outcomes)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_no_item_no_outcome(workers):
+    assert run_jobs(square, {}, Pool(workers), what="squares") == []
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_fault_stays_with_its_item(workers):
+    outcomes = run_jobs(odd_only, ITEMS, Pool(workers), what="numbers")
+    assert [o.value for o in outcomes] == [None, 1, None, 3, None, None, None]
+    assert outcomes[0].fault == "expected an odd number, got 0; add one"
+    assert outcomes[5].fault == "ZeroDivisionError: a bug"
+
+
+def test_an_item_that_kills_its_process_costs_only_itself(tmp_path):
+    work = functools.partial(dies_of, 3, tmp_path)
+    outcomes = run_jobs(work, ITEMS, Pool(2), what="numbers")
+    assert [o.value for o in outcomes] == [0, 1, 2, None, 4, 5, 6]
+    assert outcomes[3].fault == "its process ended: killed, or out of memory"
+
+
+def test_a_worker_that_is_killed_loses_nothing(tmp_path):
+    outcomes = run_jobs(functools.partial(killed_once, tmp_path), ITEMS, Pool(2), what="numbers")
+    assert [o.value for o in outcomes] == list(range(7))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_full_disk_stops_everything_and_says_so(workers):
+    with pytest.raises(DataError, match=r"room on the disk for /full/file.*goes on where"):
+        run_jobs(disk_full, ITEMS, Pool(workers), what="numbers")
+
+
+def test_a_full_disk_under_the_journal_says_so(tmp_path, monkeypatch):
+    journal = Journal(tmp_path / "journal", "settings")
+
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(jobs.np, "savez", full)
+    with pytest.raises(DataError, match="room on the disk"):
+        run_jobs(square, ITEMS, Pool(1), what="squares", journal=journal)
+
+
+def test_an_interrupted_run_goes_on_and_faults_are_tried_again(tmp_path):
+    work = functools.partial(counting, tmp_path)
+    journal = Journal(tmp_path / "journal", "settings")
+    first = {key: ITEMS[key] for key in list(ITEMS)[:5]}
+    assert run_jobs(work, first, Pool(1), what="numbers", journal=journal)[4].fault
+    (tmp_path / "healed").touch()
+    reported = []
+    again = Journal(tmp_path / "journal", "settings")
+    outcomes = run_jobs(
+        work, ITEMS, Pool(1), what="numbers", journal=again, report=reported.append
+    )
+    assert [o.value for o in outcomes] == list(range(7))
+    times = [len(list(tmp_path.glob(f"{k} *"))) for k in range(7)]
+    assert times == [1, 1, 1, 1, 2, 1, 1]
+    assert sorted(o.key for o in reported) == list(ITEMS)
+    again.remove()
+    assert not (tmp_path / "journal").exists()
+
+
+def test_a_journal_of_other_settings_is_not_believed(tmp_path):
+    Journal(tmp_path, ("a", 1)).write("key", 1)
+    assert Journal(tmp_path, ("a", 1)).read("key") == 1
+    with pytest.raises(KeyError):
+        Journal(tmp_path, ("a", 2)).read("key")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [None, 1.5, "text", [], {"a": [1, {"b": np.eye(2)}], "c": np.zeros((0, 3), np.float32)}],
+)
+def test_a_journal_gives_back_what_it_was_given(tmp_path, value):
+    journal = Journal(tmp_path, "settings")
+    journal.write("any key / even ..", value)
+    back = journal.read("any key / even ..")
+    assert json.dumps(back, default=np.ndarray.tolist) == json.dumps(
+        value, default=np.ndarray.tolist
+    )
+    if isinstance(value, dict):
+        assert back["c"].dtype == np.float32 and back["c"].shape == (0, 3)
+
+
+def test_a_file_that_was_cut_off_counts_as_not_done(tmp_path):
+    journal = Journal(tmp_path, "settings")
+    journal.write("key", {"a": np.arange(100)})
+    (file,) = tmp_path.glob("*.npz")
+    file.write_bytes(file.read_bytes()[:50])
+    with pytest.raises(KeyError):
+        journal.read("key")
+
+
+def test_a_journal_that_cannot_be_written_says_so(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="--out"):
+        Journal(tmp_path / "file" / "journal", "settings")
+
+
+def test_pools():
+    assert Pool(3).count == 3
+    assert Pool().count == len(os.sched_getaffinity(0))
+    with pytest.raises(ConfigError, match="--workers"):
+        Pool(-1)
+
+
+def test_a_cluster_that_does_not_answer_is_refused(monkeypatch):
+    pytest.importorskip("distributed", reason="needs Dask (pip extra cluster)")
+    monkeypatch.setattr(jobs, "CONNECT_S", 0.5)
+    for address in ("tcp://127.0.0.1:9", "nonsense://x:1"):
+        with pytest.raises(ConfigError, match="dask scheduler"):
+            run_jobs(square, ITEMS, Pool(cluster=address), what="squares")
+
+
+@pytest.fixture(scope="module")
+def dask_cluster():
+    """Scheduler and two worker processes on this machine."""
+    distributed = pytest.importorskip("distributed", reason="needs Dask (pip extra cluster)")
+    with distributed.LocalCluster(
+        n_workers=2,
+        threads_per_worker=1,
+        processes=True,
+        host="127.0.0.1",
+        dashboard_address=None,
+    ) as cluster:
+        yield cluster.scheduler_address
+
+
+def test_a_cluster_gives_the_same_as_this_process(dask_cluster):
+    here = run_jobs(square, ITEMS, Pool(1), what="squares")
+    there = run_jobs(square, ITEMS, Pool(cluster=dask_cluster), what="squares")
+    assert values(there) == values(here)
+    faults = run_jobs(odd_only, ITEMS, Pool(cluster=dask_cluster), what="numbers")
+    assert faults == run_jobs(odd_only, ITEMS, Pool(1), what="numbers")
+
+
+def test_a_worker_of_the_cluster_that_is_killed_loses_nothing(dask_cluster, tmp_path):
+    work = functools.partial(killed_once, tmp_path)
+    outcomes = run_jobs(work, ITEMS, Pool(cluster=dask_cluster), what="numbers")
+    assert [o.value for o in outcomes] == list(range(7))
+    assert (tmp_path / "killed").exists()
+
+
+def test_outcomes_compare_by_what_they_say():
+    assert Outcome("a", 1) == Outcome("a", 1) != Outcome("a", None, "fault")
