@@ -521,11 +521,11 @@ def _timelines(
 
     def liveliest(axes: Any) -> None:
         values = np.array([o.expression for o in main]).reshape(len(main), -1)
-        for k in np.argsort(-values.std(axis=0))[:6] if len(main) else ():
+        for k in np.argsort(-values.std(axis=0))[:6]:
             line(axes, times, values[:, k], model.expression_names[k])
         axes.set(xlabel="time, s", ylabel=f"liveliest expressions{_of(names)}")
 
-    plots: list[Any] = [depth, attitude, presence, liveliest]
+    plots: list[Any] = [depth, attitude, presence, liveliest] if main else [presence]
     if errors:
         frames = errors["per_frame"]
         stamps = np.asarray(frames["stamp"]) - start

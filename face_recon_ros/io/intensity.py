@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-#: A darkest pixel above this share of the brightest is an offset (thermal, infrared counts).
-_OFFSET_ENTER, _OFFSET_LEAVE = 0.25, 0.10
+#: Values that span less than this share of their full scale lie far from zero: thermal, counts.
+_NARROW_ENTER, _NARROW_LEAVE = 0.25, 0.40
 _LOW, _HIGH = 0.5, 99.5  # percentiles: hot and dead pixels decide nothing
 _MARGIN = 0.05  # of the range, kept free at both ends
 _FORGET = 0.02  # share by which a range that is too wide shrinks, per image
+_DULL = 5  # images in a row that are narrow
 _SAMPLES = 40_000  # pixels looked at
 
 
@@ -17,15 +18,16 @@ class IntensityScale:
     """Scales the deep pixels of one stream to 8 bits.
 
     Messages and files say how many bits a pixel takes, not how many of them the sensor fills.
-    Two cases are told apart. Values that begin near zero are those of an ordinary camera: they are
-    divided by the smallest full scale (8 to 16 bits) that any image so far needed. Values far from
-    zero (thermal cameras, counts with an offset) are stretched between the darkest and the
-    brightest seen; that range widens at once and shrinks slowly, so that it does not flicker.
+    Two cases are told apart. Values that span much of their full scale are those of an ordinary
+    camera: they are divided by the smallest full scale (8 to 16 bits) that any needed so far.
+    Values in a narrow range far from zero (thermal cameras, counts with an offset) are stretched
+    between the darkest and the brightest seen; that range widens at once and shrinks slowly, so
+    that it does not flicker.
     """
 
     def __init__(self) -> None:
         """Knows nothing of the stream yet."""
-        self._bits = 0
+        self._bits = self._narrow = 0
         self._range: tuple[float, float] | None = None
 
     def __call__(self, pixels: NDArray[np.uint16]) -> NDArray[np.uint8]:
@@ -39,11 +41,12 @@ class IntensityScale:
         """
         step = max(1, pixels.size // _SAMPLES)
         low, high = np.percentile(pixels.reshape(-1)[::step], [_LOW, _HIGH])
-        if self._has_offset(float(low), float(high)):
+        bits = min(16, max(self._bits, 8, int(np.ceil(np.log2(high + 1.0)))))
+        if self._is_narrow(float(low), float(high), bits):
             bottom, top = self._widened(float(low), float(high))
         else:
             self._range = None
-            self._bits = min(16, max(self._bits, 8, int(np.ceil(np.log2(high + 1.0)))))
+            self._bits = bits
             bottom, top = 0.0, float(2**self._bits - 1)
         table = np.arange(np.iinfo(np.uint16).max + 1, dtype=np.float32)
         table = np.clip((table - bottom) * (255.0 / max(top - bottom, 1.0)), 0.0, 255.0)
@@ -61,9 +64,12 @@ class IntensityScale:
             return f"{self._range[0]:.0f} to {self._range[1]:.0f}, stretched"
         return f"{self._bits} bits" if self._bits else ""
 
-    def _has_offset(self, low: float, high: float) -> bool:
-        limit = _OFFSET_ENTER if self._range is None else _OFFSET_LEAVE
-        return low > limit * high and high > 255.0
+    def _is_narrow(self, low: float, high: float, bits: int) -> bool:
+        limit = _NARROW_ENTER if self._range is None else _NARROW_LEAVE
+        narrow = bits > 8 and high - low < limit * 2**bits and low > _NARROW_ENTER * high
+        self._narrow = self._narrow + 1 if narrow else 0
+        # One dull image of an ordinary camera changes nothing; a stream of them does.
+        return narrow and (self._range is not None or not self._bits or self._narrow > _DULL)
 
     def _widened(self, low: float, high: float) -> tuple[float, float]:
         margin = _MARGIN * max(high - low, 1.0)
