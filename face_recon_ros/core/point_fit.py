@@ -21,6 +21,10 @@ Array = NDArray[np.float64]
 
 #: Unknowns of the pose: rotation vector (radians), translation over depth.
 POSE = 6
+#: A point that fits worse than expected by the square root of this counts half.
+_OUTLIER = 9.0
+#: A pose that moves by more than this many of its prior's standard deviations has diverged.
+_FARTHEST = 8.0
 
 
 @dataclass(frozen=True)
@@ -80,18 +84,25 @@ class PointFit:
         information: (N, M, M) inverse covariance of all unknowns, priors included, M = 6 + K_id +
             K_exp: rotation about the crop camera's axes, translation over depth, identity,
             expression.
+        covariance: (N, M, M) its inverse.
         residual: (N,) root mean square of the points' residuals over what the network expected.
-        converged: (N,) the fit is finite and lies no worse than its start.
+        converged: (N,) the fit is finite, fits no worse than its start and lies not far from it.
     """
 
     state: FitState
     information: Array
+    covariance: Array
     residual: Array
     converged: NDArray[np.bool_]
 
 
 class PointFitter:
-    """Fits one face model to points of its surface."""
+    """Fits one face model to points of its surface.
+
+    Attributes:
+        mean: (P, 3) the mean face's points, face frame, metres.
+        prior: before any point is seen.
+    """
 
     def __init__(self, model: MorphableModel, vertices: NDArray[np.intp], prior: FitPrior) -> None:
         """Takes the rows of the named vertices.
@@ -106,8 +117,10 @@ class PointFitter:
         self.mean = model.mean_shape[vertices].astype(np.float32)
         identity = model.identity_basis.reshape(n, 3, -1)[vertices]
         expression = model.expression_basis.reshape(n, 3, -1)[vertices]
-        self._basis = np.concatenate([identity, expression], 2).astype(np.float32)
+        basis = np.concatenate([identity, expression], 2).astype(np.float32)
         self._k_identity = identity.shape[2]
+        self._by_axis = np.ascontiguousarray(basis.transpose(1, 0, 2))  # (3, P, K)
+        self._by_point = np.ascontiguousarray(basis.reshape(-1, basis.shape[2]).T)  # (K, P 3)
         self.prior = prior
         self._precision = prior.precision(self._k_identity)
 
@@ -117,94 +130,114 @@ class PointFitter:
         seen: NDArray[np.floating],
         sigma: NDArray[np.floating],
         identity_information: NDArray[np.floating] | None = None,
-        steps: int = 2,
+        steps: int = 3,
+        rounds: int = 1,
     ) -> PointFit:
         """Gauss-Newton from `start`, which is also the middle of the prior.
+
+        The normal equations are made once a round: a regressor's answer leaves little curvature,
+        and one round will do. Each step weighs the residuals anew, so that points that fit far
+        worse than they promised, and than the others, count less (Cauchy).
 
         Args:
             start: N faces.
             seen: (N, P, 2) where the points lie, crop sides from the middle.
             sigma: (N, P) standard deviations, metres at the face's depth.
             identity_information: (N, K_id, K_id) in place of the prior's on identity.
-            steps: of Gauss-Newton.
+            steps: of Gauss-Newton in each round.
+            rounds: how often the normal equations are made, at least once.
         """
-        n, k = len(seen), self._k_identity
-        places = np.asarray(seen, np.float64)
-        prior = np.zeros((n, len(self._precision), len(self._precision)))
-        prior[:] = np.diag(self._precision)
+        n, k, m = len(seen), self._k_identity, len(self._precision)
+        prior = np.zeros((n, m, m))
+        prior[:, np.arange(m), np.arange(m)] = self._precision
         if identity_information is not None:
             prior[:, POSE : POSE + k, POSE : POSE + k] = identity_information
+        places = np.asarray(seen, np.float64)
+        variance = np.square(np.asarray(sigma, np.float64))
+        weight = self.prior.independence / variance
         unit = np.asarray(CROP_FOCAL / start.translation[:, 2], np.float64)  # crop sides per metre
-        weight = self.prior.independence / np.square(np.asarray(sigma, np.float64))
-        state, offset = start, np.zeros((n, len(self._precision)))
-        information, first = prior, np.zeros(n)
-        for step in range(steps):
-            residual, jacobian = self._linearise(state, places, unit)
-            surprise = np.square(residual).sum(2) / np.square(sigma) / 2
-            if step == 0:
-                first = surprise.mean(1)
-                w = weight
-            else:  # points that fit far worse than they promised count less (Cauchy)
-                w = weight / (1 + surprise / 9.0)
-            rows = jacobian.reshape(n, jacobian.shape[1] * 2, jacobian.shape[3])
-            weighted = rows * np.repeat(w, 2, axis=1)[..., None].astype(np.float32)
-            information = prior + (weighted.transpose(0, 2, 1) @ rows).astype(np.float64)
-            gradient = np.einsum(
-                "npm,np->nm", weighted, residual.reshape(n, residual.shape[1] * 2)
-            )
-            gradient -= np.einsum("nij,nj->ni", prior, offset)
-            change = np.linalg.solve(information, gradient[..., None])[..., 0]
-            moved = self._move(state, change)
-            change[:, POSE:] = np.concatenate(
-                [moved.identity - state.identity, moved.expression - state.expression], 1
-            )
-            state, offset = moved, offset + change
-        residual, _ = self._linearise(state, places, unit, jacobian=False)
-        last = (np.square(residual).sum(2) / np.square(sigma) / 2).mean(1)
+        root = np.sqrt(weight).astype(np.float32)[:, None, :, None]
+        state, offset, first = start, np.zeros((n, m)), np.full(n, -1.0)
+        for _ in range(rounds):
+            jacobian = self._jacobian(state, unit)
+            weighted = (jacobian * root).reshape(n, 2 * len(self.mean), m)
+            information = prior + (weighted.transpose(0, 2, 1) @ weighted).astype(np.float64)
+            covariance = np.asarray(np.linalg.inv(information), np.float64)
+            rows = jacobian.reshape(n, 2 * len(self.mean), m)
+            for _ in range(steps):
+                residual = self._residual(state, places, unit)
+                surprise = np.square(residual).sum(1) / variance / 2
+                if (first < 0).any():  # the start itself says nothing of what is an outlier
+                    first, surprise = surprise.mean(1), np.zeros_like(surprise)
+                usual = np.maximum(np.median(surprise, axis=1, keepdims=True), 1.0)
+                pull = residual * (weight / (1 + surprise / usual / _OUTLIER))[:, None]
+                gradient = (pull.reshape(n, 1, rows.shape[1]).astype(np.float32) @ rows)[:, 0]
+                gradient = gradient - (prior @ offset[..., None])[..., 0]
+                change = (covariance @ gradient[..., None])[..., 0]
+                state, offset = self._move(state, offset, change)
+        residual = self._residual(state, places, unit)
+        last = (np.square(residual).sum(1) / variance / 2).mean(1)
         good = np.isfinite(last) & np.isfinite(offset).all(1) & (state.translation[:, 2] > 0)
         good &= last <= np.maximum(first, 1.0)
-        return PointFit(_choose(good, state, start), information, np.sqrt(last), good)
+        moved = np.abs(offset[:, :POSE]) * np.sqrt(self._precision[:POSE])
+        good &= (moved < _FARTHEST).all(1)
+        return PointFit(_choose(good, state, start), information, covariance, np.sqrt(last), good)
 
-    def _linearise(
-        self, state: FitState, seen: Array, unit: Array, jacobian: bool = True
-    ) -> tuple[Array, NDArray[np.float32]]:
-        """(N, P, 2) residuals in metres, (N, P, 2, M) their derivatives."""
-        n, p = seen.shape[:2]
+    def _shape(self, state: FitState) -> NDArray[np.float32]:
+        """(N, P, 3) the points in the face frame, turned as the head is."""
         coefficients = np.concatenate([state.identity, state.expression], 1).astype(np.float32)
-        m = self._basis.shape[2]
-        shape = self.mean + (coefficients @ self._basis.reshape(-1, m).T).reshape(n, p, 3)
-        turned = shape @ state.rotation.transpose(0, 2, 1).astype(np.float32)
-        x = turned + state.translation[:, None].astype(np.float32)
-        z = np.maximum(x[..., 2:], 1e-3)
-        slope = x[..., :2] / z
-        residual = (seen - CROP_FOCAL * slope) / unit[:, None, None]
-        if not jacobian:
-            return residual, np.zeros(0, np.float32)
-        d = np.empty((n, p, 3, POSE + m), np.float32)
-        zero = np.zeros_like(turned[..., 0])
-        a, b, c = turned[..., 0], turned[..., 1], turned[..., 2]
-        d[..., 0, :3] = np.stack([zero, c, -b], -1)  # omega x (R v)
-        d[..., 1, :3] = np.stack([-c, zero, a], -1)
-        d[..., 2, :3] = np.stack([b, -a, zero], -1)
-        d[..., 3:POSE] = np.eye(3) * state.translation[:, None, 2, None, None]
-        rotation = state.rotation[:, None].astype(np.float32)
-        d[..., POSE:] = rotation @ self._basis[None]
-        pixel = (CROP_FOCAL / z / unit[:, None, None]).astype(np.float32)
-        out = d[..., :2, :] - slope[..., None].astype(np.float32) * d[..., 2:, :]
-        return residual, out * pixel[..., None]
+        moved = (coefficients @ self._by_point).reshape(len(coefficients), *self.mean.shape)
+        shape = self.mean + moved
+        return np.asarray(shape @ state.rotation.transpose(0, 2, 1).astype(np.float32))
 
-    def _move(self, state: FitState, change: Array) -> FitState:
+    def _residual(self, state: FitState, seen: Array, unit: Array) -> Array:
+        """(N, 2, P) metres at the face's depth."""
+        x = self._shape(state) + state.translation[:, None]
+        slope = x[..., :2] / np.maximum(x[..., 2:], 1e-3)
+        away = (seen - CROP_FOCAL * slope) / unit[:, None, None]
+        return np.asarray(away.transpose(0, 2, 1))
+
+    def _jacobian(self, state: FitState, unit: Array) -> NDArray[np.float32]:
+        """(N, 2, P, M) derivatives of where the points are seen, metres at the face's depth."""
+        turned = self._shape(state)
+        x = turned + state.translation[:, None].astype(np.float32)
+        z = np.maximum(x[..., 2], 1e-3)
+        n, p = z.shape
+        out = np.empty((n, 2, p, len(self._precision)), np.float32)
+        flat = self._by_axis.reshape(3, -1)
+        moved = (state.rotation.astype(np.float32) @ flat).reshape(n, *self._by_axis.shape)
+        a, b, c = turned[..., 0], turned[..., 1], turned[..., 2]
+        zero = np.zeros_like(a)
+        spins = np.stack([[zero, c, -b], [-c, zero, a], [b, -a, zero]])  # omega x (R v)
+        depth = state.translation[:, 2, None].astype(np.float32)
+        scale = (CROP_FOCAL / z / unit[:, None]).astype(np.float32)
+        for axis in range(2):
+            slope = x[..., axis] / z
+            row = out[:, axis]
+            row[..., :3] = (spins[axis] - slope * spins[2]).transpose(1, 2, 0)
+            row[..., 3:POSE] = 0.0
+            row[..., 3 + axis] = depth
+            row[..., POSE - 1] = -slope * depth
+            np.multiply(moved[:, 2], -slope[..., None], out=row[..., POSE:])
+            row[..., POSE:] += moved[:, axis]
+            row *= scale[..., None]
+        return out
+
+    def _move(self, state: FitState, offset: Array, change: Array) -> tuple[FitState, Array]:
+        """One step on, and how far it is from the start then; expressions stay in their range."""
         k = self._k_identity
         turn = np.array([rotation_from_vector(v) for v in change[:, :3]]).reshape(-1, 3, 3)
         expression = state.expression + change[:, POSE + k :]
         if self._unit_interval:
             expression = np.clip(expression, 0.0, 1.0)
-        return FitState(
+        change[:, POSE + k :] = expression - state.expression
+        moved = FitState(
             turn @ state.rotation,
             state.translation + change[:, 3:POSE] * state.translation[:, 2:],
             state.identity + change[:, POSE : POSE + k],
             expression,
         )
+        return moved, offset + change
 
 
 def _choose(good: NDArray[np.bool_], fit: FitState, start: FitState) -> FitState:
