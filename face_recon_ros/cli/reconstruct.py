@@ -29,7 +29,7 @@ from face_recon_ros.cli.options import (
 from face_recon_ros.core.anonymise import LostFaces, hide_faces
 from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.detection import THOROUGH
-from face_recon_ros.core.errors import DataError
+from face_recon_ros.core.errors import ConfigError, DataError
 from face_recon_ros.core.overlay import Overlay, OverlayConfig, render_mesh
 from face_recon_ros.core.pipeline import FaceFinder, FacePipeline
 from face_recon_ros.core.reconstructor import FaceReconstructor
@@ -52,12 +52,15 @@ _DESCRIPTION = """Reconstructs every face of a picture, a folder of pictures, a 
   NAME_ID_views.png                 the mesh from the front and the side
   NAME.json, NAME.npz               who, where, pose, expression, all coefficients
 NAME is the picture's name, or `faces` for a video: there JSON and meshes show each person as
-last seen, if seen three times, and the NPZ has a row for every face in every image."""
+last seen, if seen three times, and the NPZ has a row for every face in every image.
+With --same-person a folder's pictures all show one person, by their largest faces: one neutral
+head, faces_person.ply, from all of them together; faces.json and faces.npz have every picture."""
 
 _EXAMPLES = """examples:
   face-recon reconstruct portrait.jpg --out out
   face-recon reconstruct group.jpg --out out --thorough --mesh both --level fine
   face-recon reconstruct talk.mp4 --out out --calibration ost.yaml
+  face-recon reconstruct --same-person photographs_of_ann --out ann
   face-recon reconstruct pattern --out out"""
 
 
@@ -94,6 +97,11 @@ def add_reconstruct_command(
         metavar="N",
         help="pictures: how often the crop is placed again by the mesh (default: %(default)s)",
     )
+    parser.add_argument(
+        "--same-person",
+        action="store_true",
+        help="the source is a folder of pictures of one person: one shape from all of them",
+    )
     add_frames_option(parser)
     parser.add_argument(
         "--anonymise",
@@ -120,7 +128,12 @@ def run(args: argparse.Namespace) -> int:
         if not args.thorough:
             finders.insert(0, FaceFinder.from_config(config.detector, config.tracker))
         pipelines = [FacePipeline(finder, reconstructor) for finder in finders]
-        found = _pictures(args, pipelines, source, resolver)
+        still = _person if args.same_person else _pictures
+        found = still(args, pipelines, source, resolver)
+    elif args.same_person:
+        raise ConfigError(
+            "a folder of pictures for --same-person", args.source, "a video has tracks of its own"
+        )
     else:
         finder = FaceFinder.from_config(config.detector, config.tracker)
         found = _video(args, FacePipeline(finder, reconstructor), source, resolver)
@@ -168,6 +181,50 @@ def _pictures(
     for fault in source.skipped.values():
         left_out(fault)
     return found
+
+
+def _person(
+    args: argparse.Namespace,
+    pipelines: list[FacePipeline],
+    source: FolderSource,
+    resolver: CameraResolver,
+) -> int:
+    """One head from all pictures: each adds what it shows of the person to one track."""
+    reconstructor = pipelines[0].reconstructor
+    overlay = _overlay(args, reconstructor, mesh_side_px=1024)
+    sightings: list[_Sighting] = []
+    shown: list[Path] = []
+    for path, rgb in _progress(args, source.readable(), source.length):
+        image = Image(rgb, float(len(shown)))  # a second apart: another moment
+        camera = resolver(image)
+        faces: list[Face] = []
+        for pipeline in pipelines:
+            if not faces:
+                frame = pipeline.process_person(image, camera, person="person", refine=args.refine)
+                faces = frame.faces
+        if faces:
+            sightings.append(_Sighting(len(shown), faces[0], camera))
+            shown.append(path)
+        else:
+            print(f"left out: {path.name}: no face", file=sys.stderr)
+    for fault in source.skipped.values():
+        left_out(fault)
+    if not sightings:
+        return 0
+    identity = sightings[-1].face.coefficients.identity[0]
+    sightings = [replace(s, face=reconstructor.as_known(s.face, identity)) for s in sightings]
+    known = dict(zip(shown, sightings, strict=True))
+    for path, rgb in source.readable():
+        if sighting := known.get(path):
+            drawn = overlay.draw(rgb, [sighting.face], sighting.camera)
+            (args.out / f"{path.name}_overlay.png").write_bytes(png_bytes(drawn))
+    last = sightings[-1].face
+    head = replace(last.mesh, vertices=reconstructor.model.neutral(identity))
+    names = [path.name for path in shown]
+    _write_results(
+        args, "faces", reconstructor, sightings, [replace(last, mesh=head)], pictures=names
+    )
+    return len(sightings)
 
 
 def _video(
@@ -218,8 +275,9 @@ def _write_results(
     reconstructor: FaceReconstructor,
     sightings: list[_Sighting],
     people: list[Face],
+    **more: Any,
 ) -> None:
-    """Writes meshes and portraits of `people`, JSON of them, and NPZ of all sightings."""
+    """Writes meshes and portraits of `people`, JSON with `more`, and NPZ of all sightings."""
     suffixes = {"both": MESH_SUFFIXES, "none": ()}.get(args.mesh, (f".{args.mesh}",))
     described = []
     for face in people:
@@ -244,6 +302,7 @@ def _write_results(
         "network": reconstructor.network.path.name,
         "face_model": reconstructor.model.name,
         "units": "metres, seconds, radians, pixels",
+        **more,
         "faces": described,
     }
     (args.out / f"{name}.json").write_text(json.dumps(summary, indent=1) + "\n")

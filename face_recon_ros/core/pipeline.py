@@ -155,8 +155,9 @@ class FaceFinder:
         What it takes for a face in a large picture and not in its own crop is none.
         """
         if self._near is None:
-            config = self._config or DetectorConfig()
-            self._near = make_detector(replace(config, tiles=1, rotations_deg=()))
+            self._near = self._detector  # what was composed by hand looks itself
+            if self._config is not None:
+                self._near = make_detector(replace(self._config, tiles=1, rotations_deg=()))
         crop = crop_from_face_box(face.box, _NEAR_MARGIN, _NEAR_PX, face.crop.angle)
         found = self._near.detect(crop.extract(rgb))
         middle, half = (crop.size - 1) / 2, crop.size / _NEAR_MARGIN / 2
@@ -301,6 +302,36 @@ class FacePipeline:
         faces = self.head_state.still(faces, camera)
         clock.lap("head_state")
         return Frame(faces, pixels, detections, clock.laps(), unusable)
+
+    def process_person(
+        self,
+        image: Image,
+        camera: PinholeCamera | None = None,
+        *,
+        person: str,
+        refine: int = 1,
+    ) -> Frame:
+        """A picture of somebody of whom there are others: one track of pictures, not of a video.
+
+        Args:
+            image: RGB or grey; its largest face is taken. Stamps of one person must rise.
+            camera: that took it; None guesses one from the default field of view.
+            person: name of the track; all that its earlier pictures showed of identity counts.
+            refine: see `process_still`.
+
+        Returns:
+            One face, or none.
+        """
+        frame = self.process_still(image, camera, refine, doubting=True)
+        if not frame.faces:
+            return frame
+        largest = max(frame.faces, key=lambda face: float(np.prod(face.box[2:] - face.box[:2])))
+        track = replace(largest.track, id=person, stamp=image.stamp)
+        image = replace(image, rgb=as_rgb(image.rgb))
+        camera = camera_of(image, camera)
+        faces, pixels = self._reconstruct(image, camera, [track], _Stopwatch(self._timer))
+        faces = self.head_state.still(faces, camera)
+        return replace(frame, faces=faces, crops=pixels)
 
     def _reconstruct(
         self, image: Image, camera: PinholeCamera, tracks: list[Track], clock: _Stopwatch

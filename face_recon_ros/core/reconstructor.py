@@ -319,6 +319,31 @@ class FaceReconstructor:
             del self._people[next(iter(self._people))]
         return faces
 
+    def as_known(self, face: Face, identity: Float32) -> Face:
+        """The same face of somebody who is known better by now.
+
+        Args:
+            face: of one picture.
+            identity: (K_id,) of the person.
+
+        Returns:
+            With that neutral shape under the picture's own expression, as large in the picture as
+            before.
+        """
+        c = face.coefficients
+        ratio = self._size(identity) / self._size(c.identity[0])
+        vertices = self.model.vertices(identity, c.expression[0])
+        pose = face.camera_from_face
+        coefficients = replace(
+            c, identity=identity[None], translation=(ratio * c.translation).astype(np.float32)
+        )
+        return replace(
+            face,
+            coefficients=coefficients,
+            camera_from_face=Rigid(pose.rotation, ratio * pose.translation),
+            mesh=replace(face.mesh, vertices=vertices),
+        )
+
     def face_boxes(self, crops: list[Crop], coefficients: Coefficients) -> Float32:
         """Where the network's meshes lie, before anything is aggregated or smoothed.
 

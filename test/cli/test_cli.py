@@ -255,3 +255,44 @@ def test_as_a_program(arguments, code):
     assert done.returncode == code
     assert "face-recon" in (done.stdout if code == 0 else done.stderr)
     assert "Traceback" not in done.stderr
+
+
+def test_pictures_of_one_person_become_one_head(models, tmp_path, capsys):
+    """Three pictures of a disc that is now more, now less red: one head between them."""
+    folder, out = tmp_path / "ann", tmp_path / "out"
+    folder.mkdir()
+    for i, red in enumerate((200, 215, 230)):
+        others = [(250, 60, 12, GREEN)] if i == 1 else []  # somebody small behind
+        disc = draw_discs(320, 240, (120, 120, 40, (red, 90, 60)), *others)
+        cv2.imwrite(str(folder / f"p{i}.png"), disc[..., ::-1])
+    cv2.imwrite(str(folder / "nobody.png"), np.zeros((240, 320, 3), np.uint8))
+    (folder / "broken.png").write_bytes(b"no picture")
+    assert main(["reconstruct", "--same-person", str(folder), "--out", str(out), *models]) == 0
+    told = capsys.readouterr()
+    assert "3 faces" in told.out and "nobody.png" in told.err and "broken.png" in told.err
+    result, table = json.loads((out / "faces.json").read_text()), np.load(out / "faces.npz")
+    assert result["pictures"] == ["p0.png", "p1.png", "p2.png"]
+    (person,) = result["faces"]
+    assert person["id"] == "person" and person["images"] == 3
+    np.testing.assert_array_equal(table["identity"], np.tile(table["identity"][:1], (3, 1)))
+    apart = []
+    for i in range(3):
+        alone = tmp_path / f"alone{i}"
+        picture = folder / f"p{i}.png"
+        assert main(["reconstruct", str(picture), "--out", str(alone), *models]) == 0
+        faces = json.loads((alone / f"p{i}.json").read_text())["faces"]
+        apart.append(max(faces, key=lambda f: f["box"][2] - f["box"][0])["identity"])
+    np.testing.assert_allclose(person["identity"], np.mean(apart, axis=0), atol=0.03)
+    assert np.std(apart, axis=0).max() > 0.01  # they did differ
+    assert read_mesh(out / "faces_person.ply").vertices.shape[1] == 3
+    assert (out / "faces_person_views.png").is_file() and (out / "p1.png_overlay.png").is_file()
+
+
+def test_one_person_needs_pictures_with_a_face(models, video, tmp_path, capsys):
+    out = ["--out", tmp_path / "out", *models]
+    assert "folder" in fails(capsys, "reconstruct", "--same-person", video, *out)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    fails(capsys, "reconstruct", "--same-person", empty, *out)
+    cv2.imwrite(str(empty / "black.png"), np.zeros((240, 320, 3), np.uint8))
+    assert "face" in fails(capsys, "reconstruct", "--same-person", empty, *out)
