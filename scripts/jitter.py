@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--boxes", type=int, default=100, help="per portrait")
     parser.add_argument("--face-px", type=float, default=100.0, help="width of the face box")
     arguments = parser.parse_args()
-    config = ReconstructorConfig(network=arguments.network, part="facial_skin", colours=False)
+    config = ReconstructorConfig(network=arguments.network, part="facial_skin", colours="off")
     reconstructor = FaceReconstructor.from_config(config)
     files = list_photographs(arguments.portraits)
     files = files[:: max(1, len(files) // arguments.count)][: arguments.count]

@@ -91,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
     from face_recon_ros.evaluation.shape import evaluate_shape
 
     config = pipeline_config(args)
-    settings = replace(config.reconstructor, level="coarse", part="head", colours=False)
+    settings = replace(config.reconstructor, level="coarse", part="head", colours="off")
     reconstructor = FaceReconstructor.from_config(settings)
     model = reconstructor.model
     with _Bar("people", args.people) as bar:

@@ -329,7 +329,8 @@ class FacePipeline:
         track = replace(largest.track, id=person, stamp=image.stamp)
         image = replace(image, rgb=as_rgb(image.rgb))
         camera = camera_of(image, camera)
-        faces, pixels = self._reconstruct(image, camera, [track], _Stopwatch(self._timer))
+        clock = _Stopwatch(self._timer)
+        faces, pixels, _ = self._reconstruct(image, camera, [track], clock)
         faces = self.head_state.still(faces, camera)
         return replace(frame, faces=faces, crops=pixels)
 

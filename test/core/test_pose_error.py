@@ -87,7 +87,7 @@ def test_errors_of_the_network_stay_what_they_are(camera):
 @pytest.mark.slow
 @pytest.mark.parametrize("network", [NETWORK, REFERENCE_NETWORK])
 def test_the_shipped_networks_on_rendered_heads(network):
-    config = ReconstructorConfig(network=network, threads=1, colours=False)
+    config = ReconstructorConfig(network=network, threads=1, colours="off")
     try:
         reconstructor = FaceReconstructor.from_config(config)
     except ModelError as fault:
