@@ -97,7 +97,12 @@ class Frame:
 
 
 class FaceFinder:
-    """Image -> tracks. Detector and tracker; the detector rests while the tracks are sure."""
+    """Image -> tracks. Detector and tracker; the detector rests while the tracks are sure.
+
+    Attributes:
+        left_out: faces that the detector saw when it looked last and that are not followed, as
+            there are more than the tracker may follow.
+    """
 
     def __init__(
         self, detector: Detector, tracker: Tracker, config: DetectorConfig | None = None
@@ -108,6 +113,7 @@ class FaceFinder:
         self._scene_cut = SceneCut()
         self._config = config
         self._near: Detector | None = None
+        self.left_out = 0
 
     @staticmethod
     def from_config(detector: DetectorConfig, tracker: TrackerConfig) -> FaceFinder:
@@ -134,7 +140,16 @@ class FaceFinder:
             detections = self._detector.detect_next(image.rgb, image.stamp)
         else:
             detections = self._detector.detect(image.rgb)
-        return self._tracker.update(detections, image.stamp), detections
+        tracks = self._tracker.update(detections, image.stamp)
+        self.left_out = self._unclaimed(tracks, detections)
+        return tracks, detections
+
+    def _unclaimed(self, tracks: list[Track], detections: Detections) -> int:
+        """How many faces were found that no track follows, because there are too many."""
+        if len(tracks) < self._tracker.config.max_faces:
+            return 0
+        boxes = np.array([track.box for track in tracks], np.float32).reshape(-1, 4)
+        return int((iou(detections.boxes, boxes).max(axis=1, initial=0.0) < _SAME_FACE).sum())
 
     def visible(self) -> list[Track]:
         """Those of the last image's tracks that show a face; see `Tracker.visible`."""

@@ -11,6 +11,7 @@ from sensor_msgs.msg import Image as ImageMsg
 from face_recon_ros.core.inference import find_network, read_crop_spec
 from face_recon_ros.core.pipeline import FaceFinder
 from face_recon_ros.nodes import conversions
+from face_recon_ros.nodes.enable import EnableService
 from face_recon_ros.nodes.image_subscriber import ImageSubscriber
 from face_recon_ros.nodes.outputs import DetectionOutputs
 from face_recon_ros.nodes.runtime import FaceNode, run
@@ -37,9 +38,12 @@ class DetectorNode(FaceNode):
         self._outputs = DetectionOutputs(self)
         self._slot = self.start_worker("detector", self._work)
         self.watch(partial(report_tracks, self.meter, self._finder))
+        self._switch = EnableService(self)
         self._images = ImageSubscriber(
             self,
-            lambda: self._outputs.wanted() or self.config("output").always,
+            lambda: (
+                self._switch.enabled and (self._outputs.wanted() or self.config("output").always)
+            ),
             self._receive,
             self.config("camera").transport,
         )
@@ -75,11 +79,14 @@ class DetectorNode(FaceNode):
 
 
 def report_tracks(meter: Meter, finder: FaceFinder) -> str:
-    """Says in /diagnostics whom the tracker follows."""
-    tracks = list(finder.tracks)
+    """Says in /diagnostics whom the tracker follows; it warns of faces that it may not follow."""
+    tracks, left_out = list(finder.tracks), finder.left_out
     meter.fact("tracks", str(len(tracks)))
     meter.fact("track_ids", " ".join(t.id for t in tracks))
-    return ""
+    if not left_out:
+        return ""
+    seen = len(tracks) + left_out
+    return f"{seen} faces are seen and {len(tracks)} followed: raise tracker.max_faces"
 
 
 def main() -> None:

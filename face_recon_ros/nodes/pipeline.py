@@ -22,6 +22,7 @@ from face_recon_ros.nodes.camera import CameraPublisher, CameraStream
 from face_recon_ros.nodes.camera_info import CameraInfoSubscriber
 from face_recon_ros.nodes.depth import DepthSubscriber
 from face_recon_ros.nodes.detector import report_tracks
+from face_recon_ros.nodes.enable import EnableService
 from face_recon_ros.nodes.image_subscriber import ImageSubscriber
 from face_recon_ros.nodes.outputs import DetectionOutputs, FaceOutputs
 from face_recon_ros.nodes.reconstruction import (
@@ -60,6 +61,7 @@ class PipelineNode(FaceNode):
         """With `camera.source` it is its own camera, else it listens to one."""
         camera = self.config("camera")
         stream = None if camera.is_topic else CameraStream(self, camera, self._take)
+        self._switch = EnableService(self)
         self._detections = DetectionOutputs(self)
         self._faces = FaceOutputs(self, self._pipeline.reconstructor.model)
         self._depth = DepthSubscriber(self) if self.config("output").depth else None
@@ -76,7 +78,7 @@ class PipelineNode(FaceNode):
             self._images = ImageSubscriber(self, self._wanted, self._receive, camera.transport)
 
     def _wanted(self) -> bool:
-        return (
+        return self._switch.enabled and (
             self._faces.wanted(self.config("output"))
             or self._detections.wanted()
             or self._visualizer.wanted()

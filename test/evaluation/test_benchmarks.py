@@ -109,7 +109,7 @@ def test_bad_input_is_named_counted_and_the_rest_evaluated(tmp_path, scenes, ora
     assert "image without annotation" in reasons["turn_000.png"]
     assert "annotation without image" in reasons["turn_001.pts"]
     assert "2 lines" in reasons["turn_002"]
-    assert "readable image" in reasons["turn_003"]
+    assert "expected a picture" in reasons["turn_003"]
     missed = next(e for e in result["per_image"] if e["name"] == "turn_004")
     assert not missed["found"]
     assert result["failure_rate_0.08"] == 0.5

@@ -19,7 +19,7 @@ pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
 
 from rcl_interfaces.msg import Parameter, ParameterValue
 from rcl_interfaces.srv import SetParametersAtomically
-from sensor_msgs.msg import CameraInfo, PointCloud2
+from sensor_msgs.msg import CameraInfo, CompressedImage, PointCloud2
 from sensor_msgs.msg import Image as ImageMsg
 from shape_msgs.msg import Mesh as MeshMsg
 from visualization_msgs.msg import MarkerArray
@@ -547,3 +547,74 @@ def test_viewer_records_meshes(graph, listener, small_models, tmp_path):
     viewer.send_signal(signal.SIGTERM)
     assert viewer.wait(timeout=20) == 0
     assert path.stat().st_size > 10_000
+
+
+def compressed_msg(rgb, stamp):
+    header = conversions.header_of(stamp, "some_camera")
+    bgr = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
+    data = cv2.imencode(".jpg", bgr)[1].tobytes()[:-2]  # as cheap cameras send them
+    return CompressedImage(header=header, format="jpeg", data=data)
+
+
+@pytest.mark.parametrize("separate", [False, True], ids=["composed", "separate"])
+def test_a_camera_that_publishes_only_compressed_images_is_found(
+    separate, graph, listener, small_models, picture
+):
+    for module in ("detector", "reconstruction") if separate else ("pipeline",):
+        graph.start(module, *small_models)
+    clouds = listener.listen(PointCloud2, "/face/mesh/vertices", SENSOR_QOS)
+    topic = "/camera/image_raw/compressed"
+    images = listener.node.create_publisher(CompressedImage, topic, SENSOR_QOS)
+    stamp = [1.0]
+
+    def show():
+        stamp[0] += 0.05
+        images.publish(compressed_msg(picture, stamp[0]))
+
+    assert listener.spin_until(lambda: any(c.height for c in clouds), each=show)
+
+
+def test_who_waits_for_images_says_for_which_and_names_others(
+    graph, listener, small_models, picture
+):
+    from diagnostic_msgs.msg import DiagnosticArray
+
+    node = graph.start("pipeline", *small_models, "output.always:=true")
+    health = listener.listen(DiagnosticArray, "/diagnostics", 10)
+    others = listener.node.create_publisher(ImageMsg, "/usb_cam/image_raw", SENSOR_QOS)
+    messages = lambda: [s.message for m in health for s in m.status]  # noqa: E731
+    waits = lambda: any("no image on /camera/image_raw" in m for m in messages())  # noqa: E731
+    assert listener.spin_until(waits, each=lambda: others.publish(image_msg(picture, 1.0)))
+    node.terminate()
+    output, _ = node.communicate(timeout=30)
+    assert "no image on /camera/image_raw (Image, 0 publishers)" in output
+    assert "/usb_cam/image_raw (Image)" in output
+
+
+def test_processing_is_switched_off_and_on(graph, listener, small_models):
+    from diagnostic_msgs.msg import DiagnosticArray
+    from std_srvs.srv import SetBool
+
+    graph.start("pipeline", *small_models, "camera.source:=pattern", "camera.loop:=true")
+    clouds = listener.listen(PointCloud2, "/face/mesh/vertices", SENSOR_QOS)
+    health = listener.listen(DiagnosticArray, "/diagnostics", 10)
+    assert listener.spin_until(lambda: len(clouds) > 2)
+    client = listener.node.create_client(SetBool, "/face/enable")
+    assert listener.spin_until(client.service_is_ready)
+    for switched_on in (False, True):
+        answer = client.call_async(SetBool.Request(data=switched_on))
+        assert listener.spin_until(answer.done)
+        assert answer.result().success
+
+        def told():
+            return [v.value for m in health[-1:] for v in m.status[0].values if v.key == "enabled"]
+
+        assert listener.spin_until(lambda: told() == [str(switched_on).lower()])  # noqa: B023
+        clouds.clear()
+        if switched_on:
+            assert listener.spin_until(lambda: len(clouds) > 2)
+        else:
+            listener.spin_until(lambda: False, 2.0)
+            assert len(clouds) <= 1  # one may have been on its way
+            states = [v.value for m in health[-1:] for v in m.status[0].values if v.key == "state"]
+            assert states == ["active"]
