@@ -68,6 +68,8 @@ setup(
             "pytest>=8",
             "pytest-cov>=5",
             "pytest-xdist>=3.6",
+            "python-osc>=1.8",
+            "trimesh>=4",
             "hypothesis>=6.90",
             "ruff",
             "mypy",

@@ -6,9 +6,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from face_recon_ros.cli.avatar import add_avatar_command
 from face_recon_ros.cli.evaluate import add_evaluation_commands
 from face_recon_ros.cli.model import add_model_commands
 from face_recon_ros.cli.reconstruct import add_reconstruct_command
+from face_recon_ros.cli.stream import add_stream_command
 from face_recon_ros.cli.train import add_training_commands
 from face_recon_ros.core.errors import FaceReconError
 
@@ -18,6 +20,7 @@ EXIT_INTERRUPTED = 130
 _EXAMPLES = """examples:
   face-recon reconstruct portrait.jpg --out out      meshes, overlay and coefficients of a picture
   face-recon reconstruct talk.mp4 --out out          the same of a video
+  face-recon avatar talk.mp4 --out me.glb             a person's head for Blender, three.js, games
   face-recon evaluate speed --source talk.mp4 --out speed.json
   face-recon model info                              what the shipped face model is made of
 
@@ -45,6 +48,8 @@ def make_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     add_reconstruct_command(commands)
+    add_avatar_command(commands)
+    add_stream_command(commands)
     add_evaluation_commands(commands)
     add_model_commands(commands)
     add_training_commands(commands)

@@ -32,6 +32,9 @@ _OCCLUDED_M = 0.010  # behind the foremost point of its cell by more, a vertex i
 _TOLERANCE_RIM, _TOLERANCE_SKIN, _TOLERANCE_FEATURE = 0.15, 0.3, 1.2  # of log ratios
 _RIM_M, _FEATURE_M = 0.03, 0.010  # metres over which tolerances change
 _FEATURES = ("brow", "eyelid", "eyeball", "lip_upper", "lip_lower", "nostril")
+_OWN_COLOUR = ("eyeball", "teeth", "tongue", "mouth_interior")
+_HAIRLINE_M = 0.04  # above this, face frame, the model may have painted hair ...
+_HAIR, _BARE = 0.85, 0.97  # ... which is darker than the median of the face by these shares
 _BEARD_BELOW_M = -0.052  # below this, face frame, a beard may grow
 _RIDGE = 1e-2
 _FEWEST, _SAMPLES = 30, 300  # samples that a fit needs, and takes
@@ -55,19 +58,22 @@ class TextureSampler:
         members = model.subsets[FACE]
         rim, features = _rim(model), _of_regions(model, _FEATURES)
         inwards = np.clip(_distance(mean, mean[rim]) / _RIM_M, 0, 1)
-        near_feature = np.clip(1 - _distance(mean, mean[features]) / _FEATURE_M, 0, 1)
+        near_feature = np.zeros(len(mean))
+        to_feature = _distance(mean[members], mean[features & members])
+        near_feature[members] = np.clip(1 - to_feature / _FEATURE_M, 0, 1)
         beard = np.clip((_BEARD_BELOW_M - mean[:, 2]) / _FEATURE_M, 0, 1)
         loose = np.maximum(near_feature, beard * inwards)
         skin = _TOLERANCE_RIM + (_TOLERANCE_SKIN - _TOLERANCE_RIM) * inwards
         #: (V,) log ratio: how far from the smooth field a sample may be.
         self.tolerance = (skin + (_TOLERANCE_FEATURE - skin) * loose * inwards).astype(np.float32)
         #: (V,) whether a vertex takes colours of the image at all.
-        self.sampled = members.astype(np.float32)
-        self._core = (members * (inwards >= 1) * (1 - near_feature)).astype(np.float32)
+        self.sampled = (members * _bare(model, members)).astype(np.float32)
+        self._core = (self.sampled * (inwards >= 1) * (1 - near_feature)).astype(np.float32)
         #: (V, 10) values of the smooth field's basis at the vertices.
         self.basis = _polynomials(mean, mean[members])
-        outside = _distance(mean, mean[members]) if not members.all() else np.zeros(len(mean))
-        self.fade = np.exp(-outside / _REACH_M).astype(np.float32)[:, None]
+        outside = np.where(members, 0.0, _distance(mean, mean[rim]))
+        self._fade = np.exp(-outside / _REACH_M).astype(np.float32)[:, None]
+        self._tinted = 1 - _of_regions(model, _OWN_COLOUR).astype(np.float32)[:, None]
 
     def compare(
         self,
@@ -100,9 +106,12 @@ class TextureSampler:
         return Comparison(ratio, weight.astype(np.float32), field)
 
     def extended(self, field: NDArray[np.floating]) -> Float32:
-        """(V, 3) a smooth field (10, 3) at the vertices, fading to its mean outside the face."""
+        """(V, 3) a smooth field (10, 3) at the vertices, fading to its mean outside the face.
+
+        It is that of skin: eyes and teeth that were not seen keep the model's colours.
+        """
         mean = field[:1].astype(np.float32)
-        values = mean + self.fade * (_combine(self.basis, field) - mean)
+        values = self._tinted * (mean + self._fade * (_combine(self.basis, field) - mean))
         return np.asarray(np.clip(values, -_LARGEST, _LARGEST), np.float32)
 
     def _seen(
@@ -326,6 +335,16 @@ def _rim(model: MorphableModel) -> NDArray[np.intp]:
     low, high = model.mean_shape[border].min(axis=0), model.mean_shape[border].max(axis=0)
     across = (model.mean_shape[border] - (low + high) / 2) / np.maximum((high - low) / 2, 1e-9)
     return np.asarray(border[np.linalg.norm(across[:, 1:], axis=1) > 0.75], np.intp)
+
+
+def _bare(model: MorphableModel, members: NDArray[np.bool_]) -> Float32:
+    """(V,) in [0, 1]: 0 above the forehead where the model paints hair: no skin to be compared."""
+    if not members.any():
+        return np.zeros(len(members), np.float32)
+    brightness = model.mean_albedo.mean(axis=1)
+    relative = brightness / max(float(np.median(brightness[members])), 1e-6)
+    bare = np.clip((relative - _HAIR) / (_BARE - _HAIR), 0, 1)
+    return np.where(model.mean_shape[:, 2] > _HAIRLINE_M, bare, 1.0).astype(np.float32)
 
 
 def _of_regions(model: MorphableModel, names: tuple[str, ...]) -> NDArray[np.bool_]:

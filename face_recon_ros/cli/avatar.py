@@ -1,0 +1,139 @@
+"""`face-recon avatar`: a person of a video, a folder or a picture as one glTF file."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import sys
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from tqdm import tqdm
+
+from face_recon_ros.cli.options import (
+    add_camera_options,
+    add_frames_option,
+    add_pipeline_options,
+    add_topic_options,
+    open_input,
+    pipeline_config,
+    tell_input,
+)
+from face_recon_ros.core.errors import ConfigError, DataError
+from face_recon_ros.core.models import find_model
+from face_recon_ros.core.morphable_model import load_morphable_model
+from face_recon_ros.core.pipeline import FacePipeline
+from face_recon_ros.core.reconstructor import OFF
+from face_recon_ros.core.types import Face
+from face_recon_ros.fitting.avatar import LITTLE_SEEN, TEXTURE_SIZES, AvatarMaker
+from face_recon_ros.io.gltf import write_glb
+from face_recon_ros.io.sources import FolderSource, Source, with_cameras
+
+_PERSON = "person"  # of pictures, which are taken to show one
+
+_DESCRIPTION = """Makes an avatar: a glTF 2.0 binary with a person's neutral head, own texture,
+eyes, teeth and tongue, and the face model's expressions (52, by ARKit's names) as morph targets.
+Blender, three.js, Godot, Unity and Unreal read it.
+
+A video shows the person from many sides: turn the head slowly. Pictures of a folder are taken to
+show one person; in each the largest face counts. The file holds a face: biometric data."""
+
+_EXAMPLES = """examples:
+  face-recon avatar me.mp4 --out me.glb
+  face-recon avatar me.mp4 --out me.glb --animate       with the video's motion
+  face-recon avatar portrait.jpg --out portrait.glb
+  face-recon avatar two.mp4 --out second.glb --id ID    ids are told when there are several"""
+
+
+def add_avatar_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds `avatar`."""
+    parser = subparsers.add_parser(
+        "avatar",
+        help="a person of a video or of pictures as one glTF file",
+        description=_DESCRIPTION,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("source", help="video, folder of pictures of one person, picture, bag")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE.glb")
+    parser.add_argument(
+        "--id", metavar="ID", help="whom of several people (default: the one seen most)"
+    )
+    parser.add_argument(
+        "--animate", action="store_true", help="videos: expressions and head pose as an animation"
+    )
+    parser.add_argument(
+        "--texture-size",
+        type=int,
+        choices=TEXTURE_SIZES,
+        default=1024,
+        help="pixels per side (default: %(default)s)",
+    )
+    add_frames_option(parser)
+    add_pipeline_options(parser, max_faces=8)
+    add_camera_options(parser)
+    add_topic_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the command on its parsed arguments."""
+    if args.out.suffix.lower() != ".glb":
+        raise ConfigError("a file name that ends in .glb", repr(args.out.name), "rename it")
+    source, resolver = open_input(args)
+    config = pipeline_config(args)
+    config = replace(config, reconstructor=replace(config.reconstructor, colours=OFF))
+    pipeline = FacePipeline.from_config(config)
+    model = load_morphable_model(find_model(config.reconstructor.face_model))
+    maker = AvatarMaker(model, args.texture_size)
+    still = isinstance(source, FolderSource)
+    taken: Iterable = with_cameras(source, resolver)
+    if args.frames:
+        taken = itertools.islice(taken, args.frames)
+    every_s = 0.1 if sys.stderr.isatty() else 10.0
+    for image, camera in tqdm(taken, total=source.length, unit="image", mininterval=every_s):
+        if still:
+            faces = pipeline.process_still(image, camera).faces
+            for face in sorted(faces, key=_area)[-1:]:
+                maker.add(image.rgb, face, _PERSON)
+            if len(faces) > 1:
+                print(f"{len(faces)} faces in a picture: the largest is taken", file=sys.stderr)
+        else:
+            for face in pipeline.process(image, camera).faces:
+                maker.add(image.rgb, face)
+    source.close()
+    tell_input(source, resolver)
+    name = _chosen(maker, source, args.id)
+    head = maker.head(name, animate=args.animate and not still, fused=not still)
+    size = write_glb(args.out, head)
+    seen = maker.coverage(name)
+    if seen < LITTLE_SEEN:
+        print(
+            "hardly anything of the face was seen from the front: the avatar has the face model's "
+            "colours",
+            file=sys.stderr,
+        )
+    told = f"{size / 1e6:.1f} MB, {len(head.targets)} expressions, {seen:.0%} of the face seen"
+    print(f"{args.out}: {told}")
+    return 0
+
+
+def _area(face: Face) -> float:
+    x0, y0, x1, y1 = face.box
+    return float((x1 - x0) * (y1 - y0))
+
+
+def _chosen(maker: AvatarMaker, source: Source, wanted: str | None) -> str:
+    """Whose avatar is made; several people are told."""
+    people = maker.images
+    if not people:
+        raise DataError(f"a face in {source.name}", "none", "try --tiles 3, or --min-score 0.3")
+    if wanted is not None:
+        if wanted not in people:
+            raise DataError(f"--id of {', '.join(people)}", repr(wanted), "choose one of these")
+        return wanted
+    if len(people) > 1:
+        told = ", ".join(f"{name} in {count} images" for name, count in people.items())
+        print(f"several people: {told}; taking the first (--id takes another)", file=sys.stderr)
+    return next(iter(people))

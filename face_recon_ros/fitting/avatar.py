@@ -1,0 +1,165 @@
+"""A person's avatar from what a track has shown: fused head, texture, the clip's motion."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from face_recon_ros.core.crop_pose import CAMERA_FROM_FRONTAL_FACE, crop_from_face
+from face_recon_ros.core.errors import DataError
+from face_recon_ros.core.illumination import shade
+from face_recon_ros.core.morphable_model import MorphableModel, VertexNormals
+from face_recon_ros.core.rigid import Rigid, angle_between
+from face_recon_ros.core.texture import Picture, TextureSampler, seen_at
+from face_recon_ros.core.texture_atlas import TextureAtlas, TextureBuilder, View
+from face_recon_ros.core.types import Face
+from face_recon_ros.io.gltf import Animation, TexturedHead
+
+TEXTURE_SIZES = (256, 512, 1024, 2048)
+LITTLE_SEEN = 0.05  # of the face's texels: below, an avatar has the model's colours only
+
+_NEW_VIEW = np.radians(4.0)  # another attitude than those before, by so much, is a new view
+_BETTER = 1.1  # so much sharper than those before is a new view too
+_MOST_VIEWS = 40
+
+
+class AvatarMaker:
+    """Gathers people over the images of a source, and makes heads of them."""
+
+    def __init__(self, model: MorphableModel, texture_size: int = 1024) -> None:
+        """Begins with nobody.
+
+        Args:
+            model: the whole head, fine level.
+            texture_size: pixels per side.
+
+        Raises:
+            ModelError: the model has no texture coordinates.
+        """
+        self.model = model
+        self._atlas = TextureAtlas(model, texture_size)
+        self._sampler = TextureSampler(model)
+        self._normals = VertexNormals(model.triangles, model.n_vertices)
+        self._people: dict[str, _Person] = {}
+
+    @property
+    def images(self) -> dict[str, int]:
+        """Person -> in how many images, the most seen first."""
+        counts = {name: len(person.stamps) for name, person in self._people.items()}
+        return dict(sorted(counts.items(), key=lambda item: -item[1]))
+
+    def add(self, rgb: NDArray[np.uint8], face: Face, name: str | None = None) -> None:
+        """Takes in a face.
+
+        Args:
+            rgb: (H, W, 3) uint8 image that shows it.
+            face: reconstructed from it.
+            name: of the person; None takes the track's id.
+        """
+        name = face.track.id if name is None else name
+        if name not in self._people:
+            builder = TextureBuilder(self._atlas, self._sampler, self.model)
+            self._people[name] = _Person(builder)
+        person = self._people[name]
+        c = face.coefficients
+        person.identities.append(c.identity[0])
+        person.albedos.append(c.albedo[0])
+        person.stamps.append(face.stamp)
+        person.expressions.append(c.expression[0])
+        person.poses.append(face.camera_from_face)
+        pose = crop_from_face(c.rotation[0], c.translation[0])
+        _, _, px_per_mm = seen_at(Picture(rgb), face.crop, pose, self.model.mean_shape[:1])
+        if person.wants(pose, px_per_mm):
+            person.texture.add(self._view(rgb, face, pose))
+            person.views.append((pose, px_per_mm))
+
+    def head(self, name: str, *, animate: bool = False, fused: bool = True) -> TexturedHead:
+        """The head of a person, neutral, with texture and every expression.
+
+        Args:
+            name: of the person.
+            animate: with the motion over the images.
+            fused: images of one track, whose identity the pipeline has fused already: the last
+                counts. Otherwise the mean over the images.
+
+        Raises:
+            DataError: there is no such person.
+        """
+        if name not in self._people:
+            raise DataError(
+                f"one of {', '.join(self._people) or 'nobody'}", repr(name), "choose one of these"
+            )
+        person = self._people[name]
+        last = slice(-1, None) if fused else slice(None)
+        identity = np.mean(person.identities[last], axis=0)
+        albedo = self.model.albedo(np.mean(person.albedos[last], axis=0))
+        moves = self.model.expression_basis.reshape(self.model.n_vertices, 3, -1)
+        return TexturedHead(
+            vertices=self.model.neutral(identity),
+            triangles=self.model.triangles,
+            uvs=self._atlas.uvs,
+            uv_triangles=self.model.uv_triangles,
+            texture=person.texture.texture(albedo),
+            targets={
+                key: np.ascontiguousarray(moves[:, :, k])
+                for k, key in enumerate(self.model.expression_names)
+            },
+            animation=person.animation() if animate else None,
+            extras=self._extras(person),
+        )
+
+    def coverage(self, name: str) -> float:
+        """Share of a person's face that its texture has seen, in [0, 1]."""
+        return self._people[name].texture.coverage
+
+    def _extras(self, person: _Person) -> dict[str, Any]:
+        return {
+            "face_model": self.model.name,
+            "images": len(person.stamps),
+            "texture_coverage": round(person.texture.coverage, 3),
+        }
+
+    def _view(self, rgb: NDArray[np.uint8], face: Face, pose: Rigid) -> View:
+        c = face.coefficients
+        vertices = self.model.vertices(c.identity[0], c.expression[0])
+        normals = self._normals(vertices) @ pose.rotation.T.astype(np.float32)
+        lit = shade(self.model.albedo(c.albedo[0]), normals, c.illumination[0]).astype(np.float32)
+        points, pixels, px_per_mm = seen_at(Picture(rgb), face.crop, pose, vertices)
+        compared = self._sampler.compare(rgb, pixels, points, normals, lit)
+        return View(rgb, pixels, compared, lit, px_per_mm)
+
+
+@dataclass
+class _Person:
+    """What was seen of a person, image by image."""
+
+    texture: TextureBuilder
+    identities: list[NDArray[np.float32]] = field(default_factory=list)
+    albedos: list[NDArray[np.float32]] = field(default_factory=list)
+    stamps: list[float] = field(default_factory=list)
+    expressions: list[NDArray[np.float32]] = field(default_factory=list)
+    poses: list[Rigid] = field(default_factory=list)
+    views: list[tuple[Rigid, float]] = field(default_factory=list)
+
+    def wants(self, pose: Rigid, px_per_mm: float) -> bool:
+        """Whether a view tells more than those before."""
+        if len(self.views) >= _MOST_VIEWS:
+            return False
+        alike = [s for p, s in self.views if angle_between(p.rotation, pose.rotation) < _NEW_VIEW]
+        return px_per_mm > _BETTER * max(alike, default=0.0)
+
+    def animation(self) -> Animation:
+        """Expression and head pose over time; images without a step in time are left out."""
+        times = np.array(self.stamps) - self.stamps[0]
+        kept = np.concatenate([[True], np.diff(np.maximum.accumulate(times)) > 0])
+        positions = np.array([pose.translation for pose in self.poses])
+        frontal = CAMERA_FROM_FRONTAL_FACE.T
+        return Animation(
+            times=times[kept],
+            weights=np.clip(np.array(self.expressions)[kept], 0, 1),
+            rotations=np.array([frontal @ pose.rotation for pose in self.poses])[kept],
+            translations=((positions - positions.mean(axis=0)) @ frontal.T)[kept],
+        )

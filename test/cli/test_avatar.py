@@ -1,0 +1,69 @@
+"""`face-recon avatar`, on renderings and on what is no face."""
+
+import json
+import struct
+
+import cv2
+import numpy as np
+import pytest
+
+from face_recon_ros.cli.main import main
+from face_recon_ros.core.pattern import TurningHead
+
+
+@pytest.fixture(scope="module")
+def head_video(tmp_path_factory):
+    path = tmp_path_factory.mktemp("avatar") / "head.mp4"
+    head = TurningHead(320, 240)
+    video = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 10.0, (320, 240))
+    for k in range(8):
+        video.write(np.ascontiguousarray(head.render(0.1 * k)[..., ::-1]))
+    video.release()
+    return path
+
+
+def content(path):
+    data = path.read_bytes()
+    size = struct.unpack("<I", data[12:16])[0]
+    return json.loads(data[20 : 20 + size])
+
+
+def test_a_video_becomes_a_head_that_moves(head_video, tmp_path, capsys):
+    out = tmp_path / "new" / "head.glb"
+    options = ["--texture-size", "256", "--animate"]
+    assert main(["avatar", str(head_video), "--out", str(out), *options]) == 0
+    assert out.stat().st_size < 8e6
+    said = capsys.readouterr().out
+    assert "52 expressions" in said and str(out) in said
+    written = content(out)
+    assert len(written["meshes"][0]["extras"]["targetNames"]) == 52
+    assert len(written["animations"]) == 1
+    assert written["asset"]["extras"]["images"] == 8
+    assert written["asset"]["extras"]["texture_coverage"] > 0.1
+
+
+def test_one_line_on_what_is_wrong(head_video, tmp_path, capsys):
+    blank = tmp_path / "blank.png"
+    cv2.imwrite(str(blank), np.full((200, 300, 3), 127, np.uint8))
+    out = str(tmp_path / "a.glb")
+    for arguments, remedy in (
+        ([str(blank), "--out", out], "--tiles"),
+        ([str(head_video), "--out", str(tmp_path / "a.obj")], ".glb"),
+        ([str(head_video), "--out", out, "--id", "nobody"], "choose one of these"),
+    ):
+        assert main(["avatar", *arguments]) == 2
+        error = [line for line in capsys.readouterr().err.splitlines() if "face-recon:" in line]
+        assert len(error) == 1 and remedy in error[0]
+    assert not (tmp_path / "a.glb").exists()
+
+
+def test_a_video_becomes_a_table_of_expressions(head_video, tmp_path, capsys):
+    table = tmp_path / "head.csv"
+    assert main(["stream", str(head_video), "--csv", str(table)]) == 0
+    rows = table.read_text().splitlines()
+    assert len(rows) == 9 and rows[0].startswith("Timecode,BlendShapeCount,EyeBlinkLeft")
+    assert (
+        main(["stream", str(head_video), "--to", "vmc", "--frames", "2", "--port", "45678"]) == 0
+    )
+    assert main(["stream", str(head_video)]) == 2
+    assert "--to vmc" in capsys.readouterr().err

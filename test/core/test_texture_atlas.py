@@ -1,0 +1,106 @@
+"""Laws of the texture's layout and of what is gathered in it."""
+
+import numpy as np
+import pytest
+
+from face_recon_ros.core.errors import ModelError
+from face_recon_ros.core.models import FACE_MODEL, find_model
+from face_recon_ros.core.morphable_model import load_morphable_model
+from face_recon_ros.core.texture import Comparison, TextureSampler
+from face_recon_ros.core.texture_atlas import TextureAtlas, TextureBuilder, View
+
+SIZE = 256
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_morphable_model(find_model(FACE_MODEL))
+
+
+@pytest.fixture(scope="module")
+def atlas(model):
+    return TextureAtlas(model, SIZE)
+
+
+@pytest.fixture(scope="module")
+def sampler(model):
+    return TextureSampler(model)
+
+
+def signed_area(corners):
+    a, b = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
+    return a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]
+
+
+def test_islands_lie_inside_beside_each_other_and_not_mirrored(model, atlas):
+    assert atlas.uvs.min() >= 0 and atlas.uvs.max() <= 1
+    assert len(atlas.uvs) == len(model.uvs)
+    before = signed_area(model.uvs[model.uv_triangles].astype(np.float64))
+    after = signed_area(atlas.uvs[model.uv_triangles].astype(np.float64))
+    clear = np.abs(before) > 1e-7
+    assert (np.sign(before[clear]) == np.sign(after[clear])).mean() > 0.999
+    # Nothing overlaps: the triangles' areas are the area of all texels.
+    assert len(atlas.texels) == pytest.approx(np.abs(after).sum() / 2 * SIZE**2, rel=0.05)
+
+
+def test_the_face_stands_upright_and_is_large(model, atlas):
+    place = np.full((model.n_vertices, 2), np.nan)
+    place[model.triangles.ravel()] = atlas.uvs[model.uv_triangles.ravel()]
+    right, left = place[model.interpupillary[0]], place[model.interpupillary[1]]
+    eyes = place[model.landmarks_68[[36, 45]]]
+    chin, brow = place[model.landmarks_68[8]], place[model.landmarks_68[27]]
+    assert eyes[1, 0] - eyes[0, 0] > 0.12  # the subject's left to the right of the picture
+    assert brow[1] - chin[1] > 0.12
+    assert np.isfinite([right, left]).all()
+
+
+def test_every_texel_is_a_point_of_its_triangle(model, atlas):
+    np.testing.assert_allclose(atlas.weights.sum(axis=1), 1, atol=1e-5)
+    assert atlas.weights.min() >= -1e-5
+    points = atlas.spread(model.mean_shape, slice(None))
+    apart = np.linalg.norm(points - model.mean_shape[atlas.corners[:, 0]], axis=1)
+    assert apart.max() < 0.03
+
+
+def test_a_coarse_mesh_has_no_texture():
+    with pytest.raises(ModelError, match="fine level"):
+        TextureAtlas(load_morphable_model(find_model(FACE_MODEL), level="coarse"))
+
+
+def test_nothing_seen_is_the_models_albedo(model, atlas, sampler):
+    builder = TextureBuilder(atlas, sampler, model)
+    n = model.n_vertices
+    nothing = Comparison(np.zeros((n, 3), np.float32), np.zeros(n, np.float32), np.zeros((10, 3)))
+    rgb = np.zeros((8, 8, 3), np.uint8)
+    builder.add(View(rgb, np.zeros((n, 2)), nothing, model.mean_albedo, 1.0))
+    assert builder.coverage == 0.0
+    picture = builder.texture(model.mean_albedo).reshape(-1, 3)[atlas.texels]
+    plain = atlas.spread(model.mean_albedo, slice(None))
+    assert np.abs(picture / 255 - plain).max() < 0.005
+
+
+def test_what_was_seen_is_taken_once_and_the_sharper_view_wins(model, atlas, sampler):
+    """Two flat pictures: a blurred dim one from afar, a sharp bright one."""
+    n = model.n_vertices
+    grey = np.full((n, 3), 0.5, np.float32)
+    weight = sampler.sampled.copy()
+
+    def view(value, px_per_mm):
+        rgb = np.full((8, 8, 3), value, np.uint8)
+        field = np.zeros((10, 3))
+        field[0] = np.log(value / 255 / 0.5)
+        ratio = np.repeat(field[:1], n, axis=0).astype(np.float32)
+        return View(rgb, np.full((n, 2), 3.0), Comparison(ratio, weight, field), grey, px_per_mm)
+
+    def shown(*views):
+        builder = TextureBuilder(atlas, sampler, model)
+        for v in views:
+            builder.add(v)
+        picture = builder.texture(grey).reshape(-1, 3)[atlas.texels]
+        skin = (sampler.sampled[atlas.corners] == 1).all(axis=1)
+        skin &= (model.regions[atlas.corners] == 0).all(axis=1)
+        return np.median(picture[skin])
+
+    assert shown(view(150, 1.0)) == pytest.approx(150, abs=1)
+    assert shown(view(110, 0.2), view(150, 1.0)) == pytest.approx(150, abs=4)
+    assert shown(view(150, 1.0), view(110, 0.2)) == pytest.approx(150, abs=4)
