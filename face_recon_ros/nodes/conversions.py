@@ -387,7 +387,10 @@ def _quaternion(motion: Rigid) -> Quaternion:
 def expression_to_msg(
     names: Sequence[str], activations: NDArray[np.floating], header: Header
 ) -> JointState:
-    """(K_exp,) activations by name, as an animatronic face or an avatar takes them."""
+    """(K_exp,) activations by name, as an animatronic face or an avatar takes them.
+
+    Not all channels can be trusted; docs/expressions.md says which, from measurements.
+    """
     return JointState(header=header, name=list(names), position=activations.tolist())
 
 
