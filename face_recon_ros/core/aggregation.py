@@ -7,6 +7,7 @@ McClure 1987), so that a frame behind a hand or a wrong match does little harm.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,4 +73,4 @@ class Aggregate:
 
 
 def _rms(vector: NDArray[np.float32]) -> float:
-    return float(np.sqrt(np.mean(np.square(vector)))) if vector.size else 0.0
+    return math.sqrt(float(vector @ vector) / vector.size) if vector.size else 0.0

@@ -156,7 +156,19 @@ def face_box_from_points(points_px: ArrayLike) -> NDArray[np.float64]:
         (4,) x0, y0, x1, y1 in image pixels.
     """
     p = np.asarray(points_px, np.float64)
-    low, high = p.min(axis=0), p.max(axis=0)
-    centre = (low + high) / 2
-    half = np.sqrt(np.prod(high - low)) / 2
-    return np.concatenate([centre - half, centre + half])
+    return face_boxes_from_extents(p.min(axis=0), p.max(axis=0))
+
+
+def face_boxes_from_extents(low: ArrayLike, high: ArrayLike) -> NDArray[np.float64]:
+    """`face_box_from_points` of points of which the extent is known.
+
+    Args:
+        low: (..., 2) least x and y, pixels.
+        high: (..., 2) greatest.
+
+    Returns:
+        (..., 4) x0, y0, x1, y1.
+    """
+    a, b = np.asarray(low, np.float64), np.asarray(high, np.float64)
+    centre, half = (a + b) / 2, np.sqrt(np.prod(b - a, axis=-1, keepdims=True)) / 2
+    return np.concatenate([centre - half, centre + half], axis=-1)

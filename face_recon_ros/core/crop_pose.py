@@ -11,6 +11,7 @@ attitude to the viewing ray; those three carry over to any real camera in closed
 from __future__ import annotations
 
 import functools
+import math
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -80,16 +81,14 @@ def camera_from_face(crop_from_face: Rigid, crop: Crop, camera: PinholeCamera) -
     Raises:
         CameraError: there the camera's distortion has no inverse.
     """
-    nominal = crop_camera(crop.size)
     sellion = crop_from_face.translation
-    ray = camera.rays_from_pixels(crop.to_image(nominal.project(sellion)))
-    distance = (
-        np.linalg.norm(sellion)
-        * crop.scale
-        * _px_per_radian(camera, ray)
-        / _px_per_radian(nominal, sellion)
-    )
-    if not (np.isfinite(ray).all() and np.isfinite(distance)):
+    focal_px = CROP_FOCAL * crop.side_px  # of the nominal camera, in pixels of the image
+    offset = focal_px * crop.image_from_crop_rotation @ (sellion[:2] / sellion[2])
+    ray = camera.rays_from_pixels(crop.centre_px + offset)
+    range_m, length = math.hypot(*sellion.tolist()), math.hypot(*ray.tolist())
+    nominal_px = focal_px * (range_m / sellion[2]) ** 1.5  # per radian; see `_px_per_radian`
+    distance = range_m * _px_per_radian(camera, ray) / nominal_px
+    if not (math.isfinite(length) and math.isfinite(distance)):
         raise CameraError(
             "a camera that sees every pixel of its image in some direction",
             f"{camera.distortion_model} distortion {camera.distortion.tolist()}",
@@ -100,7 +99,7 @@ def camera_from_face(crop_from_face: Rigid, crop: Crop, camera: PinholeCamera) -
         @ _roll(crop.angle)
         @ rotation_between(sellion, _OPTICAL_AXIS)
     )
-    return Rigid(camera_from_crop @ crop_from_face.rotation, ray / np.linalg.norm(ray) * distance)
+    return Rigid(camera_from_crop @ crop_from_face.rotation, ray * (distance / length))
 
 
 def crop_from_camera_pose(camera_from_face: Rigid, crop: Crop, camera: PinholeCamera) -> Rigid:

@@ -23,23 +23,25 @@ def sh_basis(normals: NDArray[np.floating]) -> NDArray[np.floating]:
     Returns:
         (..., 9), the dtype of `normals`.
     """
-    x, y, z = normals[..., 0], normals[..., 1], normals[..., 2]
-    s3, s5, s15 = np.sqrt(3.0), np.sqrt(5.0), np.sqrt(15.0)
-    out = np.stack(
-        [
-            np.ones_like(x),
-            s3 * y,
-            s3 * z,
-            s3 * x,
-            s15 * x * y,
-            s15 * y * z,
-            s5 / 2 * (3 * z * z - 1),
-            s15 * x * z,
-            s15 / 2 * (x * x - y * y),
-        ],
-        axis=-1,
-    )
+    out = np.stack(_bands(normals[..., 0], normals[..., 1], normals[..., 2]), axis=-1)
     return np.asarray(out, dtype=normals.dtype)
+
+
+def _bands(
+    x: NDArray[np.floating], y: NDArray[np.floating], z: NDArray[np.floating]
+) -> list[NDArray[np.floating]]:
+    s3, s5, s15 = 3.0**0.5, 5.0**0.5, 15.0**0.5
+    return [
+        np.ones_like(x),
+        s3 * y,
+        s3 * z,
+        s3 * x,
+        s15 * x * y,
+        s15 * y * z,
+        s5 / 2 * (3 * z * z - 1),
+        s15 * x * z,
+        s15 / 2 * (x * x - y * y),
+    ]
 
 
 def shade(
@@ -57,3 +59,24 @@ def shade(
     """
     shading = np.maximum(sh_basis(normals) @ illumination.astype(normals.dtype), MIN_SHADING)
     return np.asarray(np.clip(albedo * shading ** (1.0 / GAMMA), 0.0, 1.0), albedo.dtype)
+
+
+def shade_all(
+    albedo: NDArray[np.float32], normals: NDArray[np.float32], illumination: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """`shade` for several meshes at once, channel by channel.
+
+    Args:
+        albedo: (N, 3, V) sRGB-encoded reflectance in [0, 1].
+        normals: (N, 3, V) unit vectors, each in its crop camera's frame.
+        illumination: (N, 9, 3), as for `shade`.
+
+    Returns:
+        (N, 3, V) sRGB-encoded colour, in [0, 1].
+    """
+    basis = np.stack(_bands(normals[:, 0], normals[:, 1], normals[:, 2]), axis=1)
+    shading = illumination.transpose(0, 2, 1).astype(np.float32) @ basis
+    np.maximum(shading, np.float32(MIN_SHADING), out=shading)
+    np.power(shading, np.float32(1.0 / GAMMA), out=shading)
+    shading *= albedo
+    return np.clip(shading, 0.0, 1.0, out=shading)

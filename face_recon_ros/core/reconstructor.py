@@ -9,16 +9,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from face_recon_ros.core.aggregation import Aggregate, AggregationConfig
+from face_recon_ros.core.aggregation import AggregationConfig
 from face_recon_ros.core.camera import PinholeCamera
-from face_recon_ros.core.crop import Crop, face_box_from_points
+from face_recon_ros.core.crop import Crop
 from face_recon_ros.core.crop_pose import (
     camera_from_face,
     coefficients_from_crop_pose,
-    crop_camera,
     crop_from_camera_pose,
     crop_from_face,
 )
+from face_recon_ros.core.decoding import LinearSize, MeshDecoder
 from face_recon_ros.core.dense_points import DensePointNetwork, DensePointStage, corrected
 from face_recon_ros.core.errors import ConfigError, ModelError
 from face_recon_ros.core.identity_posterior import (
@@ -26,14 +26,11 @@ from face_recon_ros.core.identity_posterior import (
     PosteriorConfig,
     marginal_information,
 )
-from face_recon_ros.core.illumination import shade
 from face_recon_ros.core.inference import AUTO, FaceNetwork, Prediction, find_network
 from face_recon_ros.core.models import FACE_MODEL, POINT_NETWORK, find_model, models_dir
 from face_recon_ros.core.morphable_model import (
     FACE,
-    FACIAL_SKIN,
     MorphableModel,
-    VertexNormals,
     load_morphable_model,
 )
 from face_recon_ros.core.orientation import (
@@ -42,9 +39,10 @@ from face_recon_ros.core.orientation import (
     turned_crop,
     turned_pixels,
 )
+from face_recon_ros.core.person import Person, decoded
 from face_recon_ros.core.rigid import Rigid
-from face_recon_ros.core.smoothing import OneEuroConfig, OneEuroRigid, OneEuroVector
-from face_recon_ros.core.texture import Appearance, Picture, TextureSampler
+from face_recon_ros.core.smoothing import OneEuroConfig
+from face_recon_ros.core.texture import Picture, TextureSampler
 from face_recon_ros.core.types import (
     Coefficients,
     Face,
@@ -140,13 +138,10 @@ class FaceReconstructor:
         self.network = network
         self.points = points
         self.model = model
-        self._skin = np.flatnonzero(model.subsets[FACIAL_SKIN])
-        if len(self._skin) == 0:
-            raise ModelError("facial skin in the mesh", f"part {self.config.part!r}", "use face")
-        self._normals = VertexNormals(model.triangles, model.n_vertices)
+        self._decoder = MeshDecoder(model)
         self._sampler = TextureSampler(model) if self.config.colours == IMAGE else None
-        self._size = _LinearSize(model, self._skin)
-        self._people: dict[str, _Person] = {}
+        self._size = LinearSize(model, self._decoder.skin)
+        self._people: dict[str, Person] = {}
         self._orientations: dict[str, Orientation] = {}
         self._camera: PinholeCamera | None = None
 
@@ -241,9 +236,9 @@ class FaceReconstructor:
         itself = Crop(np.full(2, (size - 1) / 2), float(size), size)
         return self.fit(list(pixels), tracks, [itself] * len(pixels), prediction)
 
-    def _person(self, track: Track) -> _Person:
+    def _person(self, track: Track) -> Person:
         """Of a track, who is now the one last seen."""
-        person = self._people.pop(track.id, None) or _Person(self.config, self._sampler)
+        person = self._people.pop(track.id, None) or Person(self.config, self._sampler)
         self._people[track.id] = person
         return person
 
@@ -306,18 +301,15 @@ class FaceReconstructor:
         if self._camera is None or not _same_camera(self._camera, camera):
             self._camera = camera  # the same head is elsewhere now: no motion to be smoothed
             self._smooth_anew()
-        faces, usable = [], prediction.usable
-        for i, (track, crop) in enumerate(zip(tracks, crops, strict=True)):
-            if not usable[i]:
-                continue
-            person = self._person(track)
-            confidence = float(prediction.identity_confidence[i])
-            c = prediction.coefficients[i]
-            picture = pictures[i] if pictures else None
-            faces.append(self._face(person, track, crop, c, confidence, camera, picture))
+        usable = np.flatnonzero(prediction.usable)
+        if len(usable) == 0:
+            return []
+        tracks, crops = [tracks[i] for i in usable], [crops[i] for i in usable]
+        people = [self._person(track) for track in tracks]
         while len(self._people) > max(_REMEMBERED_PEOPLE, len(tracks)):
             del self._people[next(iter(self._people))]
-        return faces
+        seen = [pictures[int(i)] for i in usable] if pictures else None
+        return self._faces(people, tracks, crops, prediction.rows(usable), camera, seen)
 
     def as_known(self, face: Face, identity: Float32) -> Face:
         """The same face of somebody who is known better by now.
@@ -354,70 +346,80 @@ class FaceReconstructor:
         Returns:
             (N, 4) face boxes, image pixels.
         """
-        boxes = np.zeros((len(crops), 4), np.float32)
-        for i, crop in enumerate(crops):
-            vertices = self.model.vertices(coefficients.identity[i], coefficients.expression[i])
-            pose = crop_from_face(coefficients.rotation[i], coefficients.translation[i])
-            boxes[i] = self._box(vertices, pose, crop)
-        return boxes
+        c = coefficients
+        poses = [crop_from_face(r, t) for r, t in zip(c.rotation, c.translation, strict=True)]
+        vertices = self._decoder.express(self._decoder.neutral(c.identity), c.expression)
+        return self._decoder.boxes(vertices, poses, crops)
 
-    def _box(self, vertices: Float32, pose: Rigid, crop: Crop) -> Float32:
-        rotation, translation = pose.rotation.astype(np.float32), pose.translation
-        x, y, z = rotation @ vertices[self._skin].T + translation[:, None].astype(np.float32)
-        nominal = crop_camera(crop.size)
-        rays = np.stack([x / z, y / z])
-        corners = np.stack([rays.min(axis=1), rays.max(axis=1)])
-        box = face_box_from_points(nominal.focal_px * corners + nominal.matrix[:2, 2])
-        centre, half = crop.to_image((box[:2] + box[2:]) / 2), (box[2:] - box[:2]) / 2 / crop.scale
-        return np.concatenate([centre - half, centre + half]).astype(np.float32)
-
-    def _face(
+    def _faces(
         self,
-        person: _Person,
-        track: Track,
-        crop: Crop,
-        c: Coefficients,
-        confidence: float,
+        people: list[Person],
+        tracks: list[Track],
+        crops: list[Crop],
+        prediction: Prediction,
         camera: PinholeCamera,
-        picture: Picture | None,
-    ) -> Face:
-        identity = (
-            person.identity(c.identity[0], confidence)
-            if person.posterior is None
-            else person.posterior.handed_out()
-        )
-        expression = person.expression(c.expression[0], track.stamp).astype(np.float32)
-        # The frame's distance goes with the frame's own head size; keep the size in pixels.
-        ratio = self._size(identity) / self._size(c.identity[0])
-        rotation, translation = c.rotation[0], ratio * c.translation[0]
-        crop_pose = crop_from_face(rotation, translation)
-        vertices = self.model.express(person.neutral(self.model, identity), expression)
-        box = self._box(vertices, crop_pose, crop)
-        pose = camera_from_face(crop_pose, crop, camera)
-        if person.smooths_pose:
-            pose = person.pose(pose, track.stamp)
-            crop_pose = crop_from_camera_pose(pose, crop, camera)
-            rotation, translation = coefficients_from_crop_pose(crop_pose)
-        albedo, colours = c.albedo[0], None
+        pictures: Sequence[Picture] | None,
+    ) -> list[Face]:
+        """The faces of N people whose answers are usable; all arguments have N rows."""
+        c, n = prediction.coefficients, len(people)
+        identity, albedo = list(c.identity), list(c.albedo)
+        expression, translation = c.expression.copy(), c.translation.astype(np.float64)
+        for i, (person, track) in enumerate(zip(people, tracks, strict=True)):
+            confidence = float(prediction.identity_confidence[i])
+            identity[i] = person.known_identity(c.identity[i], confidence)
+            if self.config.colours != OFF:
+                albedo[i] = person.albedo(c.albedo[i], confidence)
+            expression[i] = person.expression(c.expression[i], track.stamp)
+            # The frame's distance goes with the frame's own head size; keep the size in pixels.
+            translation[i] *= self._size(identity[i]) / self._size(c.identity[i])
+        rotation = c.rotation.astype(np.float64)
+        crop_poses = [crop_from_face(r, t) for r, t in zip(rotation, translation, strict=True)]
+        neutral = decoded(people, "neutral", identity, self._decoder.neutral)
+        vertices = self._decoder.express(neutral, expression)
+        boxes = self._decoder.boxes(vertices, crop_poses, crops)
+        poses = [
+            camera_from_face(pose, crop, camera)
+            for pose, crop in zip(crop_poses, crops, strict=True)
+        ]
+        for i, person in enumerate(people):
+            if person.smooths_pose:
+                poses[i] = person.pose(poses[i], tracks[i].stamp)
+                crop_poses[i] = crop_from_camera_pose(poses[i], crops[i], camera)
+                rotation[i], translation[i] = coefficients_from_crop_pose(crop_poses[i])
+        colours: list[Float32 | None] = [None] * n
         if self.config.colours != OFF:
-            albedo = person.albedo(albedo, confidence)
-            normals = self._normals(vertices) @ crop_pose.rotation.T.astype(np.float32)
-            reflectance = person.reflectance(self.model, albedo)
-            colours = shade(reflectance, normals, c.illumination[0]).astype(np.float32)
-            if (seen := person.appearance) is not None:
-                if picture is not None:
-                    seen.look(picture, crop, crop_pose, vertices, normals, colours)
-                colours = seen.colours(colours)
-        coefficients = replace(
+            skin = decoded(people, "reflectance", albedo, self._decoder.reflectance)
+            normals = self._decoder.normals(vertices, crop_poses)
+            shaded = self._decoder.colours(normals, skin, c.illumination)
+            for i, person in enumerate(people):
+                colours[i] = shaded[i]
+                if (seen := person.appearance) is not None:
+                    if pictures is not None:
+                        crop, pose = crops[i], crop_poses[i]
+                        seen.look(pictures[i], crop, pose, vertices[i], normals[i].T, shaded[i])
+                    colours[i] = seen.colours(shaded[i])
+        answers = replace(
             c,
-            identity=identity[None],
-            expression=expression[None],
-            albedo=albedo[None],
-            rotation=rotation[None].astype(np.float32),
-            translation=translation[None].astype(np.float32),
+            identity=np.asarray(identity, np.float32),
+            expression=expression,
+            albedo=np.asarray(albedo, np.float32),
+            rotation=rotation.astype(np.float32),
+            translation=translation.astype(np.float32),
         )
-        mesh = Mesh(vertices, self.model.triangles, colours)
-        return Face(track, crop, coefficients, pose, mesh, box, track.stamp)
+        presence = [None] * n if prediction.presence is None else prediction.presence.tolist()
+        return [
+            Face(
+                track,
+                crops[i],
+                answers[i],
+                poses[i],
+                Mesh(vertices[i], self.model.triangles, colours[i]),
+                boxes[i],
+                track.stamp,
+                presence=presence[i],
+            )
+            for i, track in enumerate(tracks)
+        ]
 
 
 def _open_points(
@@ -443,51 +445,3 @@ def _same_camera(a: PinholeCamera, b: PinholeCamera) -> bool:
         and np.array_equal(a.matrix, b.matrix)
         and np.array_equal(a.distortion, b.distortion)
     )
-
-
-class _Person:
-    """What is known of a track: aggregates, filters, and what was decoded of them."""
-
-    def __init__(self, config: ReconstructorConfig, sampler: TextureSampler | None) -> None:
-        self.appearance = None if sampler is None else Appearance(sampler)
-        self.identity = Aggregate(config.aggregation)
-        self.albedo = Aggregate(config.aggregation)
-        self.posterior: IdentityPosterior | None = None
-        self.smooth(config)
-        self._neutral: tuple[Float32, Float32] | None = None
-        self._reflectance: tuple[Float32, Float32] | None = None
-
-    def smooth(self, config: ReconstructorConfig) -> None:
-        """Starts the filters anew."""
-        self.pose = OneEuroRigid(config.smooth_rotation, config.smooth_translation)
-        self.expression = OneEuroVector(config.smooth_expression)
-        self.smooths_pose = config.smooth_rotation.enabled or config.smooth_translation.enabled
-
-    def neutral(self, model: MorphableModel, identity: Float32) -> Float32:
-        """(V, 3) neutral shape, decoded anew only for another array."""
-        if self._neutral is None or self._neutral[0] is not identity:
-            self._neutral = identity, model.neutral(identity)
-        return self._neutral[1]
-
-    def reflectance(self, model: MorphableModel, albedo: Float32) -> Float32:
-        """(V, 3) albedo, decoded anew only for another array."""
-        if self._reflectance is None or self._reflectance[0] is not albedo:
-            self._reflectance = albedo, model.albedo(albedo)
-        return self._reflectance[1]
-
-
-class _LinearSize:
-    """Size of a head by its identity, to first order: mean radius of the facial skin, metres."""
-
-    def __init__(self, model: MorphableModel, skin: NDArray[np.intp]) -> None:
-        points = model.mean_shape[skin]
-        radial = points - points.mean(axis=0)
-        radius = np.linalg.norm(radial, axis=1, keepdims=True)
-        outward = radial / np.maximum(radius, 1e-9)
-        basis = model.identity_basis.reshape(-1, 3, model.k_identity)[skin]
-        moved = basis - basis.mean(axis=0)
-        self._mean = float(radius.mean())
-        self._slope = np.einsum("vx,vxk->k", outward, moved) / len(skin)
-
-    def __call__(self, identity: Float32) -> float:
-        return max(self._mean + float(self._slope @ identity), 0.5 * self._mean)

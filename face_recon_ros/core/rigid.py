@@ -6,6 +6,7 @@ motion `b_from_a` maps points given in frame a to frame b.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -104,10 +105,28 @@ def rotation_between(a: ArrayLike, b: ArrayLike) -> Array:
     Returns:
         (3, 3) rotation matrix with `R a / |a| = b / |b|`.
     """
-    u = np.asarray(a, np.float64) / np.linalg.norm(a)
-    v = np.asarray(b, np.float64) / np.linalg.norm(b)
-    k = _skew(_skew(u) @ v)  # np.cross is ten times slower
-    return np.asarray(np.eye(3) + k + k @ k / (1.0 + float(u @ v)))
+    # In plain numbers: with arrays of three numpy takes five times as long.
+    u, v = _direction(a), _direction(b)
+    c = u[0] * v[0] + u[1] * v[1] + u[2] * v[2]
+    x, y, z = (
+        u[1] * v[2] - u[2] * v[1],
+        u[2] * v[0] - u[0] * v[2],
+        u[0] * v[1] - u[1] * v[0],
+    )
+    k = 1.0 / (1.0 + c) if c > -1.0 else math.nan
+    return np.array(
+        [
+            [c + k * x * x, k * x * y - z, k * x * z + y],
+            [k * x * y + z, c + k * y * y, k * y * z - x],
+            [k * x * z - y, k * y * z + x, c + k * z * z],
+        ]
+    )
+
+
+def _direction(vector: ArrayLike) -> tuple[float, float, float]:
+    x, y, z = np.asarray(vector, np.float64).tolist()
+    length = math.sqrt(x * x + y * y + z * z) or math.nan
+    return x / length, y / length, z / length
 
 
 def angle_between(a_rotation: ArrayLike, b_rotation: ArrayLike) -> float:

@@ -186,6 +186,8 @@ class Face:
         attention: how directly the person looks into the camera, 1 for right into it; None while
             they do not.
         depth_reading: what a depth image said of the distance; None without one.
+        presence: how sure the network is that this is a face, in [0, 1]; None where no network
+            says so.
     """
 
     track: Track
@@ -199,6 +201,7 @@ class Face:
     camera_from_gaze: Rigid | None = None
     attention: float | None = None
     depth_reading: RangeReading | None = None
+    presence: float | None = None
 
     @property
     def id(self) -> str:

@@ -1,0 +1,77 @@
+"""What is known of the person on a track, beyond one image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from face_recon_ros.core.aggregation import Aggregate
+from face_recon_ros.core.identity_posterior import IdentityPosterior
+from face_recon_ros.core.smoothing import OneEuroRigid, OneEuroVector
+from face_recon_ros.core.texture import Appearance, TextureSampler
+from face_recon_ros.core.types import Float32
+
+if TYPE_CHECKING:
+    from face_recon_ros.core.reconstructor import ReconstructorConfig
+
+
+class Person:
+    """What is known of a track: aggregates, filters, and what was decoded of them."""
+
+    def __init__(self, config: ReconstructorConfig, sampler: TextureSampler | None) -> None:
+        """Somebody of whom nothing is known yet.
+
+        Args:
+            config: of the filters and averages.
+            sampler: of the person's own colours; None: the model's will do.
+        """
+        self.appearance = None if sampler is None else Appearance(sampler)
+        self.identity = Aggregate(config.aggregation)
+        self.albedo = Aggregate(config.aggregation)
+        self.posterior: IdentityPosterior | None = None
+        self.smooth(config)
+        #: What was decoded -> the coefficients it was decoded from, and the result.
+        self.decoded: dict[str, tuple[Float32, Float32]] = {}
+
+    def smooth(self, config: ReconstructorConfig) -> None:
+        """Starts the filters anew."""
+        self.pose = OneEuroRigid(config.smooth_rotation, config.smooth_translation)
+        self.expression = OneEuroVector(config.smooth_expression)
+        self.smooths_pose = config.smooth_rotation.enabled or config.smooth_translation.enabled
+
+    def known_identity(self, seen: Float32, confidence: float) -> Float32:
+        """(K_id,) the person's identity, after it was seen once more."""
+        if self.posterior is not None:
+            return self.posterior.handed_out()
+        return self.identity(seen, confidence)
+
+
+def decoded(
+    people: list[Person],
+    what: str,
+    coefficients: list[Float32],
+    decode: Callable[[Float32], Float32],
+) -> Float32:
+    """What `decode` makes of each person's coefficients, anew only where they are another array.
+
+    Args:
+        people: N.
+        what: it is remembered as.
+        coefficients: N rows.
+        decode: (M, K) -> (M, ...).
+
+    Returns:
+        (N, ...).
+    """
+    changed = [
+        i
+        for i, (person, row) in enumerate(zip(people, coefficients, strict=True))
+        if what not in person.decoded or person.decoded[what][0] is not row
+    ]
+    if changed:
+        fresh = decode(np.stack([coefficients[i] for i in changed]))
+        for i, value in zip(changed, fresh, strict=True):
+            people[i].decoded[what] = coefficients[i], value
+    return np.stack([person.decoded[what][1] for person in people])
