@@ -254,7 +254,7 @@ def write_point_network(
         step: every how many of the skin's vertices are points.
 
     Returns:
-        `path`. Its presence is the brightness of what it sees.
+        `path`. Its presence is the brightness of what it sees, 1 from a quarter of white.
     """
     model = load_morphable_model(face_model, level="coarse")
     vertices = np.flatnonzero(model.subsets["facial_skin"])[::step]
@@ -267,6 +267,8 @@ def write_point_network(
         "white": np.float32([255.0]),
         "axes": np.int64([1, 2, 3]),
         "zero": np.float32([0.0]),
+        "one": np.float32([1.0]),
+        "four": np.float32([4.0]),
         "axis": np.int64([1, 2]),
         "column": np.int64([-1, 1]),
     }
@@ -283,7 +285,9 @@ def write_point_network(
         helper.make_node("Add", ["sigmas", "nothing_2"], ["sigma_1"]),
         helper.make_node("Add", ["sigma_1", "unseen_2"], ["log_sigma"]),
         helper.make_node("Add", ["points", "nothing_3"], ["displacement"]),
-        helper.make_node("ReduceMean", ["scaled"], ["bright"], axes=[1, 2, 3], keepdims=0),
+        helper.make_node("ReduceMean", ["scaled"], ["mean"], axes=[1, 2, 3], keepdims=0),
+        helper.make_node("Mul", ["mean", "four"], ["fourfold"]),
+        helper.make_node("Min", ["fourfold", "one"], ["bright"]),
         helper.make_node("Reshape", ["bright", "column"], ["presence"]),
     ]
     constants["column_axis"] = np.int64([2])

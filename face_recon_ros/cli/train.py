@@ -36,6 +36,11 @@ def add_training_commands(subparsers: argparse._SubParsersAction[argparse.Argume
     )
     train.add_argument("--out", help="folder of the run (default: runs/train)")
     train.add_argument("--photographs", help="folder of photographs, or a text file listing them")
+    train.add_argument(
+        "--points",
+        action="store_true",
+        help="the dense-point network, which corrects the regressor (config/train_points.yaml)",
+    )
     train.add_argument("--resume", action="store_true", help="go on from the folder's checkpoint")
     train.set_defaults(run=_train)
 
@@ -65,22 +70,39 @@ def add_training_commands(subparsers: argparse._SubParsersAction[argparse.Argume
 
 
 def _train(arguments: argparse.Namespace) -> None:
-    from face_recon_ros.training.config import load_config, parse_overrides
+    from face_recon_ros.training.config import PointConfig, load_config, parse_overrides
     from face_recon_ros.training.train import train
+    from face_recon_ros.training.train_points import train_points
 
     overrides = parse_overrides(arguments.set)
-    for name in ("out", "photographs"):
-        if getattr(arguments, name):
-            overrides[name] = getattr(arguments, name)
+    if arguments.out:
+        overrides["out"] = arguments.out
+    if arguments.points:
+        if arguments.photographs:
+            overrides["backgrounds"] = arguments.photographs
+        config = load_config(arguments.config, overrides, PointConfig)
+        print(train_points(config, resume=arguments.resume))
+        return
+    if arguments.photographs:
+        overrides["photographs"] = arguments.photographs
     print(train(load_config(arguments.config, overrides), resume=arguments.resume))
 
 
 def _export(arguments: argparse.Namespace) -> None:
+    from face_recon_ros.training.checkpoint import load_checkpoint
     from face_recon_ros.training.export import enter_manifest, export
+    from face_recon_ros.training.export_points import export_points
+    from face_recon_ros.training.train_points import KIND
 
-    report = export(
-        arguments.checkpoint, arguments.out, precision=arguments.precision, size=arguments.size
-    )
+    if load_checkpoint(arguments.checkpoint).get("kind") == KIND:
+        report = export_points(arguments.checkpoint, arguments.out)
+    else:
+        report = export(
+            arguments.checkpoint,
+            arguments.out,
+            precision=arguments.precision,
+            size=arguments.size,
+        )
     if arguments.manifest:
         enter_manifest(arguments.out, arguments.manifest)
     print(json.dumps(report, indent=2))

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +32,7 @@ from face_recon_ros.core.errors import ModelError
 from face_recon_ros.core.inference import Prediction
 from face_recon_ros.core.morphable_model import MorphableModel, same_decoding
 from face_recon_ros.core.onnx_session import OnnxSession
-from face_recon_ros.core.point_fit import FitPrior, FitState, PointFit, PointFitter
+from face_recon_ros.core.point_fit import POSE, FitPrior, FitState, PointFit, PointFitter
 from face_recon_ros.core.rectification import CELLS, RECTIFIED_PX, FaceFrame, Rectifier
 from face_recon_ros.core.rigid import vector_from_rotation
 
@@ -126,19 +126,22 @@ class DensePointNetwork:
 
 
 def _prior(values: dict[str, object]) -> FitPrior:
-    names = {f.name for f in fields(FitPrior)}
-    if set(values) != names:
-        raise ValueError(f"prior has {sorted(values)}, not {sorted(names)}")
+    needed = {f.name for f in fields(FitPrior) if f.default is MISSING}
+    if not needed <= set(values) <= {f.name for f in fields(FitPrior)}:
+        raise ValueError(f"prior has {sorted(values)}, not {sorted(needed)}")
     numbers = {k: np.asarray(v, np.float64) for k, v in values.items()}
     if not all(np.isfinite(v).all() and (v > 0).all() for v in numbers.values()):
         raise ValueError("prior has values that are not above zero")
-    x, y, z = numbers["translation"]
+    translation, scale = numbers["translation"], numbers.get("pose_scale", np.ones(3))
+    if translation.shape != (3,) or scale.shape != (3,):
+        raise ValueError("prior has a translation or pose_scale that is not of 3 numbers")
     return FitPrior(
         rotation=float(numbers["rotation"]),
-        translation=(float(x), float(y), float(z)),
+        translation=tuple(translation.tolist()),
         identity=float(numbers["identity"]),
         expression=numbers["expression"],
         independence=float(numbers["independence"]),
+        pose_scale=tuple(scale.tolist()),
     )
 
 
@@ -150,12 +153,14 @@ class DensePoints:
         seen: (N, P, 2) where the vertices lie, crop sides from the middle of each crop.
         sigma: (N, P) standard deviations, crop sides.
         presence: (N,) how sure it is that this is a face, in [0, 1].
+        pose_covariance: (N, 6, 6) calibrated, as `inference.Prediction` has it.
         fit: pose and shape.
     """
 
     seen: NDArray[np.float64]
     sigma: NDArray[np.float64]
     presence: NDArray[np.float32]
+    pose_covariance: NDArray[np.float64]
     fit: PointFit
 
 
@@ -221,7 +226,9 @@ class DensePointStage:
         start = FitState(rotation, translation, known, c.expression)
         sigma = np.exp(log_sigma.astype(np.float64))
         fit = self._fitter.fit(start, seen, sigma, identity_information)
-        return DensePoints(seen, sigma * frame.scale[:, None], presence, fit)
+        scale = np.repeat(self.network.prior.pose_scale, [3, 2, 1])
+        covariance = fit.covariance[:, :POSE, :POSE] * np.outer(scale, scale)
+        return DensePoints(seen, sigma * frame.scale[:, None], presence, covariance, fit)
 
 
 def corrected(prediction: Prediction, rows: NDArray[np.intp], points: DensePoints) -> Prediction:
@@ -248,11 +255,11 @@ def corrected(prediction: Prediction, rows: NDArray[np.intp], points: DensePoint
         changed[name][rows] = value
     presence = np.zeros(len(c), np.float32)
     presence[rows] = points.presence
-    information = np.zeros((len(c), *points.fit.information.shape[1:]))
-    information[rows] = points.fit.information
+    pose_covariance = np.zeros((len(c), POSE, POSE))
+    pose_covariance[rows] = points.pose_covariance
     return replace(
         prediction,
         coefficients=replace(c, **changed),
         presence=presence,
-        information=information,
+        pose_covariance=pose_covariance,
     )

@@ -98,7 +98,9 @@ class HeadStateEstimator:
         self, face: Face, camera: PinholeCamera, depth: NDArray[np.float64] | None
     ) -> Face:
         pose, reading = face.camera_from_face, None
-        covariance = pose_covariance(pose, camera, self.config.pose_noise)
+        covariance = pose_covariance(
+            pose, camera, self.config.pose_noise, measured=face.covariance
+        )
         if depth is not None:
             checks, vertices = self.config.depth_checks, face.mesh.vertices
             points, normals = vertices[self._skin], self._normals(vertices)[self._skin]

@@ -55,14 +55,14 @@ class Prediction:
         identity_confidence: (N,) float32 in (0, 1]; ones where the network gives none.
         presence: (N,) float32 in [0, 1], how sure it is that this is a face; None where no
             network says so.
-        information: (N, M, M) inverse covariance of pose, identity and expression, as
-            `point_fit.PointFit` has it; None without a fit.
+        pose_covariance: (N, 6, 6) of the head's pose in the nominal crop camera: rotation about
+            its axes, radians, and translation over depth; None where nothing says so.
     """
 
     coefficients: Coefficients
     identity_confidence: NDArray[np.float32]
     presence: NDArray[np.float32] | None = None
-    information: NDArray[np.float64] | None = None
+    pose_covariance: NDArray[np.float64] | None = None
 
     def rows(self, index: NDArray[np.intp]) -> Prediction:
         """The chosen rows, in that order."""

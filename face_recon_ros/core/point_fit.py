@@ -37,6 +37,8 @@ class FitPrior:
         identity: standard deviations of people.
         expression: (K_exp,) activations.
         independence: what a point counts for, over an independent one.
+        pose_scale: factors of the pose's standard deviations that make them true on held-out
+            renderings: of rotation, of translation across the line of sight, of depth.
     """
 
     rotation: float
@@ -44,6 +46,7 @@ class FitPrior:
     identity: float
     expression: NDArray[np.float64]
     independence: float
+    pose_scale: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
     def precision(self, k_identity: int) -> Array:
         """(6 + K_id + K_exp,) of all unknowns."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.errors import ConfigError
@@ -48,7 +48,10 @@ class PoseNoise:
 
 
 def pose_covariance(
-    camera_from_face: Rigid, camera: PinholeCamera, noise: PoseNoise | None = None
+    camera_from_face: Rigid,
+    camera: PinholeCamera,
+    noise: PoseNoise | None = None,
+    measured: Array | None = None,
 ) -> Array:
     """Covariance of a head pose.
 
@@ -56,6 +59,8 @@ def pose_covariance(
         camera_from_face: the pose, metres.
         camera: that took the image.
         noise: what is not known.
+        measured: (6, 6) what the picture itself says, from `covariance_in_camera`, in place of
+            `noise`'s `scale`, `position`, `image_px` and `attitude`; None where it does not.
 
     Returns:
         (6, 6): x, y, z in metres, then rotations about the camera's x, y, z in radians.
@@ -64,6 +69,17 @@ def pose_covariance(
     position = camera_from_face.translation
     distance = max(float(np.linalg.norm(position)), 1e-6)
     ray = position / distance
+    out = _from_table(ray, distance, camera, noise) if measured is None else measured.copy()
+    effects = [(noise.head_size, np.concatenate([position, np.zeros(3)]))]
+    if not camera.calibrated:
+        effects.append((noise.focal, _effect_of_focal(ray, distance)))
+    for spread, effect in effects:
+        out += spread**2 * np.outer(effect, effect)
+    return out
+
+
+def _from_table(ray: Array, distance: float, camera: PinholeCamera, noise: PoseNoise) -> Array:
+    """(6, 6) of noise in the image."""
     blur = noise.image_px / (camera.focal_px * _FACE_SIDE_M / distance)  # noise in face sides
     along = distance * np.hypot(noise.scale, blur)
     across = np.hypot(_FACE_SIDE_M * noise.position, distance * noise.image_px / camera.focal_px)
@@ -72,12 +88,31 @@ def pose_covariance(
     out = np.zeros((6, 6))
     out[:3, :3] = across**2 * np.eye(3) + (along**2 - across**2) * np.outer(ray, ray)
     out[3:, 3:] = turn**2 * np.eye(3)
-    effects = [(noise.head_size, np.concatenate([position, np.zeros(3)]))]
-    if not camera.calibrated:
-        effects.append((noise.focal, _effect_of_focal(ray, distance)))
-    for spread, effect in effects:
-        out += spread**2 * np.outer(effect, effect)
     return out
+
+
+def covariance_in_camera(
+    covariance: ArrayLike, crop_from_face: Rigid, camera_from_face: Rigid
+) -> Array:
+    """Carries the covariance of a fit over from the nominal crop camera, to first order.
+
+    Args:
+        covariance: (6, 6) rotation about the crop camera's axes, radians, then translation over
+            depth.
+        crop_from_face: the pose in the nominal crop camera, metres.
+        camera_from_face: the same in the real camera, metres.
+
+    Returns:
+        (6, 6): x, y, z in metres, then rotations about the camera's x, y, z in radians.
+    """
+    turn = camera_from_face.rotation @ crop_from_face.rotation.T
+    depth = float(crop_from_face.translation[2])
+    nominal = max(float(np.linalg.norm(crop_from_face.translation)), 1e-9)
+    farther = float(np.linalg.norm(camera_from_face.translation)) / nominal
+    carry = np.zeros((6, 6))
+    carry[:3, 3:] = depth * farther * turn
+    carry[3:, :3] = turn
+    return np.asarray(carry @ np.asarray(covariance, np.float64) @ carry.T)
 
 
 def _effect_of_focal(ray: Array, distance: float) -> Array:

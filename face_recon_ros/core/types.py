@@ -181,7 +181,8 @@ class Face:
             `crop.face_box_from_points`; before any smoothing.
         stamp: seconds, of the image.
         covariance: (6, 6) float64 of `camera_from_face`: x, y, z in metres, then rotations about
-            the camera's x, y, z in radians; None until `core.head_state` estimated it.
+            the camera's x, y, z in radians; of what the picture says until `core.head_state` adds
+            what it does not (None where it says nothing).
         camera_from_gaze: REP-155's gaze frame, z along the gaze, metres; None likewise.
         attention: how directly the person looks into the camera, 1 for right into it; None while
             they do not.

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import json
 import logging
+import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
@@ -13,21 +15,34 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from face_recon_ros.core.dense_points import POINTS_FORMAT, DensePointNetwork
 from face_recon_ros.core.errors import ModelError
 from face_recon_ros.core.models import find_model, sha256_of
-from face_recon_ros.core.morphable_model import load_morphable_model
-from face_recon_ros.core.rectification import CELLS, RECTIFIED_PX
+from face_recon_ros.core.morphable_model import (
+    FACIAL_SKIN,
+    MorphableModel,
+    load_morphable_model,
+)
+from face_recon_ros.core.point_fit import POSE, FitState, PointFitter
+from face_recon_ros.core.rectification import CELLS, RECTIFIED_PX, FaceFrame, Rectifier
+from face_recon_ros.core.rigid import vector_from_rotation
 from face_recon_ros.training.config import PointConfig, config_from_dict
+from face_recon_ros.training.data import open_render_cache, open_skins
 from face_recon_ros.training.export import LICENCE
+from face_recon_ros.training.point_examples import PointBatch, PointExamples
 from face_recon_ros.training.point_fit import Fit
 from face_recon_ros.training.point_network import PointNetwork
+from face_recon_ros.training.synthesis.faces import SyntheticFaces
+from face_recon_ros.training.synthesis.render_cache import fill_render_cache
 from face_recon_ros.training.train_points import build_point_network, load_point_checkpoint
 
 #: Smaller tensors stay in float32; they weigh nothing.
 _LARGE = 1024
+#: Median of a squared standard normal.
+_MEDIAN_CHI2 = 0.4549
 #: Float16 weights may move points by this, metres, log standard deviations and presence by that.
 _MAX_SHIFT_M, _MAX_SHIFT = 2e-4, 0.05
 
@@ -42,15 +57,19 @@ class _Exported(nn.Module):
         return answer.displacement, answer.log_sigma, torch.sigmoid(answer.presence)
 
 
-def export_points(checkpoint: Path, out: Path) -> dict[str, Any]:
+def export_points(
+    checkpoint: Path, out: Path, *, pool: str = "", calibration: int = 320
+) -> dict[str, Any]:
     """Writes the averaged network by the contract of `core.dense_points`.
 
     Args:
         checkpoint: of `train_points`.
         out: the ONNX file to write.
+        pool: folder of renderings that the run has not seen; empty renders some.
+        calibration: on how many examples the pose's covariance is made true; 0: on none.
 
     Returns:
-        What was exported: points, bytes, SHA-256.
+        What was exported: points, bytes, SHA-256, and the figures of the calibration.
 
     Raises:
         ModelError: ONNX Runtime answers otherwise than torch.
@@ -82,12 +101,93 @@ def export_points(checkpoint: Path, out: Path) -> dict[str, Any]:
     }
     out.parent.mkdir(parents=True, exist_ok=True)
     _write(network.eval(), out, metadata)
+    figures: dict[str, Any] = {}
+    if calibration:
+        with tempfile.TemporaryDirectory() as folder:
+            figures = calibrate(out, model, config, pool or folder, calibration)
+        prior = fit.prior() | {"pose_scale": figures["pose_scale"]}
+        model_file = onnx.load(str(out))
+        onnx.helper.set_model_props(model_file, metadata | {"prior": json.dumps(prior)})
+        onnx.save(model_file, str(out))
     return {
         "points": len(vertices),
         "step": state["step"],
+        **figures,
         "bytes": out.stat().st_size,
         "sha256": sha256_of(out),
     }
+
+
+def calibrate(
+    path: Path, model: MorphableModel, config: PointConfig, pool: str, count: int
+) -> dict[str, Any]:
+    """How much wider or narrower the fit's pose covariance must be to be true.
+
+    Args:
+        path: of the exported network.
+        model: coarse level, whole head.
+        config: of the run.
+        pool: folder of renderings, filled if it is not.
+        count: examples.
+
+    Returns:
+        `pose_scale`: factors of the standard deviations of rotation, of translation across the
+        line of sight, and of depth at known head size; `rotation_deg` and `depth_percent`, the
+        median errors that they were made of.
+    """
+    slots = max(1, count // 2)
+    settings = dataclasses.replace(config, pool=pool, pool_slots=slots, seed=config.seed + 77777)
+    sizes = (model.k_identity, model.k_expression, model.k_albedo)
+    cache = open_render_cache(settings, sizes)
+    if len(cache) < slots:
+        skins = open_skins(config.skins, model, str(find_model(config.face_model)))
+        faces = SyntheticFaces(
+            model, margin=config.crop_margin, size=config.pool_size, skins=skins
+        )
+        fill_render_cache(cache, faces, settings.seed)
+    examples = PointExamples(
+        cache, model, str(find_model(config.regressor)), settings.seed, no_face=0.0, worsen=0.0
+    )
+    network, rectifier = DensePointNetwork(path, provider="cpu"), Rectifier(model)
+    fitter = PointFitter(model, network.vertices, network.prior)
+    skin = model.subset(FACIAL_SKIN)
+    scores: list[NDArray[np.float64]] = []
+    errors: list[tuple[float, float]] = []
+    for batch in examples:
+        b = PointBatch(*(v.numpy()[batch.present.numpy() > 0.5] for v in batch))
+        frame = FaceFrame.of(b.start_rotation, b.start_translation)
+        displacement, log_sigma, _ = network.predict(b.image, rectifier.seen_normals(frame))
+        start = FitState(
+            b.start_rotation, b.start_translation, b.start_identity, b.start_expression
+        )
+        fit = fitter.fit(start, frame.seen(displacement, fitter.mean), np.exp(log_sigma))
+        deviation = np.sqrt(np.diagonal(fit.covariance, axis1=1, axis2=2)[:, :POSE])
+        for i in np.flatnonzero(fit.converged):
+            turn = vector_from_rotation(b.rotation[i] @ fit.state.rotation[i].T)
+            ours, truth = fit.state.translation[i], b.translation[i]
+            size = np.log(
+                _size(skin.neutral(b.identity[i])) / _size(skin.neutral(fit.state.identity[i]))
+            )
+            across = truth[:2] / truth[2] - ours[:2] / ours[2]
+            depth = np.log(truth[2] / ours[2]) - size
+            error = np.concatenate([turn, across, [depth]])
+            scores.append(np.square(error / deviation[i]))
+            errors.append((float(np.degrees(np.linalg.norm(turn))), 100 * abs(float(depth))))
+        if len(scores) >= count:
+            break
+    z = np.array(scores)
+    groups = (z[:, :3], z[:, 3:5], z[:, 5:])
+    rotation, depth = np.median(errors, axis=0)
+    return {
+        "pose_scale": [float(np.sqrt(np.median(g) / _MEDIAN_CHI2)) for g in groups],
+        "rotation_deg": float(rotation),
+        "depth_percent": float(depth),
+    }
+
+
+def _size(vertices: NDArray[np.floating]) -> float:
+    """Root mean square distance of (V, 3) vertices from their middle."""
+    return float(np.sqrt(np.square(vertices - vertices.mean(0)).sum(1).mean()))
 
 
 def _write(network: PointNetwork, out: Path, metadata: dict[str, str]) -> None:

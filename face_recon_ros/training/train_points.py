@@ -154,6 +154,8 @@ def train_points(config: PointConfig, *, resume: bool = False) -> Path:
                     save()
                     saved = clock
         bar.close()
+    if step:
+        log.write(step, elapsed)
     save()
     return out / CHECKPOINT
 

@@ -1,0 +1,247 @@
+"""The dense-point network: its points, its fit in torch beside numpy's, its run and its export."""
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("numba")
+
+import torch
+
+from face_recon_ros.core.crop_pose import CAMERA_FROM_FRONTAL_FACE
+from face_recon_ros.core.dense_points import DensePointNetwork
+from face_recon_ros.core.errors import ConfigError, ModelError
+from face_recon_ros.core.models import FACE_MODEL, find_model
+from face_recon_ros.core.morphable_model import load_morphable_model
+from face_recon_ros.core.point_fit import FitPrior, FitState, PointFitter
+from face_recon_ros.core.rectification import CELLS, FaceFrame, Rectifier, grid_coordinates
+from face_recon_ros.core.rigid import rotation_from_vector
+from face_recon_ros.training.config import PointConfig, TrainConfig, config_from_dict
+from face_recon_ros.training.export_points import export_points
+from face_recon_ros.training.point_examples import PointBatch, PointExamples
+from face_recon_ros.training.point_fit import Fit
+from face_recon_ros.training.point_network import PointNetwork, choose_points
+from face_recon_ros.training.point_objective import PointObjective
+from face_recon_ros.training.synthesis.faces import SyntheticFaces
+from face_recon_ros.training.synthesis.render_cache import RenderCache, fill_render_cache
+from face_recon_ros.training.train_points import replayed, train_points
+
+POINTS = 60
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_morphable_model(find_model(FACE_MODEL), level="coarse")
+
+
+@pytest.fixture(scope="module")
+def vertices(model):
+    return choose_points(model, POINTS)
+
+
+@pytest.fixture(scope="module")
+def pool(model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pool")
+    sizes = (model.k_identity, model.k_expression, model.k_albedo)
+    cache = RenderCache(folder, 6, 96, sizes)
+    fill_render_cache(cache, SyntheticFaces(model, margin=1.3, size=96), 0)
+    return folder, cache
+
+
+@pytest.fixture(scope="module")
+def batch(model, pool):
+    examples = PointExamples(pool[1], model, str(find_model("face_net.onnx")), 0, batch_size=8)
+    return next(iter(examples))
+
+
+def random_state(n, model, seed=0):
+    random = np.random.default_rng(seed)
+    turns = [
+        rotation_from_vector(v) @ CAMERA_FROM_FRONTAL_FACE for v in random.normal(0, 0.3, (n, 3))
+    ]
+    return FitState(
+        np.stack(turns),
+        random.normal([0, 0, 1], 0.01, (n, 3)),
+        random.normal(0, 0.5, (n, model.k_identity)),
+        random.uniform(0, 0.4, (n, model.k_expression)),
+    )
+
+
+def test_points_lie_on_the_face_alike_on_both_sides(model, vertices):
+    assert abs(len(vertices) - POINTS) <= 1
+    assert set(model.symmetry[vertices]) == set(vertices.tolist())
+    names = {model.region_names[i] for i in model.regions[vertices]}
+    assert not names & {"scalp", "neck", "teeth", "tongue", "mouth_interior"}
+    assert {"face", "eyelid", "lip_upper", "lip_lower"} <= names
+    places = grid_coordinates(model.mean_shape[vertices])
+    assert (places > -0.5).all()
+    assert (places < CELLS - 0.5).all()
+
+
+def test_points_are_no_landmarks(model):
+    """They are spread by distance alone: few are among the 68, and most of the 68 are not."""
+    chosen = set(choose_points(model, 300).tolist())
+    assert len(chosen & set(model.landmarks_68.tolist())) < 34
+
+
+def test_the_fit_in_torch_is_the_fit_in_numpy(model, vertices):
+    fit = Fit(model, vertices)
+    prior = FitPrior(**{**fit.prior(), "expression": np.array(fit.prior()["expression"])})
+    true, start = random_state(5, model), random_state(5, model, seed=1)
+    start = FitState(true.rotation, true.translation, start.identity, start.expression)
+    mean = model.mean_shape[vertices]
+    seen = FaceFrame.of(true.rotation, true.translation).project(mean)
+    seen = seen + np.random.default_rng(2).normal(0, 0.003, seen.shape)
+    sigma = np.full(seen.shape[:2], 0.004)
+    ours = PointFitter(model, vertices, prior).fit(start, seen, sigma, steps=1)
+    tensors = [torch.from_numpy(np.asarray(v, np.float32)) for v in vars(start).values()]
+    log_sigma = torch.log(torch.from_numpy(sigma.astype(np.float32)))
+    theirs = fit(tuple(tensors), torch.from_numpy(seen.astype(np.float32)), log_sigma, steps=1)
+    for a, b, bound in zip(
+        vars(ours.state).values(), theirs, (1e-3, 1e-3, 0.02, 0.01), strict=True
+    ):
+        np.testing.assert_allclose(a, b.detach().numpy(), atol=bound)
+
+
+def test_the_fit_passes_gradients_on(model, vertices):
+    fit = Fit(model, vertices).double()
+    state = random_state(1, model)
+    start = tuple(torch.from_numpy(v) for v in vars(state).values())
+    seen = FaceFrame.of(state.rotation, state.translation).project(model.mean_shape[vertices])
+    places = torch.from_numpy(seen).requires_grad_()
+    doubt = torch.full(places.shape[:2], float(np.log(0.004)), dtype=torch.float64)
+    doubt.requires_grad_()
+
+    def shape(p, s):
+        return fit(start, p, s, steps=1)[2][0, :4]
+
+    assert torch.autograd.gradcheck(shape, (places, doubt), eps=1e-6, atol=1e-4, nondet_tol=1e-9)
+
+
+def test_normals_are_those_of_inference(model, vertices):
+    state = random_state(3, model)
+    rotation = torch.from_numpy(state.rotation.astype(np.float32))
+    ours = PointObjective(model, vertices).normals(rotation).numpy()
+    theirs = Rectifier(model).seen_normals(FaceFrame.of(state.rotation, state.translation))
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def test_examples_show_faces_where_they_say_so(model, batch):
+    assert batch.image.shape[1:] == (96, 96, 3)
+    bright = batch.image.float().std((1, 2, 3))
+    assert (bright[batch.present > 0.5] > 1).all()
+
+
+def test_perfect_points_have_no_error(model, vertices, batch):
+    """The labels are the renderings' own geometry: told back, they cost nothing."""
+    objective = PointObjective(model, vertices).eval()
+    here = PointBatch(*(v[batch.present > 0.5] for v in batch))
+    frame = FaceFrame.of(here.start_rotation.numpy(), here.start_translation.numpy())
+    c = torch.cat([here.identity, here.expression], 1)
+    true = objective.fit.mean + (c @ objective.fit.basis.flatten(0, 1).T).view(len(c), -1, 3)
+    truth = FaceFrame.of(here.rotation.numpy(), here.translation.numpy())
+    displacement = frame.displacement(truth.project(true.numpy()), objective.fit.mean.numpy())
+    answer = _answer(displacement)
+    values = objective(answer, here)
+    assert values["points_mm"] < 0.02
+    worse = objective(_answer(displacement + 0.004), here)
+    assert worse["points_mm"] > 5
+    assert values["shape_mm"] < worse["shape_mm"]
+
+
+def _answer(displacement):
+    from face_recon_ros.training.point_network import DensePoints
+
+    moved = torch.from_numpy(displacement.astype(np.float32))
+    n, p = moved.shape[:2]
+    return DensePoints(moved, torch.full((n, p), float(np.log(0.0005))), torch.zeros(n, 1))
+
+
+def test_a_network_learns_a_batch_by_heart(model, vertices, batch):
+    torch.manual_seed(0)
+    network = PointNetwork(grid_coordinates(model.mean_shape[vertices]), width=8, hidden=32)
+    objective = PointObjective(model, vertices)
+    optimiser = torch.optim.Adam(network.parameters(), 3e-3)
+    first = last = None
+    for _ in range(60):
+        values = objective(
+            network(batch.image, objective.normals(batch.start_rotation)), batch, fit=False
+        )
+        loss = objective.total(values, PointConfig().weights)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        first = first or float(values["points_mm"])
+        last = float(values["points_mm"])
+    assert last < 0.7 * first
+
+
+def settings(tmp_path, pool, **more):
+    values = {
+        "out": str(tmp_path / "run"),
+        "pool": str(pool[0]),
+        "pool_slots": 6,
+        "pool_size": 96,
+        "renew_per_second": -1.0,
+        "points": POINTS,
+        "width": 8,
+        "hidden": 16,
+        "batch_size": 4,
+        "steps": 6,
+        "fit_after": 3,
+        "loader_workers": 0,
+        "replay": 3,
+    }
+    return config_from_dict(values | more, PointConfig)
+
+
+def test_a_run_resumes_and_its_export_answers(tmp_path, pool, model):
+    config = settings(tmp_path, pool)
+    checkpoint = train_points(config)
+    with pytest.raises(ConfigError, match="resume"):
+        train_points(config)
+    longer = settings(tmp_path, pool, steps=8)
+    assert train_points(longer, resume=True) == checkpoint
+    lines = (tmp_path / "run" / "log.jsonl").read_text().splitlines()
+    assert all("points_mm" in json.loads(line) for line in lines)
+    out = tmp_path / "points.onnx"
+    report = export_points(checkpoint, out, pool=str(pool[0]), calibration=4)
+    network = DensePointNetwork(out, threads=1)
+    assert len(network.vertices) == report["points"]
+    assert network.prior.pose_scale == pytest.approx(report["pose_scale"])
+    assert network.trained_for(model, find_model(FACE_MODEL))
+    for n in (0, 1, 3):
+        images = np.zeros((n, 96, 96, 3), np.uint8)
+        normals = np.zeros((n, CELLS, CELLS, 3), np.float32)
+        displacement, log_sigma, presence = network.predict(images, normals)
+        assert displacement.shape == (n, len(network.vertices), 2)
+        assert log_sigma.shape == displacement.shape[:2]
+        assert ((presence >= 0) & (presence <= 1)).all()
+
+
+def test_checkpoints_of_other_networks_are_refused(tmp_path):
+    torch.save({"format": 1}, tmp_path / "checkpoint.pt")
+    with pytest.raises(ModelError, match="dense-point network"):
+        export_points(tmp_path / "checkpoint.pt", tmp_path / "x.onnx")
+
+
+def test_old_batches_fill_the_gaps():
+    arriving = iter(["a", None, "b", None, None, "c"])
+    got = list(replayed(arriving, 2, 0))
+    assert [value for value, fresh in got if fresh] == ["a", "b", "c"]
+    assert {value for value, fresh in got if not fresh} <= {"a", "b"}
+    assert list(replayed(iter([None, None]), 2, 0)) == []
+    waiting = itertools.chain(["a"], ["b"])
+    assert [fresh for _, fresh in replayed(waiting, 0, 0)] == [True, True]
+
+
+def test_each_kind_of_run_has_its_own_options():
+    with pytest.raises(ConfigError, match="backbone"):
+        config_from_dict({"backbone": "tiny"}, PointConfig)
+    with pytest.raises(ConfigError, match="regressor"):
+        config_from_dict({"regressor": "x"}, TrainConfig)
+    with pytest.raises(ConfigError, match="no_face"):
+        config_from_dict({"no_face": 1.0}, PointConfig)
