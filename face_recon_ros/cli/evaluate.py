@@ -14,6 +14,7 @@ from tqdm import tqdm
 from face_recon_ros.cli.evaluate_detection import add_detection_command
 from face_recon_ros.cli.evaluate_shape import add_shape_command
 from face_recon_ros.cli.evaluate_speed import add_speed_command
+from face_recon_ros.cli.evaluate_tracking import add_tracking_command
 from face_recon_ros.cli.options import (
     add_camera_options,
     add_frames_option,
@@ -80,6 +81,7 @@ def add_evaluation_commands(commands: Subparsers[argparse.ArgumentParser]) -> No
     _add_photometric(kinds)
     _add_temporal(kinds)
     add_detection_command(kinds)
+    add_tracking_command(kinds)
     add_speed_command(kinds)
     _add_bag(kinds)
     _add_synthetic(kinds)

@@ -43,7 +43,7 @@ TEMPLATE_112 = np.array(
 _GROUPS = (range(36, 42), range(42, 48), (30,), (48,), (54,))
 
 #: Farther turned away from the camera, or smaller, a face does not tell who it is.
-MAX_TURN = np.radians(40.0)
+MAX_TURN = np.radians(55.0)
 MIN_EYE_DISTANCE_PX = 9.0
 
 _LOOKS_PER_FRAME = 1  # faces embedded in one frame, at most: each costs as much as some meshes
@@ -98,14 +98,20 @@ def turn_of(coefficients: Coefficients) -> float:
     return float(np.arccos(np.clip(pose.rotation[:, 0] @ ray, -1.0, 1.0)))
 
 
-def is_telling(coefficients: Coefficients, points_px: ArrayLike) -> bool:
-    """Whether a face is large and frontal enough to say who it is.
+def is_telling(
+    coefficients: Coefficients, points_px: ArrayLike, image_size: tuple[int, int]
+) -> bool:
+    """Whether a face is large, frontal and whole enough to say who it is.
 
     Args:
         coefficients: one row.
         points_px: (5, 2) of it, image pixels.
+        image_size: width and height, pixels.
     """
-    right, left, *_ = np.asarray(points_px, np.float64)
+    points = np.asarray(points_px, np.float64)
+    right, left, *_ = points
+    if (points < 0).any() or (points > np.array(image_size) - 1).any():
+        return False
     turn = turn_of(coefficients)
     # a turned head's eyes come closer in the picture: that makes it no smaller
     distance = float(np.linalg.norm(left - right)) / max(np.cos(turn), 0.5)
@@ -245,7 +251,7 @@ class AppearanceStage:
                 continue
             coefficients = prediction.coefficients[i]
             seen = self._points(coefficients, crops[i])
-            if is_telling(coefficients, seen):
+            if is_telling(coefficients, seen, (rgb.shape[1], rgb.shape[0])):
                 points[name] = seen
             if len(points) == _LOOKS_PER_FRAME:
                 break

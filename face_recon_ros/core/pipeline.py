@@ -132,6 +132,7 @@ class FaceFinder:
 
     def find(self, image: Image) -> tuple[list[Track], Detections | None]:
         """All tracks of the next image, and the detections if the detector had to look."""
+        self._tracker.set_image_size(image.rgb.shape[1], image.rgb.shape[0])
         if self._scene_cut(image.rgb):
             self._tracker.cut()
         if not self._tracker.needs_detection(image.stamp):

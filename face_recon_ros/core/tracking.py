@@ -34,6 +34,7 @@ _DETECTION_PULL = 0.2  # least share of the detector's box where the mesh closes
 _MESH_CAUTION = 0.6  # share of the gates within which a mesh may differ from the prediction
 _SURE = 0.7  # IoU of mesh and detection that lets the detector rest
 _SAME_FACE = 0.5  # IoU of two boxes that are one face
+_INSIDE = 0.5  # share of a box within the image below which nothing is seen of a face there
 _TOUCHING = 0.05  # IoU from which two faces may be taken for each other
 _PROVEN = 3  # detections after the first that earn a track its full patience
 _ID_LENGTH = 5  # REP-155
@@ -115,6 +116,7 @@ class Tracker:
         self._hidden: list[TrackState] = []  # lost of late, perhaps behind somebody: may come back
         self._stamp: float | None = None
         self._detection_stamp = 0.0
+        self._image: NDArray[np.float64] | None = None
         self._frames_since_detection = 0
         self._people = ReIdentifier(self._new_id, self.config.reidentification)
 
@@ -138,6 +140,8 @@ class Tracker:
         ]
 
     def _shows_face(self, state: TrackState) -> bool:
+        if self._outside(state.track.box):
+            return False
         if state.presence is not None:
             return state.presence >= self.config.min_presence
         unsure_s = state.track.stamp - state.sure_stamp
@@ -152,6 +156,18 @@ class Tracker:
         """Ends all tracks, as another scene begins: who is still there is known by appearance."""
         self._states, self._hidden = [], []
         self._stamp = None
+
+    def set_image_size(self, width: int, height: int) -> None:
+        """Says how large the images are, pixels: who walks out of them is gone."""
+        self._image = np.array([width, height], np.float64)
+
+    def _outside(self, box: ArrayLike) -> bool:
+        """Whether so little of a (4,) box lies within the image that no face is seen there."""
+        if self._image is None:
+            return False
+        b = np.asarray(box, np.float64)
+        inner = np.clip(np.minimum(b[2:], self._image) - np.maximum(b[:2], 0.0), 0.0, None)
+        return bool(inner.prod() < _INSIDE * (b[2:] - b[:2]).prod())
 
     def needs_detection(self, stamp: float) -> bool:
         """Whether the detector should look at the frame of this stamp (seconds)."""
@@ -366,6 +382,8 @@ class Tracker:
 
     def _plausible(self, state: TrackState, box: NDArray[np.float64]) -> bool:
         if not (np.isfinite(box).all() and (box[2:] > box[:2]).all()):
+            return False
+        if self._outside(box):
             return False
         found = positions_of(box[None])[0]
         return self._near(found, state.position, _MESH_CAUTION)

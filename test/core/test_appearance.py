@@ -57,13 +57,16 @@ def test_turn_is_the_angle_to_the_camera(model, yaw_deg):
     assert np.degrees(turn_of(row(model, np.radians(yaw_deg)))) == pytest.approx(yaw_deg, abs=0.1)
 
 
-def test_small_and_turned_faces_do_not_tell(model):
+def test_small_turned_and_cut_faces_do_not_tell(model):
     frontal, aside = row(model), row(model, np.radians(70))
     far, near = (Crop(np.array([200.0, 150.0]), side, 112) for side in (12.0, 120.0))
     points = FacePoints(model)
-    assert is_telling(frontal, points(frontal, near))
-    assert not is_telling(frontal, points(frontal, far))
-    assert not is_telling(aside, points(aside, near))
+    size = (640, 480)
+    assert is_telling(frontal, points(frontal, near), size)
+    assert not is_telling(frontal, points(frontal, far), size)
+    assert not is_telling(aside, points(aside, near), size)
+    at_the_border = Crop(np.array([5.0, 150.0]), 120.0, 112)
+    assert not is_telling(frontal, points(frontal, at_the_border), size)
 
 
 @pytest.mark.parametrize("scale, turn", [(1.0, 0.0), (0.5, 0.4), (6.0, -0.3)])

@@ -194,6 +194,17 @@ def test_without_embeddings_who_was_away_is_new():
     assert track.id != first and track in tracker.visible
 
 
+def test_who_walks_out_of_the_picture_is_gone_at_once():
+    tracker = Tracker(TrackerConfig(detect_every=30))
+    tracker.set_image_size(640, 480)
+    track = known(tracker, box(600, 200), frames=3)
+    for k in range(3, 12):
+        x = 595 + 10 * (k - 2)
+        tracker.predict(k / FPS)
+        tracker.confirm({track.id: box(x, 200)})
+        assert bool(tracker.visible) == (x < 640)
+
+
 def test_a_low_presence_hides_a_face_and_calls_the_detector():
     tracker = Tracker(TrackerConfig(detect_every=30))
     track = known(tracker, box(300, 200))

@@ -1,0 +1,222 @@
+"""`face-recon evaluate tracking`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import cv2
+from tqdm import tqdm
+
+from face_recon_ros.cli.options import (
+    add_camera_options,
+    add_frames_option,
+    add_pipeline_options,
+    add_topic_options,
+    at_least,
+    open_input,
+    pipeline_config,
+    pipeline_settings,
+    tell_input,
+)
+from face_recon_ros.core.errors import ConfigError, DataError
+from face_recon_ros.core.models import EMBEDDING, find_model
+from face_recon_ros.core.morphable_model import load_morphable_model
+from face_recon_ros.core.pipeline import FacePipeline, Frame, PipelineConfig
+from face_recon_ros.core.tracking import APPEARANCE
+from face_recon_ros.core.types import Image
+from face_recon_ros.evaluation.mot import MotConfig, TrueFace
+from face_recon_ros.evaluation.output import provenance, write_json
+from face_recon_ros.evaluation.room import Person, Room, RoomConfig
+from face_recon_ros.evaluation.tracking import (
+    Annotated,
+    draw,
+    evaluate_tracking,
+    mot_lines,
+    portrait_people,
+    read_mot,
+    with_truth,
+)
+from face_recon_ros.io.sources import with_cameras
+
+_DESCRIPTION = """Whether every face keeps its id and every mesh has a face, as JSON: MOTA, IDF1,
+id switches, ghosts a minute, and whether people who return have their old id.
+
+Without SOURCE it is a scripted room, made anew from --seed: people who walk, turn away, cross,
+leave for ten or twenty seconds and return. With --portraits they wear real faces. With SOURCE (a
+video, a folder of pictures or a bag) and --truth it is your own: lines
+"frame,id,left,top,width,height,1" as in MOTChallenge's gt.txt, frames counted from 1."""
+
+_EXAMPLES = """examples:
+  face-recon evaluate tracking --out room.json --preview room
+  face-recon evaluate tracking --people 4 --seconds 40 --rate 10 --out short.json
+  face-recon evaluate tracking --portraits faces --out portraits.json
+  face-recon evaluate tracking bag --truth gt.txt --out bag.json"""
+
+_PREVIEW_EVERY_S = 2.0
+
+
+def add_tracking_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds `tracking` to the sub-commands of `evaluate`."""
+    room = RoomConfig()
+    parser = subparsers.add_parser(
+        "tracking",
+        help="ids over time: MOTA, IDF1, id switches, ghosts, returns",
+        description=_DESCRIPTION,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "source", nargs="?", default="", metavar="SOURCE", help="video, folder of pictures, bag"
+    )
+    parser.add_argument("--truth", type=Path, metavar="GT.txt", help="of SOURCE")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE.json", help="the figures")
+    parser.add_argument(
+        "--preview",
+        type=Path,
+        metavar="DIR",
+        help="writes a picture with true and found faces for every two seconds",
+    )
+    parser.add_argument(
+        "--min-iou",
+        type=float,
+        default=MotConfig.min_iou,
+        help="of a true and a found box (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--appearance",
+        choices=APPEARANCE,
+        default="auto",
+        help="whether faces are told apart by an embedding, too (default: %(default)s)",
+    )
+    add_frames_option(parser)
+    group = parser.add_argument_group("room")
+    group.add_argument("--people", type=at_least(0), default=room.people, help="(%(default)s)")
+    group.add_argument("--seconds", type=float, default=room.seconds, help="(%(default)s)")
+    group.add_argument(
+        "--rate", type=float, default=room.rate_hz, help="images a second (%(default)s)"
+    )
+    group.add_argument("--seed", type=at_least(0), default=0, help="(%(default)s)")
+    group.add_argument(
+        "--portraits", type=Path, metavar="DIR", help="of people, one picture each; none is kept"
+    )
+    group.add_argument(
+        "--write", type=Path, metavar="DIR", help="writes the room's images and gt.txt"
+    )
+    add_pipeline_options(parser)
+    add_camera_options(parser)
+    add_topic_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the command on its parsed arguments."""
+    if bool(args.source) != bool(args.truth):
+        raise ConfigError(
+            "SOURCE and --truth together, or neither",
+            "--truth alone" if args.truth else "SOURCE alone",
+            "write gt.txt for it; `evaluate bag` and `evaluate temporal` need no truth",
+        )
+    if not 0.0 < args.min_iou <= 1.0:
+        raise ConfigError("--min-iou above 0 and up to 1", f"{args.min_iou}", "0.5 is usual")
+    config = pipeline_config(args)
+    config = replace(config, tracker=replace(config.tracker, appearance=args.appearance))
+    if args.source:
+        truth = read_mot(args.truth)
+        source, resolver = open_input(args)
+        frames, total = with_truth(with_cameras(source, resolver), truth), 0
+    else:
+        room = _room(args, config)
+        frames, total = ((f.image, room.camera, f.faces) for f in room), len(room)
+    if args.frames:
+        frames, total = islice(frames, args.frames), min(total, args.frames) or args.frames
+    if args.write and not args.source:
+        frames = _writing(frames, args.write)
+    pipeline = FacePipeline.from_config(config)
+    result = evaluate_tracking(
+        tqdm(frames, desc="tracking", unit="image", total=total or None, disable=None),
+        pipeline,
+        MotConfig(min_iou=args.min_iou),
+        show=_Preview(args.preview) if args.preview else None,
+    )
+    if args.source:
+        source.close()
+        tell_input(source, resolver)
+    names = ("people", "seconds", "rate", "seed", "frames", "appearance")
+    settings = {name: getattr(args, name) for name in names}
+    settings["source"] = Path(args.source).name or "room"
+    settings["portraits"] = args.portraits is not None
+    files = [pipeline.reconstructor.network.path, find_model(args.face_model)]
+    files += [find_model(EMBEDDING)] if args.appearance != "off" else []
+    result["provenance"] = provenance(files, {**settings, **pipeline_settings(args)})
+    write_json(args.out, result)
+    back = result["returns"]
+    print(
+        f"{result['faces']} faces of {result['people']} people in {result['frames']} images: "
+        f"IDF1 {result['idf1']:.3f}, MOTA {result['mota']:.3f}, recall {result['recall']:.3f}, "
+        f"{result['id_switches']} id switches, {result['ghosts']} ghosts; returns: "
+        f"{back['same']} with the old id, {back['new']} new, {back['wrong']} wrong: {args.out}"
+    )
+    return 0
+
+
+def _room(args: argparse.Namespace, config: PipelineConfig) -> Room:
+    room = RoomConfig(args.people, args.seconds, args.rate, seed=args.seed)
+    model = load_morphable_model(find_model(args.face_model), level="coarse")
+    people: list[Person] = []
+    if args.portraits:
+        whole = replace(config.reconstructor, part="head", level="coarse", colours="image")
+        stills = FacePipeline.from_config(replace(config, reconstructor=whole))
+        people = portrait_people(
+            args.portraits,
+            lambda rgb: stills.process_still(Image(rgb, 0.0)),
+            model,
+            args.people,
+            args.seed,
+        )
+    return Room(room, model, people)
+
+
+def _writing(frames: Iterable[Annotated], folder: Path) -> Iterable[Annotated]:
+    """The same frames, written on the way."""
+    _make(folder)
+    with (folder / "gt.txt").open("w") as file:
+        for number, (image, camera, truth) in enumerate(frames, 1):
+            _write(folder / f"{number:06d}.png", image)
+            file.writelines(f"{line}\n" for line in mot_lines(number, truth))
+            yield image, camera, truth
+
+
+class _Preview:
+    """Writes a picture now and then."""
+
+    def __init__(self, folder: Path) -> None:
+        _make(folder)
+        self._folder = folder
+        self._next = float("-inf")
+        self._number = 0
+
+    def __call__(self, image: Image, truth: Sequence[TrueFace], frame: Frame) -> None:
+        if image.stamp < self._next:
+            return
+        self._next = image.stamp + _PREVIEW_EVERY_S
+        drawn = replace(image, rgb=draw(image, truth, frame))
+        _write(self._folder / f"{self._number:04d}.png", drawn)
+        self._number += 1
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as fault:
+        raise DataError(
+            f"a folder at {folder}", fault.strerror or str(fault), "choose another"
+        ) from None
+
+
+def _write(path: Path, image: Image) -> None:
+    if not cv2.imwrite(str(path), cv2.cvtColor(image.rgb, cv2.COLOR_RGB2BGR)):
+        raise DataError(f"a place to write {path}", "none", "choose another folder")
