@@ -1,7 +1,7 @@
 """`face-recon evaluate compare A.json B.json`: is B worse than A, beyond chance?
 
-What both results have by name (image, second of video) is paired, so that hard pictures count on
-both sides. `FIGURES` lists what is compared and by which test.
+What both results have by name (image, person, second of video) is paired, so that hard pictures
+count on both sides. `FIGURES` lists what is compared and by which test.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class Figure:
     """What is compared.
 
     Attributes:
-        path: keys from the top of the result, of an entry of `per_image`, or of the ground
-            truth's `per_frame`; `main_track` stands for the track of most frames.
+        path: keys from the top of the result, of an entry of `per_image` or `per_person`, or of
+            the ground truth's `per_frame`; `main_track` stands for the track of most frames.
         kind: see above.
         more_is_better: less is better without.
     """
@@ -57,6 +57,8 @@ FIGURES = (
             "metrical.mean_mm",
             "landmark_mm",
             "corresponding_mm",
+            "one_view_mm",
+            "track_mm",
             "geodesic_deg",
             "error_deg.yaw",
             "error_deg.pitch",
@@ -66,8 +68,6 @@ FIGURES = (
             "translation_mm",
         )
     ),
-    Figure("shape_mm.one_view", INTERVAL),
-    Figure("shape_mm.track", INTERVAL),
     Figure("missed", COUNT),
     Figure("sequence.missed_frames", COUNT),
     Figure("sequence.id_switches", COUNT),
@@ -254,7 +254,8 @@ def _number(value: Any) -> bool:
 
 
 def _entries(result: Mapping[str, Any]) -> dict[str, Any]:
-    entries = {e["name"]: e for e in result.get("per_image") or [] if e.get("found", True)}
+    named = result.get("per_image") or result.get("per_person") or []
+    entries = {e["name"]: e for e in named if e.get("found", True)}
     truth = result.get("ground_truth") or {}
     frames = (truth.get("aligned") or truth.get("unaligned") or {}).get("per_frame")
     if frames:  # neighbouring frames err together: a second of video is one draw

@@ -168,12 +168,14 @@ class _Judge:
         self._ends: list[tuple[int, Array]] = []
         self._truths: list[Array] = []
         self._expressions: list[tuple[Array, Array]] = []
-        self._views = self._unusable = 0
+        self._people = self._views = self._unusable = 0
+        self._names: list[str] = []
 
     def add(
         self, views: Sequence[KnownView], singles: Sequence[Face | None], last: Face | None
     ) -> None:
         """One person."""
+        self._people += 1
         self._views += len(views)
         self._unusable += sum(face is None for face in singles)
         if last is None:
@@ -183,6 +185,7 @@ class _Judge:
         found = [(v, f) for v, f in zip(views, singles, strict=True) if f is not None]
         answers = [f.coefficients.identity[0].astype(np.float64) for _, f in found]
         end = last.coefficients.identity[0].astype(np.float64)
+        self._names.append(f"person {self._people}")
         self._truths.append(identity)
         self._identities += [(k, a) for a in answers]
         self._ends.append((k, end))
@@ -256,6 +259,12 @@ class _Judge:
                 "median": float(np.median(self._px)),
             },
             "expression": table,
+            "per_person": [
+                {"name": name, "mean_face_mm": mean, "one_view_mm": one, "track_mm": track}
+                for name, mean, one, track in zip(
+                    self._names, self._mean, self._one, self._track, strict=True
+                )
+            ],
         }
 
 

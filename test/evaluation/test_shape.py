@@ -13,6 +13,7 @@ from face_recon_ros.core.crop import crop_from_face_box
 from face_recon_ros.core.errors import DataError
 from face_recon_ros.core.inference import Prediction
 from face_recon_ros.core.types import Coefficients, Face, Mesh
+from face_recon_ros.evaluation.compare import compare
 from face_recon_ros.evaluation.expression import (
     MEASURES,
     amplitude,
@@ -25,6 +26,7 @@ from face_recon_ros.evaluation.expression_benchmark import evaluate_expression
 from face_recon_ros.evaluation.head_poses import pose_errors
 from face_recon_ros.evaluation.jitter import jitter_px, scattered_boxes
 from face_recon_ros.evaluation.metrics import shape_distance_mm, skill
+from face_recon_ros.evaluation.output import plain
 from face_recon_ros.evaluation.shape import KnownView, evaluate_shape
 from face_recon_ros.evaluation.synthetic import facing
 
@@ -141,6 +143,16 @@ def test_shrunk_answers_are_seen_as_such(model):
     assert result["rank"]["one_view"] == 1.0
     row = result["expression"][0]
     assert row["correlation"] == pytest.approx(1.0) and row["amplitude"] == pytest.approx(0.3)
+
+
+def test_results_of_two_networks_can_be_compared(model):
+    people = people_of(model, 6)
+    results = [
+        plain(evaluate_shape(people, Knowing(model, pictures(people), identity=share)))
+        for share in (0.0, 0.8)
+    ]
+    verdicts = {change.name: change.verdict for change in compare(*results)}
+    assert verdicts["one_view_mm"] == verdicts["track_mm"] == "better"
 
 
 def test_no_usable_answer_and_nobody_are_refused(model):
