@@ -6,8 +6,6 @@ others message by message up to the break; either way `problems` says what was w
 
 from __future__ import annotations
 
-import sqlite3
-import struct
 import tempfile
 import weakref
 from collections import Counter
@@ -276,20 +274,8 @@ def _typestore() -> Any:
     return get_typestore(Stores.LATEST)
 
 
-def _breaks() -> tuple[type[Exception], ...]:
-    kinds: tuple[type[Exception], ...] = (
-        OSError, ValueError, EOFError, KeyError, IndexError, TypeError,
-        struct.error, sqlite3.Error, RuntimeError,
-    )  # fmt: skip
-    try:
-        from rosbags.rosbag2.errors import ReaderError
-    except ImportError:
-        return kinds
-    return (*kinds, ReaderError)
-
-
-#: What libraries raise on a damaged file.
-BREAKS = _breaks()
+#: What libraries raise on a damaged file: errors of struct, SQLite, zstd, lz4, CDR, files ...
+BREAKS = Exception
 
 
 def _line(fault: Exception) -> str:

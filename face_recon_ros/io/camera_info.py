@@ -199,31 +199,37 @@ def _at_size(
     notes: list[str],
 ) -> CameraReading:
     """The camera with region of interest and binning applied, as far as they fit the image."""
-    full = camera
-    camera = _binned(_cropped(full, msg, warnings), msg)
-    image = (width, height) if width and height else (camera.width, camera.height)
-    if (camera.width, camera.height) != image:
-        if (full.width, full.height) == image:
-            warnings.append(
-                "CameraInfo's region of interest and binning left out: the image is "
-                f"{width} x {height}, the whole"
-            )
-            camera = full
-        elif same_view(camera, *image):
-            notes.append(f"CameraInfo of {camera.width} x {camera.height} scaled to the image")
-            camera = camera.resized(*image)
-        elif same_view(full, *image):
-            warnings.append(
-                "CameraInfo's region of interest left out: it is not that of the image"
-            )
-            camera = full.resized(*image)
+    full, part = camera, _cropped(camera, msg, warnings)
+    meant = _binned(part, msg)
+    size = (width, height) if width and height else (meant.width, meant.height)
+    for candidate in (meant, part, _binned(full, msg), full):
+        if (candidate.width, candidate.height) == size:
+            if candidate is not meant:
+                warnings.append(
+                    "CameraInfo's region of interest or binning left out: they give "
+                    f"{meant.width} x {meant.height}, the image is {width} x {height}"
+                )
+            return CameraReading(candidate, tuple(warnings), tuple(notes))
+    if same_view(full, *size):
+        if part is full:
+            notes.append(f"CameraInfo of {meant.width} x {meant.height} scaled to the image")
         else:
             warnings.append(
-                f"CameraInfo not used: it is of {camera.width} x {camera.height}, "
-                f"the image of {width} x {height}"
+                f"CameraInfo's region of interest left out: it is {part.width} x {part.height}, "
+                f"the image {width} x {height}, as the whole"
             )
-            return CameraReading(None, tuple(warnings))
-    return CameraReading(camera, tuple(warnings), tuple(notes))
+        return CameraReading(full.resized(*size), tuple(warnings), tuple(notes))
+    if same_view(part, *size):
+        warnings.append(
+            f"CameraInfo's region of interest is {part.width} x {part.height}, the image "
+            f"{width} x {height}: scaled"
+        )
+        return CameraReading(part.resized(*size), tuple(warnings), tuple(notes))
+    warnings.append(
+        f"CameraInfo not used: it is of {meant.width} x {meant.height}, "
+        f"the image of {width} x {height}"
+    )
+    return CameraReading(None, tuple(warnings))
 
 
 def _cropped(camera: PinholeCamera, msg: Any, warnings: list[str]) -> PinholeCamera:

@@ -7,6 +7,7 @@ from pathlib import Path
 import input_tables as t
 import numpy as np
 import pytest
+from fuzz_inputs import run
 
 from face_recon_ros.core.errors import FaceReconError
 from face_recon_ros.core.types import Image
@@ -279,6 +280,13 @@ def test_a_thermal_stream_that_begins_with_an_empty_image_is_seen_all_the_same()
     for _ in range(8):
         rgb = scale(base * 6 + 28000)
     assert rgb.std() > 30
+
+
+def test_nothing_is_wrong_without_a_word():
+    """A few hundred of the 5,000 random inputs that `fuzz_inputs.py` tries."""
+    counts, wrong = run(300)
+    assert not wrong, wrong
+    assert counts["right"] > 100 and counts["warned"] > 50 and counts["refused"] > 20
 
 
 def test_the_page_is_what_is_tested():
