@@ -34,7 +34,11 @@ class AggregationConfig:
 
     def __post_init__(self) -> None:
         if not (self.outlier_scale > 0 and self.min_change >= 0):
-            raise ConfigError("outlier_scale > 0 and min_change >= 0", f"{self}", "see the README")
+            raise ConfigError(
+                "outlier_scale > 0 and min_change >= 0",
+                f"{self}",
+                "docs/parameters.md has ranges and defaults",
+            )
 
 
 class Aggregate:

@@ -53,7 +53,9 @@ class DepthConfig:
         values = np.array(list(vars(self).values()))
         if not (np.isfinite(values).all() and (values >= 0).all() and self.min_points > 0):
             raise ConfigError(
-                "numbers of at least 0, and min_points of at least 1", f"{self}", "see the docs"
+                "numbers of at least 0, and min_points of at least 1",
+                f"{self}",
+                "docs/parameters.md has ranges and defaults",
             )
 
 

@@ -44,7 +44,11 @@ class PoseNoise:
     def __post_init__(self) -> None:
         values = np.array(list(vars(self).values()))
         if not (np.isfinite(values).all() and (values >= 0).all()):
-            raise ConfigError("standard deviations of at least 0", f"{self}", "see the docs")
+            raise ConfigError(
+                "standard deviations of at least 0",
+                f"{self}",
+                "docs/parameters.md has ranges and defaults",
+            )
 
 
 def pose_covariance(

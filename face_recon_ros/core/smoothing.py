@@ -34,7 +34,11 @@ class OneEuroConfig:
     def __post_init__(self) -> None:
         values = (self.min_cutoff_hz, self.beta, self.derivative_cutoff_hz, self.max_gap_s)
         if not np.isfinite(values).all() or min(values) < 0:
-            raise ConfigError("smoothing parameters of at least 0", f"{values}", "see the README")
+            raise ConfigError(
+                "smoothing parameters of at least 0",
+                f"{values}",
+                "docs/parameters.md has ranges and defaults",
+            )
 
     @property
     def enabled(self) -> bool:

@@ -84,7 +84,11 @@ def evaluate_photometric(
         progress(len(entries), len(samples))
     found = [e for e in entries if e["found"]]
     if not found:
-        raise DataError(f"pictures with faces in {root}", f"{len(paths)} pictures", "check them")
+        raise DataError(
+            f"pictures with faces in {root}",
+            f"{len(paths)} pictures",
+            "faces must be upright and 24 pixels or more; try --min-score 0.3",
+        )
     values = np.array([e["photometric"] for e in found], np.float64)
     result: dict[str, Any] = {
         "protocol": {

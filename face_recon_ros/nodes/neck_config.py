@@ -45,7 +45,9 @@ class NeckConfig:
 
     def __post_init__(self) -> None:
         if self.output not in OUTPUTS:
-            raise ConfigError(f"neck.output of {', '.join(OUTPUTS)}", repr(self.output), "choose")
+            raise ConfigError(
+                f"neck.output of {', '.join(OUTPUTS)}", repr(self.output), "choose one"
+            )
         if not (self.max_velocity > 0 and self.max_acceleration > 0 and self.limit_margin >= 0):
             raise ConfigError(
                 "neck.max_velocity and neck.max_acceleration above zero, limit_margin at least 0",
@@ -108,10 +110,12 @@ class SimulatedNeckConfig(NeckSimulatorConfig):
             raise ConfigError(
                 f"neck_simulator.person of {', '.join(map(repr, PERSONS))}",
                 repr(self.person),
-                "choose",
+                "choose one",
             )
         least = min(self.camera_latency_s, self.camera_noise, self.range_noise)
         if not (self.rate_hz > 0 and self.camera_rate_hz > 0 and least >= 0):
             raise ConfigError(
-                "rates above zero, latency and noise of at least 0", f"{self}", "mend it"
+                "rates above zero, latency and noise of at least 0",
+                f"{self}",
+                "docs/parameters.md has ranges and defaults",
             )

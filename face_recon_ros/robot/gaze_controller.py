@@ -80,17 +80,25 @@ class LookAtConfig:
 
     def __post_init__(self) -> None:
         if self.policy not in POLICIES:
-            raise ConfigError(f"a policy of {', '.join(POLICIES)}", repr(self.policy), "choose")
+            raise ConfigError(
+                f"a policy of {', '.join(POLICIES)}", repr(self.policy), "choose one"
+            )
         if self.policy == "id" and not self.target_id:
             raise ConfigError("a target_id under the policy id", "none", "set target_id")
         positive = ("stale_s", "head_acceleration", "bearing_noise", "gain", "period_s")
         for name in (*positive, "max_gap_s", "joint_timeout_s", "max_following_error"):
             if not getattr(self, name) > 0:
-                raise ConfigError(f"{name} above zero", f"{getattr(self, name)}", "see the docs")
+                raise ConfigError(
+                    f"{name} above zero",
+                    f"{getattr(self, name)}",
+                    "docs/parameters.md has ranges and defaults",
+                )
         for name in ("switch_margin", "dwell_s", "actuation_delay_s", "dead_band"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(
-                    f"{name} of at least 0", f"{getattr(self, name)}", "see the docs"
+                    f"{name} of at least 0",
+                    f"{getattr(self, name)}",
+                    "docs/parameters.md has ranges and defaults",
                 )
         if self.max_prediction_s < self.actuation_delay_s:
             raise ConfigError(

@@ -334,7 +334,9 @@ def _build(kind: type, values: Mapping[str, Any], prefix: str) -> Any:
                 value = float(value)
         if type(value) is not wanted:
             raise ConfigError(
-                f"{prefix}{key} of type {wanted.__name__}", repr(value), "correct it"
+                f"{prefix}{key} of type {wanted.__name__}",
+                repr(value),
+                "docs/training.md lists the settings",
             )
         checked[key] = value
     return kind(**checked)
