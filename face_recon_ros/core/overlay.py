@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -20,7 +21,7 @@ from face_recon_ros.core.types import Drawable, Float32, Mesh
 
 Rgb = tuple[int, int, int]
 
-#: One colour per face, by its place in the frame (Okabe and Ito 2008: told apart by everybody).
+#: Colours of people, told apart by everybody (Okabe and Ito 2008).
 FACE_COLOURS: tuple[Rgb, ...] = (
     (86, 180, 233),
     (230, 159, 0),
@@ -28,6 +29,8 @@ FACE_COLOURS: tuple[Rgb, ...] = (
     (240, 228, 66),
     (204, 121, 167),
     (213, 94, 0),
+    (0, 114, 178),
+    (200, 200, 200),
 )
 AXIS_COLOURS: tuple[Rgb, ...] = (
     (235, 50, 50),
@@ -35,6 +38,7 @@ AXIS_COLOURS: tuple[Rgb, ...] = (
     (70, 110, 255),
 )  # x, y, z as in RViz
 
+_REMEMBERED_PEOPLE = 64
 _AXIS_M = 0.07
 _TO_LIGHT = np.array([-0.35, -0.55, -0.76], np.float32)  # camera optical frame, unit length
 _AMBIENT = 0.35
@@ -75,11 +79,43 @@ class OverlayConfig:
             )
 
 
+class FaceColours:
+    """A colour for each person, the same in every frame.
+
+    The id alone says which, as long as nobody who is remembered has that colour: then another one
+    is taken that is used least.
+    """
+
+    def __init__(self) -> None:
+        """Nobody has a colour yet."""
+        self._index: dict[str, int] = {}
+
+    def __call__(self, ids: Iterable[str]) -> dict[str, Rgb]:
+        """Colours of the people in a frame, by id."""
+        present = list(ids)
+        for name in present:
+            index = self._index.pop(name, None)
+            self._index[name] = self._choice(name) if index is None else index
+        while len(self._index) > max(_REMEMBERED_PEOPLE, len(present)):
+            del self._index[next(iter(self._index))]
+        return {name: FACE_COLOURS[self._index[name]] for name in present}
+
+    def _choice(self, name: str) -> int:
+        used = list(self._index.values())
+        first = zlib.crc32(name.encode())
+        order = [(first + k) % len(FACE_COLOURS) for k in range(len(FACE_COLOURS))]
+        return min(order, key=used.count)
+
+
 class Overlay:
     """Draws faces of one mesh topology onto their images."""
 
     def __init__(
-        self, triangles: NDArray[np.int32], n_vertices: int, config: OverlayConfig | None = None
+        self,
+        triangles: NDArray[np.int32],
+        n_vertices: int,
+        config: OverlayConfig | None = None,
+        colours: FaceColours | None = None,
     ) -> None:
         """Prepares for a topology.
 
@@ -87,7 +123,9 @@ class Overlay:
             triangles: (F, 3) of all meshes to come.
             n_vertices: V.
             config: how much to draw.
+            colours: of the people; None gives them out anew.
         """
+        self._colours = colours or FaceColours()
         self.config = config or OverlayConfig()
         self._triangles = triangles
         self._normals = VertexNormals(triangles, n_vertices)
@@ -107,7 +145,7 @@ class Overlay:
         """
         grey = rgb.ndim == 2
         out = np.asarray(cv2.cvtColor(rgb, cv2.COLOR_GRAY2RGB) if grey else rgb.copy(), np.uint8)
-        colours = {face.id: FACE_COLOURS[k % len(FACE_COLOURS)] for k, face in enumerate(faces)}
+        colours = self._colours(face.id for face in faces)
         if self.config.anonymise:
             hide_faces(out, (box for face in faces for box in face.boxes))
         far_first = sorted(faces, key=lambda f: -f.camera_from_face.translation[2])

@@ -22,7 +22,7 @@ from visualization_msgs.msg import MarkerArray
 from face_recon_ros.core.anonymise import LostFaces, hide_faces
 from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.errors import DataError, FaceReconError
-from face_recon_ros.core.overlay import Overlay
+from face_recon_ros.core.overlay import FaceColours, Overlay, Rgb
 from face_recon_ros.core.types import DrawnFace, Mesh
 from face_recon_ros.io.messages import ImageStream
 from face_recon_ros.nodes import conversions
@@ -76,6 +76,7 @@ class Visualizer:
         self._overlay = node.create_publisher(ImageMsg, "mesh/image", SENSOR_QOS)
         self._last: dict[str, float] = {}
         self._artist: Overlay | None = None
+        self._colours = FaceColours()
         self._lost = LostFaces()
 
     def wanted(self) -> bool:
@@ -95,7 +96,7 @@ class Visualizer:
         stamp = conversions.seconds_from_stamp(scene.header.stamp)
         if self._is_due("markers", stamp, config):
             self._last["markers"] = stamp
-            specs = markers(scene)
+            specs = markers(scene, self._colours)
             self._markers.publish(conversions.marker_array_cdr(specs, scene.header))
             self._node.meter.count("markers")
         if scene.rgb is not None and self._is_due("overlay", stamp, config):
@@ -124,7 +125,9 @@ class Visualizer:
             return rgb
         if self._artist is None or self._artist.config != config.overlay:
             mesh = faces[0].mesh
-            self._artist = Overlay(mesh.triangles, len(mesh.vertices), config.overlay)
+            self._artist = Overlay(
+                mesh.triangles, len(mesh.vertices), config.overlay, self._colours
+            )
         return self._artist.draw(rgb, faces, camera)
 
     def _is_due(self, what: str, stamp: float, config: VisualizationConfig) -> bool:
@@ -135,8 +138,12 @@ class Visualizer:
         return wanted([publisher]) and (gap < 0 or gap >= 1.0 / rate - 5e-3)
 
 
-def markers(scene: Scene) -> list[MarkerSpec]:
-    """Mesh, axes and label of every face; clears what was there before."""
+def markers(scene: Scene, colours_of: FaceColours) -> list[MarkerSpec]:
+    """Mesh, axes and label of every face; clears what was there before.
+
+    Each person has a namespace, `face_<id>`, so that RViz can show and hide people.
+    """
+    people = colours_of(face.id for face in scene.faces)
     out = [MarkerSpec("", 0, 0, action=conversions.DELETEALL)]
     for i, face in enumerate(scene.faces):
         pose, corners = face.camera_from_face, face.mesh.triangles.ravel()
@@ -147,16 +154,16 @@ def markers(scene: Scene) -> list[MarkerSpec]:
         top = pose.apply(_LABEL_AT)
         out += [
             MarkerSpec(
-                "mesh",
-                i,
+                f"face_{face.id}",
+                0,
                 conversions.TRIANGLE_LIST,
                 points=scene.cloud.vertices[i][corners],
                 colours=colours,
                 lifetime_s=_LIFETIME_S,
             ),
             MarkerSpec(
-                "axes",
-                i,
+                f"face_{face.id}",
+                1,
                 conversions.LINE_LIST,
                 scale=(0.004, 0.0, 0.0),
                 points=np.stack([origin, tips], axis=1).reshape(-1, 3),
@@ -164,16 +171,22 @@ def markers(scene: Scene) -> list[MarkerSpec]:
                 lifetime_s=_LIFETIME_S,
             ),
             MarkerSpec(
-                "label",
-                i,
+                f"face_{face.id}",
+                2,
                 conversions.TEXT_VIEW_FACING,
                 position=(float(top[0]), float(top[1]), float(top[2])),
                 scale=(0.0, 0.0, 0.03),
+                colour=_rgba(people[face.id]),
                 lifetime_s=_LIFETIME_S,
                 text=f"{face.id}  {np.linalg.norm(pose.translation):.2f} m",
             ),
         ]
     return out
+
+
+def _rgba(rgb: Rgb) -> tuple[float, float, float, float]:
+    r, g, b = rgb
+    return r / 255.0, g / 255.0, b / 255.0, 1.0
 
 
 class VisualizationNode(FaceNode):

@@ -11,6 +11,8 @@ from face_recon_ros.core.crop_pose import CAMERA_FROM_FRONTAL_FACE
 from face_recon_ros.core.errors import ConfigError
 from face_recon_ros.core.overlay import (
     AXIS_COLOURS,
+    FACE_COLOURS,
+    FaceColours,
     Overlay,
     OverlayConfig,
     draw_axes,
@@ -155,3 +157,26 @@ def test_a_portrait_shows_the_front_and_the_side():
 def test_impossible_settings_are_refused(wrong):
     with pytest.raises(ConfigError):
         OverlayConfig(**wrong)
+
+
+def test_a_person_keeps_the_colour_whoever_else_comes_and_goes():
+    random, colours, seen = np.random.default_rng(0), FaceColours(), {}
+    people = [f"id{k}" for k in range(20)]
+    for _ in range(200):
+        present = random.permutation(people)[: random.integers(0, 9)].tolist()
+        for name, colour in colours(present).items():
+            assert seen.setdefault(name, colour) == colour
+    assert colours([]) == {}
+
+
+def test_as_many_people_as_colours_have_each_their_own():
+    names = [f"id{k}" for k in range(len(FACE_COLOURS))]
+    assert len(set(FaceColours()(names).values())) == len(FACE_COLOURS)
+
+
+def test_another_process_gives_the_first_person_the_same_colour():
+    assert FaceColours()(["abcde"]) == FaceColours()(["abcde"])
+    many = FaceColours()
+    for k in range(1000):
+        many([f"id{k}"])
+    assert len(many._index) <= 64

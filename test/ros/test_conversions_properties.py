@@ -22,7 +22,7 @@ from visualization_msgs.msg import MarkerArray
 
 from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.errors import DataError, FaceReconError
-from face_recon_ros.core.overlay import Overlay
+from face_recon_ros.core.overlay import FaceColours, Overlay
 from face_recon_ros.core.rigid import Rigid, rotation_from_vector
 from face_recon_ros.core.types import Coefficients, Track
 from face_recon_ros.io import encodings
@@ -294,7 +294,7 @@ def test_any_scene_is_drawn_or_refused(messages, camera):
     if scene is None:
         return
     assert len(scene.faces) == len(parts["head_poses"].poses) == parts["mesh/vertices"].height
-    assert c.marker_array_cdr(markers(scene), scene.header)
+    assert c.marker_array_cdr(markers(scene, FaceColours()), scene.header)
     if scene.faces:
         artist = Overlay(triangles, scene.cloud.vertices.shape[1])
         picture = artist.draw(np.zeros((24, 32, 3), np.uint8), scene.faces, camera)

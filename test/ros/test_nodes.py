@@ -224,7 +224,7 @@ def test_topology_waits_for_late_listeners_and_markers_deserialise(
     model = load_morphable_model(face_model_path, level="coarse").subset(FACE)
     np.testing.assert_array_equal(triangles, model.triangles)
     np.testing.assert_allclose(vertices, model.mean_shape)
-    mesh = next(m for m in markers[-1].markers if m.ns == "mesh")
+    mesh = next(m for m in markers[-1].markers if m.ns.startswith("face_") and m.id == 0)
     assert len(mesh.points) == len(mesh.colors) == 3 * len(triangles)
 
 
