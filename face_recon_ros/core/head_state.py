@@ -99,7 +99,7 @@ class HeadStateEstimator:
     ) -> Face:
         pose, reading = face.camera_from_face, None
         covariance = pose_covariance(
-            pose, camera, self.config.pose_noise, measured=face.covariance
+            pose, camera, self.config.pose_noise, measured=face.picture_covariance
         )
         if depth is not None:
             checks, vertices = self.config.depth_checks, face.mesh.vertices

@@ -110,11 +110,14 @@ def covariance_in_camera(
         (6, 6): x, y, z in metres, then rotations about the camera's x, y, z in radians.
     """
     turn = camera_from_face.rotation @ crop_from_face.rotation.T
-    depth = float(crop_from_face.translation[2])
-    nominal = max(float(np.linalg.norm(crop_from_face.translation)), 1e-9)
-    farther = float(np.linalg.norm(camera_from_face.translation)) / nominal
+    nominal = crop_from_face.translation
+    length = max(float(np.linalg.norm(nominal)), 1e-9)
+    ray = nominal / length
+    farther = float(np.linalg.norm(camera_from_face.translation)) / length
+    # Across the line of sight a face keeps its size, along it its share of the distance.
+    stretch = np.eye(3) + (farther - 1) * np.outer(ray, ray)
     carry = np.zeros((6, 6))
-    carry[:3, 3:] = depth * farther * turn
+    carry[:3, 3:] = nominal[2] * turn @ stretch
     carry[3:, :3] = turn
     return np.asarray(carry @ np.asarray(covariance, np.float64) @ carry.T)
 

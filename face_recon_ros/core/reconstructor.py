@@ -40,6 +40,7 @@ from face_recon_ros.core.orientation import (
     turned_pixels,
 )
 from face_recon_ros.core.person import Person, decoded
+from face_recon_ros.core.pose_uncertainty import covariance_in_camera
 from face_recon_ros.core.rigid import Rigid
 from face_recon_ros.core.smoothing import OneEuroConfig
 from face_recon_ros.core.texture import Picture, TextureSampler
@@ -407,6 +408,11 @@ class FaceReconstructor:
             translation=translation.astype(np.float32),
         )
         presence = [None] * n if prediction.presence is None else prediction.presence.tolist()
+        covariance: list[NDArray[np.float64] | None] = [None] * n
+        if (told := prediction.pose_covariance) is not None:
+            covariance = [
+                covariance_in_camera(*row) for row in zip(told, crop_poses, poses, strict=True)
+            ]
         return [
             Face(
                 track,
@@ -416,6 +422,7 @@ class FaceReconstructor:
                 Mesh(vertices[i], self.model.triangles, colours[i]),
                 boxes[i],
                 track.stamp,
+                picture_covariance=covariance[i],
                 presence=presence[i],
             )
             for i, track in enumerate(tracks)

@@ -181,8 +181,8 @@ class Face:
             `crop.face_box_from_points`; before any smoothing.
         stamp: seconds, of the image.
         covariance: (6, 6) float64 of `camera_from_face`: x, y, z in metres, then rotations about
-            the camera's x, y, z in radians; of what the picture says until `core.head_state` adds
-            what it does not (None where it says nothing).
+            the camera's x, y, z in radians; None until `core.head_state` estimated it.
+        picture_covariance: (6, 6) likewise, of what the picture itself says; None without a fit.
         camera_from_gaze: REP-155's gaze frame, z along the gaze, metres; None likewise.
         attention: how directly the person looks into the camera, 1 for right into it; None while
             they do not.
@@ -199,6 +199,7 @@ class Face:
     box: Float32
     stamp: float
     covariance: NDArray[np.float64] | None = None
+    picture_covariance: NDArray[np.float64] | None = None
     camera_from_gaze: Rigid | None = None
     attention: float | None = None
     depth_reading: RangeReading | None = None

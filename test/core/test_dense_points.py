@@ -197,3 +197,22 @@ def test_a_prior_that_is_no_prior_is_refused(points_path):
 def test_another_kind_of_network_is_refused(network_path):
     with pytest.raises(ModelError, match="dense-point network"):
         DensePointNetwork(network_path)
+
+
+def test_the_fits_covariance_is_the_poses(network_path, face_model_path, tmp_path):
+    """Surer points make a surer pose; the size of heads stays unknown."""
+    deviation = []
+    for sigma_m in (0.0005, 0.02):
+        path = write_point_network(
+            tmp_path / f"{sigma_m}.onnx", face_model_path, sigma_m=sigma_m, independence=1.0
+        )
+        pipeline = make_pipeline(network_path, face_model_path, path)
+        image = Image(draw_discs(W, H, (300, 200, 60, RED)), 0.0)
+        covariance = pipeline.process(image, CAMERA).faces[0].covariance
+        np.testing.assert_allclose(covariance, covariance.T, atol=1e-12)
+        assert np.linalg.eigvalsh(covariance).min() > 0
+        deviation.append(np.sqrt(covariance.diagonal()))
+    sure, doubtful = deviation
+    assert (sure[3:] < 0.5 * doubtful[3:]).all()
+    distance = pipeline.process(image, CAMERA).faces[0].camera_from_face.translation[2]
+    assert sure[2] > 0.04 * distance

@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from face_recon_ros.core.camera import PinholeCamera
-from face_recon_ros.core.crop_pose import CAMERA_FROM_FRONTAL_FACE
+from face_recon_ros.core.crop import Crop
+from face_recon_ros.core.crop_pose import CAMERA_FROM_FRONTAL_FACE, camera_from_face
 from face_recon_ros.core.depth_fusion import DepthConfig, RangeReading, fuse_range, read_range
 from face_recon_ros.core.errors import ConfigError
-from face_recon_ros.core.pose_uncertainty import PoseNoise, pose_covariance
+from face_recon_ros.core.pose_uncertainty import PoseNoise, covariance_in_camera, pose_covariance
 from face_recon_ros.core.rigid import Rigid, rotation_from_vector, vector_from_rotation
 
 CAMERA = replace(PinholeCamera.from_fov(640, 480), calibrated=True)
@@ -215,3 +216,41 @@ def test_a_face_outside_the_depth_image_and_no_skin_at_all():
     assert read_range(np.ones((480, 640)), CAMERA, face, nothing, nothing) is None
     few = DepthConfig(min_points=10**6)
     assert read_range(_depth_of(face), CAMERA, face, SKIN, NORMALS, few) is None
+
+
+@pytest.mark.parametrize("crop_turn", [[0, 0, 0], [0.2, -0.3, 0.5]])
+def test_a_covariance_told_in_the_crop_is_that_of_the_pose_in_the_camera(crop_turn):
+    """Poses scattered in the nominal crop camera scatter in the real one as told."""
+    camera = PinholeCamera.from_fov(1280, 720)
+    crop = Crop(np.array([900.0, 200.0]), 150.0, 96)
+    rotation = rotation_from_vector(crop_turn) @ CAMERA_FROM_FRONTAL_FACE
+    crop_pose = Rigid(rotation, np.array([0.01, -0.02, 0.9]))
+    random = np.random.default_rng(0)
+    root = random.normal(0, 1, (6, 6)) * np.array([0.01, 0.01, 0.01, 0.002, 0.002, 0.008])[:, None]
+    told = root @ root.T
+    middle = camera_from_face(crop_pose, crop, camera)
+    offsets = []
+    for noise in random.standard_normal((2000, 6)) @ root.T:
+        moved = Rigid(
+            rotation_from_vector(noise[:3]) @ crop_pose.rotation,
+            crop_pose.translation + noise[3:] * crop_pose.translation[2],
+        )
+        pose = camera_from_face(moved, crop, camera)
+        turn = vector_from_rotation(pose.rotation @ middle.rotation.T)
+        offsets.append(np.concatenate([pose.translation - middle.translation, turn]))
+    expected = covariance_in_camera(told, crop_pose, middle)
+    measured = np.cov(np.array(offsets).T)
+    deviation = np.sqrt(expected.diagonal())
+    np.testing.assert_allclose(np.sqrt(measured.diagonal()), deviation, rtol=0.15)
+    scale = np.outer(deviation, deviation)
+    np.testing.assert_allclose(measured / scale, expected / scale, atol=0.15)
+
+
+def test_what_the_picture_says_takes_the_place_of_the_table():
+    camera = PinholeCamera.from_fov(640, 480)
+    pose = Rigid(CAMERA_FROM_FRONTAL_FACE, np.array([0.0, 0.0, 1.0]))
+    calm = PoseNoise(head_size=0.0, focal=0.0)
+    measured = np.diag([1e-6, 1e-6, 1e-4, 1e-3, 1e-3, 1e-3])
+    np.testing.assert_allclose(pose_covariance(pose, camera, calm, measured), measured)
+    with_size = pose_covariance(pose, camera, PoseNoise(focal=0.0), measured)
+    assert np.sqrt(with_size[2, 2]) == pytest.approx(np.hypot(0.01, 0.055), rel=1e-3)
