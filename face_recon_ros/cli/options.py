@@ -18,6 +18,7 @@ from face_recon_ros.core.reconstructor import ReconstructorConfig
 from face_recon_ros.core.tracking import TrackerConfig
 from face_recon_ros.io.bag_source import BagSource
 from face_recon_ros.io.calibration import AUTO, NO, YES, CameraResolver
+from face_recon_ros.io.jobs import Pool
 from face_recon_ros.io.sources import Source, SourceConfig, image_topic_of, open_source
 
 
@@ -47,6 +48,37 @@ def add_frames_option(parser: argparse._ActionsContainer) -> None:
         metavar="N",
         help="stop after so many (default: all)",
     )
+
+
+def add_pool_options(parser: argparse.ArgumentParser) -> None:
+    """Adds `--workers` and `--cluster`, which `pool_of` reads."""
+    group = parser.add_argument_group("many cores, many machines")
+    group.add_argument(
+        "--workers",
+        type=at_least(0),
+        default=0,
+        metavar="N",
+        help="processes of this machine (default: as many as it has cores, fewer for little "
+        "work); results do not depend on it",
+    )
+    group.add_argument(
+        "--cluster",
+        default="",
+        metavar="ADDRESS",
+        help="a Dask scheduler (tcp://HOST:8786) or Ray head (ray://HOST:10001) in place of this "
+        "machine; its machines need this package, and input and output under the same paths",
+    )
+
+
+def pool_of(args: argparse.Namespace) -> Pool:
+    """Where the options of `add_pool_options` want work done."""
+    return Pool(args.workers, args.cluster)
+
+
+def settings_of(args: argparse.Namespace) -> dict[str, str]:
+    """All that results depend on: the options but for those of `add_pool_options`."""
+    others = {"workers", "cluster", "run"}
+    return {name: repr(value) for name, value in sorted(vars(args).items()) if name not in others}
 
 
 def add_detector_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import json
 import sys
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import cv2
 import numpy as np
 from tqdm import tqdm
 
@@ -19,11 +22,15 @@ from face_recon_ros.cli.options import (
     add_camera_options,
     add_frames_option,
     add_pipeline_options,
+    add_pool_options,
     add_topic_options,
     at_least,
+    camera_resolver,
     left_out,
     open_input,
     pipeline_config,
+    pool_of,
+    settings_of,
     tell_input,
 )
 from face_recon_ros.core.anonymise import LostFaces, hide_faces
@@ -31,17 +38,19 @@ from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.detection import THOROUGH
 from face_recon_ros.core.errors import ConfigError, DataError
 from face_recon_ros.core.overlay import Overlay, OverlayConfig, render_mesh
-from face_recon_ros.core.pipeline import FaceFinder, FacePipeline
+from face_recon_ros.core.pipeline import FaceFinder, FacePipeline, PipelineConfig
 from face_recon_ros.core.reconstructor import FaceReconstructor
 from face_recon_ros.core.types import COEFFICIENT_NAMES, Coefficients, Face, Image, Mesh
 from face_recon_ros.io.calibration import CameraResolver
 from face_recon_ros.io.images import png_bytes
+from face_recon_ros.io.jobs import Journal, run_jobs
 from face_recon_ros.io.meshes import MESH_SUFFIXES, write_mesh
-from face_recon_ros.io.sources import FolderSource, Source, with_cameras
+from face_recon_ros.io.sources import FolderSource, Source, SourceConfig, with_cameras
 from face_recon_ros.io.video import VideoWriter
 
 T = TypeVar("T")
 
+_WORTH_A_PROCESS = 8  # pictures
 _MIN_SIGHTINGS = 3  # of a person in a video; the detector's passing fancies have fewer
 _NO_MESH = Mesh(np.zeros((0, 3), np.float32), np.zeros((0, 3), np.int32))
 
@@ -54,7 +63,9 @@ _DESCRIPTION = """Reconstructs every face of a picture, a folder of pictures, a 
 NAME is the picture's name, or `faces` for a video: there JSON and meshes show each person as
 last seen, if seen three times, and the NPZ has a row for every face in every image.
 With --same-person a folder's pictures all show one person, by their largest faces: one neutral
-head, faces_person.ply, from all of them together; faces.json and faces.npz have every picture."""
+head, faces_person.ply, from all of them together; faces.json and faces.npz have every picture.
+Pictures of a folder are shared out to all cores (not with --same-person); interrupted, the same
+command goes on where it stopped."""
 
 _EXAMPLES = """examples:
   face-recon reconstruct portrait.jpg --out out
@@ -111,6 +122,7 @@ def add_reconstruct_command(
     add_pipeline_options(parser, max_faces=64)
     add_camera_options(parser)
     add_topic_options(parser)
+    add_pool_options(parser)
     parser.set_defaults(run=run)
 
 
@@ -122,19 +134,18 @@ def run(args: argparse.Namespace) -> int:
         args.out.mkdir(parents=True, exist_ok=True)
     except OSError as fault:
         raise DataError(f"a folder at {args.out}", str(fault.strerror), "choose another") from None
-    reconstructor = FaceReconstructor.from_config(config.reconstructor)
     if isinstance(source, FolderSource):
-        finders = [FaceFinder.from_config(THOROUGH, config.tracker)]
-        if not args.thorough:
-            finders.insert(0, FaceFinder.from_config(config.detector, config.tracker))
-        pipelines = [FacePipeline(finder, reconstructor) for finder in finders]
-        still = _person if args.same_person else _pictures
-        found = still(args, pipelines, source, resolver)
+        if args.same_person:
+            pipelines = list(_pipelines(config, args.thorough))
+            found = _person(args, pipelines, source, resolver)
+        else:
+            found = _pictures(args, source)
     elif args.same_person:
         raise ConfigError(
             "a folder of pictures for --same-person", args.source, "a video has tracks of its own"
         )
     else:
+        reconstructor = FaceReconstructor.from_config(config.reconstructor)
         finder = FaceFinder.from_config(config.detector, config.tracker)
         found = _video(args, FacePipeline(finder, reconstructor), source, resolver)
     tell_input(source, resolver)
@@ -153,34 +164,80 @@ class _Sighting:
     camera: PinholeCamera
 
 
-def _pictures(
-    args: argparse.Namespace,
-    pipelines: list[FacePipeline],
-    source: Source,
-    resolver: CameraResolver,
-) -> int:
-    """Reconstructs each picture by the first pipeline that finds a face in it."""
-    assert isinstance(source, FolderSource)
-    reconstructor, found = pipelines[0].reconstructor, 0
-    overlay = _overlay(args, reconstructor, mesh_side_px=1024)
+def _pictures(args: argparse.Namespace, source: FolderSource) -> int:
+    """Reconstructs each picture, on all cores or a cluster; goes on where it was interrupted."""
     stems = Counter(path.stem for path in source.paths)
-    for path, rgb in _progress(args, source.readable(), source.length):
-        image = Image(rgb, 0.0)
-        name = path.stem if stems[path.stem] == 1 else path.name  # a.jpg beside a.png
+    paths = source.paths[: args.frames or None]
+    # a.jpg beside a.png: by their whole names
+    names = {(p.stem if stems[p.stem] == 1 else p.name): str(p.absolute()) for p in paths}
+    job = _PictureJob(argparse.Namespace(**{**vars(args), "out": args.out.absolute()}))
+    journal = Journal(args.out / ".unfinished", settings_of(args))
+    outcomes = run_jobs(
+        job,
+        {name: (name, path) for name, path in names.items()},
+        pool_of(args),
+        what="pictures",
+        worth=_WORTH_A_PROCESS,
+        journal=journal,
+    )
+    done = [o.value for o in outcomes if not o.fault]
+    if not done:
+        job(next(iter(names.items())))  # raises what is wrong with it
+    for warning in dict.fromkeys(w for value in done for w in value["warnings"]):
+        print(f"face-recon: {warning}", file=sys.stderr)
+    for path, fault in source.skipped.items():
+        print(f"face-recon: left out: {path.name}: {fault}", file=sys.stderr)
+    for outcome in outcomes:
+        if outcome.fault:
+            print(f"face-recon: left out: {outcome.key}: {outcome.fault}", file=sys.stderr)
+    journal.remove()
+    return sum(value["faces"] for value in done)
+
+
+@dataclass(frozen=True)
+class _PictureJob:
+    """Reconstructs one picture, by the first pipeline that finds a face in it; in any process."""
+
+    args: argparse.Namespace
+
+    def __call__(self, item: tuple[str, str]) -> dict[str, Any]:
+        """Writes the results of a picture, given its name among them and its path."""
+        name, path = item
+        args = self.args
+        cv2.setNumThreads(1)
+        source = FolderSource(SourceConfig(path))
+        ((_, rgb),) = source.readable()
+        image, resolver = Image(rgb, 0.0), camera_resolver(args)
         camera = resolver(image)
         faces: list[Face] = []
+        pipelines = _pipelines(pipeline_config(args), args.thorough)
         for pipeline in pipelines:
             if not faces:
-                faces = pipeline.process_still(image, camera, args.refine, doubting=True).faces
+                frame = pipeline.process_still(
+                    image, camera, args.refine, doubting=True, seed=zlib.crc32(name.encode())
+                )
+                faces = frame.faces
+        reconstructor = pipelines[0].reconstructor
+        overlay = _overlay(args, reconstructor, mesh_side_px=1024)
         (args.out / f"{name}_overlay.png").write_bytes(
             png_bytes(overlay.draw(image.rgb, faces, camera))
         )
         sightings = [_Sighting(0, face, camera) for face in faces]
         _write_results(args, name, reconstructor, sightings, faces)
-        found += len(faces)
-    for fault in source.skipped.values():
-        left_out(fault)
-    return found
+        return {"faces": len(faces), "warnings": [*source.warnings, *resolver.problems]}
+
+
+@functools.lru_cache(maxsize=1)
+def _pipelines(config: PipelineConfig, thorough: bool) -> tuple[FacePipeline, ...]:
+    """What a process looks at pictures with; one thread, as there may be a process a core."""
+    detector = replace(config.detector, threads=1)
+    reconstructor = FaceReconstructor.from_config(replace(config.reconstructor, threads=1))
+    detectors = [replace(THOROUGH, threads=1)]
+    if not thorough:
+        detectors.insert(0, detector)
+    return tuple(
+        FacePipeline(FaceFinder.from_config(d, config.tracker), reconstructor) for d in detectors
+    )
 
 
 def _person(

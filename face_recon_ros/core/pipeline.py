@@ -156,9 +156,9 @@ class FaceFinder:
         """Those of the last image's tracks that show a face; see `Tracker.visible`."""
         return self._tracker.visible
 
-    def find_anew(self, image: Image) -> tuple[list[Track], Detections]:
-        """Tracks of an image that has nothing to do with those before."""
-        self._tracker.reset()
+    def find_anew(self, image: Image, seed: int | None = None) -> tuple[list[Track], Detections]:
+        """Tracks of an image that has nothing to do with those before; `seed`: of their ids."""
+        self._tracker.reset(seed)
         self._scene_cut.reset()
         detections = self._detector.detect(image.rgb)
         tracks = self._tracker.update(detections, image.stamp)
@@ -281,6 +281,7 @@ class FacePipeline:
         refine: int = 1,
         *,
         doubting: bool = False,
+        seed: int | None = None,
     ) -> Frame:
         """A picture that stands for itself: every detection is a new person.
 
@@ -290,11 +291,12 @@ class FacePipeline:
             refine: how often the face box is measured again on the mesh and the network run again.
             doubting: whether a face must be found again where its mesh is, and of meshes in one
                 place only the best counts: for a search that looks at very many places.
+            seed: of the ids, so that they do not depend on what was seen before.
         """
         clock = _Stopwatch(self._timer)
         image = replace(image, rgb=as_rgb(image.rgb))
         camera = camera_of(image, camera)
-        tracks, detections = self.finder.find_anew(image)
+        tracks, detections = self.finder.find_anew(image, seed)
         clock.lap("detect")
         for _ in range(refine):
             crops = self.reconstructor.crops(tracks)

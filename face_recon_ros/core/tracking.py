@@ -147,8 +147,14 @@ class Tracker:
         unsure_s = state.track.stamp - state.sure_stamp
         return not state.missed or unsure_s <= self.config.max_tentative_s
 
-    def reset(self) -> None:
-        """Forgets all tracks and people; their ids stay used."""
+    def reset(self, seed: int | None = None) -> None:
+        """Forgets all tracks and people; their ids stay used.
+
+        Args:
+            seed: of the ids from now on; None: they go on as they would.
+        """
+        if seed is not None:
+            self._random = random.Random(seed)
         self._people.reset()
         self.cut()
 

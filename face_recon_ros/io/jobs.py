@@ -48,10 +48,15 @@ class Pool:
         if self.workers < 0:
             raise ConfigError("--workers of at least 0", f"{self.workers}", "0 takes all cores")
 
-    @property
-    def count(self) -> int:
-        """Processes on this machine."""
-        return self.workers or len(os.sched_getaffinity(0))
+    def count(self, items: int, worth: int = 1) -> int:
+        """Processes on this machine.
+
+        Args:
+            items: that are to be done.
+            worth: how many of them make up for the start of a process, where no number is given.
+        """
+        wanted = self.workers or min(len(os.sched_getaffinity(0)), items // max(worth, 1))
+        return max(1, min(wanted, items))
 
 
 @dataclass(frozen=True)
@@ -137,6 +142,7 @@ def run_jobs(
     pool: Pool,
     *,
     what: str,
+    worth: int = 1,
     journal: Journal | None = None,
     report: Callable[[Outcome[Any]], None] = lambda outcome: None,
 ) -> list[Outcome[Any]]:
@@ -148,6 +154,7 @@ def run_jobs(
         items: key -> item.
         pool: where.
         what: for the progress bar, e.g. `photographs`.
+        worth: see `Pool.count`.
         journal: where answers are kept; items that it has are not worked on again.
         report: called with each outcome as it comes, in any order.
 
@@ -169,7 +176,7 @@ def run_jobs(
         for outcome in done.values():
             report(outcome)
         todo = {key: item for key, item in items.items() if key not in done}
-        for outcome in _outcomes(work, todo, pool):
+        for outcome in _outcomes(work, todo, pool, pool.count(len(todo), worth)):
             if journal is not None and not outcome.fault:
                 journal.write(outcome.key, outcome.value)
             done[outcome.key] = outcome
@@ -179,16 +186,16 @@ def run_jobs(
 
 
 def _outcomes(
-    work: Callable[[T], Any], todo: Mapping[str, T], pool: Pool
+    work: Callable[[T], Any], todo: Mapping[str, T], pool: Pool, processes: int
 ) -> Iterator[Outcome[Any]]:
     """Outcomes as they come. When a process dies, those whose item it may have been go alone."""
     if not todo:
         return
-    if pool.count == 1 and not pool.cluster:
+    if processes == 1 and not pool.cluster:
         for key, item in todo.items():
             yield _attempt(work, key, item)
         return
-    with _backend(pool) as (jobs, deaths):
+    with _backend(pool, processes) as (jobs, deaths):
         left = dict(todo)
         while left:
             running: dict[str, None] = {}
@@ -245,14 +252,14 @@ def _attempt(work: Callable[[T], Any], key: str, item: T) -> Outcome[Any]:
 
 
 @contextlib.contextmanager
-def _backend(pool: Pool) -> Iterator[tuple[int, tuple[type[BaseException], ...]]]:
+def _backend(pool: Pool, processes: int) -> Iterator[tuple[int, tuple[type[BaseException], ...]]]:
     """Joblib's backend; how many jobs it takes, and what it raises when a process dies."""
     import joblib
     from joblib.externals.loky.process_executor import BrokenProcessPool
 
     if not pool.cluster:
         with joblib.parallel_config("loky", inner_max_num_threads=1):
-            yield pool.count, (BrokenProcessPool,)
+            yield processes, (BrokenProcessPool,)
     elif pool.cluster.startswith(RAY):
         import ray
         from ray.util.joblib import register_ray

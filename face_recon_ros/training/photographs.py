@@ -7,26 +7,30 @@ averaged network itself (`label_photographs`), asked for the photograph and its 
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from face_recon_ros.core.crop import crop_from_face_box
 from face_recon_ros.core.detection import Detector
 from face_recon_ros.core.errors import DataError
 from face_recon_ros.core.rigid import rotation_from_vector
+from face_recon_ros.io.jobs import Journal, Pool, run_jobs
 from face_recon_ros.training.synthesis.augment import CropChange, Mirror
 from face_recon_ros.training.synthesis.faces import CONTEXT, Label
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 MIN_FACE_PX = 32
+SHARD = 128  # photographs: about a second's work
 #: Answers for a photograph and its mirror image may differ by this, in crop sides, to count as
 #: known.
 MAX_DISAGREEMENT = 0.03
@@ -67,13 +71,90 @@ def person_of(path: Path) -> str:
     return re.sub(r"[_-]\d+$", "", path.stem)
 
 
+class Pictures(Sequence[NDArray[np.uint8]]):
+    """(P, P, 3) crops in the memory-mapped files of a cache's shards, as one sequence.
+
+    Attributes:
+        shape: (N, P, P, 3).
+    """
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        """Maps the files, each (n, P, P, 3)."""
+        self._parts = [np.load(file, mmap_mode="r") for file in files]
+        self._ends = np.cumsum([len(part) for part in self._parts])
+        side = self._parts[0].shape[1] if self._parts else 1
+        self.shape = (int(self._ends[-1]) if self._parts else 0, side, side, 3)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: Any) -> Any:
+        """One crop; or an array of those of a slice."""
+        if isinstance(index, slice):
+            chosen = [self[i] for i in range(*index.indices(len(self)))]
+            return np.stack(chosen) if chosen else np.zeros((0, *self.shape[1:]), np.uint8)
+        i = index + len(self) if index < 0 else index
+        if not 0 <= i < len(self):
+            raise IndexError(index)
+        part = int(np.searchsorted(self._ends, i, side="right"))
+        return np.array(self._parts[part][i - self._ends[part]])
+
+
+@dataclass(frozen=True)
+class Cropper:
+    """Finds and crops the faces of a shard of photographs; for any process.
+
+    Attributes:
+        folder: of the shards' files.
+        find: makes the detector, once a process.
+        margin: side of the network's crop over the face box; `CONTEXT` of it is kept.
+        size: P, pixels per side.
+        skip_grey: photographs without colour are left out.
+    """
+
+    folder: Path
+    find: Callable[[], Detector]
+    margin: float
+    size: int
+    skip_grey: bool
+
+    def __call__(self, shard: tuple[int, list[str]]) -> dict[str, list[str]]:
+        """Writes the crops of shard number `shard[0]`; says what became of each path."""
+        number, paths = shard
+        cv2.setNumThreads(1)
+        detector = _detector(self.find)
+        crops, outcomes = [], []
+        for path in paths:
+            outcome, crop = _crop(Path(path), detector, self.margin, self.size, self.skip_grey)
+            outcomes.append(outcome)
+            if crop is not None:
+                crops.append(crop)
+        pixels = np.array(crops, np.uint8).reshape(-1, self.size, self.size, 3)
+        file = shard_file(self.folder, number)
+        part = file.with_suffix(".part")
+        with part.open("wb") as out:
+            np.save(out, pixels)
+        part.replace(file)
+        return {"paths": paths, "outcomes": outcomes}
+
+
+@functools.lru_cache(maxsize=1)
+def _detector(find: Callable[[], Detector]) -> Detector:
+    return find()
+
+
+def shard_file(folder: Path, number: int) -> Path:
+    """Where the crops of a shard lie."""
+    return folder / f"images_{number:06d}.npy"
+
+
 class PhotographCache:
-    """Crops of photographs in a memory-mapped file; one writer, any number of readers."""
+    """Crops of photographs in memory-mapped shards; written by many processes, read by many."""
 
     def __init__(self, folder: str | Path) -> None:
         """Opens the cache in `folder`; it may not exist yet."""
         self._folder = Path(folder)
-        self._images: NDArray[np.uint8] | None = None
+        self._images = Pictures(())
         self._labels: NDArray[np.float32] | None = None
         self._sizes: tuple[int, ...] = ()
         self._numbers: list[int] = []
@@ -84,8 +165,9 @@ class PhotographCache:
         return self._folder / "index.jsonl"
 
     def _refresh(self) -> None:
-        if self._images is None and (self._folder / "images.npy").is_file():
-            self._images = np.load(self._folder / "images.npy", mmap_mode="r")
+        if len(self._images) == 0 and self._index.is_file():
+            shards = sorted({entry["shard"] for entry in self._kept()})
+            self._images = Pictures([shard_file(self._folder, number) for number in shards])
         if self._labels is None and (self._folder / "labels.npy").is_file():
             self._labels = np.load(self._folder / "labels.npy", mmap_mode="r")
             self._sizes = tuple(json.loads((self._folder / "sizes.json").read_text()))
@@ -94,72 +176,83 @@ class PhotographCache:
             self._numbers = [number[name] for name in people]
 
     def build(
-        self, source: str | Path, detector: Detector, *, margin: float, size: int, skip_grey: bool
+        self,
+        source: str | Path,
+        find: Callable[[], Detector],
+        *,
+        margin: float,
+        size: int,
+        skip_grey: bool,
+        pool: Pool | None = None,
     ) -> Counter[str]:
         """Finds and crops faces; goes on where an interrupted call stopped.
 
         Args:
             source: see `list_photographs`.
-            detector: finds faces; the best one of each photograph is taken.
+            find: makes a detector; the best face of each photograph is taken.
             margin: side of the network's crop over the face box; `CONTEXT` of it is kept.
             size: P, pixels per side.
             skip_grey: photographs without colour are left out.
+            pool: where it is done; None: in this process. Machines of a cluster must see source
+                and cache under the same paths.
 
         Returns:
             How many were `kept`, `unreadable`, `grey`, `faceless`, `tiny`.
+
+        Raises:
+            DataError: there is no photograph, or a shard of them could not be done.
         """
-        paths = list_photographs(source)
-        self._folder.mkdir(parents=True, exist_ok=True)
-        shape = (len(paths), size, size, 3)
-        file = self._folder / "images.npy"
-        images = np.load(file, mmap_mode="r+") if file.is_file() else None
-        done: dict[str, str] = {}
-        if images is not None and images.shape == shape and self._index.is_file():
-            for line in self._index.read_text().splitlines():
-                entry = json.loads(line)
-                done[entry["path"]] = entry["outcome"]
-        else:
-            images = np.lib.format.open_memmap(file, "w+", np.uint8, shape)
-            self._index.unlink(missing_ok=True)
-        counts: Counter[str] = Counter(done.values())
-        slot = counts["kept"]
-        with self._index.open("a") as index:
-            for path in tqdm(paths, desc="photographs", unit="img", disable=None):
-                if str(path) in done:
-                    continue
-                outcome, crop = _crop(path, detector, margin, size, skip_grey)
-                if crop is not None:
-                    images[slot] = crop
-                    slot += 1
-                counts[outcome] += 1
-                entry = {"path": str(path), "outcome": outcome, "person": person_of(path)}
-                index.write(json.dumps(entry) + "\n")
-                index.flush()
-        images.flush()
-        self._images = None
+        paths = [str(path.absolute()) for path in list_photographs(source)]
+        folder = self._folder.resolve()
+        work = Cropper(folder, find, margin, size, skip_grey)
+        journal = Journal(folder / "journal", (margin, size, skip_grey, paths))
+        shards = {
+            str(number): (number, paths[start : start + SHARD])
+            for number, start in enumerate(range(0, len(paths), SHARD))
+        }
+        outcomes = run_jobs(
+            work, shards, pool or Pool(1), what=f"photographs, {SHARD} each", journal=journal
+        )
+        if failed := [o for o in outcomes if o.fault]:
+            raise DataError(
+                f"crops of {len(outcomes)} shards of photographs",
+                f"{len(failed)} without, the first because {failed[0].fault}",
+                "mend it and run the same command again: it goes on where it stopped",
+            )
+        entries = [
+            {"path": path, "outcome": what, "person": person_of(Path(path)), "shard": number}
+            for number, outcome in enumerate(outcomes)
+            for path, what in zip(*outcome.value.values(), strict=True)
+        ]
+        part = self._index.with_suffix(".part")
+        part.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+        part.replace(self._index)
+        self._images = Pictures(())
         self._refresh()
-        return counts
+        return Counter(entry["outcome"] for entry in entries)
+
+    def _kept(self) -> list[dict[str, Any]]:
+        if not self._index.is_file():
+            return []
+        entries = (json.loads(line) for line in self._index.read_text().splitlines())
+        return [e for e in entries if e["outcome"] == "kept"]
 
     def __len__(self) -> int:
         return len(self.people())
 
     def people(self) -> list[str]:
         """Who is shown on each kept photograph."""
-        if not self._index.is_file():
-            return []
-        entries = (json.loads(line) for line in self._index.read_text().splitlines())
-        return [e["person"] for e in entries if e["outcome"] == "kept"]
+        return [entry["person"] for entry in self._kept()]
 
     def labelled(self) -> bool:
         """Whether a teacher has answered."""
         self._refresh()
         return self._labels is not None
 
-    def pictures(self) -> NDArray[np.uint8]:
-        """(N, P, P, 3) kept photographs, `CONTEXT` crops wide."""
-        if self._images is None:
-            return np.zeros((0, 1, 1, 3), np.uint8)
-        return self._images[: len(self)]
+    def pictures(self) -> Pictures:
+        """The kept photographs, (N, P, P, 3), `CONTEXT` crops wide."""
+        self._refresh()
+        return self._images
 
     def write_labels(self, labels: list[Label | None]) -> None:
         """Stores a teacher's answers for all photographs; None: it does not know."""
@@ -185,7 +278,7 @@ class PhotographCache:
         Returns:
             (P, P, 3) picture, the answer for the whole of it, and a number of the person shown.
         """
-        assert self._labels is not None and self._images is not None
+        assert self._labels is not None
         while True:
             i = int(random.integers(len(self._labels)))
             row = np.array(self._labels[i])
@@ -195,12 +288,27 @@ class PhotographCache:
         ends = np.cumsum([k_identity, k_expression, k_albedo, 3, 3])
         parts = np.split(row[1:], ends)
         parts[5] = parts[5].reshape(9, 3)
-        return np.array(self._images[i]), Label(*parts), self._numbers[i]
+        return self._images[i], Label(*parts), self._numbers[i]
 
     def patches(self, count: int) -> list[NDArray[np.uint8]]:
         """Some of the pictures, for backgrounds."""
         pictures = self.pictures()
-        return [np.array(p) for p in pictures[:: max(1, len(pictures) // count)]]
+        return list(pictures[:: max(1, len(pictures) // count)])
+
+
+def check_kept(counts: Mapping[str, int], source: str | Path) -> None:
+    """Raises DataError if no photograph was kept.
+
+    Args:
+        counts: of `PhotographCache.build`.
+        source: of the photographs.
+    """
+    if not counts.get("kept"):
+        raise DataError(
+            f"photographs with a face in {source}",
+            f"none that may be used: {dict(counts)}",
+            "give others" + (", or skip_grey=false" if counts.get("grey") else ""),
+        )
 
 
 def _crop(
@@ -226,7 +334,7 @@ def _crop(
 
 
 def label_photographs(
-    pictures: NDArray[np.uint8], answer: Answer, mirror: Mirror, size: int
+    pictures: NDArray[np.uint8] | Pictures, answer: Answer, mirror: Mirror, size: int
 ) -> list[Label | None]:
     """A teacher's answers for whole pictures, None where it contradicts itself.
 

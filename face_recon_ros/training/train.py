@@ -25,7 +25,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from face_recon_ros.core.detection import make_detector
-from face_recon_ros.core.errors import ConfigError, DataError
+from face_recon_ros.core.errors import ConfigError
 from face_recon_ros.core.models import find_model
 from face_recon_ros.core.morphable_model import (
     FACE,
@@ -34,6 +34,7 @@ from face_recon_ros.core.morphable_model import (
     decoding_sha256,
     load_morphable_model,
 )
+from face_recon_ros.io.jobs import Pool
 from face_recon_ros.training import geometry, losses
 from face_recon_ros.training.checkpoint import (
     check_same_run,
@@ -59,7 +60,7 @@ from face_recon_ros.training.network import (
     Prediction,
 )
 from face_recon_ros.training.onnx_weights import state_from_onnx
-from face_recon_ros.training.photographs import label_photographs
+from face_recon_ros.training.photographs import check_kept, label_photographs
 from face_recon_ros.training.renderer import photograph_attention, render_face
 from face_recon_ros.training.synthesis.augment import Mirror
 from face_recon_ros.training.synthesis.faces import Label, nominal_distance
@@ -315,18 +316,14 @@ def _train(config: TrainConfig, resume: bool, rank: int, processes: int) -> Path
         if photographs is not None and rank == 0:
             counts = photographs.build(
                 config.photographs,
-                make_detector(),
+                make_detector,
                 margin=config.crop_margin,
                 size=config.pool_size,
                 skip_grey=config.skip_grey,
+                pool=Pool(),
             )
             tqdm.write(f"photographs: {dict(counts)}")
-            if not counts["kept"]:
-                raise DataError(
-                    f"photographs with a face in {config.photographs}",
-                    f"none that may be used: {dict(counts)}",
-                    "give others" + (", or skip_grey=false" if counts["grey"] else ""),
-                )
+            check_kept(counts, config.photographs)
         if processes > 1:
             dist.barrier()
         parallel = DistributedDataParallel(student) if processes > 1 else student

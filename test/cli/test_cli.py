@@ -207,7 +207,7 @@ def test_a_bug_is_not_hidden(monkeypatch, models, pictures, tmp_path):
     def broken(*_):
         raise ModuleNotFoundError("No module named 'typo'", name="typo")
 
-    monkeypatch.setattr("face_recon_ros.cli.reconstruct._open", broken)
+    monkeypatch.setattr("face_recon_ros.cli.reconstruct.open_input", broken)
     with pytest.raises(ModuleNotFoundError):
         main(["reconstruct", str(pictures), "--out", str(tmp_path / "out"), *models])
 

@@ -167,8 +167,11 @@ def test_a_journal_that_cannot_be_written_says_so(tmp_path):
 
 
 def test_pools():
-    assert Pool(3).count == 3
-    assert Pool().count == len(os.sched_getaffinity(0))
+    cores = len(os.sched_getaffinity(0))
+    assert Pool(3).count(100) == 3
+    assert Pool(3).count(2, worth=8) == 2
+    assert Pool().count(100) == cores
+    assert [Pool().count(n, worth=8) for n in (0, 1, 15, 8 * cores)] == [1, 1, 1, cores]
     with pytest.raises(ConfigError, match="--workers"):
         Pool(-1)
 

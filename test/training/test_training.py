@@ -36,7 +36,11 @@ from face_recon_ros.training.network import (  # noqa: E402
     Distilled,
     FaceRegressor,
 )
-from face_recon_ros.training.photographs import PhotographCache, label_photographs  # noqa: E402
+from face_recon_ros.training.photographs import (  # noqa: E402
+    PhotographCache,
+    label_photographs,
+    shard_file,
+)
 from face_recon_ros.training.rasterizer import rasterize  # noqa: E402
 from face_recon_ros.training.synthesis import faces as faces_module  # noqa: E402
 from face_recon_ros.training.synthesis.augment import Mirror  # noqa: E402
@@ -251,11 +255,11 @@ def test_photographs_are_cropped_skipped_and_counted(tmp_path):
     write_photographs(tmp_path / "photos")
     cache = PhotographCache(tmp_path / "cache")
     options = {"margin": 1.3, "size": 48, "skip_grey": True}
-    counts = cache.build(tmp_path / "photos", DiscDetector(), **options)
+    counts = cache.build(tmp_path / "photos", DiscDetector, **options)
     assert counts == {"kept": 4, "unreadable": 2, "grey": 1, "faceless": 1, "tiny": 1}
     assert len(cache) == 4 and cache.pictures().shape == (4, 48, 48, 3)
     assert cache.people() == ["Ann", "Ann", "Ann", "Bob"]
-    middle = cache.pictures()[:, 24, 24]
+    middle = cache.pictures()[:][:, 24, 24]
     assert (middle > 100).all()
 
     class Never:
@@ -263,11 +267,10 @@ def test_photographs_are_cropped_skipped_and_counted(tmp_path):
             raise AssertionError("looked again")
 
     assert (
-        PhotographCache(tmp_path / "cache").build(tmp_path / "photos", Never(), **options)
-        == counts
+        PhotographCache(tmp_path / "cache").build(tmp_path / "photos", Never, **options) == counts
     )
     with pytest.raises(DataError, match="photographs"):
-        cache.build(tmp_path / "nowhere", DiscDetector(), **options)
+        cache.build(tmp_path / "nowhere", DiscDetector, **options)
 
 
 def test_teacher_labels_where_it_agrees_with_itself(face_model_path, tmp_path):
@@ -286,8 +289,9 @@ def test_teacher_labels_where_it_agrees_with_itself(face_model_path, tmp_path):
     assert labels[0] is not None and labels[1] is None
     assert labels[0].translation[2] == pytest.approx(1.5, rel=1e-4)  # the whole picture is wider
     cache = PhotographCache(tmp_path)
-    np.save(tmp_path / "images.npy", pictures)
-    (tmp_path / "index.jsonl").write_text('{"path": "a", "outcome": "kept", "person": "a"}\n' * 2)
+    np.save(shard_file(tmp_path, 0), pictures)
+    entry = {"path": "a", "outcome": "kept", "person": "a", "shard": 0}
+    (tmp_path / "index.jsonl").write_text(f"{json.dumps(entry)}\n" * 2)
     cache.write_labels(labels)
     assert cache.labelled()
     picture, label, person = cache.draw(np.random.default_rng(0))
