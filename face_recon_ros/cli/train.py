@@ -6,11 +6,16 @@ import argparse
 import json
 from pathlib import Path
 
+from face_recon_ros.cli.options import add_pool_options, pool_of
 from face_recon_ros.core.models import NETWORK
 
 _TRAIN = """Trains the regression network, without any label or landmark, from synthetic faces
 and, where given, a folder of unlabelled photographs. Interrupt it when you like; `--resume` goes
 on."""
+
+_PREPARE = """Finds the best face of each photograph and crops it, as `face-recon train` would
+before its first step, into memory-mapped shards in OUT/photographs. No torch is needed.
+Interrupted, the same command goes on; any number of cores or machines gives the same."""
 
 _EXPORT = """Writes a checkpoint's averaged network as ONNX, in float32, calibrated int8 or
 with int8 weights, and prints how far these lie from float32 as JSON."""
@@ -43,6 +48,7 @@ def add_training_commands(subparsers: argparse._SubParsersAction[argparse.Argume
     )
     train.add_argument("--resume", action="store_true", help="go on from the folder's checkpoint")
     train.set_defaults(run=_train)
+    _add_prepare(train)
 
     export = subparsers.add_parser(
         "export",
@@ -67,6 +73,44 @@ def add_training_commands(subparsers: argparse._SubParsersAction[argparse.Argume
         help="enter the file's SHA-256 into the manifest beside it, with this origin",
     )
     export.set_defaults(run=_export)
+
+
+def _add_prepare(train: argparse.ArgumentParser) -> None:
+    prepare = train.add_subparsers(metavar="[prepare]").add_parser(
+        "prepare",
+        help="find and crop photographs ahead of a run, on many cores or machines",
+        description=_PREPARE,
+        epilog="example: face-recon train prepare /data/faces --out runs/train --workers 16",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    # The names of `train`'s options, under which its parser would put its own defaults.
+    prepare.add_argument("prepared", metavar="PHOTOGRAPHS", help="folder, or text file listing")
+    prepare.add_argument(
+        "--out", default="runs/train", help="folder of the run (default: %(default)s)"
+    )
+    prepare.add_argument("--config", metavar="FILE.yaml", help="the run's")
+    prepare.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    add_pool_options(prepare)
+    prepare.set_defaults(run=_prepare)
+
+
+def _prepare(arguments: argparse.Namespace) -> None:
+    from face_recon_ros.core.detection import make_detector
+    from face_recon_ros.training.config import load_config, parse_overrides
+    from face_recon_ros.training.photographs import PhotographCache, cache_of, check_kept
+
+    overrides = {**parse_overrides(arguments.set), "out": arguments.out}
+    config = load_config(arguments.config, overrides)
+    counts = PhotographCache(cache_of(config.out)).build(
+        arguments.prepared,
+        make_detector,
+        margin=config.crop_margin,
+        size=config.pool_size,
+        skip_grey=config.skip_grey,
+        pool=pool_of(arguments),
+    )
+    check_kept(counts, arguments.prepared)
+    print(json.dumps({"cache": str(cache_of(config.out)), **dict(sorted(counts.items()))}))
 
 
 def _train(arguments: argparse.Namespace) -> None:

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from face_recon_ros.core.morphable_model import MorphableModel, load_morphable_model
 from face_recon_ros.training.config import PointConfig, TrainConfig
-from face_recon_ros.training.photographs import PhotographCache
+from face_recon_ros.training.photographs import PhotographCache, cache_of
 from face_recon_ros.training.synthesis.augment import (
     Backgrounds,
     CropChange,
@@ -167,7 +167,7 @@ def open_skins(folder: str, model: MorphableModel, face_model: str) -> Skins | N
 
 def open_photographs(config: TrainConfig) -> PhotographCache | None:
     """The run's cache of photographs, where it has any."""
-    return PhotographCache(Path(config.out) / "photographs") if config.photographs else None
+    return PhotographCache(cache_of(config.out)) if config.photographs else None
 
 
 def make_loader(config: TrainConfig, face_model: str, seed: int) -> DataLoader:

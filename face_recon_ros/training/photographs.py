@@ -148,6 +148,11 @@ def shard_file(folder: Path, number: int) -> Path:
     return folder / f"images_{number:06d}.npy"
 
 
+def cache_of(run: str | Path) -> Path:
+    """Folder of a run's photographs."""
+    return Path(run) / "photographs"
+
+
 class PhotographCache:
     """Crops of photographs in memory-mapped shards; written by many processes, read by many."""
 

@@ -13,6 +13,7 @@ from fixtures import ARKIT_NAMES, K_ALBEDO, K_IDENTITY, draw_discs
 
 from face_recon_ros.cli import main as cli_main
 from face_recon_ros.cli.main import EXIT_FAULT, EXTRAS, main, make_parser
+from face_recon_ros.core.pattern import TurningHead
 from face_recon_ros.core.pipeline import FaceFinder
 from face_recon_ros.core.tracking import Tracker
 from face_recon_ros.io.meshes import read_mesh
@@ -101,6 +102,26 @@ def test_a_folder_is_done_picture_by_picture(models, pictures, tmp_path):
     assert json.loads((out / "none.json").read_text())["faces"] == []
     empty = np.load(out / "none.npz")
     assert empty["identity"].shape == (0, K_IDENTITY) and empty["box"].shape == (0, 4)
+
+
+def test_a_folder_is_the_same_for_any_number_of_processes(tmp_path):
+    """With what ships, as other processes know no stand-ins."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    head = TurningHead(320, 240)
+    for k in range(2):
+        cv2.imwrite(str(folder / f"{k}.png"), head.render(0.2 * k)[..., ::-1])
+    (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n cut off")
+    for workers in ("1", "2"):
+        out = tmp_path / workers
+        command = ["reconstruct", str(folder), "--out", str(out), "--workers", workers]
+        assert main(command) == 0
+    names = sorted(p.name for p in (tmp_path / "1").iterdir())
+    assert names == sorted(p.name for p in (tmp_path / "2").iterdir())
+    assert "0.json" in names and not any("unfinished" in name for name in names)
+    for name in names:
+        one, two = ((tmp_path / w / name).read_bytes() for w in ("1", "2"))
+        assert one == two, name
 
 
 def test_a_video_becomes_a_video_and_one_table(models, video, tmp_path):

@@ -17,13 +17,16 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("numba")
 
 import face_recon_ros.training as training_package  # noqa: E402
+from face_recon_ros.cli.main import main as cli_main  # noqa: E402
 from face_recon_ros.core.crop_pose import crop_camera, crop_from_face  # noqa: E402
 from face_recon_ros.core.errors import ConfigError, DataError, ModelError  # noqa: E402
 from face_recon_ros.core.models import FACE_MODEL, find_model  # noqa: E402
 from face_recon_ros.core.morphable_model import load_morphable_model  # noqa: E402
 from face_recon_ros.core.rasterizer import rasterize as core_rasterize  # noqa: E402
 from face_recon_ros.core.types import Detections  # noqa: E402
+from face_recon_ros.io.jobs import Pool  # noqa: E402
 from face_recon_ros.training import checkpoint as checkpoints  # noqa: E402
+from face_recon_ros.training import photographs as photographs_module  # noqa: E402
 from face_recon_ros.training.config import (  # noqa: E402
     config_from_dict,
     load_config,
@@ -226,6 +229,8 @@ def test_pool_keeps_the_newest(tmp_path):
 
 
 class DiscDetector:
+    """Finds what is bright."""
+
     def detect(self, rgb):
         rows, columns = np.nonzero(rgb.max(2) > 100)
         if len(rows) < 9:
@@ -271,6 +276,38 @@ def test_photographs_are_cropped_skipped_and_counted(tmp_path):
     )
     with pytest.raises(DataError, match="photographs"):
         cache.build(tmp_path / "nowhere", DiscDetector, **options)
+
+
+def test_photographs_are_the_same_however_many_processes_crop_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(photographs_module, "SHARD", 2)
+    write_photographs(tmp_path / "photos")
+    options = {"margin": 1.3, "size": 48, "skip_grey": True}
+    caches = []
+    for workers in (1, 2):
+        cache = PhotographCache(tmp_path / f"cache {workers}")
+        cache.build(tmp_path / "photos", DiscDetector, pool=Pool(workers), **options)
+        caches.append(cache)
+    one, two = caches
+    assert one.people() == two.people() == ["Ann", "Ann", "Ann", "Bob"]
+    np.testing.assert_array_equal(one.pictures()[:], two.pictures()[:])
+    np.testing.assert_array_equal(one.pictures()[-1], one.pictures()[3])
+    assert one.pictures()[4:].shape == (0, 48, 48, 3)
+    with pytest.raises(IndexError):
+        one.pictures()[4]
+
+
+def test_photographs_can_be_prepared_ahead_of_a_run(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("face_recon_ros.core.detection.make_detector", DiscDetector)
+    write_photographs(tmp_path / "photos")
+    run = tmp_path / "run"
+    command = ["train", "prepare", str(tmp_path / "photos"), "--out", str(run), "--workers", "1"]
+    assert cli_main([*command, "--set", "skip_grey=false"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told == {
+        "cache": str(run / "photographs"), "faceless": 1, "kept": 5, "tiny": 1, "unreadable": 2,
+    }  # fmt: skip
+    assert len(PhotographCache(run / "photographs")) == 5
+    assert cli_main(["train", "prepare", str(tmp_path), "--out", str(run), "--set", "a"]) == 2
 
 
 def test_teacher_labels_where_it_agrees_with_itself(face_model_path, tmp_path):
