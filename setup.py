@@ -30,7 +30,7 @@ setup(
     description="Real-time 3D face reconstruction for robots",
     license="Apache-2.0",
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
-    package_data={NAME: ["py.typed"]},
+    package_data={NAME: ["py.typed", "io/portrait.jpg"]},
     data_files=share_files(),
     zip_safe=False,
     python_requires=">=3.10",

@@ -50,9 +50,9 @@ def generate_launch_description() -> LaunchDescription:
             ),
             DeclareLaunchArgument(
                 "source",
-                default_value="pattern",
-                description="device, video, folder, rosbag2 or `pattern`; `topic`: listen to "
-                "/camera/image_raw and /camera/camera_info of your own driver",
+                default_value="portrait",
+                description="device, video, folder, rosbag2, `pattern` or `portrait`; `topic`: listen "
+                "to /camera/image_raw and /camera/camera_info of your own driver",
             ),
             DeclareLaunchArgument("composed", default_value="true", description="one process"),
             DeclareLaunchArgument(

@@ -18,8 +18,18 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 SEPARATE = ("detector", "reconstruction", "visualization", "camera")  # the source last
+RENDERED = ("pattern", "portrait")
 START_S = 60.0
 STOP_S = 15.0
+WHAT = {
+    "overlay.mp4": "the mesh on the images",
+    "preview.png": "one of them: look here first",
+    "mesh.ply": "the face, for MeshLab or Blender",
+    "person.glb": "the person's head with 52 expressions: Blender, three.js, game engines",
+    "summary.json": "rates and latencies",
+    "view.rrd": "the live view: rerun view.rrd",
+}
+RESULTS = ("overlay.mp4", "preview.png", "mesh.ply", "summary.json", "view.rrd", "person.glb")
 
 
 def parse_arguments(arguments: list[str]) -> argparse.Namespace:
@@ -27,15 +37,16 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="scripts/demo.sh",
         description="Camera to meshes over real DDS. Writes overlay.mp4, preview.png, mesh.ply "
-        "and summary.json, received by processes of their own, into the folder --out.",
+        "and summary.json, received by processes of their own, and the person's avatar, "
+        "person.glb, into the folder --out.",
         epilog="examples: scripts/demo.sh; scripts/demo.sh --source me.mp4; "
         "scripts/demo.sh --source /dev/video0 --frames 300",
     )
     parser.add_argument(
         "--source",
-        default="pattern",
-        help="video file, camera (/dev/video0), folder of pictures, rosbag2, or `pattern` "
-        "(default: a rendered head that turns and talks)",
+        default="portrait",
+        help="video file, camera (/dev/video0), folder of pictures, rosbag2, `pattern` (a "
+        "rendered head that turns and talks; default: a photographed person, moving)",
     )
     parser.add_argument("--frames", type=int, default=0, help="stop after so many images")
     parser.add_argument("--headless", action="store_true", help="open no window")
@@ -80,7 +91,7 @@ def node_commands(options: argparse.Namespace) -> dict[str, list[str]]:
     camera = [
         f"camera.source:={json.dumps(options.source)}",  # quoted: 0 is a name here too
         f"camera.max_frames:={options.frames}",
-        f"camera.loop:={str(options.source == 'pattern' and options.frames > 0).lower()}",
+        f"camera.loop:={str(options.source in RENDERED and options.frames > 0).lower()}",
         "camera.exit_at_end:=true",
         f"camera.wait_for_subscriber_s:={START_S}",
     ]
@@ -144,7 +155,7 @@ def main() -> int:
             file=sys.stderr,
         )
         return 1
-    for name in ("overlay.mp4", "preview.png", "mesh.ply", "summary.json", "view.rrd"):
+    for name in RESULTS:
         (options.out / name).unlink(missing_ok=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     env = environment()
@@ -181,7 +192,23 @@ def main() -> int:
             time.sleep(2.0)  # the other nodes tell their last figures once a second
         stop(nodes)
         stop(recorders)
+    if not interrupted:
+        make_avatar(options, env)
     return report(options.out)
+
+
+def make_avatar(options: argparse.Namespace, env: dict[str, str]) -> None:
+    """The person of the source as a glTF file; not of cameras, whose images are gone."""
+    source = Path(options.source)
+    if options.source not in RENDERED and not (source.is_file() or source.is_dir()):
+        return
+    out = str(options.out / "person.glb")
+    command = [sys.executable, "-m", "face_recon_ros", "avatar", options.source, "--out", out]
+    done = subprocess.run(
+        [*command, "--frames", str(options.frames)], env=env, capture_output=True, text=True
+    )
+    if done.returncode:
+        print(f"no avatar: {done.stderr.strip().splitlines()[-1]}", file=sys.stderr)
 
 
 def report(folder: Path) -> int:
@@ -194,7 +221,7 @@ def report(folder: Path) -> int:
     shown = ("frames_in", "frames_processed", "mesh_messages_received", "mesh_hz", "latency_ms")
     print(", ".join(f"{key} {summary[key]}" for key in shown))
     for file in sorted(folder.iterdir()):
-        print(f"  {file}")
+        print(f"  {file}" + (f"    {WHAT[file.name]}" if file.name in WHAT else ""))
     if summary["mesh_messages_received"] == 0:
         print(
             "no face was found: is there one, at least a sixtieth of the picture's longer side?",

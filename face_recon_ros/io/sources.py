@@ -22,6 +22,7 @@ from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.errors import ConfigError, FaceReconError, SourceError
 from face_recon_ros.core.pattern import PERIOD_S, TurningHead
 from face_recon_ros.core.types import Image
+from face_recon_ros.io import portrait
 from face_recon_ros.io.bag_source import BagSource
 from face_recon_ros.io.bags import is_bag
 from face_recon_ros.io.calibration import CameraResolver
@@ -33,7 +34,7 @@ Clock = Callable[[], float]
 #: Told of what was lost, waits a little and says whether to try again.
 Retry = Callable[[SourceError], bool]
 
-TEST_PATTERN = "pattern"
+TEST_PATTERN, PORTRAIT = "pattern", "portrait"
 PATTERN_FPS = 15.0
 
 _MAX_FAILURES = 30  # pictures in a row that a device hands over but nobody can decode
@@ -89,7 +90,7 @@ class SourceConfig:
 
     Attributes:
         source: device number or /dev/video*, stream (rtsp://, http:// ...), video, picture,
-            folder of pictures, bag, or `pattern`.
+            folder of pictures, bag, `pattern` or `portrait`.
         loop: whether files begin again at their end; stamps go on.
         width: pixels; asked of a device, size of the pattern; 0 leaves it to the device.
         height: pixels, as `width`.
@@ -141,7 +142,11 @@ def open_source(
     """
     name = config.source
     if name == TEST_PATTERN:
-        return PatternSource(config)
+        head = TurningHead(config.width or 640, config.height or 480)
+        return RenderedSource(config, head.render, PERIOD_S, PATTERN_FPS)
+    if name == PORTRAIT:
+        person = portrait.MovingPortrait(config.width or 1280, config.height or 720)
+        return RenderedSource(config, person.render, portrait.PERIOD_S, portrait.FPS)
     path = Path(name).expanduser()
     if path.is_char_device():  # also /dev/v4l/by-id/... and other links
         return DeviceSource(replace(config, source=str(path.resolve())), clock, retry)
@@ -157,7 +162,7 @@ def open_source(
         return FolderSource(config)
     if not path.is_file():
         raise SourceError(
-            "a video, a picture, a folder, a bag, a camera device, a stream or `pattern`",
+            "a video, a picture, a folder, a bag, a camera, a stream, `pattern` or `portrait`",
             f"{name!r}, which does not exist",
             "check the path",
         )
@@ -406,24 +411,36 @@ class FolderSource:
         """See `Source`."""
 
 
-class PatternSource:
-    """A head that turns and talks, rendered from our own face model: needs no camera, no video.
+class RenderedSource:
+    """Pictures made on the spot, which need no camera and no video: `pattern`, `portrait`.
 
     Loops show the pictures of the first round again, if they are not too large to keep: rendering
-    one takes about 50 ms.
+    a head takes about 50 ms.
     """
 
     live = False
     camera_info = None
     warnings: Sequence[str] = ()
 
-    def __init__(self, config: SourceConfig) -> None:
-        """Prepares the head."""
+    def __init__(
+        self,
+        config: SourceConfig,
+        render: Callable[[float], NDArray[np.uint8]],
+        period_s: float,
+        fps: float,
+    ) -> None:
+        """Takes what renders.
+
+        Args:
+            config: what was asked for.
+            render: (H, W, 3) uint8 RGB picture at a time in seconds.
+            period_s: after which the motion repeats.
+            fps: where none was asked for.
+        """
         self.name = config.source
-        self._config = config
-        self.fps = config.fps or PATTERN_FPS
-        self._head = TurningHead(config.width or 640, config.height or 480)
-        self._round = max(1, round(PERIOD_S * self.fps))
+        self._config, self._render = config, render
+        self.fps = config.fps or fps
+        self._round = max(1, round(period_s * self.fps))
         self.length = None if config.loop else self._round
 
     def __iter__(self) -> Iterator[Image]:
@@ -434,7 +451,7 @@ class PatternSource:
             phase = index % self._round
             picture = pictures.get(phase)
             if picture is None:
-                picture = self._head.render(phase / self.fps)
+                picture = self._render(phase / self.fps)
                 if self.length is None and self._round * picture.nbytes <= _CACHE_BYTES:
                     pictures[phase] = picture
             yield Image(picture, index / self.fps, self._config.frame)

@@ -63,7 +63,7 @@ class CameraConfig(SourceConfig):
 
     Attributes:
         source: device number or /dev/video*, stream (rtsp://, http:// ...), video file, picture,
-            folder of pictures, rosbag2, or `pattern`; `topic` or empty: another driver's
+            folder of pictures, rosbag2, `pattern`, `portrait`; `topic` or empty: another driver's
             /camera/image_raw (the pipeline node listens to it, the camera node ends at once).
             Devices and streams that are lost are looked for until they are back.
         topic: of a bag's images; empty takes the one that shows most: colour, then grey.

@@ -14,6 +14,7 @@ from face_recon_ros.core.types import Image
 from face_recon_ros.io import sources
 from face_recon_ros.io.calibration import calibration_for, read_calibration
 from face_recon_ros.io.images import read_image
+from face_recon_ros.io.portrait import MovingPortrait
 from face_recon_ros.io.sources import SourceConfig, open_source, paced
 from face_recon_ros.io.video import VideoFrame
 
@@ -316,3 +317,19 @@ def test_the_pattern_turns_and_repeats(monkeypatch, face_model_path, tmp_path):
     looped = first(open_source(SourceConfig("pattern", True, 80, 60, 2.0)), len(once) + 2)
     np.testing.assert_array_equal(looped[len(once) + 1].rgb, once[1].rgb)
     assert (np.diff([i.stamp for i in looped]) > 0).all()
+
+
+def test_the_portrait_is_a_person_that_moves_and_comes_closer():
+    source = open_source(SourceConfig("portrait", fps=1.0))
+    images = list(source)
+    assert len(images) == source.length == 10
+    assert images[0].rgb.shape == (720, 1280, 3)
+    assert [image.stamp for image in images] == pytest.approx(list(range(10)))
+    differences = [np.abs(a.rgb.astype(int) - images[0].rgb).mean() for a in images[1:]]
+    assert min(differences) > 2
+    person = MovingPortrait(1280, 720)
+    scale = [np.linalg.norm(person.image_from_photograph(t)[:, 0]) for t in (0.0, 5.0, 10.0)]
+    assert scale[1] == pytest.approx(2 * scale[0])
+    assert scale[2] == pytest.approx(scale[0])
+    small = next(iter(open_source(SourceConfig("portrait", width=320, height=180))))
+    assert small.rgb.shape == (180, 320, 3)
