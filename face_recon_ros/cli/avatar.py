@@ -30,6 +30,7 @@ from face_recon_ros.fitting.avatar import LITTLE_SEEN, TEXTURE_SIZES, AvatarMake
 from face_recon_ros.io.gltf import write_glb
 from face_recon_ros.io.sources import FolderSource, Source, with_cameras
 
+_SIGHTINGS = 3  # the detector's passing fancies have fewer
 _PERSON = "person"  # of pictures, which are taken to show one
 
 _DESCRIPTION = """Makes an avatar: a glTF 2.0 binary with a person's neutral head, own texture,
@@ -133,6 +134,7 @@ def _chosen(maker: AvatarMaker, source: Source, wanted: str | None) -> str:
         if wanted not in people:
             raise DataError(f"--id of {', '.join(people)}", repr(wanted), "choose one of these")
         return wanted
+    people = {name: n for name, n in people.items() if n >= _SIGHTINGS} or people
     if len(people) > 1:
         told = ", ".join(f"{name} in {count} images" for name, count in people.items())
         print(f"several people: {told}; taking the first (--id takes another)", file=sys.stderr)
