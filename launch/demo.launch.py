@@ -51,8 +51,8 @@ def generate_launch_description() -> LaunchDescription:
             DeclareLaunchArgument(
                 "source",
                 default_value="portrait",
-                description="device, video, folder, rosbag2, `pattern`, `portrait`; `topic`: listen "
-                "to /camera/image_raw and /camera/camera_info of your own driver",
+                description="device, video, folder, rosbag2, `pattern` or `portrait`; `topic`: "
+                "/camera/image_raw and /camera/camera_info of your own driver",
             ),
             DeclareLaunchArgument("composed", default_value="true", description="one process"),
             DeclareLaunchArgument(

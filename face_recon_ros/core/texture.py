@@ -8,7 +8,7 @@ colours of any frame. So there is no seam, and the shading goes with the head.
 A sample counts where the surface faces the camera, nothing of the face lies before it (z-buffer),
 and the ratio is not far from a smooth field over the face: hair, hands and background are. Near
 the edge of the face and on plain skin the field is held tightly, at brows, eyes, lips and beard
-loosely, because there people differ from the model.
+loosely, because there people differ from the model; skin may shine.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ _FEWEST, _SAMPLES = 30, 300  # samples that a fit needs, and takes
 _TIGHTER = (0.8, 0.35)  # tolerances of the smooth fit's rounds
 _REACH_M = 0.03  # outside the face the smooth field fades to its mean over this distance
 _LARGEST = 1.2  # of log ratios
+_MINORITY = 0.3  # a share of views that counts for nothing
 _FORGETTING = 0.98  # a frame, of the weight of what was seen before
 _FULL_RESOLUTION = 1.5  # pixels a millimetre at which an image is as sharp as need be
 
@@ -64,8 +65,9 @@ class TextureSampler:
         beard = np.clip((_BEARD_BELOW_M - mean[:, 2]) / _FEATURE_M, 0, 1)
         loose = np.maximum(near_feature, beard * inwards)
         skin = _TOLERANCE_RIM + (_TOLERANCE_SKIN - _TOLERANCE_RIM) * inwards
-        #: (V,) log ratio: how far from the smooth field a sample may be.
-        self.tolerance = (skin + (_TOLERANCE_FEATURE - skin) * loose * inwards).astype(np.float32)
+        darker = skin + (_TOLERANCE_FEATURE - skin) * loose * inwards
+        #: (V, 2) log ratio: how much darker and brighter than the smooth field a sample may be.
+        self.tolerance = np.stack([darker, darker * (1 + inwards**2)], 1).astype(np.float32)
         #: (V,) whether a vertex takes colours of the image at all.
         self.sampled = (members * _bare(model, members)).astype(np.float32)
         self._core = (self.sampled * (inwards >= 1) * (1 - near_feature)).astype(np.float32)
@@ -100,10 +102,11 @@ class TextureSampler:
         ratio = log_ratio(sample(rgb, pixels), model_colours)
         core = weight * self._core
         if np.count_nonzero(core > 0.1) < _FEWEST:
-            return Comparison(np.zeros_like(ratio), np.zeros_like(weight), np.zeros((10, 3)))
+            nothing = np.zeros_like(weight)
+            return Comparison(np.zeros_like(ratio), nothing, np.zeros((10, 3)), nothing)
         field = self._fit(ratio, core)
-        weight = weight * agreement(ratio, _combine(self.basis, field), self.tolerance)
-        return Comparison(ratio, weight.astype(np.float32), field)
+        agreed = weight * agreement(ratio, _combine(self.basis, field), self.tolerance)
+        return Comparison(ratio, agreed, field, weight)
 
     def extended(self, field: NDArray[np.floating]) -> Float32:
         """(V, 3) a smooth field (10, 3) at the vertices, fading to its mean outside the face.
@@ -167,11 +170,13 @@ class Comparison:
         ratio: (V, 3) log of image over model.
         weight: (V,) in [0, 1], how far the ratio is believed.
         field: (10, 3) coefficients of the smooth field through it.
+        visible: (V,) in [0, 1], how well the image shows a vertex, whatever its ratio.
     """
 
     ratio: Float32
     weight: Float32
     field: NDArray[np.floating]
+    visible: Float32
 
     @property
     def empty(self) -> bool:
@@ -184,18 +189,21 @@ class Appearance:
 
     def __init__(self, sampler: TextureSampler) -> None:
         """Begins with nothing seen."""
-        n = len(sampler.tolerance)
+        n = len(sampler.sampled)
         self._sampler = sampler
         self._ratio = np.zeros((n, 3), np.float32)
         self._weight = np.zeros(n, np.float32)
-        self._seen = np.zeros(n, np.float32)
+        self._agreed = np.zeros(n, np.float32)
+        self._visible = np.zeros(n, np.float32)
+        self._best = np.zeros(n, np.float32)
         self._field = np.zeros((10, 3), np.float32)
         self._field_weight = 0.0
 
     @property
     def coverage(self) -> float:
         """Share of the face's vertices that were seen, in [0, 1]."""
-        return float(self._seen @ self._sampler.sampled / max(self._sampler.sampled.sum(), 1))
+        seen = believed(self._best, self._agreed, self._visible)
+        return float(seen @ self._sampler.sampled / max(self._sampler.sampled.sum(), 1))
 
     def look(
         self,
@@ -235,7 +243,10 @@ class Appearance:
         self._weight += gain
         share = (gain / np.maximum(self._weight, 1e-9))[:, None]
         self._ratio += share * (comparison.ratio - self._ratio)
-        np.maximum(self._seen, comparison.weight, out=self._seen)
+        for sums, told in ((self._visible, comparison.visible), (self._agreed, comparison.weight)):
+            sums *= _FORGETTING
+            sums += comparison.visible * told * sharpness**2
+        np.maximum(self._best, comparison.visible, out=self._best)
         total = self._field_weight * _FORGETTING + sharpness**2
         self._field += sharpness**2 / total * (comparison.field - self._field).astype(np.float32)
         self._field_weight = total
@@ -245,7 +256,8 @@ class Appearance:
         if self._field_weight == 0.0:
             return model_colours
         smooth = self._sampler.extended(self._field)
-        ratio = smooth + self._seen[:, None] * (self._ratio - smooth)
+        seen = believed(self._best, self._agreed, self._visible)
+        ratio = smooth + seen[:, None] * (self._ratio - smooth)
         return np.asarray(np.clip(model_colours * np.exp(ratio), 0, 1), np.float32)
 
 
@@ -292,10 +304,25 @@ def agreement(ratio: Float32, smooth: Float32, tolerance: NDArray[np.floating] |
     Args:
         ratio: (N, 3) log ratios.
         smooth: (N, 3) what they should be.
-        tolerance: of the channel that is farthest off.
+        tolerance: of the channel that is farthest off; (N, 2) for darker and brighter ones.
     """
-    off = np.abs(ratio - smooth).max(axis=1) / tolerance
+    darker, brighter = np.broadcast_to(tolerance, (len(ratio), 2)).T
+    apart = ratio - smooth
+    off = np.maximum(apart.max(axis=1) / brighter, apart.min(axis=1) / -darker)
     return np.asarray(np.clip(2 - 2 * off, 0, 1), np.float32)
+
+
+def believed(best: Float32, agreed: Float32, visible: Float32) -> Float32:
+    """(N,) in [0, 1]: how far the mean ratio of many views is believed.
+
+    Args:
+        best: (N,) best visibility in any of them.
+        agreed: (N,) sum over the views of how far they agreed with the smooth field.
+        visible: (N,) what the sum would be, had every view agreed: hair agrees now and then.
+    """
+    share = agreed / np.maximum(visible, 1e-12)
+    low, high = _MINORITY, 1 - _MINORITY
+    return np.asarray(best * np.clip((share - low) / (high - low), 0, 1), np.float32)
 
 
 def _combine(basis: Float32, field: NDArray[np.floating]) -> Float32:

@@ -15,7 +15,14 @@ from numpy.typing import NDArray
 from face_recon_ros.core.errors import ModelError
 from face_recon_ros.core.morphable_model import FACE, MorphableModel
 from face_recon_ros.core.rasterizer import rasterize
-from face_recon_ros.core.texture import Comparison, TextureSampler, agreement, log_ratio, sample
+from face_recon_ros.core.texture import (
+    Comparison,
+    TextureSampler,
+    agreement,
+    believed,
+    log_ratio,
+    sample,
+)
 from face_recon_ros.core.types import Float32
 
 _GAP = 0.012  # between islands, as a share of the picture
@@ -122,36 +129,40 @@ class TextureBuilder:
         valence = np.bincount(self._triangles.ravel(), minlength=model.n_vertices)
         self._valence = np.maximum(valence, 1).astype(np.float32)
         self._face = np.flatnonzero(takes)
-        self._tolerance = atlas.spread(sampler.tolerance[:, None], self._face)[:, 0]
+        self._tolerance = atlas.spread(sampler.tolerance, self._face)
         self._ratio = np.zeros((len(self._face), 3), np.float32)
         self._weight = np.zeros(len(self._face), np.float32)
-        self._seen = np.zeros(len(self._face), np.float32)
+        self._agreed = np.zeros(len(self._face), np.float32)
+        self._visible = np.zeros(len(self._face), np.float32)
+        self._best = np.zeros(len(self._face), np.float32)
         self._field = np.zeros((10, 3), np.float32)
         self._field_weight = 0.0
 
     @property
     def coverage(self) -> float:
         """Share of the face's texels that were seen, in [0, 1]."""
-        return float(self._seen.mean()) if len(self._seen) else 0.0
+        seen = believed(self._best, self._agreed, self._visible)
+        return float(seen.mean()) if len(seen) else 0.0
 
     def add(self, view: View) -> None:
         """Takes in a view."""
         if view.comparison.empty:
             return
-        weight = self._atlas.spread(self._settled(view.comparison.weight)[:, None], self._face)[
-            :, 0
-        ]
-        near = np.flatnonzero(weight > 0.01)
-        face, weight = self._face[near], weight[near]
+        told = np.stack([self._settled(view.comparison.weight), view.comparison.visible], axis=1)
+        weight, visible = self._atlas.spread(told, self._face).T
+        near = np.flatnonzero(visible > 0.01)
+        face, weight, visible = self._face[near], weight[near], visible[near]
         colours = sample(view.rgb, self._atlas.spread(view.pixels, face))
         ratio = log_ratio(colours, self._atlas.spread(view.model_colours, face))
         smooth = self._atlas.spread(self._sampler.extended(view.comparison.field), face)
         weight = weight * agreement(ratio, smooth, self._tolerance[near])
         gain = (weight**2 * view.px_per_mm) ** 2  # squared: the best views win, others hardly blur
+        self._visible[near] += (visible * view.px_per_mm) ** 2
+        self._agreed[near] += visible * weight * view.px_per_mm**2
+        self._best[near] = np.maximum(self._best[near], visible)
         self._weight[near] += gain
         share = (gain / np.maximum(self._weight[near], 1e-12))[:, None]
         self._ratio[near] += share * (ratio - self._ratio[near])
-        self._seen[near] = np.maximum(self._seen[near], weight)
         self._field_weight += view.px_per_mm
         step = view.px_per_mm / self._field_weight
         self._field += step * (view.comparison.field - self._field).astype(np.float32)
@@ -168,7 +179,8 @@ class TextureBuilder:
         """(size, size, 3) uint8: albedo (V, 3) of the model with what was seen over it."""
         ratio = self._atlas.spread(self._sampler.extended(self._field), slice(None))
         smooth = ratio[self._face]
-        ratio[self._face] = smooth + self._seen[:, None] * (self._ratio - smooth)
+        seen = believed(self._best, self._agreed, self._visible)
+        ratio[self._face] = smooth + seen[:, None] * (self._ratio - smooth)
         colours = self._atlas.spread(albedo, slice(None)) * np.exp(ratio)
         return self._atlas.picture(np.clip(colours, 0, 1).astype(np.float32))
 

@@ -115,7 +115,7 @@ def test_background_never_gets_on_the_skin(sampler, yaw_deg):
     green = colours[:, 1] - colours[:, [0, 2]].max(axis=1)
     straight = sample(v.rgb, v.pixels)
     assert (straight[:, 1] - straight[:, [0, 2]].max(axis=1)).max() > 0.5  # it would have
-    assert green.max() < 0.12
+    assert green.max() < 0.15
 
 
 def test_hair_on_the_forehead_is_left_out(sampler):
@@ -160,3 +160,16 @@ def test_what_lies_behind_the_nose_is_not_seen(sampler):
     far = cheek & (v.points[:, 2] > DISTANCE)
     assert far.sum() > 5 and seen.any()
     assert seen[far].mean() < 0.2
+
+
+def test_what_agrees_in_few_views_only_is_not_believed(sampler):
+    """Hair that looks like skin in one frame of four."""
+    v = view()
+    forehead = np.flatnonzero(np.abs(MODEL.mean_shape - [-0.005, 0.0, 0.045]).max(axis=1) < 0.012)
+    dark = v.person.copy()
+    dark[forehead] *= 0.3
+    hair = view(colours=dark)
+    shadow = v.person.copy()
+    shadow[forehead] *= 0.88
+    colours = coloured(sampler, hair, view(colours=shadow), hair, hair).colours(v.model)
+    assert np.median(error(colours, v)[forehead]) < 0.04

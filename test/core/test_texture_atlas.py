@@ -70,7 +70,8 @@ def test_a_coarse_mesh_has_no_texture():
 def test_nothing_seen_is_the_models_albedo(model, atlas, sampler):
     builder = TextureBuilder(atlas, sampler, model)
     n = model.n_vertices
-    nothing = Comparison(np.zeros((n, 3), np.float32), np.zeros(n, np.float32), np.zeros((10, 3)))
+    none = np.zeros(n, np.float32)
+    nothing = Comparison(np.zeros((n, 3), np.float32), none, np.zeros((10, 3)), none)
     rgb = np.zeros((8, 8, 3), np.uint8)
     builder.add(View(rgb, np.zeros((n, 2)), nothing, model.mean_albedo, 1.0))
     assert builder.coverage == 0.0
@@ -90,7 +91,9 @@ def test_what_was_seen_is_taken_once_and_the_sharper_view_wins(model, atlas, sam
         field = np.zeros((10, 3))
         field[0] = np.log(value / 255 / 0.5)
         ratio = np.repeat(field[:1], n, axis=0).astype(np.float32)
-        return View(rgb, np.full((n, 2), 3.0), Comparison(ratio, weight, field), grey, px_per_mm)
+        return View(
+            rgb, np.full((n, 2), 3.0), Comparison(ratio, weight, field, weight), grey, px_per_mm
+        )
 
     def shown(*views):
         builder = TextureBuilder(atlas, sampler, model)
