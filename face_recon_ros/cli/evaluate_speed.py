@@ -94,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
     result["provenance"] = provenance([network.path, find_model(args.face_model)], settings)
     write_json(args.out, result)
     if args.report:
-        from face_recon_ros.evaluation.report_pages import speed_report
+        from face_recon_ros.evaluation.sequence_reports import speed_report
 
         speed_report(result, Path(args.source).name).write(args.report)
     total, stages = result["total_ms"], result["stage_ms"]

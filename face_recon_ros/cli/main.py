@@ -8,8 +8,10 @@ from collections.abc import Sequence
 
 from face_recon_ros.cli.avatar import add_avatar_command
 from face_recon_ros.cli.evaluate import add_evaluation_commands
+from face_recon_ros.cli.fit import add_fit_command
 from face_recon_ros.cli.model import add_model_commands
 from face_recon_ros.cli.reconstruct import add_reconstruct_command
+from face_recon_ros.cli.record import add_record_command
 from face_recon_ros.cli.stream import add_stream_command
 from face_recon_ros.cli.train import add_training_commands
 from face_recon_ros.core.errors import FaceReconError
@@ -51,6 +53,8 @@ def make_parser() -> argparse.ArgumentParser:
     add_avatar_command(commands)
     add_stream_command(commands)
     add_evaluation_commands(commands)
+    add_fit_command(commands)
+    add_record_command(commands)
     add_model_commands(commands)
     add_training_commands(commands)
     return parser

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from face_recon_ros.core.errors import DataError
 from face_recon_ros.evaluation.output import plain
+from face_recon_ros.evaluation.sequence import MIN_FRAMES
 
+_APART = ("protocol", "provenance", "skipped", "per_image")
 _MAX_BINS = 1000  # of a line; each keeps its least and its greatest
 _GAP_S = 0.5  # a line breaks where nothing was seen for so long
 
@@ -288,3 +290,71 @@ def _data_uri(rgb: NDArray[np.uint8]) -> str:
     bgr = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
     _, jpeg = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 85])
     return "data:image/jpeg;base64," + base64.b64encode(jpeg.tobytes()).decode()
+
+
+def add_track_table(report: Report, sequence: dict[str, Any]) -> None:
+    """Adds what was measured of each track that was seen long enough."""
+    report.heading("Tracks")
+    everyone = sorted(sequence["tracks"].items(), key=lambda track: -track[1]["frames"])
+    long_tracks = {n: t for n, t in everyone if t["frames"] >= MIN_FRAMES}
+    columns = (
+        "frames", "duration_s", "rotation_noise_deg", "depth_noise_mm", "lateral_noise_mm",
+        "identity_drift_per_s", "identity_spread", "blink_depth_mm",
+    )  # fmt: skip
+    report.table(
+        ("track", *columns),
+        [(name, *(t.get(c) for c in columns)) for name, t in long_tracks.items()],
+    )
+    if brief := len(everyone) - len(long_tracks):
+        report.text(f"{brief} more of fewer than {MIN_FRAMES} frames")
+    report.table(("term", "meaning"), worded(sequence["definitions"]))
+
+
+def worded(figures: dict[str, Any]) -> list[tuple[str, Any]]:
+    """Figures with their names as words."""
+    return [(in_words(key), value) for key, value in figures.items()]
+
+
+def plain_page(
+    title: str, lead: str, cards: dict[str, str], result: dict[str, Any], *plots: Any
+) -> Report:
+    """Cards, plots, every figure, protocol, machine."""
+    report = Report(title, lead)
+    report.cards(cards)
+    if "skipped" in result:
+        add_left_out(report, result)
+    report.heading("Figures")
+    if plots:
+        report.plots(*plots)
+    figures = {k: v for k, v in result.items() if k not in _APART}
+    report.table(("figure", "value"), _leaves(figures))
+    if "sequence" in result:
+        add_track_table(report, result["sequence"])
+    report.heading("Protocol")
+    report.table(("what", "how"), result["protocol"].items())
+    report.machine(result["provenance"])
+    return report
+
+
+def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted path and value of every figure; `tracks` and definitions have tables of their own."""
+    value = plain(value)
+    if not isinstance(value, dict):
+        yield path, value
+        return
+    if value.keys() == {"value", "low", "high"}:
+        yield path, f"{show(value['value'])} [{show(value['low'])}, {show(value['high'])}]"
+        return
+    for key, inner in value.items():
+        if key not in ("tracks", "definitions"):
+            yield from _leaves(inner, f"{path}.{key}" if path else key)
+
+
+def add_left_out(report: Report, result: dict[str, Any]) -> None:
+    """Adds which files were left out, and why."""
+    skipped = result["skipped"]
+    if skipped["count"]:
+        report.warnings([f"{skipped['count']} files were left out"])
+        report.table(
+            ("left out", "why"), [(e["name"], e["reason"]) for e in skipped["files"][:50]]
+        )

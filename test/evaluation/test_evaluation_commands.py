@@ -14,11 +14,11 @@ import pytest
 from test_bag import NAMES, NO_CROPS, Scripted, write_mocap_bag
 from test_benchmarks import write_and_learn
 
-from face_recon_ros.cli import evaluate, options
-from face_recon_ros.cli.evaluate import add_evaluation_commands
+from face_recon_ros.cli import common, options
+from face_recon_ros.cli.main import make_parser
 from face_recon_ros.core.crop import crop_from_face_box
 from face_recon_ros.core.crop_pose import coefficients_from_crop_pose, crop_from_camera_pose
-from face_recon_ros.core.errors import ConfigError, DataError
+from face_recon_ros.core.errors import ConfigError, DataError, SourceError
 from face_recon_ros.core.models import NETWORK, find_model
 from face_recon_ros.core.pipeline import FacePipeline, Frame, PipelineConfig
 from face_recon_ros.core.rigid import Rigid, rotation_from_vector
@@ -48,17 +48,17 @@ from face_recon_ros.io.meshes import read_mesh, write_ply
 
 
 def run(*arguments):
-    parser = argparse.ArgumentParser()
-    add_evaluation_commands(parser.add_subparsers(required=True))
-    args = parser.parse_args([str(a) for a in arguments])
+    args = make_parser().parse_args([str(a) for a in arguments])
     return args.run(args)
 
 
 @pytest.fixture
 def oracle_chain(monkeypatch, oracle, model):
     """The commands measure the oracle, with no network on disk."""
-    monkeypatch.setattr(evaluate, "_chain", lambda args: (oracle, model))
-    monkeypatch.setattr(evaluate, "_provenance", lambda args, **settings: {"settings": settings})
+    monkeypatch.setattr(common, "still_chain", lambda args: (oracle, model))
+    monkeypatch.setattr(
+        common, "pipeline_provenance", lambda args, **settings: {"settings": settings}
+    )
     return oracle
 
 
@@ -122,22 +122,20 @@ def test_counts_that_are_none_are_refused(command, capsys):
 
 
 def test_a_picture_that_is_not_there_is_told(tmp_path, oracle_chain):
-    with pytest.raises(DataError, match=r"nobody\.jpg"):
+    with pytest.raises(SourceError, match=r"nobody\.jpg"):
         run("fit", tmp_path / "nobody.jpg", "--out", tmp_path)
 
 
 def test_a_video_without_a_face_is_told_what_may_help(tmp_path, monkeypatch, capsys):
     blind = argparse.Namespace(process=lambda image, camera: Frame([], NO_CROPS, None, {}))
-    monkeypatch.setattr(evaluate, "_pipeline", lambda args: (blind, NAMES))
+    monkeypatch.setattr(common, "live_pipeline", lambda args: (blind, NAMES))
     assert run("evaluate", "temporal", "pattern", "--frames", 5, "--out", tmp_path / "t") == 0
     assert "no face in 5 frames; " in capsys.readouterr().err
 
 
 def test_pipeline_options_that_stills_refuse_keep_their_defaults():
-    parser = argparse.ArgumentParser()
-    add_evaluation_commands(parser.add_subparsers(required=True))
     command = ["evaluate", "landmarks", "--images", "x", "--out", "y", "--min-score", "0.3"]
-    args = parser.parse_args(command)
+    args = make_parser().parse_args(command)
     default = PipelineConfig()
     assert options.pipeline_config(args).tracker == default.tracker
     assert options.pipeline_config(args).reconstructor == default.reconstructor
@@ -160,7 +158,7 @@ def test_provenance_of_sequences_names_all_that_changes_figures(
     record([Image(np.zeros((48, 64, 3), np.uint8), t, "cam") for t in (1.0, 2.0)], tmp_path / "b")
     pipeline = Scripted()
     pipeline.reconstructor = argparse.Namespace(model=model)
-    monkeypatch.setattr(evaluate, "_pipeline", lambda args: (pipeline, NAMES))
+    monkeypatch.setattr(common, "live_pipeline", lambda args: (pipeline, NAMES))
     out = tmp_path / "out"
     command = [tmp_path / "b" if word == "BAG" else word for word in command]
     more = ("--detect-every", 3, "--max-faces", 2, "--level", "fine", "--part", "head")
@@ -233,7 +231,7 @@ def test_temporal_and_speed_write_pages(tmp_path, monkeypatch, model):
         def process(self, image, camera=None):
             return replace(super().process(image, camera), timings={"infer": 0.01, "total": 0.02})
 
-    monkeypatch.setattr(evaluate, "_pipeline", lambda args: (Pipeline(1.0), NAMES))
+    monkeypatch.setattr(common, "live_pipeline", lambda args: (Pipeline(1.0), NAMES))
     monkeypatch.setattr(FacePipeline, "from_config", lambda config: Pipeline(1.0))
     for kind, *source in (("temporal", "pattern"), ("speed", "--source", "pattern")):
         out, page = tmp_path / f"{kind}.json", tmp_path / f"{kind}.html"
@@ -297,8 +295,10 @@ def test_bag_command_writes_report_and_the_same_bytes_twice(tmp_path, monkeypatc
         pipeline.reconstructor.model = model
         return pipeline, NAMES
 
-    monkeypatch.setattr(evaluate, "_pipeline", fresh)
-    monkeypatch.setattr(evaluate, "_provenance", lambda args, **settings: {"settings": settings})
+    monkeypatch.setattr(common, "live_pipeline", fresh)
+    monkeypatch.setattr(
+        common, "pipeline_provenance", lambda args, **settings: {"settings": settings}
+    )
     for name in "ab":
         assert run("evaluate", "bag", tmp_path / "bag", "--out", tmp_path / name) == 0
     a, b = (tmp_path / name / "result.json" for name in "ab")

@@ -1,0 +1,49 @@
+"""`face-recon evaluate expression`."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from face_recon_ros.cli import common
+
+Subparsers = argparse._SubParsersAction
+
+
+def add_expression_command(kinds: Subparsers[argparse.ArgumentParser]) -> None:
+    """Adds the command."""
+    parser = common.command(
+        kinds,
+        "expression",
+        "expressions on photographs against another method's landmarks",
+        "Gaps of lids and lips, the mouth's width and corners and the brows' heights, on the\n"
+        "reconstructed face and on 68 landmarks in 3D of another method: --images holds NAME.jpg\n"
+        "and NAME.xyz, as scripts/mediapipe_points.py writes them.",
+    )
+    common.add_image_options(parser, "NAME.jpg + NAME.xyz")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the command on its parsed arguments."""
+    from face_recon_ros.evaluation.expression_benchmark import evaluate_expression
+
+    return common.run_still_evaluation(
+        args,
+        "expression",
+        lambda chain, model, progress: evaluate_expression(
+            args.images, chain, model, progress=progress
+        ),
+        lambda r: f"{_table(r)}\n{r['count']} images, {r['missed']} missed",
+    )
+
+
+def _table(result: dict[str, Any]) -> str:
+    """Correlation and amplitude of every measure, and its channels."""
+    lines = [f"{'measure':16}{'correlation':>12}{'amplitude':>11}  channels"]
+    for name, row in result["measures"].items():
+        mesh, channels = row["mesh"], row["channels"]
+        told = ", ".join(f"{k} {common.figure(v)}" for k, v in channels.items())
+        correlation, amplitude = (common.figure(mesh[k]) for k in ("correlation", "amplitude"))
+        lines.append(f"{name:16}{correlation:>12}{amplitude:>11}  {told}")
+    return "\n".join(lines)
