@@ -14,8 +14,7 @@ from fixtures import ARKIT_NAMES, K_ALBEDO, K_IDENTITY, draw_discs
 from face_recon_ros.cli import main as cli_main
 from face_recon_ros.cli.main import EXIT_FAULT, EXTRAS, main, make_parser
 from face_recon_ros.core.pattern import TurningHead
-from face_recon_ros.core.pipeline import FaceFinder
-from face_recon_ros.core.tracking import Tracker
+from face_recon_ros.core.pipeline import STAGES
 from face_recon_ros.io.meshes import read_mesh
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,9 +27,7 @@ def models(network_path, face_model_path, monkeypatch):
     from fixtures import DiscDetector
 
     monkeypatch.setattr(
-        FaceFinder,
-        "from_config",
-        staticmethod(lambda _, tracker: FaceFinder(DiscDetector(), Tracker(tracker))),
+        "face_recon_ros.core.pipeline.make_detector", lambda config=None: DiscDetector()
     )
     return ["--network", str(network_path), "--face-model", str(face_model_path)]
 
@@ -170,7 +167,7 @@ def test_speed_measures_every_stage(models, video, tmp_path, capsys):
     told = json.loads(out.read_text())
     assert told["frames"] == told["total_ms"]["count"] == 30
     assert told["faces_per_frame"] >= 1  # for a moment two, where the loop joins
-    assert set(told["stage_ms"]) == {"detect", "track", "crop", "infer", "decode", "confirm"}
+    assert set(told["stage_ms"]) == set(STAGES) - {"refine"}
     stages = told["stage_ms"]
     assert stages["detect"]["count"] + stages["track"]["count"] == 30
     assert stages["infer"]["p50"] <= stages["infer"]["p95"] <= stages["infer"]["p99"]
@@ -197,7 +194,7 @@ def test_bad_input_is_told_in_one_line(models, pictures, tmp_path, capsys):
     ok = ["--out", tmp_path / "out", *models]
     assert "does not exist" in fails(capsys, "reconstruct", tmp_path / "none.mp4", *ok)
     (tmp_path / "text.mp4").write_text("no video")
-    assert "OpenCV" in fails(capsys, "reconstruct", tmp_path / "text.mp4", *ok)
+    assert "expected a video" in fails(capsys, "reconstruct", tmp_path / "text.mp4", *ok)
     (tmp_path / "file").write_text("in the way")
     two = pictures / "two.png"
     assert "folder" in fails(capsys, "reconstruct", two, "--out", tmp_path / "file" / "x", *models)
