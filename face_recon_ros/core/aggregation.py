@@ -21,11 +21,11 @@ class AggregationConfig:
     """How a person's pictures are put together.
 
     Attributes:
-        enabled: off, each frame stands for itself.
-        outlier_scale: RMS distance from the mean, in standard deviations of the face model, at
-            which a frame counts a quarter.
-        min_change: the mean handed out moves only when it is off by more than this (RMS, standard
-            deviations), so that whoever decodes it can keep the result.
+        enabled: Frames are averaged; if false, each frame stands for itself.
+        outlier_scale: A frame at this RMS distance from the mean, in standard deviations
+            of the face model, counts a quarter.
+        min_change: The mean that is handed out changes only if it is off by more than this
+            (RMS, standard deviations), so that decoded shapes can be kept.
     """
 
     enabled: bool = True

@@ -76,9 +76,10 @@ class AttentionConfig:
     """When somebody counts as looking at the robot.
 
     Attributes:
-        enter: radians between gaze and the direction to the camera that count as looking at it.
-        leave: radians beyond which it ends.
-        dwell_s: how long either must last.
+        enter: A person begins to look at the camera below this angle between gaze and
+            camera, in radians.
+        leave: A person stops looking at the camera beyond this angle, in radians.
+        dwell_s: Either must last for this time in seconds.
     """
 
     enter: float = 0.25

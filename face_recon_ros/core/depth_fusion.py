@@ -34,12 +34,16 @@ class DepthConfig:
     """When a depth image is believed.
 
     Attributes:
-        min_points: skin points with a depth, at least.
-        min_share: of the skin points in view that must have one.
-        max_spread: of the surface around the expected one, metres; more is hair, a hand, an edge.
-        surface: standard deviation of the face model's own surface, metres.
-        sensor: standard deviation of the sensor's distance, as a share.
-        gate: deviations from the expected distance, in standard deviations, that are refused.
+        min_points: A depth image is used if at least this number of skin points has a
+            depth.
+        min_share: A depth image is used if at least this share of the visible skin points
+            has a depth.
+        max_spread: A depth image is refused if depths scatter around the expected surface
+            by more than this, in metres; hair, a hand or an edge does that.
+        surface: The face model's surface has this standard deviation, in metres.
+        sensor: The sensor's distance has this standard deviation, as a share.
+        gate: A depth that is farther from the expected distance than this number of
+            standard deviations is refused.
     """
 
     min_points: int = 20

@@ -77,17 +77,22 @@ class DetectorConfig:
     """How to look for faces.
 
     Attributes:
-        backend: `yunet` (default; faces from 20 pixels in a 720p picture, people up to 5 m away),
-            `short_range` (one person near the camera) or `full_range`, both of MediaPipe.
-        model: path of the detector's file; empty takes the shipped one.
-        min_score: detections below are dropped, in (0, 1].
-        tiles: parts along each side of the image that are searched besides the whole of it, for
-            small faces; 1 is the whole only. A video's images are searched in one of them each.
-        scan_period_s: seconds within which all parts of a video's images have had their turn; 0
-            searches all of them in each image.
-        rotations_deg: looks also into the image turned by these, for lying or upside-down heads.
-        max_side_px: YuNet only: a larger image or part is shrunk to this before the search.
-        threads: YuNet only: of ONNX Runtime; 0 takes all cores.
+        backend: The detector is `yunet` (default; it finds faces from 20 pixels in a 720p
+            picture, people up to 5 m away), or MediaPipe's `short_range` (one person near
+            the camera) or `full_range`.
+        model: This is the path of the detector's file; empty takes the shipped one.
+        min_score: Detections with a lower score, in (0, 1], are dropped.
+        tiles: The image is also searched in this number of parts along each side, for
+            small faces; 1 searches only the whole image. Each image of a video is searched
+            in one part.
+        scan_period_s: All parts of a video's images are searched within this time in
+            seconds; 0 searches all parts of each image.
+        rotations_deg: The image is also searched turned by these angles, for lying or
+            upside-down heads.
+        max_side_px: A larger image or part is shrunk to this side before the search (YuNet
+            only).
+        threads: ONNX Runtime uses this number of threads for the detector (YuNet only); 0
+            takes all cores.
     """
 
     backend: str = "yunet"

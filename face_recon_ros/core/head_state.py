@@ -27,9 +27,9 @@ class HeadStateConfig:
     """How the state of a head is estimated.
 
     Attributes:
-        attention: of /face/attention.
-        pose_noise: of the covariance of head poses.
-        depth_checks: when a depth image is believed.
+        attention: This decides who is on /face/attention.
+        pose_noise: This is part of the covariance of head poses.
+        depth_checks: This decides whether a depth image is believed.
     """
 
     attention: AttentionConfig = field(default_factory=AttentionConfig)

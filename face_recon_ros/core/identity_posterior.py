@@ -26,13 +26,13 @@ class PosteriorConfig:
     """How a person's pictures are put together.
 
     Attributes:
-        frame_share: What a frame counts for that shows the head from a side seen before, over a
-            picture taken independently.
-        new_view: A head turned by more than this from all sides seen before is a new view and
-            counts in full, radians.
-        max_views: All frames together count for at most this many independent pictures.
-        min_change: The identity that is handed out moves only when the posterior's mean is off by
-            more than this (RMS, standard deviations of the face model).
+        frame_share: One frame of a video counts for this share of an independent picture.
+        new_view: A head that is turned by more than this from all sides seen before, in
+            radians, is a new view and counts in full.
+        max_views: All frames together count for at most this number of independent
+            pictures.
+        min_change: The identity that is handed out changes only if the posterior's mean is
+            off by more than this (RMS, standard deviations of the face model).
     """
 
     frame_share: float = 0.15

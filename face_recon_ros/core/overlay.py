@@ -50,13 +50,13 @@ class OverlayConfig:
     """How much to draw.
 
     Attributes:
-        opacity: of the mesh, in [0, 1]; 0 leaves it out.
-        mesh_side_px: the mesh is drawn at most this large and then enlarged: 128 costs about 5 ms
-            a face.
-        textured: the mesh's own colours instead of clay.
-        axes: whether to draw the face frame.
-        labels: whether to draw box and track id.
-        anonymise: makes mosaics of the faces that were found before anything is drawn on them.
+        opacity: The mesh is drawn with this opacity, in [0, 1]; 0 leaves it out.
+        mesh_side_px: The mesh is drawn at most this large and then enlarged; 128 costs
+            about 5 ms a face.
+        textured: The mesh is drawn in its own colours instead of clay.
+        axes: The face frame is drawn.
+        labels: Box and track id are drawn.
+        anonymise: Faces become mosaics before anything is drawn on them.
     """
 
     opacity: float = 0.65

@@ -26,12 +26,17 @@ class PoseNoise:
     """What is not known when a head pose is read from one image; standard deviations.
 
     Attributes:
-        head_size: share; 5.5 % covers adults (pupil distance 63 +- 3.6 mm).
-        focal: share, of cameras' focal lengths around the default field of view.
-        scale: share, of the face's measured size in the crop.
-        position: of the sellion in the crop, in sides of the face.
-        image_px: of anything measured in the image, pixels; what makes far faces worse.
-        attitude: of the head's rotation, near, radians.
+        head_size: Head sizes have this standard deviation, as a share; 5.5 % covers adults
+            (pupil distance 63 +- 3.6 mm).
+        focal: Without calibration, the focal length has this standard deviation, as a
+            share.
+        scale: The face's measured size in the crop has this standard deviation, as a
+            share.
+        position: The sellion's place in the crop has this standard deviation, in face
+            sides.
+        image_px: Everything measured in the image has this standard deviation in pixels;
+            it makes far faces less certain.
+        attitude: The rotation of a near head has this standard deviation, in radians.
     """
 
     head_size: float = 0.055

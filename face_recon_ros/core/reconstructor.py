@@ -64,22 +64,29 @@ class ReconstructorConfig:
     """What is made of a crop.
 
     Attributes:
-        network: shipped name or path of the ONNX network; `auto`: ResNet50 where a GPU is at
-            work, else the small network.
-        points: shipped name or path of the dense-point network, which corrects the network's
-            answer; `auto` takes the shipped one if it was trained for the face model, `off` none.
-        face_model: shipped name or path of the face model.
-        level: `coarse` or `fine` mesh.
-        part: subset of the face model's mesh that is made: `face`, `facial_skin`, `head`.
-        colours: of the meshes: `image` (sampled from the camera where skin is seen, kept for the
-            track's life), `model` (the face model's albedo under the estimated light) or `off`.
-        provider: of ONNX Runtime: `auto`, `tensorrt`, `cuda`, `cpu`.
-        threads: of ONNX Runtime on the CPU; 0 takes all cores.
-        aggregation: of identity and albedo over a track's frames, where no points are found.
-        posterior: of identity over a track's frames, where points are found.
-        smooth_rotation: One Euro on camera_from_face's rotation, speeds in rad/s.
-        smooth_translation: One Euro on its translation, speeds in m/s.
-        smooth_expression: One Euro on the expression, speeds in activations/s.
+        network: This is the shipped name or the path of the ONNX network; `auto` takes
+            ResNet50 where a GPU is at work, and the small network elsewhere.
+        points: This is the shipped name or the path of the dense-point network, which
+            corrects the network's answer; `auto` takes the shipped one if it was trained
+            for the face model, `off` takes none.
+        face_model: This is the shipped name or the path of the face model.
+        level: The mesh is `coarse` or `fine`.
+        part: The mesh is this part of the face model: `face`, `facial_skin` or `head`.
+        colours: Meshes have the colours of the `image` (sampled from the camera where skin
+            is seen, and kept for the track's life), of the `model` (its albedo under the
+            estimated light), or none (`off`).
+        provider: ONNX Runtime runs on this provider: `auto`, `tensorrt`, `cuda` or `cpu`.
+        threads: ONNX Runtime uses this number of threads on the CPU; 0 takes all cores.
+        aggregation: This averages identity and albedo over a track's frames where no dense
+            points are found.
+        posterior: This estimates identity over a track's frames where dense points are
+            found.
+        smooth_rotation: This One Euro filter smooths the head's rotation; speeds are in
+            rad/s.
+        smooth_translation: This One Euro filter smooths the head's position; speeds are in
+            m/s.
+        smooth_expression: This One Euro filter smooths expressions; speeds are in
+            activations per second.
     """
 
     network: str = AUTO

@@ -29,12 +29,15 @@ class ReIdentificationConfig:
     """When two looks are of one person. Similarities are cosines of embeddings.
 
     Attributes:
-        memory_s: seconds a lost face is remembered; 0 remembers nobody.
-        look_every_s: seconds between two looks at a face that is known.
-        same: least similarity to be taken for a person again.
-        different: similarity below which a face is not the track's person any more.
-        margin: lead over the next similar person, and over people seen side by side.
-        max_anonymous_s: seconds a new face is held back while it might be a lost one.
+        memory_s: A lost face is remembered for this time in seconds; 0 remembers none.
+        look_every_s: A known face is looked at again after this time in seconds.
+        same: A face is taken for a known person if their similarity is at least this.
+        different: A face is no longer the track's person if the similarity falls below
+            this.
+        margin: A match must lead the next similar person, and people seen side by side, by
+            this similarity.
+        max_anonymous_s: A new face is held back for up to this time in seconds while it
+            might be a lost one.
     """
 
     memory_s: float = 30.0

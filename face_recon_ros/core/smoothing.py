@@ -20,10 +20,13 @@ class OneEuroConfig:
     """How much to smooth.
 
     Attributes:
-        min_cutoff_hz: cutoff at rest; lower is steadier and later. 0 switches the filter off.
-        beta: how much the cutoff grows with speed, Hz per unit/s; higher follows faster.
-        derivative_cutoff_hz: cutoff of the speed estimate.
-        max_gap_s: a stamp further on than this, or going backwards, starts anew.
+        min_cutoff_hz: This is the cutoff frequency at rest; a lower one is steadier and
+            later. 0 switches the filter off.
+        beta: The cutoff grows with speed by this, in Hz per unit/s; a higher value follows
+            faster.
+        derivative_cutoff_hz: This is the cutoff frequency of the speed estimate.
+        max_gap_s: The filter starts anew after a longer gap in seconds, or if stamps go
+            backwards.
     """
 
     min_cutoff_hz: float = 0.0

@@ -45,24 +45,29 @@ class TrackerConfig:
     """How faces are followed.
 
     Attributes:
-        detect_every: the detector runs on every n-th frame; 1 is each. It also runs whenever a
-            track is in doubt, and while there is none.
-        max_undetected_s: seconds a track lives without a detection, once it had a few: after
-            its first one it ends with the first miss.
-        max_tentative_s: seconds a face is still visible after the detector began to miss it; its
-            track lives on and may be reactivated under its id.
-        max_gap_s: after a longer gap between two images nobody is known by place; stamps that go
-            backwards start all over.
-        min_iou: intersection over union with the prediction that makes a match certain.
-        max_distance: between predicted and found centre, in box sides, for any match.
-        max_size_ratio: between predicted and found side, for any match.
-        max_faces: of one image, the most certain first.
-        min_presence: of the network's presence score, where it gives one, for a face to be shown.
-        appearance: `auto` tells people apart by an embedding of the face as well, where meshes
-            say how it lies; `off` by place alone, so that who leaves has a new id on return.
-            Embeddings are biometric data; they stay in memory for `reidentification.memory_s`.
-        reidentification: re-identification of faces that were lost.
-        seed: of the ids.
+        detect_every: The detector runs on every n-th frame. It also runs while a track is
+            tentative and while there is none.
+        max_undetected_s: A track ends after this time in seconds without a detection; a
+            new track ends with its first miss.
+        max_tentative_s: A face stays visible for this time in seconds after the detector
+            began to miss it; its track lives on and may be reactivated under its id.
+        max_gap_s: After a longer gap between two images, in seconds, no face is known by
+            its place; stamps that go backwards start all over.
+        min_iou: A detection whose intersection over union with the prediction reaches this
+            value is a certain match.
+        max_distance: A match is refused if predicted and found centre are farther apart
+            than this, in box sides.
+        max_size_ratio: A match is refused if predicted and found side differ by more than
+            this factor.
+        max_faces: At most this number of faces is tracked in one image, the most certain
+            first.
+        min_presence: A face is shown if the network's presence score, where it gives one,
+            is at least this.
+        appearance: `auto` also tells people apart by an embedding of the face, where
+            meshes say how it lies; `off` goes by place alone, so that a person who leaves
+            has a new id on return. Embeddings are biometric data; they stay in memory.
+        reidentification: This belongs to the re-identification of lost faces.
+        seed: This is the seed of the track ids.
     """
 
     detect_every: int = 3

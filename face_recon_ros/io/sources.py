@@ -89,15 +89,21 @@ class SourceConfig:
     """What to read.
 
     Attributes:
-        source: device number or /dev/video*, stream (rtsp://, http:// ...), video, picture,
-            folder of pictures, bag, `pattern` or `portrait`.
-        loop: whether files begin again at their end; stamps go on.
-        width: pixels; asked of a device, size of the pattern; 0 leaves it to the device.
-        height: pixels, as `width`.
-        fps: asked of a device, rate of folders and the pattern; 0 takes the source's own, else 30.
-        frame: name of the camera's optical frame.
-        topic: of a bag's images; empty takes the one that shows most: colour, then grey.
-        info_topic: of a bag's CameraInfo; empty takes the one beside the images.
+        source: The source is a device number or /dev/video*, a stream (rtsp://, http://
+            ...), a video file, a picture, a folder of pictures, a rosbag2, `pattern` or
+            `portrait`.
+        loop: Files begin again at their end; stamps continue.
+        width: A device is asked for this width in pixels, and the pattern has it; 0 leaves
+            the choice to the device.
+        height: A device is asked for this height in pixels, and the pattern has it; 0
+            leaves the choice to the device.
+        fps: A device is asked for this frame rate, and folders and the pattern have it; 0
+            takes the source's own rate, or 30.
+        frame: This is the name of the camera's optical frame.
+        topic: Images of a bag are read from this topic; empty takes the topic that shows
+            most, colour before grey.
+        info_topic: CameraInfo of a bag is read from this topic; empty takes the one beside
+            the images.
     """
 
     source: str = TEST_PATTERN

@@ -18,19 +18,22 @@ class NeckConfig:
     """The neck and how it wants to be told.
 
     Attributes:
-        joints: names of the joints to move.
-        look_frame: link that is pointed at people: the camera's optical frame, or the head.
-        look_axis: of that link: z for optical frames, x for others.
-        fixed_frame: where heads are tracked; on a robot that drives its odometry frame. Empty: the
-            link the neck hangs on.
-        urdf: path of the robot's URDF; empty: from the topic /robot_description.
-        max_velocity: cap on the URDF's velocity limits, rad/s.
-        max_acceleration: rad/s^2; the URDF does not say it.
-        limit_margin: distance to keep from the URDF's position limits, rad.
-        output: one of trajectory (JointTrajectory on neck/joint_trajectory), commands
-            (Float64MultiArray on neck/commands), joints (Float64 on neck/JOINT/command),
-            point_head (action neck/point_head), none; /look_at is published always, and a neck
-            under `none` follows that.
+        joints: These are the names of the joints to move.
+        look_frame: This link is pointed at people: the camera's optical frame, or the
+            head.
+        look_axis: This axis of the link is pointed: z for optical frames, x for others.
+        fixed_frame: Heads are tracked in this frame; on a robot that drives, it is the
+            odometry frame. Empty takes the link that carries the neck.
+        urdf: This is the path of the robot's URDF; empty reads the topic
+            /robot_description.
+        max_velocity: The URDF's velocity limits are capped at this value, in rad/s.
+        max_acceleration: Joints accelerate by at most this value, in rad/s^2; the URDF
+            does not say it.
+        limit_margin: Joints keep this distance from the URDF's position limits, in rad.
+        output: Commands go out as one of trajectory (JointTrajectory on
+            neck/joint_trajectory), commands (Float64MultiArray on neck/commands), joints
+            (Float64 on neck/JOINT/command), point_head (action neck/point_head) or none;
+            /look_at is published in any case.
     """
 
     joints: tuple[str, ...] = ("pan_joint", "tilt_joint")
@@ -82,17 +85,21 @@ class SimulatedNeckConfig(NeckSimulatorConfig):
     """A neck, and somebody to look at.
 
     Attributes:
-        rate_hz: of joint states and transforms.
-        publish_tf: publishes the look frame in the neck's base frame; false where a
-            robot_state_publisher does it.
-        person: empty, `still`, `walking` to and fro, or `jumping` from place to place: publishes
-            face_demo and gaze_demo as a camera on the simulated neck would see them, and where
-            the person truly is as ~/person.
-        person_speed_deg: of who walks, degrees a second around the neck.
-        camera_rate_hz: of that camera.
-        camera_latency_s: from exposure to transform.
-        camera_noise: standard deviation of directions it sees, radians.
-        range_noise: standard deviation of distances it sees, as a share.
+        rate_hz: Joint states and transforms are published at this rate.
+        publish_tf: The node publishes the look frame in the neck's base frame; false
+            leaves that to a robot_state_publisher.
+        person: Empty shows no person; `still`, `walking` to and fro, or `jumping` from
+            place to place publishes face_demo and gaze_demo as a camera on the simulated
+            neck would see them, and where the person truly is as ~/person.
+        person_speed_deg: A walking person moves around the neck at this speed, in degrees
+            a second.
+        camera_rate_hz: The simulated camera has this frame rate.
+        camera_latency_s: The simulated camera's transforms come this time in seconds after
+            exposure.
+        camera_noise: Directions that the simulated camera sees have this standard
+            deviation, in radians.
+        range_noise: Distances that the simulated camera sees have this standard deviation,
+            as a share.
     """
 
     rate_hz: float = 100.0

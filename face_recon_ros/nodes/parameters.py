@@ -51,7 +51,8 @@ class NodeConfig:
     """What every node has.
 
     Attributes:
-        autostart: the node configures and activates itself; off, it waits for a lifecycle manager.
+        autostart: The node configures and activates itself; if false, it waits for a
+            lifecycle manager.
     """
 
     autostart: bool = True
@@ -62,22 +63,26 @@ class CameraConfig(SourceConfig):
     """Where images come from and what camera took them.
 
     Attributes:
-        source: device number or /dev/video*, stream (rtsp://, http:// ...), video file, picture,
-            folder of pictures, rosbag2, `pattern`, `portrait`; `topic` or empty: another driver's
-            /camera/image_raw (the pipeline node listens to it, the camera node ends at once).
-            Devices and streams that are lost are looked for until they are back.
-        topic: of a bag's images; empty takes the one that shows most: colour, then grey.
-        lockstep: files are not played at their own rate; each image waits until the
-            one before was worked off (pipeline node only).
-        max_frames: stop after so many images; 0 goes on to the end.
-        exit_at_end: the node ends, with exit status 0, when its source does.
-        wait_for_subscriber_s: seconds a file waits for somebody to listen before it starts.
-        transport: of the images on the topic: `raw`, `compressed` (beside it, on
-            .../compressed), or `auto`, which takes what is published, raw first.
-        rectified: whether images are rectified, so that P of CameraInfo counts and not K and D:
-            `true`, `false`, or `auto`, which goes by the topic's name (image_rect ...).
-        calibration: path of a camera_calibration YAML file; without one, CameraInfo counts.
-        fov_deg: horizontal field of view assumed without calibration, degrees.
+        source: The source is a device number or /dev/video*, a stream (rtsp://, http://
+            ...), a video file, a picture, a folder of pictures, a rosbag2, `pattern` or
+            `portrait`; `topic` or empty leaves the camera to another driver's
+            /camera/image_raw. A lost device or stream is opened again as soon as it is
+            back.
+        topic: Images of a bag are read from this topic; empty takes the topic that shows
+            most, colour before grey.
+        lockstep: Files are not played at their own rate: each image waits until the one
+            before was processed (pipeline node only).
+        max_frames: The source ends after this number of images; 0 reads all.
+        exit_at_end: The node exits with status 0 when its source ends.
+        wait_for_subscriber_s: A file waits for a subscriber for up to this time in seconds
+            before it starts.
+        transport: Images on the topic are taken `raw`, `compressed` (from .../compressed
+            beside it), or by `auto`, which takes what is published, raw first.
+        rectified: `true` says that images are rectified, so that P of CameraInfo counts
+            and not K and D; `auto` decides by the topic's name (image_rect ...).
+        calibration: This is the path of a camera_calibration YAML file; without one,
+            CameraInfo counts.
+        fov_deg: Without calibration, this horizontal field of view in degrees is assumed.
     """
 
     source: str = ""
@@ -102,8 +107,8 @@ class NodeTrackerConfig(TrackerConfig):
     """How a node follows faces: people of two cameras, or of two runs, must not share ids.
 
     Attributes:
-        seed: of the ids; -1 takes another one at each start, so that no two nodes or runs give
-            the same ids to different people.
+        seed: This is the seed of the track ids; -1 takes another one at each start, so
+            that no two nodes or runs give the same id to different people.
     """
 
     seed: int = -1
@@ -118,12 +123,13 @@ class OutputConfig(HeadStateConfig):
     """What is published beside the meshes, and how the state of heads is estimated.
 
     Attributes:
-        always: works on every image, even while nobody listens to any result.
-        tf: publishes face_<id> and gaze_<id> transforms.
-        depth: corrects distances by /camera/depth/image_raw, which is registered to the colour
-            image; at start.
-        humans: publishes REP-155's /humans/faces/... where hri_msgs is installed.
-        coefficients: publishes /face/coefficients; identity coefficients are biometric data.
+        always: Every image is processed, even if nobody subscribes to a result.
+        tf: The node publishes face_<id> and gaze_<id> transforms.
+        depth: Distances are corrected by /camera/depth/image_raw, which must be registered
+            to the colour image; it takes effect at start.
+        humans: The node publishes REP-155's /humans/faces/... if hri_msgs is installed.
+        coefficients: The node publishes /face/coefficients; identity coefficients are
+            biometric data.
     """
 
     always: bool = False
@@ -138,10 +144,11 @@ class VisualizationConfig:
     """Pictures for people.
 
     Attributes:
-        marker_rate_hz: at most so many marker messages a second.
-        overlay_rate_hz: at most so many overlay pictures a second.
-        overlay_max_side_px: larger images are shrunk to this before they are drawn on.
-        overlay: how it is drawn.
+        marker_rate_hz: At most this number of marker messages is published a second.
+        overlay_rate_hz: At most this number of overlay pictures is published a second.
+        overlay_max_side_px: Larger images are shrunk to this side before faces are drawn
+            on them.
+        overlay: This belongs to the overlay picture.
     """
 
     marker_rate_hz: float = 10.0
@@ -155,7 +162,7 @@ class ManagerConfig:
     """Of the lifecycle manager.
 
     Attributes:
-        nodes: names of the nodes it brings up, where they are there.
+        nodes: These nodes are brought up if they exist.
     """
 
     nodes: tuple[str, ...] = (
@@ -216,6 +223,10 @@ RANGES: dict[str, tuple[float, float]] = {
     "reconstructor.threads": (0, 256),
     "reconstructor.aggregation.outlier_scale": (0.01, 100.0),
     "reconstructor.aggregation.min_change": (0.0, 10.0),
+    "reconstructor.posterior.frame_share": (0.0, 1.0),
+    "reconstructor.posterior.new_view": (0.001, 3.1416),
+    "reconstructor.posterior.max_views": (1.0, 1000.0),
+    "reconstructor.posterior.min_change": (0.0, 10.0),
     **{
         f"reconstructor.smooth_{what}.{name}": (0.0, highest)
         for what in ("rotation", "translation", "expression")
@@ -359,8 +370,7 @@ def _leaves(config: type, prefix: str) -> list[tuple[str, Any, str]]:
         name, value = f"{prefix}.{item.name}".lstrip("."), getattr(default, item.name)
         if dataclasses.is_dataclass(value):
             out += [
-                (n, v, f"{described[item.name].rstrip('.')}: {d}")
-                for n, v, d in _leaves(type(value), name)
+                (n, v, f"{d} {described[item.name]}") for n, v, d in _leaves(type(value), name)
             ]
         else:
             out.append((name, value, described[item.name]))

@@ -43,23 +43,29 @@ class LookAtConfig:
     """How to look at people.
 
     Attributes:
-        policy: whom: `nearest`, `most_central` (closest to the neck's resting direction),
-            `looking_at_me`, or `id`.
-        target_id: whom, under the policy `id`.
-        switch_margin: share by which another person must be better to be looked at instead.
-        dwell_s: how long they must be better, and the least time one person is looked at.
-        stale_s: a head not seen for so long is not looked at any more.
-        actuation_delay_s: from command to motion of this neck: transport, servo lag, and half a
-            period for the hold between commands.
-        max_prediction_s: how far ahead a motion is believed.
-        head_acceleration: standard deviation of what heads do unforeseen, m/s^2.
-        bearing_noise: standard deviation of a measured direction, radians.
-        gain: how fast a remaining error is taken out, 1/s.
-        dead_band: errors below this do not set a resting neck in motion, radians.
-        period_s: nominal time between steps.
-        max_gap_s: a longer time between steps, or a step back, is a jump of the clock.
-        joint_timeout_s: joint states older than this stop the neck.
-        max_following_error: of a joint to its command that is not yet a fault, radians.
+        policy: The robot looks at the `nearest` or `most_central` person (closest to the
+            neck's resting direction), at one who is `looking_at_me`, or at one `id`.
+        target_id: The robot looks at this person under the policy `id`.
+        switch_margin: Another person must be better by this share to be looked at instead.
+        dwell_s: Another person must be better for this time in seconds, and each person is
+            looked at for at least as long.
+        stale_s: A head that was not seen for this time in seconds is not looked at any
+            more.
+        actuation_delay_s: This is the time in seconds from command to motion of the neck:
+            transport, servo lag, and half a period for the hold between commands.
+        max_prediction_s: Motion is predicted for at most this time in seconds.
+        head_acceleration: Unforeseen accelerations of heads have this standard deviation,
+            in m/s^2.
+        bearing_noise: Measured directions have this standard deviation, in radians.
+        gain: A remaining error is reduced at this rate, in 1/s.
+        dead_band: Smaller errors, in radians, do not set a resting neck in motion.
+        period_s: This is the nominal time between steps, in seconds.
+        max_gap_s: A longer time between steps in seconds, or a step back, is a jump of the
+            clock.
+        joint_timeout_s: The neck stops if joint states are older than this time in
+            seconds.
+        max_following_error: A joint that is farther from its command than this, in
+            radians, is a fault.
     """
 
     policy: str = "nearest"

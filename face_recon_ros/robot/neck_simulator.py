@@ -24,10 +24,11 @@ class NeckSimulatorConfig:
     """How good a neck it is.
 
     Attributes:
-        delay_s: from a command's arrival to its effect.
-        bandwidth: of the critically damped servo, radians/s; it lags a ramp by 2 / bandwidth s.
-        encoder_noise: standard deviation of read positions, radians.
-        seed: of the noise.
+        delay_s: A command takes effect this time in seconds after it arrives.
+        bandwidth: The critically damped servo has this bandwidth, in radians/s; it lags a
+            ramp by 2 / bandwidth s.
+        encoder_noise: Read positions have this standard deviation, in radians.
+        seed: This is the seed of the noise.
     """
 
     delay_s: float = 0.02
