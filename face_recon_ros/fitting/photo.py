@@ -8,7 +8,7 @@ single portraits offline. As the network does, it works in the nominal crop came
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -32,79 +32,19 @@ from face_recon_ros.core.morphable_model import (
 from face_recon_ros.core.rasterizer import rasterize
 from face_recon_ros.core.rigid import Rigid, rotation_from_vector, vector_from_rotation
 from face_recon_ros.core.types import Coefficients
+from face_recon_ros.fitting.photo_config import Fit, FitConfig, FitLevel
+from face_recon_ros.fitting.photo_samples import (
+    Samples,
+    difference,
+    interpolate_samples,
+    look_up,
+    sh_slope,
+)
 
 Array = NDArray[np.float32]
 
+
 _MIN_ATTENTION = 0.1
-
-
-@dataclass(frozen=True)
-class FitLevel:
-    """One stage, coarse to fine.
-
-    Attributes:
-        blur_px: standard deviation of the low pass at 224 pixels.
-        iterations: at most.
-        shape: whether identity, expression and albedo move; otherwise pose and light only.
-    """
-
-    blur_px: float
-    iterations: int
-    shape: bool
-
-
-@dataclass(frozen=True)
-class FitConfig:
-    """How to fit.
-
-    Attributes:
-        levels: coarse to fine.
-        samples: skin pixels compared at once.
-        pixel_sigma: standard deviation of a pixel's difference that is no fault, of [0, 1].
-        effective_share: neighbouring pixels err together: how much of a sample each one counts.
-        expression_sigma: prior, in activations (`unit_interval`) or standard deviations.
-        turn_sigma: how far a level may turn the head, radians.
-        shift_sigma: how far it may move it sideways, of its distance.
-        depth_sigma: how far away, of its distance: a face that shrinks onto a smooth cheek would
-            match it perfectly.
-        light_sigma: prior of illumination coefficients around the start's.
-        tint_sigma: prior of their differences between colour channels.
-        seed: of the choice of samples.
-    """
-
-    levels: tuple[FitLevel, ...] = (
-        FitLevel(6.0, 8, False),
-        FitLevel(4.0, 10, True),
-        FitLevel(2.0, 10, True),
-        FitLevel(1.0, 10, True),
-    )
-    samples: int = 3000
-    pixel_sigma: float = 0.05
-    effective_share: float = 0.05
-    expression_sigma: float = 0.2
-    turn_sigma: float = 0.2
-    shift_sigma: float = 0.005
-    depth_sigma: float = 0.025
-    light_sigma: float = 0.3
-    tint_sigma: float = 0.1
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class Fit:
-    """A fitted face.
-
-    Attributes:
-        coefficients: one row.
-        photometric_start: mean absolute difference over the skin before, of 255.
-        photometric_end: and after.
-        history: cost after each step, per level; it falls from step to step on the same samples.
-    """
-
-    coefficients: Coefficients
-    photometric_start: float
-    photometric_end: float
-    history: tuple[tuple[float, ...], ...] = field(default=())
 
 
 @dataclass(frozen=True)
@@ -119,12 +59,6 @@ class _State:
         rotation, translation = coefficients_from_crop_pose(self.crop_from_face)
         rows = (self.identity, self.expression, self.albedo, rotation, translation, self.light)
         return Coefficients(*(np.asarray(row, np.float32)[None] for row in rows))
-
-
-@dataclass(frozen=True)
-class _Samples:
-    corners: NDArray[np.intp]
-    weights: Array
 
 
 class PhotometricFitter:
@@ -276,7 +210,7 @@ class PhotometricFitter:
                 break
         return state, tuple(costs)
 
-    def _sample(self, state: _State, size: int, limit: int) -> _Samples:
+    def _sample(self, state: _State, size: int, limit: int) -> Samples:
         """Visible pixels: `limit` of the face to fit it, or with 0 all of its skin to judge it.
 
         The fit needs eyes and lips too, which hold it in place.
@@ -293,30 +227,30 @@ class PhotometricFitter:
             rng = np.random.default_rng(self.config.seed)
             chosen = np.sort(rng.choice(len(triangle), limit, replace=False))
             triangle, weights = triangle[chosen], weights[chosen]
-        return _Samples(self.model.triangles[triangle].astype(np.intp), weights)
+        return Samples(self.model.triangles[triangle].astype(np.intp), weights)
 
-    def _geometry(self, state: _State, samples: _Samples, size: int) -> tuple[Array, Array, Array]:
+    def _geometry(self, state: _State, samples: Samples, size: int) -> tuple[Array, Array, Array]:
         """(M, 3) turned points without translation, (M, 2) pixels, (M, 3) normals; crop camera."""
         vertices = self.model.vertices(state.identity, state.expression)
         rotation = state.crop_from_face.rotation.astype(np.float32)
-        turned = _interpolate(vertices, samples) @ rotation.T
+        turned = interpolate_samples(vertices, samples) @ rotation.T
         q = turned + state.crop_from_face.translation.astype(np.float32)
         focal = np.float32(CROP_FOCAL * size)
         px = focal * q[:, :2] / q[:, 2:] + np.float32((size - 1) / 2)
-        normals = _interpolate(self._normals(vertices), samples) @ rotation.T
+        normals = interpolate_samples(self._normals(vertices), samples) @ rotation.T
         normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
         return turned, px, normals
 
     def _residual(
-        self, state: _State, samples: _Samples, image: Array
+        self, state: _State, samples: Samples, image: Array
     ) -> tuple[Array, NDArray[np.bool_]]:
         _, px, normals = self._geometry(state, samples, len(image))
-        albedo = _interpolate(self.model.albedo(state.albedo), samples)
+        albedo = interpolate_samples(self.model.albedo(state.albedo), samples)
         shading = np.maximum(sh_basis(normals) @ state.light, MIN_SHADING)
         inside = ((px >= 0) & (px <= len(image) - 1)).all(axis=1)
-        return _look_up(image, px) - albedo * shading ** (1 / GAMMA), inside
+        return look_up(image, px) - albedo * shading ** (1 / GAMMA), inside
 
-    def _cost(self, state: _State, prior: _State, samples: _Samples, image: Array) -> float:
+    def _cost(self, state: _State, prior: _State, samples: Samples, image: Array) -> float:
         residual, inside = self._residual(state, samples, image)
         scaled = (residual / self.config.pixel_sigma) ** 2
         robust = np.log1p(scaled.mean(axis=1) / _CAUCHY) * _CAUCHY * 3
@@ -371,7 +305,7 @@ class PhotometricFitter:
         self,
         state: _State,
         prior: _State,
-        samples: _Samples,
+        samples: Samples,
         image: Array,
         slopes: Array | None,
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -391,7 +325,7 @@ class PhotometricFitter:
         return matrix, -(flat.T @ right).astype(np.float64) - gradient
 
     def _jacobian(
-        self, state: _State, samples: _Samples, image: Array, slopes: Array | None
+        self, state: _State, samples: Samples, image: Array, slopes: Array | None
     ) -> tuple[Array, Array, NDArray[np.bool_]]:
         """Residuals (M, 3) and their derivatives (M, 3, P).
 
@@ -411,22 +345,22 @@ class PhotometricFitter:
             axis=1,
         )
         gradient = np.stack(
-            [_look_up(_difference(image, axis), px) for axis in (1, 0)], axis=2
+            [look_up(difference(image, axis), px) for axis in (1, 0)], axis=2
         )  # (M, 3 channels, 2)
         colour_by_q = gradient @ px_by_q  # (M, 3, 3)
 
         basis = sh_basis(normals)
         shading = np.maximum(basis @ state.light, MIN_SHADING)
-        albedo = _interpolate(self.model.albedo(state.albedo), samples)
+        albedo = interpolate_samples(self.model.albedo(state.albedo), samples)
         tone = shading ** (1 / GAMMA)
         tone_by_shading = tone / shading / GAMMA
-        residual = _look_up(image, px) - albedo * tone
+        residual = look_up(image, px) - albedo * tone
         inside = ((px >= 0) & (px <= size - 1)).all(axis=1)
         lit = (albedo * tone_by_shading)[:, :, None]  # d colour / d shading
         by_light = np.zeros((len(q), 3, N_BANDS, 3), np.float32)
         for channel in range(3):
             by_light[:, channel, :, channel] = -lit[:, channel] * basis
-        shading_by_normal = np.einsum("mbx,bc->mcx", _sh_slope(normals), state.light)
+        shading_by_normal = np.einsum("mbx,bc->mcx", sh_slope(normals), state.light)
         colour_by_normal = -lit * shading_by_normal  # (M, 3, 3)
         by_turn = np.cross(turned[:, None, :], colour_by_q) + np.cross(
             normals[:, None, :], colour_by_normal
@@ -507,47 +441,3 @@ def _state(coefficients: Coefficients) -> _State:
 def _motion(a: Rigid, b: Rigid) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Turn (3,) radians, from the left, and shift (3,) metres from one pose to another."""
     return vector_from_rotation(b.rotation @ a.rotation.T), b.translation - a.translation
-
-
-def _interpolate(values: Array, samples: _Samples) -> Array:
-    return np.asarray(np.einsum("mk,mkx->mx", samples.weights, values[samples.corners]))
-
-
-def _look_up(image: Array, px: Array) -> Array:
-    """(M, 3) bilinear samples of (H, W, 3), the border repeated."""
-    x, y = np.ascontiguousarray(px[:, :1], np.float32), np.ascontiguousarray(px[:, 1:], np.float32)
-    blocks = [
-        cv2.remap(
-            image,
-            x[i : i + 30000],
-            y[i : i + 30000],
-            cv2.INTER_LINEAR,
-            borderMode=cv2.BORDER_REPLICATE,
-        )
-        for i in range(0, len(px), 30000)
-    ]
-    return np.concatenate(blocks)[:, 0] if blocks else np.zeros((0, 3), np.float32)
-
-
-def _difference(image: Array, axis: int) -> Array:
-    return np.asarray(np.gradient(image, axis=axis), np.float32)
-
-
-def _sh_slope(normals: Array) -> Array:
-    """(M, 9, 3) derivative of `illumination.sh_basis` by the normal."""
-    x, y, z = normals.T
-    s3, s5, s15 = (np.float32(np.sqrt(k)) for k in (3, 5, 15))
-    o = np.zeros_like(x)
-    one = o + 1
-    rows = [
-        (o, o, o),
-        (o, s3 * one, o),
-        (o, o, s3 * one),
-        (s3 * one, o, o),
-        (s15 * y, s15 * x, o),
-        (o, s15 * z, s15 * y),
-        (o, o, 3 * s5 * z),
-        (s15 * z, o, s15 * x),
-        (s15 * x, -s15 * y, o),
-    ]
-    return np.stack([np.stack(row, axis=1) for row in rows], axis=1).astype(np.float32)

@@ -22,7 +22,9 @@ from face_recon_ros.nodes.neck_config import NeckConfig
 from face_recon_ros.nodes.robot_conversions import FaceTransform
 from face_recon_ros.nodes.runtime import LATCHED_QOS, RESULT_QOS, FaceNode, run
 from face_recon_ros.robot import gaze_controller
-from face_recon_ros.robot.gaze_controller import Command, JointReading, LookAtState, SeenHead
+from face_recon_ros.robot.gaze_controller import Command, LookAtState
+from face_recon_ros.robot.head_tracks import SeenHead
+from face_recon_ros.robot.motion import JointReading
 from face_recon_ros.robot.neck import Neck
 
 _WAIT_FOR_TF_S = 0.3  # a face may arrive before the robot says where its camera was

@@ -40,7 +40,8 @@ from face_recon_ros.core.reconstructor import ReconstructorConfig
 from face_recon_ros.core.tracking import TrackerConfig
 from face_recon_ros.io.sources import SourceConfig
 from face_recon_ros.nodes.neck_config import NeckConfig, SimulatedNeckConfig
-from face_recon_ros.robot.gaze_controller import LookAtConfig
+from face_recon_ros.nodes.parameter_ranges import ALIASES, RANGES
+from face_recon_ros.robot.look_at_config import LookAtConfig
 
 #: A `camera.source` that is somebody else's driver: launch files cannot pass an empty word.
 TOPIC = "topic"
@@ -189,107 +190,6 @@ GROUPS: dict[str, type] = {
     "look_at": LookAtConfig,
     "neck_simulator": SimulatedNeckConfig,
     "manager": ManagerConfig,
-}
-
-#: Ranges that parameter tools show and rclpy enforces; the dataclasses check what is not a range.
-RANGES: dict[str, tuple[float, float]] = {
-    "camera.width": (0, 16384),
-    "camera.height": (0, 16384),
-    "camera.fps": (0.0, 1000.0),
-    "camera.max_frames": (0, 2**31),
-    "camera.wait_for_subscriber_s": (0.0, 3600.0),
-    "camera.fov_deg": (1.0, 179.0),
-    "detector.min_score": (0.01, 1.0),
-    "detector.tiles": (1, 8),
-    "detector.scan_period_s": (0.0, 60.0),
-    "detector.max_side_px": (32, 16384),
-    "detector.threads": (0, 256),
-    "tracker.detect_every": (1, 1000),
-    "tracker.max_undetected_s": (0.0, 60.0),
-    "tracker.max_tentative_s": (0.0, 60.0),
-    "tracker.max_gap_s": (0.01, 60.0),
-    "tracker.min_iou": (0.0, 1.0),
-    "tracker.max_distance": (0.0, 10.0),
-    "tracker.max_size_ratio": (1.0, 10.0),
-    "tracker.max_faces": (1, 64),
-    "tracker.min_presence": (0.0, 1.0),
-    "tracker.reidentification.memory_s": (0.0, 3600.0),
-    "tracker.reidentification.look_every_s": (0.0, 3600.0),
-    "tracker.reidentification.same": (-1.0, 1.0),
-    "tracker.reidentification.different": (-1.0, 1.0),
-    "tracker.reidentification.margin": (0.0, 1.0),
-    "tracker.reidentification.max_anonymous_s": (0.0, 60.0),
-    "tracker.seed": (-1, 2**62),
-    "reconstructor.threads": (0, 256),
-    "reconstructor.aggregation.outlier_scale": (0.01, 100.0),
-    "reconstructor.aggregation.min_change": (0.0, 10.0),
-    "reconstructor.posterior.frame_share": (0.0, 1.0),
-    "reconstructor.posterior.new_view": (0.001, 3.1416),
-    "reconstructor.posterior.max_views": (1.0, 1000.0),
-    "reconstructor.posterior.min_change": (0.0, 10.0),
-    **{
-        f"reconstructor.smooth_{what}.{name}": (0.0, highest)
-        for what in ("rotation", "translation", "expression")
-        for name, highest in (
-            ("min_cutoff_hz", 100.0),
-            ("beta", 1000.0),
-            ("derivative_cutoff_hz", 100.0),
-            ("max_gap_s", 60.0),
-        )
-    },
-    "output.attention.enter": (0.01, 3.1416),
-    "output.attention.leave": (0.01, 3.1416),
-    "output.attention.dwell_s": (0.0, 60.0),
-    "output.pose_noise.head_size": (0.0, 1.0),
-    "output.pose_noise.focal": (0.0, 1.0),
-    "output.pose_noise.scale": (0.0, 1.0),
-    "output.pose_noise.position": (0.0, 1.0),
-    "output.pose_noise.image_px": (0.0, 100.0),
-    "output.pose_noise.attitude": (0.0, 3.1416),
-    "output.depth_checks.min_points": (1, 100000),
-    "output.depth_checks.min_share": (0.0, 1.0),
-    "output.depth_checks.max_spread": (0.0, 1.0),
-    "output.depth_checks.surface": (0.0, 1.0),
-    "output.depth_checks.sensor": (0.0, 1.0),
-    "output.depth_checks.gate": (0.0, 100.0),
-    "visualization.marker_rate_hz": (0.1, 1000.0),
-    "visualization.overlay_rate_hz": (0.1, 1000.0),
-    "visualization.overlay_max_side_px": (64, 16384),
-    "visualization.overlay.opacity": (0.0, 1.0),
-    "visualization.overlay.mesh_side_px": (8, 4096),
-    "neck.max_velocity": (0.001, 100.0),
-    "neck.max_acceleration": (0.001, 1000.0),
-    "neck.limit_margin": (0.0, 1.0),
-    "look_at.switch_margin": (0.0, 1.0),
-    "look_at.dwell_s": (0.0, 3600.0),
-    "look_at.stale_s": (0.01, 60.0),
-    "look_at.actuation_delay_s": (0.0, 2.0),
-    "look_at.max_prediction_s": (0.0, 5.0),
-    "look_at.head_acceleration": (0.01, 100.0),
-    "look_at.bearing_noise": (0.0001, 1.0),
-    "look_at.gain": (0.01, 100.0),
-    "look_at.dead_band": (0.0, 1.0),
-    "look_at.period_s": (0.002, 1.0),
-    "look_at.max_gap_s": (0.01, 60.0),
-    "look_at.joint_timeout_s": (0.01, 60.0),
-    "look_at.max_following_error": (0.01, 6.2832),
-    "neck_simulator.delay_s": (0.0, 5.0),
-    "neck_simulator.bandwidth": (0.1, 1000.0),
-    "neck_simulator.encoder_noise": (0.0, 1.0),
-    "neck_simulator.seed": (0, 2**31),
-    "neck_simulator.rate_hz": (1.0, 1000.0),
-    "neck_simulator.person_speed_deg": (0.0, 360.0),
-    "neck_simulator.camera_rate_hz": (0.1, 1000.0),
-    "neck_simulator.camera_latency_s": (0.0, 5.0),
-    "neck_simulator.camera_noise": (0.0, 1.0),
-    "neck_simulator.range_noise": (0.0, 1.0),
-}
-
-#: Former names of parameters: they are taken with a warning.
-ALIASES = {
-    "camera.as_fast_as_taken": "camera.lockstep",
-    "tracker.max_doubt_s": "tracker.max_tentative_s",
-    "tracker.min_overlap": "tracker.min_iou",
 }
 
 #: What may change while a node runs; all else is read-only, as it takes effect at start only.

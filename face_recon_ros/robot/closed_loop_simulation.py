@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 
 from face_recon_ros.core.errors import FrameError
 from face_recon_ros.core.transform_buffer import TransformBuffer
-from face_recon_ros.robot.gaze_controller import LookAtConfig, LookAtState, SeenHead, step
+from face_recon_ros.robot.gaze_controller import LookAtState, step
+from face_recon_ros.robot.head_tracks import SeenHead
+from face_recon_ros.robot.look_at_config import LookAtConfig
 from face_recon_ros.robot.neck import Neck
 from face_recon_ros.robot.neck_simulator import NeckSimulator, NeckSimulatorConfig
 

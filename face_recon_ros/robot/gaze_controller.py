@@ -20,13 +20,18 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from face_recon_ros.core.errors import ConfigError
 from face_recon_ros.core.rigid import Rigid
+from face_recon_ros.robot.head_tracks import (
+    Head,
+    SeenHead,
+    see,
+)
+from face_recon_ros.robot.look_at_config import LookAtConfig
+from face_recon_ros.robot.motion import JointReading, approach, move
 from face_recon_ros.robot.neck import Neck
 
 Array = NDArray[np.float64]
 
-POLICIES = ("nearest", "most_central", "looking_at_me", "id")
 
 #: What a neck can be doing.
 FOLLOWING = "following"
@@ -36,140 +41,6 @@ NO_LIMITS = "joint limits unknown"
 NO_JOINTS = "no recent joint states"
 NOT_OBEYING = "the neck does not follow its commands"
 CLOCK_JUMP = "the clock jumped"
-
-
-@dataclass(frozen=True)
-class LookAtConfig:
-    """How to look at people.
-
-    Attributes:
-        policy: The robot looks at the `nearest` or `most_central` person (closest to the
-            neck's resting direction), at one who is `looking_at_me`, or at one `id`.
-        target_id: The robot looks at this person under the policy `id`.
-        switch_margin: Another person must be better by this share to be looked at instead.
-        dwell_s: Another person must be better for this time in seconds, and each person is
-            looked at for at least as long.
-        stale_s: A head that was not seen for this time in seconds is not looked at any
-            more.
-        actuation_delay_s: This is the time in seconds from command to motion of the neck:
-            transport, servo lag, and half a period for the hold between commands.
-        max_prediction_s: Motion is predicted for at most this time in seconds.
-        head_acceleration: Unforeseen accelerations of heads have this standard deviation,
-            in m/s^2.
-        bearing_noise: Measured directions have this standard deviation, in radians.
-        gain: A remaining error is reduced at this rate, in 1/s.
-        dead_band: Smaller errors, in radians, do not set a resting neck in motion.
-        period_s: This is the nominal time between steps, in seconds.
-        max_gap_s: A longer time between steps in seconds, or a step back, is a jump of the
-            clock.
-        joint_timeout_s: The neck stops if joint states are older than this time in
-            seconds.
-        max_following_error: A joint that is farther from its command than this, in
-            radians, is a fault.
-    """
-
-    policy: str = "nearest"
-    target_id: str = ""
-    switch_margin: float = 0.2
-    dwell_s: float = 1.0
-    stale_s: float = 0.6
-    actuation_delay_s: float = 0.07
-    max_prediction_s: float = 0.4
-    head_acceleration: float = 1.0
-    bearing_noise: float = 0.006
-    gain: float = 8.0
-    dead_band: float = 0.015
-    period_s: float = 1 / 30
-    max_gap_s: float = 0.5
-    joint_timeout_s: float = 0.5
-    max_following_error: float = 0.7
-
-    def __post_init__(self) -> None:
-        if self.policy not in POLICIES:
-            raise ConfigError(
-                f"a policy of {', '.join(POLICIES)}", repr(self.policy), "choose one"
-            )
-        if self.policy == "id" and not self.target_id:
-            raise ConfigError("a target_id under the policy id", "none", "set target_id")
-        positive = ("stale_s", "head_acceleration", "bearing_noise", "gain", "period_s")
-        for name in (*positive, "max_gap_s", "joint_timeout_s", "max_following_error"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(
-                    f"{name} above zero",
-                    f"{getattr(self, name)}",
-                    "docs/parameters.md has ranges and defaults",
-                )
-        for name in ("switch_margin", "dwell_s", "actuation_delay_s", "dead_band"):
-            if not getattr(self, name) >= 0:
-                raise ConfigError(
-                    f"{name} of at least 0",
-                    f"{getattr(self, name)}",
-                    "docs/parameters.md has ranges and defaults",
-                )
-        if self.max_prediction_s < self.actuation_delay_s:
-            raise ConfigError(
-                f"max_prediction_s of at least actuation_delay_s ({self.actuation_delay_s})",
-                f"{self.max_prediction_s}",
-                "0.4 is good",
-            )
-
-
-@dataclass(frozen=True)
-class SeenHead:
-    """One head in one image.
-
-    Attributes:
-        id: whose.
-        stamp: seconds, of the image.
-        position: (3,) sellion in the fixed frame, metres, placed with the robot's posture at
-            `stamp`.
-        attention_angle: between gaze and the direction to the robot, radians; NaN when unknown.
-    """
-
-    id: str
-    stamp: float
-    position: Array
-    attention_angle: float = np.nan
-
-
-@dataclass(frozen=True)
-class JointReading:
-    """Where the neck is: (J,) radians in the order of `Neck.joint_names`, at stamp seconds."""
-
-    stamp: float
-    positions: Array
-
-
-@dataclass(frozen=True)
-class Head:
-    """What is known of one person's head. Fixed frame, metres, seconds.
-
-    Attributes:
-        id: whose.
-        stamp: of the last image that showed it.
-        position: (3,) then.
-        velocity: (3,) then, m/s.
-        covariance: (2, 2) of position and velocity, the same on every axis.
-        attention_angle: of the last image, radians.
-        contradictions: leaky count of sightings that cannot be the same head.
-    """
-
-    id: str
-    stamp: float
-    position: Array
-    velocity: Array
-    covariance: Array
-    attention_angle: float
-    contradictions: float = 0.0
-
-    @property
-    def contested(self) -> bool:
-        """Whether this id seems to be published by two sources at once."""
-        return self.contradictions > _CONTESTED
-
-    def predicted(self, time: float, horizon_s: float) -> Array:
-        """(3,) position at a time, no further ahead than the horizon."""
-        return np.asarray(self.position + self.velocity * min(time - self.stamp, horizon_s))
 
 
 @dataclass(frozen=True)
@@ -224,13 +95,6 @@ class Command:
     contested: tuple[str, ...] = ()
 
 
-_CONTESTED = 3.0
-_CONTRADICTION_DECAY_S = 1.0
-_GATE_SIGMAS = 6.0
-_GATE_BEARING = 0.12  # radians: no head jumps that far between two images
-_GATE_RANGE = 0.4  # share of the distance
-_INITIAL_SPEED = 0.3  # m/s, standard deviation of a new head's
-_MIN_RANGE_M = 0.3
 _STILL = 0.08  # radians/s
 _ATTENTION_FLOOR = 0.3  # radians: differences far below it are no reason to switch
 
@@ -264,7 +128,7 @@ def step(
     if jumped:  # stamps of before and after cannot be compared
         state = replace(state, heads=MappingProxyType({}), target=None, rival=None)
         elapsed = config.period_s
-    heads = _see(config, state.heads, seen, time, base_from_fixed)
+    heads = see(config, state.heads, seen, time, base_from_fixed)
     costs = _costs(config, neck, heads.values(), base_from_fixed)
     state = _choose(config, replace(state, time=time, heads=heads), costs, time)
     fault = _fault(config, neck, state, joints, time, jumped)
@@ -291,88 +155,7 @@ def step(
     )
 
 
-def _stale(config: LookAtConfig, head: Head, time: float) -> bool:
-    return not -config.max_gap_s <= time - head.stamp <= config.stale_s
-
-
 # Where people are.
-
-
-def _see(
-    config: LookAtConfig,
-    heads: Mapping[str, Head],
-    seen: Sequence[SeenHead],
-    time: float,
-    base_from_fixed: Rigid,
-) -> Mapping[str, Head]:
-    """Takes in new sightings; forgets heads that stayed away."""
-    known = dict(heads)
-    origin = base_from_fixed.inverse().translation
-    for sighting in sorted(seen, key=lambda s: s.stamp):
-        ray = sighting.position - origin
-        if not np.isfinite(ray).all():
-            continue
-        before = known.get(sighting.id)
-        known[sighting.id] = (
-            _first_seen(config, sighting, ray)
-            if before is None
-            else _corrected(config, before, sighting, ray)
-        )
-    kept = {k: head for k, head in known.items() if not _stale(config, head, time)}
-    return MappingProxyType(kept)
-
-
-def _first_seen(
-    config: LookAtConfig, seen: SeenHead, ray: Array, contradictions: float = 0.0
-) -> Head:
-    noise = config.bearing_noise * _distance(ray)
-    return Head(
-        seen.id,
-        seen.stamp,
-        seen.position,
-        np.zeros(3),
-        np.diag([noise**2, _INITIAL_SPEED**2]),
-        seen.attention_angle,
-        contradictions,
-    )
-
-
-def _corrected(config: LookAtConfig, head: Head, seen: SeenHead, ray: Array) -> Head:
-    """One step of a constant-velocity Kalman filter; a jump starts it anew at rest."""
-    distance = _distance(ray)
-    dt = seen.stamp - head.stamp
-    if dt <= 0.0:
-        moved = float(np.linalg.norm(seen.position - head.position)) / distance
-        if moved <= _GATE_BEARING:
-            return head  # the same news again, or late news
-        return replace(head, contradictions=head.contradictions + 1.0)
-    transition = np.array([[1.0, dt], [0.0, 1.0]])
-    unforeseen = config.head_acceleration**2 * np.array(
-        [[dt**4 / 4, dt**3 / 2], [dt**3 / 2, dt**2]]
-    )
-    covariance = transition @ head.covariance @ transition.T + unforeseen
-    spread = covariance[0, 0] + (config.bearing_noise * distance) ** 2
-    innovation = seen.position - head.position - head.velocity * dt
-    calmed = head.contradictions * float(np.exp(-dt / _CONTRADICTION_DECAY_S))
-    along = float(innovation @ ray) / distance  # known far less well than the direction
-    across = float(np.linalg.norm(innovation - along * ray / distance))
-    gate = max(_GATE_SIGMAS * np.sqrt(spread), _GATE_BEARING * distance)
-    if across > gate or abs(along) > _GATE_RANGE * distance:
-        return _first_seen(config, seen, ray, calmed + 1.0)
-    gain = covariance[:, 0] / spread
-    return replace(
-        head,
-        stamp=seen.stamp,
-        position=head.position + head.velocity * dt + gain[0] * innovation,
-        velocity=head.velocity + gain[1] * innovation,
-        covariance=covariance - np.outer(gain, covariance[0]),
-        attention_angle=seen.attention_angle,
-        contradictions=calmed,
-    )
-
-
-def _distance(ray: Array) -> float:
-    return max(float(np.linalg.norm(ray)), _MIN_RANGE_M)
 
 
 # Whom to look at.
@@ -494,69 +277,3 @@ def _follow(
     velocities = approach(neck, error, drift, config.gain, elapsed) if moving else still
     positions, velocities = move(neck, state.positions, state.velocities, velocities, elapsed)
     return replace(state, positions=positions, velocities=velocities, moving=moving), point
-
-
-def approach(neck: Neck, error: Array, drift: Array, gain: float, elapsed: float) -> Array:
-    """The velocity that takes out an error: braking parabola far off, exponential close by.
-
-    Args:
-        neck: whose acceleration limits.
-        error: (J,) where to be minus where it is, radians.
-        drift: (J,) how where to be moves, radians/s.
-        gain: of the exponential, 1/s.
-        elapsed: until the next step, seconds.
-
-    Returns:
-        (J,) radians/s; `move` keeps the limits.
-    """
-    deceleration = 0.7 * neck.limits.acceleration  # the rest is for what the target does meanwhile
-    far = np.abs(error)
-    half = 0.5 * elapsed
-    parabola = deceleration * (np.sqrt(half**2 + 2.0 * far / deceleration) - half)
-    return np.asarray(drift + np.sign(error) * np.minimum(gain * far, parabola))
-
-
-def move(
-    neck: Neck, positions: Array, velocities: Array, wanted: Array, elapsed: float
-) -> tuple[Array, Array]:
-    """Moves on, as near to the wanted velocities as the limits allow.
-
-    Within its velocity and acceleration limits a joint can always still stop before its position
-    limits. One that starts outside of them comes back and goes no further than braking takes.
-
-    Args:
-        neck: whose limits.
-        positions: (J,) radians.
-        velocities: (J,) radians/s.
-        wanted: (J,) radians/s.
-        elapsed: seconds.
-
-    Returns:
-        (J,) new positions, (J,) new velocities.
-    """
-    if elapsed <= 0.0:
-        return positions, velocities
-    limits = neck.limits
-    acceleration = np.nan_to_num(limits.acceleration, nan=np.inf)
-    change = acceleration * elapsed
-    top = np.nan_to_num(limits.velocity, nan=np.inf)
-    upper = np.nan_to_num(limits.upper, nan=np.inf, posinf=np.inf)
-    lower = np.nan_to_num(limits.lower, nan=-np.inf, neginf=-np.inf)
-    new = np.clip(wanted, -top, top)
-    new = np.minimum(new, _fastest_towards(upper - positions, velocities, acceleration, elapsed))
-    new = np.maximum(new, -_fastest_towards(positions - lower, -velocities, acceleration, elapsed))
-    new = np.clip(new, velocities - change, velocities + change)
-    return np.asarray(positions + 0.5 * (velocities + new) * elapsed), np.asarray(new)
-
-
-def _fastest_towards(room: Array, velocity: Array, acceleration: Array, elapsed: float) -> Array:
-    """(J,) largest velocity at the end of a step from which one can still stop within the room.
-
-    Solves (v + v') / 2 dt + v'^2 / 2a = room for v' > 0, and without the braking term below.
-    """
-    left = room - 0.5 * velocity * elapsed
-    half = 0.5 * elapsed * acceleration
-    with np.errstate(invalid="ignore"):
-        braking = np.sqrt(half**2 + 2.0 * acceleration * np.maximum(left, 0.0)) - half
-    braking = np.where(np.isinf(room) | np.isinf(acceleration), np.inf, braking)
-    return np.asarray(np.where(left > 0.0, braking, 2.0 * left / elapsed))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from face_recon_ros.core.errors import ConfigError
-from face_recon_ros.robot.gaze_controller import JointReading, approach, move
+from face_recon_ros.robot.motion import JointReading, approach, move
 from face_recon_ros.robot.neck import Neck
 
 Array = NDArray[np.float64]

@@ -20,7 +20,8 @@ from face_recon_ros.core.rigid import Rigid, angle_between, rotation_from_vector
 from face_recon_ros.core.types import Coefficients
 from face_recon_ros.evaluation.synthetic import ModelScenes, soft_light
 from face_recon_ros.fitting import photo
-from face_recon_ros.fitting.photo import FitConfig, FitLevel, PhotometricFitter
+from face_recon_ros.fitting.photo import PhotometricFitter
+from face_recon_ros.fitting.photo_config import FitConfig, FitLevel
 
 SIZE = 128
 

@@ -12,14 +12,10 @@ from test_neck import odd_neck, pan_tilt
 from face_recon_ros.core.errors import ConfigError
 from face_recon_ros.robot import gaze_controller
 from face_recon_ros.robot.closed_loop_simulation import Scene, around, follow, step_figures
-from face_recon_ros.robot.gaze_controller import (
-    JointReading,
-    LookAtConfig,
-    LookAtState,
-    SeenHead,
-    move,
-    step,
-)
+from face_recon_ros.robot.gaze_controller import LookAtState, step
+from face_recon_ros.robot.head_tracks import SeenHead
+from face_recon_ros.robot.look_at_config import LookAtConfig
+from face_recon_ros.robot.motion import JointReading, move
 from face_recon_ros.robot.neck_simulator import NeckSimulator, NeckSimulatorConfig
 
 NECK = pan_tilt()

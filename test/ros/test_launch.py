@@ -13,10 +13,9 @@ import yaml
 
 pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
 
+from face_recon_ros.nodes.parameter_ranges import ALIASES, RANGES
 from face_recon_ros.nodes.parameters import (
-    ALIASES,
     GROUPS,
-    RANGES,
     CameraConfig,
     ManagerConfig,
     NodeTrackerConfig,
