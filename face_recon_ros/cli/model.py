@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from face_recon_ros.core.errors import ConfigError, DataError, ModelError
+from face_recon_ros.core.errors import ConfigError, ModelError
 from face_recon_ros.core.models import FACE_MODEL, find_model, models_dir, read_manifest
+from face_recon_ros.io.landmarks import read_landmarks
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+    pass
 
 UNITS = {"m": 1.0, "cm": 1e-2, "mm": 1e-3}
 
@@ -179,7 +179,7 @@ def _run_fit(args: argparse.Namespace) -> int:
 
     metres = UNITS[args.unit]
     scan = read_mesh(args.scan).vertices * metres
-    marks = read_landmarks_3d(args.landmarks) * metres
+    marks = read_landmarks(args.landmarks, 3, gaps=True) * metres
     model = load_morphable_model(args.model or find_model(FACE_MODEL))
     with tqdm(total=None, desc="fit", disable=not sys.stderr.isatty(), leave=False) as bar:
 
@@ -204,30 +204,6 @@ def _run_fit(args: argparse.Namespace) -> int:
     else:
         _write_text(args.out, text)
     return 0
-
-
-def read_landmarks_3d(path: Path) -> NDArray[np.float64]:
-    """(68, 3) of a file of 68 lines "x y z"; `nan` where a point is missing.
-
-    Raises:
-        DataError: something else.
-    """
-    import numpy as np
-
-    try:
-        lines = path.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as fault:
-        raise DataError(f"landmarks at {path}", str(fault), "check the path") from None
-    rows = [line.replace(",", " ").split() for line in lines if line.strip()]
-    try:
-        marks = np.array([[float(x) for x in row] for row in rows])
-    except ValueError:
-        marks = np.zeros((0, 0))
-    if marks.shape != (68, 3):
-        raise DataError(
-            f'68 lines "x y z" in {path.name}', f"{len(rows)} lines", "restore the annotation"
-        )
-    return marks
 
 
 def _write_text(path: Path, text: str) -> None:

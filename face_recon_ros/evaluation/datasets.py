@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from face_recon_ros.core.errors import DataError, FaceReconError
 from face_recon_ros.io import images
+from face_recon_ros.io.landmarks import read_landmarks as read_landmarks
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 
@@ -119,39 +120,6 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
         SourceError: it is no readable image.
     """
     return images.read_image(path, upright=False)
-
-
-def read_landmarks(path: str | Path, dimensions: int) -> NDArray[np.float64]:
-    """68 landmarks of a `.pts` (2D) or `.pts3d` (3D) file.
-
-    Plain files hold 68 lines, pixel centres at integers. iBUG's own files have a header
-    ("version: 1", braces) and count pixels from one as Matlab does; those 2D points move by -1.
-
-    Args:
-        path: the file.
-        dimensions: 2 or 3.
-
-    Returns:
-        (68, dimensions).
-
-    Raises:
-        DataError: other than 68 finite points.
-    """
-    lines = Path(path).read_text(errors="replace").split("\n")
-    rows = [line.replace(",", " ").split() for line in lines]
-    ibug = any(row and row[0].startswith("version") for row in rows)
-    rows = [row for row in rows if row and not (row[0] in "{}" or row[0].endswith(":"))]
-    try:
-        points = np.array([[float(x) for x in row] for row in rows])
-    except ValueError:
-        points = np.zeros((0, 0))
-    if points.shape != (68, dimensions) or not np.isfinite(points).all():
-        raise DataError(
-            f"68 lines of {dimensions} numbers",
-            f"{len(rows)} lines in {Path(path).name}",
-            "restore the annotation",
-        )
-    return points - 1.0 if ibug and dimensions == 2 else points
 
 
 def readable(

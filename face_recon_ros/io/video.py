@@ -295,6 +295,10 @@ class VideoWriter:
 
     def __exit__(self, *_: object) -> None:
         """Completes the file."""
+        self.close()
+
+    def close(self) -> None:
+        """Completes the file; twice does no harm."""
         if self._container is not None:
             for packet in self._stream.encode():
                 self._container.mux(packet)

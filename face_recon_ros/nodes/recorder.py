@@ -11,7 +11,6 @@ import argparse
 import json
 from pathlib import Path
 
-import cv2
 import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
@@ -27,7 +26,9 @@ from shape_msgs.msg import Mesh as MeshMsg
 
 from face_recon_ros.core.errors import FaceReconError
 from face_recon_ros.core.types import Mesh
+from face_recon_ros.io.images import png_bytes
 from face_recon_ros.io.meshes import write_ply
+from face_recon_ros.io.video import VideoWriter
 from face_recon_ros.nodes import conversions
 from face_recon_ros.nodes.runtime import LATCHED_QOS, RESULT_QOS, WAKE_PERIOD_S, leave, spin
 from face_recon_ros.nodes.synchronizer import ExactTimeSynchronizer
@@ -154,40 +155,20 @@ class OverlayRecorder(Node):
         super().__init__("overlay_recorder", namespace="face")
         self.create_timer(WAKE_PERIOD_S, lambda: None)  # see `spin`
         self._folder = folder
-        self._video: cv2.VideoWriter | None = None
-        self._start = 0.0
-        self._written = self._received = 0
-        self._picture: NDArray[np.uint8] | None = None
+        self._video = VideoWriter(folder / "overlay.mp4", _VIDEO_HZ)
+        self._received = 0
         self.create_subscription(ImageMsg, "mesh/image", self._receive, COUNTING_QOS)
 
     def _receive(self, msg: ImageMsg) -> None:
         image = conversions.image_from_msg(msg)
-        bgr = np.asarray(cv2.cvtColor(image.rgb, cv2.COLOR_RGB2BGR), np.uint8)
-        if self._video is None:
-            height, width = bgr.shape[:2]
-            path = str(self._folder / "overlay.mp4")
-            fourcc = cv2.VideoWriter.fourcc(*"mp4v")
-            self._video = cv2.VideoWriter(path, fourcc, _VIDEO_HZ, (width, height))
-            self._start = image.stamp
-        self._fill_until(image.stamp)
-        self._picture = bgr
+        self._video.write(image.rgb, image.stamp)
         self._received += 1
         if self._received & (self._received - 1) == 0:  # 1, 2, 4 ...: the last is from past half
-            cv2.imwrite(str(self._folder / "preview.png"), bgr)
-
-    def _fill_until(self, stamp: float) -> None:
-        """Shows the picture before for as long as it was the newest."""
-        due = round((stamp - self._start) * _VIDEO_HZ)
-        if self._video is not None and self._picture is not None:
-            for _ in range(self._written, due):
-                self._video.write(self._picture)
-            self._written = max(self._written, due)
+            (self._folder / "preview.png").write_bytes(png_bytes(image.rgb))
 
     def write(self) -> None:
         """Finishes the video."""
-        if self._video is not None and self._picture is not None:
-            self._video.write(self._picture)
-            self._video.release()
+        self._video.close()
 
 
 def _percentiles(seconds: list[float]) -> dict[str, float]:

@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 
 from face_recon_ros.core.crop import crop_from_face_box
 from face_recon_ros.core.detection import Detector
-from face_recon_ros.core.errors import DataError
+from face_recon_ros.core.errors import DataError, FaceReconError
 from face_recon_ros.core.rigid import rotation_from_vector
+from face_recon_ros.io.images import read_image
 from face_recon_ros.io.jobs import Journal, Pool, run_jobs
 from face_recon_ros.training.synthesis.augment import CropChange, Mirror
 from face_recon_ros.training.synthesis.faces import CONTEXT, Label
@@ -320,13 +321,9 @@ def _crop(
     path: Path, detector: Detector, margin: float, size: int, skip_grey: bool
 ) -> tuple[str, NDArray[np.uint8] | None]:
     try:
-        data = np.fromfile(path, np.uint8)
-        bgr = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-    except (OSError, cv2.error):
-        bgr = None
-    if bgr is None:
+        rgb = read_image(path)
+    except FaceReconError:
         return "unreadable", None
-    rgb = np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
     if skip_grey and is_grey(rgb):
         return "grey", None
     found = detector.detect(rgb)

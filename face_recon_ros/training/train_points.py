@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -18,10 +17,11 @@ from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from face_recon_ros.core.errors import ConfigError, ModelError
+from face_recon_ros.core.errors import ConfigError, FaceReconError, ModelError
 from face_recon_ros.core.models import find_model, sha256_of
 from face_recon_ros.core.morphable_model import MorphableModel, load_morphable_model
 from face_recon_ros.core.rectification import grid_coordinates
+from face_recon_ros.io.images import read_image
 from face_recon_ros.training.checkpoint import code_version, load_checkpoint, save_checkpoint
 from face_recon_ros.training.config import PointConfig, TrainConfig
 from face_recon_ros.training.data import open_render_cache, renderer
@@ -220,9 +220,10 @@ def background_patches(folder: str) -> list[NDArray[np.uint8]]:
     """Lower thirds of photographs, where portraits show clothes: (H, W, 3) RGB each."""
     patches = []
     for path in list_photographs(folder):
-        bgr = cv2.imread(str(path))
-        if bgr is not None and min(bgr.shape[:2]) >= 120:
-            patches.append(np.ascontiguousarray(bgr[2 * bgr.shape[0] // 3 :, :, ::-1]))
+        with contextlib.suppress(FaceReconError):
+            rgb = read_image(path)
+            if min(rgb.shape[:2]) >= 120:
+                patches.append(np.ascontiguousarray(rgb[2 * rgb.shape[0] // 3 :]))
     return patches
 
 

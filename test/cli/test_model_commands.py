@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from face_recon_ros.cli.main import EXIT_FAULT, main
-from face_recon_ros.cli.model import read_landmarks_3d
 from face_recon_ros.core.models import (
     FACE_MODEL,
     MANIFEST,
@@ -16,6 +15,7 @@ from face_recon_ros.core.models import (
 )
 from face_recon_ros.core.morphable_model import load_morphable_model
 from face_recon_ros.core.types import Mesh
+from face_recon_ros.io.landmarks import read_landmarks
 from face_recon_ros.io.meshes import read_mesh, write_ply
 
 
@@ -67,7 +67,7 @@ def test_fit_says_what_is_wrong(scan, tmp_path, capsys):
 def test_landmarks_may_be_missing_and_separated_by_commas(tmp_path):
     path = tmp_path / "a.pts3d"
     path.write_text("nan nan nan\n" + "1,2,3\n" * 67)
-    marks = read_landmarks_3d(path)
+    marks = read_landmarks(path, 3, gaps=True)
     assert np.isnan(marks[0]).all()
     assert (marks[1:] == [1, 2, 3]).all()
 
