@@ -138,8 +138,10 @@ class VideoReader:
                 f"only {', '.join(kinds)}",
                 "give a file with a video track",
             )
-        stream = max(streams, key=lambda s: (s.width or 0) * (s.height or 0))
-        if stream.codec_context is None:
+        # Of a codec that FFmpeg does not know, or a damaged head, nothing else is told.
+        known = [s for s in streams if s.codec_context is not None]
+        stream = max(known, key=lambda s: (s.width or 0) * (s.height or 0), default=None)
+        if stream is None:
             container.close()
             raise SourceError(
                 f"a video codec that FFmpeg knows in {self.name}",
