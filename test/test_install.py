@@ -263,3 +263,25 @@ def test_the_dockerfile_installs_by_the_script_and_passes_the_linter():
 def test_what_is_not_needed_stays_out_of_the_image():
     ignored = (ROOT / ".dockerignore").read_text().splitlines()
     assert {".git", ".venv", "runs"} <= set(ignored)
+
+
+def test_gpu_check_measures_the_cpu_and_says_what_is_missing(tmp_path):
+    import onnxruntime
+
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("there may be a GPU")
+    out = tmp_path / "gpu.json"
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "scripts/gpu_check.py"), "--out", str(out), "--rounds", "1"],
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "no GPU is at work" in done.stderr
+    told = json.loads(out.read_text())
+    assert told["gpu_works"] is False and "cuda" not in told
+    for network in ("face_net.onnx", "face_net_resnet50.onnx"):
+        assert told["cpu"][network]["8 faces, bare network"]["p50_ms"] > 0
+        assert told["cpu"][network]["1 faces, crop to mesh"]["p50_ms"] > 0
+    assert told["cpu"]["decoder, 8 faces"]["graph_ms"] > 0

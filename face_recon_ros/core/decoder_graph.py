@@ -13,16 +13,123 @@ Contract of the graph, float32:
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
+from face_recon_ros.core.crop_pose import crop_from_face
+from face_recon_ros.core.decoding import MeshDecoder
+from face_recon_ros.core.errors import ConfigError
 from face_recon_ros.core.illumination import GAMMA, MIN_SHADING, N_BANDS
 from face_recon_ros.core.morphable_model import MorphableModel, VertexNormals
+from face_recon_ros.core.onnx_session import PROVIDERS, OnnxSession, gpu_works
 from face_recon_ros.core.onnx_writer import Graph
+from face_recon_ros.core.rigid import Rigid
 
+#: Which decoder is at work: `auto` measures where a GPU is at work, and is numpy elsewhere.
+AUTO, NUMPY, GRAPH = "auto", "numpy", "graph"
+_ROUNDS = 20
 INPUTS = ("identity", "expression", "albedo", "rotation", "illumination")
 OUTPUTS = ("vertices", "normals", "colours")
 _FACES = "N"
+
+
+class GraphDecoder:
+    """The graph as a session: what `MeshDecoder` makes in steps, in one run on the device.
+
+    Attributes:
+        session: of ONNX Runtime.
+    """
+
+    def __init__(self, model: MorphableModel, *, provider: str = "auto", threads: int = 0) -> None:
+        """Builds the graph and opens it; see `OnnxSession`."""
+        content = decoder_graph(model)
+        self.session = OnnxSession(
+            "decoder", provider=provider, threads=threads, content=content, exact=True
+        )
+
+    def __call__(
+        self,
+        identity: Sequence[NDArray[np.float32]] | NDArray[np.float32],
+        expression: NDArray[np.float32],
+        albedo: Sequence[NDArray[np.float32]] | NDArray[np.float32],
+        poses: Sequence[Rigid],
+        illumination: NDArray[np.float32],
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+        """Decodes N faces; N may be 0.
+
+        Args:
+            identity: (N, K_id).
+            expression: (N, K_exp).
+            albedo: (N, K_alb).
+            poses: N, crop_from_face.
+            illumination: (N, 9, 3).
+
+        Returns:
+            As of `MeshDecoder`: vertices (N, V, 3) metres, face frame; normals (N, 3, V) unit,
+            crop camera frame; colours (N, V, 3) sRGB-encoded in [0, 1].
+        """
+        rotation = [pose.rotation for pose in poses]
+        values = (identity, expression, albedo, rotation, illumination)
+        given = {
+            name: np.asarray(value, np.float32).reshape(len(poses), *self.session.shapes[name][1:])
+            for name, value in zip(INPUTS, values, strict=True)
+        }
+        vertices, normals, colours = self.session.run(list(OUTPUTS), given)
+        return vertices, normals.transpose(0, 2, 1), colours
+
+
+def choose_decoder(
+    wanted: str, model: MorphableModel, *, provider: str = "auto", threads: int = 0
+) -> GraphDecoder | None:
+    """The graph where it is wanted, or faster than numpy on this machine; else None.
+
+    Args:
+        wanted: `auto`, `numpy`, `graph`.
+        model: at its level and cut to its part.
+        provider: see `OnnxSession`.
+        threads: of the CPU provider; 0 takes all cores.
+    """
+    if wanted not in (AUTO, NUMPY, GRAPH):
+        raise ConfigError(f"decoder {AUTO}, {NUMPY} or {GRAPH}", repr(wanted), "choose one")
+    if wanted == NUMPY or (wanted == AUTO and not gpu_works(provider)):
+        return None
+    graph = GraphDecoder(model, provider=provider, threads=threads)
+    if wanted == GRAPH:
+        return graph
+    if graph.session.provider == PROVIDERS["cpu"]:
+        return None
+    with_graph, in_numpy = decode_seconds(model, graph, faces=1)
+    return graph if with_graph < in_numpy else None
+
+
+def decode_seconds(
+    model: MorphableModel,
+    graph: GraphDecoder,
+    faces: int,
+    rounds: int = _ROUNDS,
+    clock: Callable[[], float] = time.perf_counter,
+) -> tuple[float, float]:
+    """Median seconds that some faces of known people take: by the graph, and in numpy."""
+    steps = MeshDecoder(model)
+    identity = np.zeros((faces, model.k_identity), np.float32)
+    expression = np.zeros((faces, model.k_expression), np.float32)
+    albedo = np.zeros((faces, model.k_albedo), np.float32)
+    illumination = np.zeros((faces, N_BANDS, 3), np.float32)
+    poses = [crop_from_face(np.zeros(3), np.array([0.0, 0.0, 1.0]))] * faces
+    neutral, skin = steps.neutral(identity), steps.reflectance(albedo)
+    taken = np.zeros((2, rounds))
+    for k in range(rounds):
+        start = clock()
+        graph(identity, expression, albedo, poses, illumination)
+        between = clock()
+        vertices = steps.express(neutral, expression)
+        steps.colours(steps.normals(vertices, poses), skin, illumination)
+        taken[:, k] = between - start, clock() - between
+    with_graph, in_numpy = np.median(taken, axis=1)
+    return float(with_graph), float(in_numpy)
 
 
 def decoder_graph(model: MorphableModel) -> bytes:

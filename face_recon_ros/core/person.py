@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from face_recon_ros.core.aggregation import Aggregate
+from face_recon_ros.core.decoding import MeshDecoder
 from face_recon_ros.core.identity_posterior import IdentityPosterior
+from face_recon_ros.core.rigid import Rigid
 from face_recon_ros.core.smoothing import OneEuroRigid, OneEuroVector
 from face_recon_ros.core.texture import Appearance, TextureSampler
 from face_recon_ros.core.types import Float32
@@ -75,3 +77,38 @@ def decoded(
         for i, value in zip(changed, fresh, strict=True):
             people[i].decoded[what] = coefficients[i], value
     return np.stack([person.decoded[what][1] for person in people])
+
+
+def decode_people(
+    decoder: MeshDecoder,
+    people: list[Person],
+    coloured: bool,
+    identity: list[Float32],
+    expression: Float32,
+    albedo: list[Float32],
+    poses: Sequence[Rigid],
+    illumination: Float32,
+) -> tuple[Float32, Float32, Float32]:
+    """The meshes of N people, as `GraphDecoder` makes them; what is known of a person is kept.
+
+    Args:
+        decoder: of one step after the other.
+        people: N.
+        coloured: else there are no normals and colours, N empty rows.
+        identity: N of (K_id,).
+        expression: (N, K_exp).
+        albedo: N of (K_alb,).
+        poses: N, crop_from_face.
+        illumination: (N, 9, 3).
+
+    Returns:
+        Vertices (N, V, 3), normals (N, 3, V), colours (N, V, 3).
+    """
+    neutral = decoded(people, "neutral", identity, decoder.neutral)
+    vertices = decoder.express(neutral, expression)
+    if not coloured:
+        none = np.zeros((len(people), 0, 3), np.float32)
+        return vertices, none, none
+    skin = decoded(people, "reflectance", albedo, decoder.reflectance)
+    normals = decoder.normals(vertices, poses)
+    return vertices, normals, decoder.colours(normals, skin, illumination)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from face_recon_ros.core.crop_pose import (
     crop_from_camera_pose,
     crop_from_face,
 )
+from face_recon_ros.core.decoder_graph import GRAPH, NUMPY, choose_decoder
 from face_recon_ros.core.decoding import LinearSize, MeshDecoder
 from face_recon_ros.core.dense_points import DensePointNetwork, DensePointStage, corrected
 from face_recon_ros.core.errors import ConfigError, ModelError
@@ -39,7 +41,7 @@ from face_recon_ros.core.orientation import (
     turned_crop,
     turned_pixels,
 )
-from face_recon_ros.core.person import Person, decoded
+from face_recon_ros.core.person import Person, decode_people
 from face_recon_ros.core.pose_uncertainty import covariance_in_camera
 from face_recon_ros.core.rigid import Rigid
 from face_recon_ros.core.smoothing import OneEuroConfig
@@ -76,6 +78,8 @@ class ReconstructorConfig:
             is seen, and kept for the track's life), of the `model` (its albedo under the
             estimated light), or none (`off`).
         provider: ONNX Runtime runs on this provider: `auto`, `tensorrt`, `cuda` or `cpu`.
+        decoder: Coefficients are decoded in `numpy`, by ONNX Runtime (`graph`), or by the
+            one that a measurement at start-up finds faster (`auto`, on a GPU only).
         threads: ONNX Runtime uses this number of threads on the CPU; 0 takes all cores.
         aggregation: This averages identity and albedo over a track's frames where no dense
             points are found.
@@ -96,6 +100,7 @@ class ReconstructorConfig:
     part: str = FACE
     colours: str = IMAGE
     provider: str = "auto"
+    decoder: str = "auto"
     threads: int = 2
     aggregation: AggregationConfig = field(default_factory=AggregationConfig)
     posterior: PosteriorConfig = field(default_factory=PosteriorConfig)
@@ -147,11 +152,19 @@ class FaceReconstructor:
         self.points = points
         self.model = model
         self._decoder = MeshDecoder(model)
+        self._graph = choose_decoder(
+            self.config.decoder, model, provider=self.config.provider, threads=self.config.threads
+        )
         self._sampler = TextureSampler(model) if self.config.colours == IMAGE else None
         self._size = LinearSize(model, self._decoder.skin)
         self._people: dict[str, Person] = {}
         self._orientations: dict[str, Orientation] = {}
         self._camera: PinholeCamera | None = None
+
+    @property
+    def decoder(self) -> str:
+        """Which decoder is at work: `numpy`, or `graph` with its provider."""
+        return NUMPY if self._graph is None else f"{GRAPH} {self._graph.session.provider}"
 
     @staticmethod
     def from_config(config: ReconstructorConfig) -> FaceReconstructor:
@@ -382,9 +395,7 @@ class FaceReconstructor:
             translation[i] *= self._size(identity[i]) / self._size(c.identity[i])
         rotation = c.rotation.astype(np.float64)
         crop_poses = [crop_from_face(r, t) for r, t in zip(rotation, translation, strict=True)]
-        neutral = decoded(people, "neutral", identity, self._decoder.neutral)
-        vertices = self._decoder.express(neutral, expression)
-        boxes = self._decoder.boxes(vertices, crop_poses, crops)
+        first_poses = list(crop_poses)
         poses = [
             camera_from_face(pose, crop, camera)
             for pose, crop in zip(crop_poses, crops, strict=True)
@@ -394,11 +405,14 @@ class FaceReconstructor:
                 poses[i] = person.pose(poses[i], tracks[i].stamp)
                 crop_poses[i] = crop_from_camera_pose(poses[i], crops[i], camera)
                 rotation[i], translation[i] = coefficients_from_crop_pose(crop_poses[i])
+        steps = partial(decode_people, self._decoder, people, self.config.colours != OFF)
+        decode = self._graph or steps
+        vertices, normals, shaded = decode(
+            identity, expression, albedo, crop_poses, c.illumination
+        )
+        boxes = self._decoder.boxes(vertices, first_poses, crops)
         colours: list[Float32 | None] = [None] * n
         if self.config.colours != OFF:
-            skin = decoded(people, "reflectance", albedo, self._decoder.reflectance)
-            normals = self._decoder.normals(vertices, crop_poses)
-            shaded = self._decoder.colours(normals, skin, c.illumination)
             for i, person in enumerate(people):
                 colours[i] = shaded[i]
                 if (seen := person.appearance) is not None:

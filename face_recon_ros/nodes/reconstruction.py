@@ -130,6 +130,7 @@ def describe(node: FaceNode, reconstructor: FaceReconstructor) -> None:
     network, face_model = reconstructor.network, find_model(reconstructor.config.face_model)
     node.meter.fact("model", network.path.name)
     node.meter.fact("model_sha256", sha256_of(network.path))
+    node.meter.fact("decoder", reconstructor.decoder)
     node.meter.fact("face_model", reconstructor.model.name)
     node.meter.fact("face_model_sha256", sha256_of(face_model))
 

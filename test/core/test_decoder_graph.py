@@ -4,13 +4,23 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from face_recon_ros.core.decoder_graph import INPUTS, OUTPUTS, decoder_graph
+from face_recon_ros.core import decoder_graph as module
+from face_recon_ros.core.decoder_graph import (
+    INPUTS,
+    OUTPUTS,
+    GraphDecoder,
+    choose_decoder,
+    decode_seconds,
+    decoder_graph,
+)
+from face_recon_ros.core.decoding import MeshDecoder
+from face_recon_ros.core.errors import ConfigError
 from face_recon_ros.core.illumination import shade
 from face_recon_ros.core.models import FACE_MODEL, find_model
 from face_recon_ros.core.morphable_model import VertexNormals, load_morphable_model
 from face_recon_ros.core.onnx_file import external_tensors
 from face_recon_ros.core.onnx_writer import Graph
-from face_recon_ros.core.rigid import rotation_from_vector
+from face_recon_ros.core.rigid import Rigid, rotation_from_vector
 
 MM = 1e-3
 
@@ -106,3 +116,42 @@ def test_the_writer_writes_what_onnx_runtime_reads():
     assert opened.get_modelmeta().custom_metadata_map == {"key": "value ä"}
     (y,) = opened.run(["y"], {"x": np.array([[1, 10]], np.float32)})
     assert y.tolist() == [[13, 24]]
+
+
+@pytest.mark.parametrize("n", [0, 2])
+def test_the_decoder_by_graph_answers_as_the_one_in_steps(shipped, n):
+    given = {name: value[:n] for name, value in coefficients(shipped, 2, seed=3).items()}
+    poses = [Rigid(r.astype(np.float64), np.zeros(3)) for r in given["rotation"]]
+    steps = MeshDecoder(shipped)
+    vertices = steps.express(steps.neutral(given["identity"]), given["expression"])
+    normals = steps.normals(vertices, poses)
+    colours = steps.colours(normals, steps.reflectance(given["albedo"]), given["illumination"])
+    got = GraphDecoder(shipped, provider="cpu", threads=1)(
+        given["identity"], given["expression"], given["albedo"], poses, given["illumination"]
+    )
+    for ours, theirs, tolerance in zip(
+        got, (vertices, normals, colours), (1e-5, 1e-3, 4e-3), strict=True
+    ):
+        assert ours.shape == theirs.shape
+        np.testing.assert_allclose(ours, theirs, atol=tolerance)
+
+
+def test_the_decoder_is_chosen_by_measurement_on_a_gpu_only(shipped, monkeypatch):
+    assert choose_decoder("auto", shipped) is None
+    assert choose_decoder("numpy", shipped) is None
+    graph = choose_decoder("graph", shipped, threads=1)
+    assert isinstance(graph, GraphDecoder)
+    assert all(seconds > 0 for seconds in decode_seconds(shipped, graph, 2, rounds=1))
+    with pytest.raises(ConfigError, match="numpy"):
+        choose_decoder("cupy", shipped)
+
+    class OnGpu(GraphDecoder):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            self.session.provider = "CUDAExecutionProvider"
+
+    monkeypatch.setattr(module, "gpu_works", lambda provider: True)
+    monkeypatch.setattr(module, "GraphDecoder", OnGpu)
+    for seconds, chosen in (((1.0, 2.0), True), ((2.0, 1.0), False)):
+        monkeypatch.setattr(module, "decode_seconds", lambda *_, faces, s=seconds: s)
+        assert (choose_decoder("auto", shipped) is not None) == chosen

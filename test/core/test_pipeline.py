@@ -19,7 +19,7 @@ from face_recon_ros.core.reconstructor import FaceReconstructor, ReconstructorCo
 from face_recon_ros.core.rigid import angle_between
 from face_recon_ros.core.smoothing import OneEuroConfig
 from face_recon_ros.core.tracking import Tracker, TrackerConfig
-from face_recon_ros.core.types import Detections, Image
+from face_recon_ros.core.types import Detections, Image, Track
 
 W, H, FPS = 640, 480, 30.0
 RED, GREEN = (230, 90, 60), (90, 230, 60)
@@ -355,3 +355,27 @@ def test_another_camera_starts_the_filters_anew(make_pipeline):
     np.testing.assert_allclose(
         after.camera_from_face.translation, alone.camera_from_face.translation, rtol=0.02
     )
+
+
+def test_a_graph_in_place_of_the_steps_makes_the_same_faces(make_pipeline):
+    steps = make_pipeline().reconstructor
+    assert steps.decoder == "numpy"
+    graph = FaceReconstructor(
+        steps.network, steps.model, replace(steps.config, decoder="graph", provider="cpu")
+    )
+    assert graph.decoder == "graph CPUExecutionProvider"
+    crops = np.random.default_rng(0).integers(
+        0, 255, (2, steps.network.size, steps.network.size, 3), np.uint8
+    )
+    tracks = [Track(f"t{k}", np.array([10.0, 10, 60, 60], np.float32), 1.0, 0.0) for k in range(2)]
+    camera = PinholeCamera.from_fov(320, 240)
+    answers = []
+    for reconstructor in (steps, graph):
+        places = reconstructor.crops(tracks)
+        prediction = reconstructor.predict(crops)
+        answers.append(reconstructor.decode(tracks, places, prediction, camera))
+        assert reconstructor.decode([], [], reconstructor.predict(crops[:0]), camera) == []
+    for one, two in zip(*answers, strict=True):
+        np.testing.assert_allclose(one.mesh.vertices, two.mesh.vertices, atol=1e-5)
+        np.testing.assert_allclose(one.mesh.colours, two.mesh.colours, atol=4e-3)
+        np.testing.assert_allclose(one.box, two.box, atol=1e-2)
