@@ -49,7 +49,7 @@ PROTOCOL = {
     "region": "scan points within 1.2 x mean(outer eye distance, nose length) of the nose",
     "alignment": "51 inner landmarks, then point-to-surface least squares over the region",
     "non_metrical": "similarity (scale estimated); the figures at top level",
-    "metrical": "rigid (the prediction's own size)",
+    "metrical": "rigid (the prediction's own size), from the similarity's attitude",
     "distance": "each scan point to the nearest point of the predicted surface, millimetres",
     "landmark_mm": "mean distance of the 51 inner landmarks after similarity",
     "corresponding_mm": "mean distance of the facial skin's vertices after similarity, where the "

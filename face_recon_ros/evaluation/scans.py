@@ -180,7 +180,10 @@ class ScanJudge:
         vertices = np.asarray(neutral, np.float64) * 1000.0
         surface, marks = Surface(vertices, self.model.triangles), vertices[self.model.landmarks_68]
         free, scan_from_mesh = scan_distances(surface, marks, scan, metrical=False)
-        metrical, _ = scan_distances(surface, marks, scan, metrical=True)
+        middle = marks[INNER].mean(axis=0)  # stays where it is as the scale becomes one
+        turned = scan_from_mesh.apply(middle) - scan_from_mesh.rotation @ middle
+        start = Similarity(1.0, scan_from_mesh.rotation, turned)
+        metrical, _ = _aligned_distances(surface, scan.points, start, with_scale=False)
         true = self.corresponding(scan)
         return Measured(
             free,
