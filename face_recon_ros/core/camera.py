@@ -198,6 +198,15 @@ class PinholeCamera:
         return np.concatenate([xy, np.ones_like(xy[..., :1])], -1)
 
 
+def same_camera(a: PinholeCamera, b: PinholeCamera) -> bool:
+    """Whether two cameras see the same."""
+    return a is b or (
+        (a.width, a.height, a.distortion_model) == (b.width, b.height, b.distortion_model)
+        and np.array_equal(a.matrix, b.matrix)
+        and np.array_equal(a.distortion, b.distortion)
+    )
+
+
 def _undistort(
     pixels: NDArray[np.float64], matrix: NDArray[np.float64], distortion: NDArray[np.float64]
 ) -> NDArray[np.float64]:

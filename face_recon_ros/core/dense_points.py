@@ -30,6 +30,7 @@ from face_recon_ros.core.crop import Crop
 from face_recon_ros.core.crop_pose import CAMERA_FROM_FRONTAL_FACE, crop_from_face
 from face_recon_ros.core.errors import ModelError
 from face_recon_ros.core.inference import Prediction
+from face_recon_ros.core.models import POINT_NETWORK, find_model, models_dir
 from face_recon_ros.core.morphable_model import MorphableModel, same_decoding
 from face_recon_ros.core.onnx_session import OnnxSession
 from face_recon_ros.core.point_fit import POSE, FitPrior, FitState, PointFit, PointFitter
@@ -263,3 +264,28 @@ def corrected(prediction: Prediction, rows: NDArray[np.intp], points: DensePoint
         presence=presence,
         pose_covariance=pose_covariance,
     )
+
+
+def open_points(
+    name: str, coarse: MorphableModel, face_model: Path, *, provider: str, threads: int
+) -> DensePointStage | None:
+    """What `ReconstructorConfig.points` asks for.
+
+    Args:
+        name: of a network; `auto` or `off`.
+        coarse: face model, coarse level, whole head.
+        face_model: its file.
+        provider: of ONNX Runtime.
+        threads: likewise.
+    """
+    if name == "off":
+        return None
+    automatic = name == "auto"
+    if automatic and not (models_dir() / POINT_NETWORK).is_file():
+        return None
+    path = find_model(POINT_NETWORK if automatic else name)
+    network = DensePointNetwork(path, provider=provider, threads=threads)
+    if automatic and not network.trained_for(coarse, face_model):
+        return None
+    network.check_trained_for(coarse, face_model)
+    return DensePointStage(network, coarse)

@@ -8,7 +8,6 @@ nodes use the two halves on their own.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -23,8 +22,10 @@ from face_recon_ros.core.errors import CameraError
 from face_recon_ros.core.head_state import HeadStateConfig, HeadStateEstimator
 from face_recon_ros.core.inference import Prediction
 from face_recon_ros.core.reconstructor import FaceReconstructor, ReconstructorConfig
+from face_recon_ros.core.refresh import Refresher
 from face_recon_ros.core.scene_cut import SceneCut
 from face_recon_ros.core.search import SearchingDetector
+from face_recon_ros.core.stopwatch import Stopwatch, Timer
 from face_recon_ros.core.texture import Picture
 from face_recon_ros.core.tracking import Tracker, TrackerConfig
 from face_recon_ros.core.types import (
@@ -34,8 +35,6 @@ from face_recon_ros.core.types import (
     Image,
     Track,
 )
-
-Timer = Callable[[], float]
 
 #: What takes time, in order; `infer` is the network's own, the rest is overhead.
 STAGES = (
@@ -80,6 +79,8 @@ class Frame:
         faces: the reconstructed faces of visible tracks, in the order of the tracks.
         crops: (N, S, S, 3) uint8 RGB, the pixels that the network saw of each face.
         unusable: how many faces the network gave no usable answer for.
+        carried: how many of the faces were not reconstructed in this image for want of time, but
+            went on with their tracks.
         detections: what the detector found, None when it did not run.
         timings: stage of `STAGES` -> seconds, for those that ran; and their `total`.
     """
@@ -89,6 +90,7 @@ class Frame:
     detections: Detections | None
     timings: dict[str, float]
     unusable: int = 0
+    carried: int = 0
 
     @property
     def tracks(self) -> list[Track]:
@@ -203,6 +205,7 @@ class FacePipeline:
         timer: Timer = time.perf_counter,
         head_state: HeadStateEstimator | None = None,
         appearance: AppearanceStage | None = None,
+        refresher: Refresher | None = None,
     ) -> None:
         """Composes the parts.
 
@@ -212,16 +215,25 @@ class FacePipeline:
             timer: only measures the stages, seconds.
             head_state: of faces; None makes one with default settings.
             appearance: tells people apart; None follows faces by place alone.
+            refresher: keeps within a budget of time; None reconstructs all faces of all images.
         """
         self.finder = finder
         self.reconstructor = reconstructor
         self.head_state = head_state or HeadStateEstimator(reconstructor.model)
         self._timer = timer
         self._appearance = appearance
+        self._refresher = refresher
+        self._attended: set[str] = set()
 
     @staticmethod
-    def from_config(config: PipelineConfig | None = None) -> FacePipeline:
-        """Loads what the configuration names."""
+    def from_config(config: PipelineConfig | None = None, *, live: bool = False) -> FacePipeline:
+        """Loads what the configuration names.
+
+        Args:
+            config: None takes the defaults.
+            live: keeps within `reconstructor.budget_ms`: what is made of an image then depends on
+                how fast this machine is.
+        """
         config = config or PipelineConfig()
         reconstructor = FaceReconstructor.from_config(config.reconstructor)
         appearance = None
@@ -234,6 +246,7 @@ class FacePipeline:
             reconstructor,
             head_state=HeadStateEstimator(reconstructor.model, config.head_state),
             appearance=appearance,
+            refresher=Refresher.within(config.reconstructor.budget_ms) if live else None,
         )
 
     def process(
@@ -254,15 +267,22 @@ class FacePipeline:
             ImageError: the image or the depth image cannot be used.
             CameraError: the camera is of another image size.
         """
-        clock = _Stopwatch(self._timer)
+        clock = Stopwatch(self._timer)
         image = replace(image, rgb=as_rgb(image.rgb))
         camera = camera_of(image, camera)
         tracks, detections = self.finder.find(image)
         clock.lap("detect" if detections is not None else "track")
+        due, left_out = self._due(tracks, image.stamp)
         # Also of those in doubt: their meshes lead the tracks on for when they are seen again.
-        faces, pixels, presence = self._reconstruct(image, camera, tracks, clock)
+        faces, pixels, presence = self._reconstruct(image, camera, due, clock)
+        reconstruction_s = clock.since("detect", "track")
         self.finder.confirm({face.track.id: face.box for face in faces}, presence)
-        unusable = len(tracks) - len(faces)
+        unusable, fresh = len(due) - len(faces), {face.track.id for face in faces}
+        if self._refresher:
+            self._refresher.remember(faces, pixels)
+            carried = self._refresher.carried(left_out, camera)
+            faces = [*faces, *(face for face, _ in carried)]
+            pixels = np.concatenate([pixels, *(crop[None] for _, crop in carried)])
         scores = {track.id: track.score for track in self.finder.visible()}
         shown = [i for i, face in enumerate(faces) if face.track.id in scores]
         faces = [
@@ -272,7 +292,22 @@ class FacePipeline:
         clock.lap("confirm")
         faces = self.head_state(faces, camera, image.stamp, depth)
         clock.lap("head_state")
-        return Frame(faces, pixels[shown], detections, clock.laps(), unusable)
+        laps = clock.laps()
+        if self._refresher:
+            self._refresher.took(len(due), reconstruction_s, laps["total"])
+            self._attended = {face.track.id for face in faces if face.attention is not None}
+        n_carried = sum(face.track.id not in fresh for face in faces)
+        return Frame(faces, pixels[shown], detections, laps, unusable, n_carried)
+
+    def _due(self, tracks: list[Track], stamp: float) -> tuple[list[Track], list[Track]]:
+        """Tracks to be reconstructed, and those left out for want of time."""
+        if self._refresher is None:
+            return tracks, []
+        chosen = set(self._refresher.choose(tracks, stamp, self._attended))
+        return (
+            [track for i, track in enumerate(tracks) if i in chosen],
+            [track for i, track in enumerate(tracks) if i not in chosen],
+        )
 
     def process_still(
         self,
@@ -293,7 +328,7 @@ class FacePipeline:
                 place only the best counts: for a search that looks at very many places.
             seed: of the ids, so that they do not depend on what was seen before.
         """
-        clock = _Stopwatch(self._timer)
+        clock = Stopwatch(self._timer)
         image = replace(image, rgb=as_rgb(image.rgb))
         camera = camera_of(image, camera)
         tracks, detections = self.finder.find_anew(image, seed)
@@ -347,13 +382,13 @@ class FacePipeline:
         track = replace(largest.track, id=person, stamp=image.stamp)
         image = replace(image, rgb=as_rgb(image.rgb))
         camera = camera_of(image, camera)
-        clock = _Stopwatch(self._timer)
+        clock = Stopwatch(self._timer)
         faces, pixels, _ = self._reconstruct(image, camera, [track], clock)
         faces = self.head_state.still(faces, camera)
         return replace(frame, faces=faces, crops=pixels)
 
     def _reconstruct(
-        self, image: Image, camera: PinholeCamera, tracks: list[Track], clock: _Stopwatch
+        self, image: Image, camera: PinholeCamera, tracks: list[Track], clock: Stopwatch
     ) -> tuple[list[Face], NDArray[np.uint8], dict[str, float] | None]:
         """The faces that could be reconstructed, the pixels of each, and presence by id."""
         crops = self.reconstructor.crops(tracks)
@@ -405,20 +440,3 @@ def camera_of(image: Image, camera: PinholeCamera | None) -> PinholeCamera:
             "publish the CameraInfo of this image, or recalibrate at this size",
         )
     return camera
-
-
-class _Stopwatch:
-    """Stages and how long they took."""
-
-    def __init__(self, timer: Timer) -> None:
-        self._timer = timer
-        self._start = self._last = timer()
-        self._laps: dict[str, float] = {}
-
-    def lap(self, stage: str) -> None:
-        now = self._timer()
-        self._laps[stage] = self._laps.get(stage, 0.0) + now - self._last
-        self._last = now
-
-    def laps(self) -> dict[str, float]:
-        return {**self._laps, "total": self._last - self._start}

@@ -32,6 +32,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "tracker.reidentification.max_anonymous_s": (0.0, 60.0),
     "tracker.seed": (-1, 2**62),
     "reconstructor.threads": (0, 256),
+    "reconstructor.budget_ms": (-1.0, 10000.0),
     "reconstructor.aggregation.outlier_scale": (0.01, 100.0),
     "reconstructor.aggregation.min_change": (0.0, 10.0),
     "reconstructor.posterior.frame_share": (0.0, 1.0),

@@ -53,7 +53,8 @@ class PipelineNode(FaceNode):
                 self.config("tracker").seeded(),
                 self.config("reconstructor"),
                 self.config("output"),
-            )
+            ),
+            live=not self._in_lockstep(),
         )
         describe(self, self._pipeline.reconstructor)
 
@@ -124,6 +125,7 @@ class PipelineNode(FaceNode):
             self._drawing.put(Scene(header, faces, cloud, camera, image.rgb))
         self.meter.count("processed")
         self.meter.count("faces", len(frame.faces))
+        self.meter.count("faces_carried", frame.carried)
         count_unusable(self, frame.unusable)
         count_depth(self, frame.faces)
         self.meter.count("frames_with_face", bool(frame.faces))

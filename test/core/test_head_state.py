@@ -109,4 +109,4 @@ def test_the_frame_carries_the_pixels_that_the_network_saw(pipeline):
     assert len(frame.faces) == len(frame.crops) == 2
     for face, crop in zip(frame.faces, frame.crops, strict=True):
         np.testing.assert_array_equal(crop, face.crop.extract(picture))
-    np.testing.assert_array_equal(frame.crops, asked[0])
+        assert any(np.array_equal(crop, seen) for seen in asked[0])  # which are turned as well

@@ -1,0 +1,154 @@
+"""Which faces are reconstructed when there is no time for all of them, and what the others show.
+
+Near people, and those who look here, are reconstructed in every image, the others in turn; in
+between the mesh of each goes where its track goes. Nothing is ever put off: an image that was not
+looked at is gone.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from face_recon_ros.core.camera import PinholeCamera
+from face_recon_ros.core.rigid import Rigid, rotation_between
+from face_recon_ros.core.types import Face, Track
+
+_SHARE = 0.8  # of the time between two images, where no budget is given
+_WINDOW = 15  # images over which costs and intervals are medians
+_IN_TURN = 4  # every so many-th place is for those who wait
+
+Pixels = NDArray[np.uint8]
+
+
+class Refresher:
+    """Plans the reconstruction of a video, one image after the other."""
+
+    def __init__(self, budget_s: float | None = None) -> None:
+        """Starts with nothing measured: all faces are reconstructed.
+
+        Args:
+            budget_s: seconds an image may take; None: `_SHARE` of the time between two images.
+        """
+        self._budget_s = budget_s
+        self._stamp: float | None = None
+        self._intervals: deque[float] = deque(maxlen=_WINDOW)
+        self._per_face: deque[float] = deque(maxlen=_WINDOW)
+        self._rest: deque[float] = deque(maxlen=_WINDOW)
+        self._known: dict[str, tuple[Face, Pixels]] = {}
+
+    @staticmethod
+    def within(budget_ms: float) -> Refresher | None:
+        """Of `ReconstructorConfig.budget_ms`; None where it sets no limit."""
+        if budget_ms == 0:
+            return None
+        return Refresher(None if budget_ms < 0 else 1e-3 * budget_ms)
+
+    def choose(
+        self, tracks: Sequence[Track], stamp: float, attended: Collection[str] = ()
+    ) -> list[int]:
+        """Which tracks of the next image are to be reconstructed.
+
+        Args:
+            tracks: of the image.
+            stamp: seconds, of the image.
+            attended: ids of those who look here.
+
+        Returns:
+            Indices into `tracks`, ascending; at least one if there is one.
+        """
+        if self._stamp is not None and stamp > self._stamp:
+            self._intervals.append(stamp - self._stamp)
+        self._stamp = stamp
+        ids = {track.id for track in tracks}
+        self._known = {name: known for name, known in self._known.items() if name in ids}
+        room = self._room(len(tracks))
+        if room >= len(tracks):
+            return list(range(len(tracks)))
+
+        def importance(i: int) -> tuple[bool, bool, float]:
+            track = tracks[i]
+            side = float(np.sqrt(np.prod(track.box[2:] - track.box[:2])))
+            return track.id in self._known, track.id not in attended, -side
+
+        def last_seen(i: int) -> float:
+            known = self._known.get(tracks[i].id)
+            return known[0].stamp if known else -np.inf
+
+        always = room - -(-room // _IN_TURN)
+        order = sorted(range(len(tracks)), key=importance)
+        waiting = sorted(order[always:], key=last_seen)
+        return sorted(order[:always] + waiting[: room - always])
+
+    def _room(self, wanted: int) -> int:
+        """How many faces the budget has room for."""
+        budget_s = self._budget_s
+        if budget_s is None:
+            budget_s = _SHARE * float(np.median(self._intervals)) if self._intervals else np.inf
+        if not self._per_face or not np.isfinite(budget_s):
+            return wanted
+        left = budget_s - float(np.median(self._rest))
+        return max(1, int(left / max(float(np.median(self._per_face)), 1e-6)))
+
+    def took(self, faces: int, reconstruction_s: float, total_s: float) -> None:
+        """Notes what an image cost.
+
+        Args:
+            faces: that were reconstructed.
+            reconstruction_s: seconds, for these.
+            total_s: seconds, for all.
+        """
+        if faces:
+            self._per_face.append(reconstruction_s / faces)
+        self._rest.append(total_s - reconstruction_s)
+
+    def remember(self, faces: Sequence[Face], pixels: Pixels) -> None:
+        """Takes in the faces that were reconstructed, and their (N, S, S, 3) crops."""
+        self._known.update(
+            {face.track.id: (face, crop) for face, crop in zip(faces, pixels, strict=True)}
+        )
+
+    def carried(self, tracks: Sequence[Track], camera: PinholeCamera) -> list[tuple[Face, Pixels]]:
+        """The last faces of tracks that were left out, where their tracks are now."""
+        return [
+            (moved_with(self._known[track.id][0], track, camera), self._known[track.id][1])
+            for track in tracks
+            if track.id in self._known
+        ]
+
+
+def moved_with(face: Face, track: Track, camera: PinholeCamera) -> Face:
+    """A face of an earlier image where its track is now.
+
+    It keeps its attitude to the viewing ray, and its distance goes with its size in the image.
+
+    Args:
+        face: of the track.
+        track: of a later image.
+        camera: that took both images.
+    """
+    then, now = face.box.astype(np.float64), track.box.astype(np.float64)
+    scale = float(np.sqrt(np.prod(now[2:] - now[:2]) / np.prod(then[2:] - then[:2])))
+
+    def moved(pixel: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.asarray((now[:2] + now[2:]) / 2 + scale * (pixel - (then[:2] + then[2:]) / 2))
+
+    pose = face.camera_from_face
+    ray = camera.rays_from_pixels(moved(camera.project(pose.translation)))
+    translation = ray / ray[2] * pose.translation[2] / scale
+    rotation = rotation_between(pose.translation, translation) @ pose.rotation
+    crop = replace(
+        face.crop, centre_px=moved(face.crop.centre_px), side_px=face.crop.side_px * scale
+    )
+    return replace(
+        face,
+        track=track,
+        crop=crop,
+        camera_from_face=Rigid(rotation, translation),
+        box=track.box,
+        stamp=track.stamp,
+    )
