@@ -77,6 +77,16 @@ def unpack_zstd(path: Path, folder: Path) -> Path:
     return target
 
 
+def with_journal(path: Path, folder: Path) -> Path:
+    """A database with what a recorder that crashed left in its journal (-wal), in a folder."""
+    copy = Path(shutil.copy(path, folder))
+    shutil.copy(f"{path}-wal", f"{copy}-wal")
+    with contextlib.closing(sqlite3.connect(copy)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        connection.execute("PRAGMA journal_mode=DELETE")
+    return copy
+
+
 def unpacked_message(data: bytes) -> bytes:
     """A message, unpacked if it was compressed by itself; CDR never begins like that."""
     return bytes(zstd_module().decompress(data)) if data[:4] == _ZSTD_MAGIC else data
@@ -128,14 +138,20 @@ def _scan_mcap(path: Path) -> Iterator[RawMessage]:
     """All ROS messages of an mcap file from its start, without its index (mcap.dev/spec)."""
     schemas: dict[int, str] = {}
     channels: dict[int, tuple[str, int]] = {}
+    others: set[str] = set()
     with path.open("rb") as file:
         if file.read(8) != _MCAP_MAGIC:
             raise ValueError("no mcap file")
-        yield from _scan_records(file, schemas, channels)
+        yield from _scan_records(file, schemas, channels, others)
+    if others and not channels:
+        raise ValueError(f"its messages are {', '.join(sorted(others))}, not ROS 2 (cdr)")
 
 
 def _scan_records(
-    stream: BinaryIO, schemas: dict[int, str], channels: dict[int, tuple[str, int]]
+    stream: BinaryIO,
+    schemas: dict[int, str],
+    channels: dict[int, tuple[str, int]],
+    others: set[str],
 ) -> Iterator[RawMessage]:
     while head := stream.read(9):
         if len(head) < 9:
@@ -146,7 +162,7 @@ def _scan_records(
         body = stream.read(size)
         if len(body) < size:
             if kind == _CHUNK and len(body) > 32 and not _chunk_compression(body):
-                yield from _scan_records(BytesIO(_unpack_chunk(body)), schemas, channels)
+                yield from _scan_records(BytesIO(_unpack_chunk(body)), schemas, channels, others)
             raise ValueError("cut off in the middle of a record")
         if kind == _SCHEMA:
             key, length = struct.unpack_from("<HI", body)
@@ -155,15 +171,18 @@ def _scan_records(
             key, schema, length = struct.unpack_from("<HHI", body)
             topic = body[8 : 8 + length].decode()
             (words,) = struct.unpack_from("<I", body, 8 + length)
-            if body[12 + length : 12 + length + words] == b"cdr":
+            encoding = body[12 + length : 12 + length + words].decode()
+            if encoding == "cdr":
                 channels[key] = (topic, schema)
+            else:
+                others.add(encoding)
         elif kind == _MESSAGE:
             key, _, log_ns, _ = struct.unpack_from("<HIQQ", body)
             if key in channels:
                 topic, schema = channels[key]
                 yield RawMessage(topic, schemas.get(schema, ""), log_ns, body[22:])
         elif kind == _CHUNK:
-            yield from _scan_records(BytesIO(_unpack_chunk(body)), schemas, channels)
+            yield from _scan_records(BytesIO(_unpack_chunk(body)), schemas, channels, others)
 
 
 def _chunk_compression(body: bytes) -> str:

@@ -26,6 +26,7 @@ from face_recon_ros.io.bag_files import (
     storage_of,
     unpack_zstd,
     unpacked_message,
+    with_journal,
 )
 
 IMAGE = "sensor_msgs/msg/Image"
@@ -250,6 +251,16 @@ def _add_file(bag: Bag, path: Path) -> None:
             bag.note(f"{path.name} cannot be unpacked: {_line(fault)}")
             return
         storage = storage_of(path)
+    journal = path.with_name(f"{path.name}-wal")
+    if storage == SQLITE and journal.is_file() and journal.stat().st_size:
+        folder = tempfile.TemporaryDirectory()
+        weakref.finalize(bag, folder.cleanup)
+        try:
+            path = with_journal(path, Path(folder.name))
+        except BREAKS as fault:
+            bag.note(f"the journal of {path.name} cannot be read: {_line(fault)}")
+        else:
+            bag.note(f"{path.name} was not closed by its recorder: read with its journal")
     if storage == EMPTY:
         bag.note(f"{path.name} is empty")
     elif storage in (MCAP, SQLITE):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
 from collections.abc import Callable
@@ -26,6 +27,7 @@ REFUSED = {
     "Photoshop": "export it as PNG first",
     "PDF": "export the picture in it first",
     "SVG": "render it to PNG first",
+    "JPEG XL": "convert it to JPEG or PNG first",
 }
 
 _HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"}
@@ -77,6 +79,8 @@ def picture_format(head: bytes) -> str:
         return "camera raw"
     if head[:2] in (b"#?", b"PF", b"Pf") or head[:4] == b"\x76\x2f\x31\x01":
         return "high dynamic range"
+    if head[:2] == b"\xff\x0a" or head[:12] == b"\0\0\0\x0cJXL \r\n\x87\n":
+        return "JPEG XL"
     if head[:4] == b"8BPS":
         return "Photoshop"
     if head[:5] == b"%PDF-":
@@ -233,13 +237,14 @@ def _rescued(raw: bytes, kind: str, upright: bool) -> tuple[NDArray[np.generic] 
         if missing or progressive:
             return pixels, "the JPEG ends early: decoded as far as it goes"
         return pixels, ""  # only its end marker is missing, as cheap cameras' do
-    if kind not in ("PNG", "TIFF", "GIF", "BMP", "WebP", "PNM", "JPEG 2000"):
+    if not kind:
         return None, ""
-    try:
-        pixels = _by_pillow(raw, kind, upright, truncated=True)
-    except ImageError:
-        return None, ""
-    return pixels, f"the {kind} file ends early: decoded as far as it goes"
+    for truncated in (False, True):
+        with contextlib.suppress(ImageError):
+            pixels = _by_pillow(raw, kind, upright, truncated=truncated)
+            early = f"the {kind} file ends early: decoded as far as it goes"
+            return pixels, early if truncated else ""
+    return None, ""
 
 
 def _by_pillow(
@@ -262,6 +267,8 @@ def _by_pillow(
     try:
         with Image.open(io.BytesIO(raw)) as picture:
             turned = ImageOps.exif_transpose(picture) if upright else picture
+            if turned.mode == "F":
+                return np.asarray(turned)
             if turned.mode.startswith("I;16") or turned.mode == "I":
                 return np.repeat(np.asarray(turned).astype(np.uint16)[..., None], 3, axis=2)
             return np.asarray(turned.convert("RGB"))

@@ -40,8 +40,9 @@ PATTERN_FPS = 15.0
 _MAX_FAILURES = 30  # pictures in a row that a device hands over but nobody can decode
 _CACHE_BYTES = 128 << 20  # of a looping pattern's pictures; larger ones are rendered each time
 _PICTURE_SUFFIXES = {
-    ".avif", ".bmp", ".gif", ".heic", ".heif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff",
-    ".webp", ".jp2", ".pgm",
+    ".avif", ".bmp", ".cr2", ".cr3", ".dds", ".dng", ".exr", ".gif", ".hdr", ".heic", ".heif",
+    ".ico", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".jxl", ".nef", ".pbm", ".pcx",
+    ".pgm", ".png", ".pnm", ".ppm", ".psd", ".raf", ".tga", ".tif", ".tiff", ".webp",
 }  # fmt: skip
 _DEVICE = re.compile(r"\d+|/dev/video\d+")
 _STREAM = re.compile(r"(rtsps?|rtmp|https?|udp|tcp|srt)://\S+")

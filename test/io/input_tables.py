@@ -330,6 +330,7 @@ PICTURES = (
         REFUSED,
         says="PNG",
     ),
+    PictureRow("JPEG XL", ".jxl", _bytes(lambda: b"\xff\x0a" + bytes(100)), REFUSED, says="JPEG"),
     PictureRow("Photoshop", ".psd", _bytes(lambda: b"8BPS" + bytes(100)), REFUSED, says="PNG"),
     PictureRow("PDF", ".pdf", _bytes(lambda: b"%PDF-1.7\n" + bytes(100)), REFUSED, says="export"),
     PictureRow(
@@ -894,6 +895,33 @@ def _splits(folder: Path) -> Path:
     return folder / "bag"
 
 
+def _with_journal(folder: Path) -> Path:
+    """A database whose recorder was killed before its journal was written back."""
+    import sqlite3
+
+    path = _lone("sqlite3")(folder)
+    recorder = sqlite3.connect(path)
+    recorder.execute("PRAGMA journal_mode=WAL")
+    recorder.execute("PRAGMA wal_autocheckpoint=0")
+    rows = recorder.execute("SELECT topic_id, timestamp, data FROM messages").fetchall()
+    recorder.execute("DELETE FROM messages")
+    recorder.commit()
+    recorder.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    recorder.executemany("INSERT INTO messages (topic_id, timestamp, data) VALUES (?, ?, ?)", rows)
+    recorder.commit()
+    killed = folder / "killed.db3"
+    shutil.copy(path, killed)
+    shutil.copy(f"{path}-wal", f"{killed}-wal")
+    recorder.close()
+    return killed
+
+
+def _of_ros1(folder: Path) -> Path:
+    path = _with_json(folder)
+    path.write_bytes(path.read_bytes().replace(mcap_text("cdr"), mcap_text("xml")))
+    return path
+
+
 def _cut_off(folder: Path) -> Path:
     write_bag(folder / "bag", plain_rows(40))
     (file,) = (folder / "bag").glob("*.mcap")
@@ -977,6 +1005,8 @@ BAGS = (
     BagRow("twelve splits", _splits, 12, result=WARNED, note="in the order of their numbers", says="metadata.yaml"),
     BagRow("a JSON channel beside ROS ones", _with_json, result=WARNED, note="read without the index", says="index"),
     BagRow("cut off by a crash", _cut_off, -1, WARNED, "up to the break", "break"),
+    BagRow("sqlite3 with a journal (-wal): its recorder was killed", _with_journal, result=WARNED, says="journal"),
+    BagRow("mcap of other encodings only (ROS 1, Protobuf ...)", _of_ros1, 0, REFUSED, says="not ROS 2"),
     BagRow("ROS 1 .bag", _written("old.bag", b"#ROSBAG V2.0\n" + bytes(64)), 0, REFUSED, says="rosbags-convert"),
     BagRow("an empty .mcap", _written("none.mcap", b""), 0, REFUSED, says="empty"),
     BagRow("something else named .db3", _written("junk.db3", b"x" * 999), 0, REFUSED, says="neither"),
