@@ -300,6 +300,10 @@ def _build(config: type, prefix: str, values: Mapping[str, Any]) -> Any:
     return config(**kwargs)
 
 
+#: `true` on a command line is a bool, not a word.
+_WORD_OR_BOOL = ("camera.rectified",)
+
+
 def _declare(node: Node, name: str, default: Any, description: str) -> Any:
     texts = isinstance(default, tuple) and any(isinstance(v, str) for v in default)
     kind = Parameter.Type.STRING_ARRAY if texts else _TYPES[type(default)]
@@ -307,6 +311,7 @@ def _declare(node: Node, name: str, default: Any, description: str) -> Any:
         description=description,
         type=kind.value,
         read_only=not is_dynamic(name),
+        dynamic_typing=name in _WORD_OR_BOOL,
     )
     if name in RANGES:
         low, high = RANGES[name]
@@ -335,6 +340,8 @@ def _declare(node: Node, name: str, default: Any, description: str) -> Any:
         value = node.get_parameter(name).value
     except ParameterUninitializedException:
         return start
+    if name in _WORD_OR_BOOL and isinstance(value, bool):
+        return str(value).lower()
     return start if value is None else value
 
 

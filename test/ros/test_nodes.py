@@ -549,6 +549,22 @@ def test_viewer_records_meshes(graph, listener, small_models, tmp_path):
     assert path.stat().st_size > 10_000
 
 
+@pytest.mark.parametrize(("given", "coefficients"), [("true", 0), ("auto", 5)])
+def test_rectified_images_by_parameter(given, coefficients, graph, listener, tmp_path, picture):
+    """The topic's name does not say that its images are rectified: only the user knows."""
+    pytest.importorskip("rosbags", reason="needs rosbags")
+    bent = replace(pinhole(500.0), distortion=np.array([0.1, -0.05, 0.001, 0.001, 0.01]))
+    with BagWriter(tmp_path / "bag") as bag:
+        for k in range(20):
+            bag.image(Image(picture, 1.0 + k / 10, "cam"), "/cam/image")
+            bag.camera(bent, 1.0 + k / 10, "cam", "/cam/camera_info")
+    source = [f"camera.source:={tmp_path / 'bag'}", "camera.loop:=true"]
+    graph.start("camera", *source, f"camera.rectified:={given}")
+    infos = listener.listen(CameraInfo, "/camera/camera_info", SENSOR_QOS)
+    assert listener.spin_until(lambda: infos)
+    assert len(infos[-1].d) == coefficients and infos[-1].k[0] == 500.0
+
+
 def compressed_msg(rgb, stamp):
     header = conversions.header_of(stamp, "some_camera")
     bgr = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
