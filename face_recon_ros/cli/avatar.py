@@ -28,7 +28,8 @@ from face_recon_ros.core.reconstructor import OFF
 from face_recon_ros.core.types import Face
 from face_recon_ros.fitting.avatar import LITTLE_SEEN, TEXTURE_SIZES, AvatarMaker
 from face_recon_ros.io.gltf import write_glb
-from face_recon_ros.io.sources import FolderSource, Source, with_cameras
+from face_recon_ros.io.picture_sources import FolderSource
+from face_recon_ros.io.sources import Source, with_cameras
 
 _SIGHTINGS = 3  # the detector's passing fancies have fewer
 _PERSON = "person"  # of pictures, which are taken to show one

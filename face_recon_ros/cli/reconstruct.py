@@ -45,7 +45,8 @@ from face_recon_ros.io.calibration import CameraResolver
 from face_recon_ros.io.images import png_bytes
 from face_recon_ros.io.jobs import Journal, run_jobs
 from face_recon_ros.io.meshes import MESH_SUFFIXES, write_mesh
-from face_recon_ros.io.sources import FolderSource, Source, SourceConfig, with_cameras
+from face_recon_ros.io.picture_sources import FolderSource
+from face_recon_ros.io.sources import Source, SourceConfig, with_cameras
 from face_recon_ros.io.video import VideoWriter
 
 T = TypeVar("T")

@@ -29,11 +29,7 @@ from face_recon_ros.core.identity_posterior import (
 )
 from face_recon_ros.core.inference import AUTO, FaceNetwork, Prediction, find_network
 from face_recon_ros.core.models import FACE_MODEL, find_model
-from face_recon_ros.core.morphable_model import (
-    FACE,
-    MorphableModel,
-    load_morphable_model,
-)
+from face_recon_ros.core.morphable_model import FACE, MorphableModel, load_morphable_model
 from face_recon_ros.core.orientation import (
     QUARTERS,
     Orientation,
@@ -45,13 +41,7 @@ from face_recon_ros.core.pose_uncertainty import covariance_in_camera
 from face_recon_ros.core.rigid import Rigid
 from face_recon_ros.core.smoothing import OneEuroConfig
 from face_recon_ros.core.texture import Picture, TextureSampler
-from face_recon_ros.core.types import (
-    Coefficients,
-    Face,
-    Float32,
-    Mesh,
-    Track,
-)
+from face_recon_ros.core.types import Coefficients, Face, Float32, Mesh, Track
 
 #: Whose colours meshes carry.
 IMAGE, MODEL, OFF = "image", "model", "off"

@@ -108,6 +108,10 @@ class TrackState:
         self.detected_velocity = self.velocity
         self.track = replace(self.track, score=score)
 
+    def may_reactivate(self, stamp: float, within_s: float) -> bool:
+        """Whether a track out of sight may be taken up again: not after its first detection."""
+        return self.detections > 1 and 0.0 < stamp - self.detected_stamp <= within_s
+
     def reactivate(self, box: ArrayLike, score: float, stamp: float) -> None:
         """Goes on where a detection found the face again after it was out of sight."""
         found = positions_of(np.asarray(box)[None])[0]

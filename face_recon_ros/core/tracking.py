@@ -3,9 +3,8 @@
 A track moves with constant velocity in x, y and log size. Detections are assigned to predicted
 boxes for the least total cost; between detections the box of the reconstructed mesh takes their
 place (`confirm`), so the detector need not run on every frame. Only a detection keeps a track
-alive: the network makes a mesh of anything it is given, so a track nobody detected for
-`max_undetected_s` ends. It keeps its id that long, but is `visible` only for `max_tentative_s`
-after the detector began to miss it, or as long as the network's presence score calls it a face.
+alive, as the network makes a mesh of anything: one nobody detected for `max_undetected_s` ends.
+It stays `visible` for `max_tentative_s` only, or while the network's presence says it is a face.
 
 Place and motion say who a face is as long as it is followed without a gap. After a crossing, a
 gap or a cut appearance says it (`core.reidentification`). Time is an argument.
@@ -361,7 +360,7 @@ class Tracker:
         """The same for those out of sight of late, as if they had walked on meanwhile."""
         boxes = np.zeros((len(states), 4))
         for box, state in zip(boxes, states, strict=True):
-            if self._may_come_back(state, stamp):
+            if state.may_reactivate(stamp, self.config.max_undetected_s):
                 walked = state.detected_velocity * [1.0, 1.0, 0.0]
                 box[:] = box_of(state.detected_position + walked * (stamp - state.detected_stamp))
         costs = self._costs_of_boxes(boxes, detections)
@@ -427,11 +426,9 @@ class Tracker:
             else:
                 self._hidden.append(state)
         self._states = [s for s in self._states if any(s is k for k in kept)]
-        self._hidden = [s for s in self._hidden if self._may_come_back(s, stamp)]
-
-    def _may_come_back(self, state: TrackState, stamp: float) -> bool:
-        unseen = stamp - state.detected_stamp
-        return state.detections > 1 and 0.0 < unseen <= self.config.max_undetected_s
+        self._hidden = [
+            s for s in self._hidden if s.may_reactivate(stamp, self.config.max_undetected_s)
+        ]
 
     def _reactivate(self, state: TrackState, box: Float32, score: float, stamp: float) -> None:
         """Takes up a track again that was out of sight."""
@@ -442,9 +439,8 @@ class Tracker:
 
     def _begin(self, box: Float32, score: float, stamp: float) -> None:
         known = np.array([s.track.box for s in self._states]).reshape(-1, 4)
-        if len(known) >= self.config.max_faces or iou(box, known).max(initial=0) > _SAME_FACE:
-            return
-        self._states.append(TrackState.begin(self._new_id(), box, score, stamp))
+        if len(known) < self.config.max_faces and iou(box, known).max(initial=0) <= _SAME_FACE:
+            self._states.append(TrackState.begin(self._new_id(), box, score, stamp))
 
     def _new_id(self) -> str:
         while True:

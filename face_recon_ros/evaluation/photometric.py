@@ -25,6 +25,12 @@ from face_recon_ros.evaluation.output import Progress, no_progress
 from face_recon_ros.evaluation.portrait import FIT_SIZE
 from face_recon_ros.fitting.photo import PhotometricFitter
 
+PROTOCOL = {
+    "name": "photometric",
+    "difference": "mean absolute, of 255, over visible skin as the estimate places it",
+    "crop": f"{FIT_SIZE} x {FIT_SIZE} pixels",
+}
+
 
 def evaluate_photometric(
     folder: str | Path,
@@ -91,11 +97,7 @@ def evaluate_photometric(
         )
     values = np.array([e["photometric"] for e in found], np.float64)
     result: dict[str, Any] = {
-        "protocol": {
-            "name": "photometric",
-            "difference": "mean absolute, of 255, over visible skin as the estimate places it",
-            "crop": f"{FIT_SIZE} x {FIT_SIZE} pixels",
-        },
+        "protocol": PROTOCOL,
         "count": len(entries),
         "missed": len(entries) - len(found),
         "photometric": float(np.nanmean(values)),

@@ -152,6 +152,19 @@ def evaluate_pose(
             f"{len(skipped.reasons)} samples, none usable",
             f"see the reasons: {reasons}",
         )
+    result = _result(pairs, layout, convention)
+    result |= {
+        "count": len(per_image),
+        "missed": len(per_image) - len(pairs),
+        "extreme_count": extreme,
+    }
+    return {**result, "skipped": skipped.as_json(), "per_image": per_image}
+
+
+def _result(
+    pairs: list[tuple[Array, Truth]], layout: str, convention: EulerConvention
+) -> dict[str, Any]:
+    """Protocol and errors of predicted rotations and truth."""
     result: dict[str, Any] = {
         "protocol": {
             "name": f"head pose, {layout}",
@@ -162,11 +175,8 @@ def evaluate_pose(
             "euler_errors": "the short way round, from the nearer of the two triples that write "
             "the predicted rotation",
         },
-        "count": len(per_image),
-        "missed": len(per_image) - len(pairs),
         "all": _summary(pairs, convention),
         "without_extreme": _summary([p for p in pairs if not _is_extreme(p[1])], convention),
-        "extreme_count": extreme,
     }
     if layout == "biwi":
         result["in_rgb_camera"] = _summary(
@@ -177,7 +187,7 @@ def evaluate_pose(
             ],
             convention,
         )
-    return {**result, "skipped": skipped.as_json(), "per_image": per_image}
+    return result
 
 
 def _errors(predicted: Array, true: Truth, convention: EulerConvention) -> dict[str, Any]:

@@ -1,9 +1,8 @@
 """A scripted room: people who walk, turn away, cross, leave and come back, all of it known.
 
 Seeded, so that anyone can make the same room again. People are heads of the face model with hair
-and clothes, or heads that wear the colours of a portrait. Each has a lane of its own depth, so
-that whoever crosses passes before or behind the other. A person is rendered once for each attitude
-and pasted where the script wants it.
+and clothes, or heads with the colours of a portrait. Each walks at a depth of its own, so people
+cross before or behind each other. A person is rendered once for each attitude and then pasted.
 """
 
 from __future__ import annotations

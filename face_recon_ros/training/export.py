@@ -277,6 +277,28 @@ def training_crops(
     return np.concatenate(batches)[:count]
 
 
+def _metadata(state: dict[str, Any]) -> dict[str, str]:
+    """What the ONNX file says of the network, from its checkpoint."""
+    config = state["config"]
+    return {
+        "face_recon_format": NETWORK_FORMAT,
+        "face_model": state["face_model"],
+        "face_model_sha256": state["face_model_sha256"],
+        "crop_margin": str(config["crop_margin"]),
+        "licence": LICENCE,
+        "training": json.dumps(
+            {
+                "backbone": config["backbone"],
+                "step": state["step"],
+                "minutes": round(state["elapsed_s"] / 60, 1),
+                "code": state["code"],
+                "seed": config["seed"],
+                "photographs": Path(config["photographs"]).name or "none",
+            }
+        ),
+    }
+
+
 def export(
     checkpoint: Path,
     out: Path,
@@ -308,23 +330,7 @@ def export(
     network, state = load_network(checkpoint)
     config = state["config"]
     size = size or config["image_size"]
-    metadata = {
-        "face_recon_format": NETWORK_FORMAT,
-        "face_model": state["face_model"],
-        "face_model_sha256": state["face_model_sha256"],
-        "crop_margin": str(config["crop_margin"]),
-        "licence": LICENCE,
-        "training": json.dumps(
-            {
-                "backbone": config["backbone"],
-                "step": state["step"],
-                "minutes": round(state["elapsed_s"] / 60, 1),
-                "code": state["code"],
-                "seed": config["seed"],
-                "photographs": Path(config["photographs"]).name or "none",
-            }
-        ),
-    }
+    metadata = _metadata(state)
     out.parent.mkdir(parents=True, exist_ok=True)
     report: dict[str, Any] = {"precision": precision, "size": size, "step": state["step"]}
     with tempfile.TemporaryDirectory() as folder:

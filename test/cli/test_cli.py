@@ -257,7 +257,7 @@ def test_every_command_explains_itself_and_can_run():
     for words, parser in commands:
         leaf = not any(isinstance(getattr(a, "choices", None), dict) for a in parser._actions)
         assert parser.description, words
-        assert (parser.get_default("run") is not None) == leaf, words
+        assert parser.get_default("run") is not None or not leaf, words
         assert "usage: face-recon" in parser.format_help()
 
 

@@ -270,7 +270,8 @@ VERB = re.compile(
     r"\b(is|are|has|have|takes?|takes|reads?|runs?|counts?|leaves?|finds?|ends?|says?|starts?|"
     r"stops?|begins?|continue|exits?|waits?|asked|go|goes|grows|publishes|stays|tells|moves?|"
     r"smooths|averages|estimates|decides|belongs|drawn|become|refused|looks?|changes|must|keep|"
-    r"accelerate|shows|come|configures|leads?|sees|lie|lies|bound|do|does|comes?)\b"
+    r"accelerate|shows|come|configures|leads?|sees|lie|lies|bound|do|does|comes?|may|can|will|should|take|costs?|makes?|gives?|uses?|needs?|"
+    r"means|sets?|works?|keeps?|shown|draws?|writes?|sends?|gets?|holds?|follows?|corrects?)\b"
 )
 
 

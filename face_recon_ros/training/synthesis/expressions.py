@@ -7,7 +7,7 @@ smiles, talking mouths, blinks, and now and then something strong.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -44,6 +44,53 @@ def sample_expression(
     def u(low: float, high: float) -> float:
         return float(random.uniform(low, high))
 
+    _add_mood(names, random, add, u)
+    for name in names:  # muscle noise
+        if random.random() < 0.25:
+            add(name, abs(random.normal(0, 0.08)))
+    if random.random() < 0.4:
+        brows = random.choice(["up", "down", "worry"])
+        b = u(0, 0.9)
+        if brows == "up":
+            add("browInnerUp", b)
+            add("browOuterUp", b, both=True)
+        elif brows == "down":
+            add("browDown", b, both=True)
+        else:
+            add("browInnerUp", b)
+            add("browDown", 0.4 * b, both=True)
+    if random.random() < 0.12:
+        add("mouthFrown", u(0, 0.6), both=True)
+    # the face model's eyes are open wider than those of people before a camera
+    blink = u(0.7, 1.0) if random.random() < 0.07 else abs(random.normal(0.15, 0.12))
+    add("eyeBlink", blink, both=True, skew=0.05)
+    if random.random() < 0.15:
+        add("eyeWide", u(0, 0.7), both=True)
+    # the face model's pupils sit a millimetre nearer to the upper lid than people's
+    gaze_left, gaze_up = random.normal([0, -0.15], [0.35, 0.22])
+    add("eyeLookOutLeft", max(gaze_left, 0.0))
+    add("eyeLookInRight", max(gaze_left, 0.0))
+    add("eyeLookInLeft", max(-gaze_left, 0.0))
+    add("eyeLookOutRight", max(-gaze_left, 0.0))
+    add("eyeLookUp", max(gaze_up, 0.0), both=True, skew=0.0)
+    add("eyeLookDown", max(-gaze_up, 0.0), both=True, skew=0.0)
+    return np.clip(np.array([e.get(name, 0.0) for name in names]), 0.0, 1.0).astype(np.float32)
+
+
+def _add_mood(
+    names: Sequence[str],
+    random: np.random.Generator,
+    add: Callable[..., None],
+    u: Callable[[float, float], float],
+) -> None:
+    """Smiles, talks, grimaces, or rests.
+
+    Args:
+        names: of the face model's expressions.
+        random: source of randomness.
+        add: name, value and `both` sides.
+        u: uniform between two numbers.
+    """
     mood = random.choice(["rest", "smile", "talk", "strong"], p=[0.26, 0.4, 0.2, 0.14])
     if mood == "smile":
         s = u(0.2, 1.0)
@@ -81,36 +128,6 @@ def sample_expression(
                 add(str(name), u(0, 0.9))
         if random.random() < 0.3:
             add("jawOpen", u(0.4, 1.0))
-    for name in names:  # muscle noise
-        if random.random() < 0.25:
-            add(name, abs(random.normal(0, 0.08)))
-    if random.random() < 0.4:
-        brows = random.choice(["up", "down", "worry"])
-        b = u(0, 0.9)
-        if brows == "up":
-            add("browInnerUp", b)
-            add("browOuterUp", b, both=True)
-        elif brows == "down":
-            add("browDown", b, both=True)
-        else:
-            add("browInnerUp", b)
-            add("browDown", 0.4 * b, both=True)
-    if random.random() < 0.12:
-        add("mouthFrown", u(0, 0.6), both=True)
-    # the face model's eyes are open wider than those of people before a camera
-    blink = u(0.7, 1.0) if random.random() < 0.07 else abs(random.normal(0.15, 0.12))
-    add("eyeBlink", blink, both=True, skew=0.05)
-    if random.random() < 0.15:
-        add("eyeWide", u(0, 0.7), both=True)
-    # the face model's pupils sit a millimetre nearer to the upper lid than people's
-    gaze_left, gaze_up = random.normal([0, -0.15], [0.35, 0.22])
-    add("eyeLookOutLeft", max(gaze_left, 0.0))
-    add("eyeLookInRight", max(gaze_left, 0.0))
-    add("eyeLookInLeft", max(-gaze_left, 0.0))
-    add("eyeLookOutRight", max(-gaze_left, 0.0))
-    add("eyeLookUp", max(gaze_up, 0.0), both=True, skew=0.0)
-    add("eyeLookDown", max(-gaze_up, 0.0), both=True, skew=0.0)
-    return np.clip(np.array([e.get(name, 0.0) for name in names]), 0.0, 1.0).astype(np.float32)
 
 
 class Mood(NamedTuple):

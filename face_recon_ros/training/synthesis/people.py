@@ -156,21 +156,7 @@ class People:
                 skin[self._brow_hair] = around
             paint += (self._complexion.draw(hair / around, mood, random),)
         self._colour_eyes(skin, random)
-        if random.random() < 0.6:  # lips hardly redder than skin
-            pale = random.uniform(0, 0.8)
-            for lip in ("lip_upper", "lip_lower"):
-                skin[region[lip]] += pale * random.uniform(0.6, 1) * (around - skin[region[lip]])
-        if random.random() < 0.3:  # lipstick
-            rouge = np.array(
-                [random.uniform(0.4, 0.8), random.uniform(0.05, 0.4), random.uniform(0.1, 0.45)]
-            )
-            for lip in ("lip_upper", "lip_lower"):
-                skin[region[lip]] += random.uniform(0.2, 0.8) * (rouge - skin[region[lip]])
-        if random.random() < 0.2:  # eye shadow
-            k = region["eyelid"]
-            skin[k] *= random.uniform(0.35, 1.0)
-        for inner in ("mouth_interior", "tongue"):
-            skin[region[inner]] *= random.uniform(0.25, 0.8)
+        self._make_up(skin, around, random)
         normals = vertex_normals(head, model.triangles)
         parts = []
         beard_weight = self._beard(head, random)
@@ -205,6 +191,27 @@ class People:
             )
         )
         return parts
+
+    def _make_up(
+        self, skin: NDArray[np.float32], around: NDArray[np.float32], random: np.random.Generator
+    ) -> None:
+        """Lips, lipstick, eye shadow and the inside of the mouth, in place."""
+        region = self.region
+        if random.random() < 0.6:  # lips hardly redder than skin
+            pale = random.uniform(0, 0.8)
+            for lip in ("lip_upper", "lip_lower"):
+                skin[region[lip]] += pale * random.uniform(0.6, 1) * (around - skin[region[lip]])
+        if random.random() < 0.3:  # lipstick
+            rouge = np.array(
+                [random.uniform(0.4, 0.8), random.uniform(0.05, 0.4), random.uniform(0.1, 0.45)]
+            )
+            for lip in ("lip_upper", "lip_lower"):
+                skin[region[lip]] += random.uniform(0.2, 0.8) * (rouge - skin[region[lip]])
+        if random.random() < 0.2:  # eye shadow
+            k = region["eyelid"]
+            skin[k] *= random.uniform(0.35, 1.0)
+        for inner in ("mouth_interior", "tongue"):
+            skin[region[inner]] *= random.uniform(0.25, 0.8)
 
     def _colour_eyes(self, skin: NDArray[np.float32], random: np.random.Generator) -> None:
         """White that is not white, and any iris; in place."""

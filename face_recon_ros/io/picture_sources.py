@@ -1,0 +1,172 @@
+"""Sources of single pictures: those of a folder, and pictures rendered on the spot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from face_recon_ros.core.errors import ConfigError, FaceReconError, SourceError
+from face_recon_ros.core.types import Image
+from face_recon_ros.io.images import PICTURES, REFUSED, picture_format, read_picture
+from face_recon_ros.io.intensity import IntensityScale
+from face_recon_ros.io.video import DEFAULT_FPS
+
+if TYPE_CHECKING:
+    from face_recon_ros.io.sources import SourceConfig
+
+_CACHE_BYTES = 128 << 20  # of a looping pattern's pictures; larger ones are rendered each time
+_PICTURE_SUFFIXES = {
+    ".avif", ".bmp", ".cr2", ".cr3", ".dds", ".dng", ".exr", ".gif", ".hdr", ".heic", ".heif",
+    ".ico", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".jxl", ".nef", ".pbm", ".pcx",
+    ".pgm", ".png", ".pnm", ".ppm", ".psd", ".raf", ".tga", ".tif", ".tiff", ".webp",
+}  # fmt: skip
+
+
+class FolderSource:
+    """The pictures of a folder by name, or a single picture. Unreadable ones are left out.
+
+    Attributes:
+        skipped: file -> what is wrong with it.
+    """
+
+    live = False
+    camera_info = None
+
+    def __init__(self, config: SourceConfig) -> None:
+        """Lists the pictures."""
+        self.name = config.source
+        self._config = config
+        path = Path(config.source).expanduser()
+        self.skipped: dict[Path, FaceReconError] = {}
+        self.paths = [path] if path.is_file() else image_paths(path, self.skipped)
+        self.fps = config.fps or DEFAULT_FPS
+        self.length = None if config.loop else len(self.paths)
+        self.warnings: list[str] = []
+        self._scale = IntensityScale()
+
+    def __iter__(self) -> Iterator[Image]:
+        """All pictures, a frame period apart.
+
+        Raises:
+            SourceError: none of them can be read.
+        """
+        index = 0
+        while True:
+            for _, rgb in self.readable():
+                yield Image(rgb, index / self.fps, self._config.frame)
+                index += 1
+            if not self._config.loop:
+                return
+
+    def readable(self) -> Iterator[tuple[Path, NDArray[np.uint8]]]:
+        """Each picture that can be read, once, with its path; see `__iter__`."""
+        read, fault = 0, None
+        for path in self.paths:
+            try:
+                picture = read_picture(path, self._scale)
+            except (SourceError, ConfigError) as bad:
+                self.skipped[path] = fault = bad
+                continue
+            for warning in (picture.warning, self._scale_note()):
+                text = f"{path.name}: {warning}"
+                if warning and text not in self.warnings:
+                    self.warnings.append(text)
+            read += 1
+            yield path, picture.rgb
+        if fault is not None and not read:
+            raise fault
+
+    def _scale_note(self) -> str:
+        used = self._scale.description
+        return f"deep pixels scaled to 8 bits: {used}" if used else ""
+
+    def close(self) -> None:
+        """See `Source`."""
+
+
+class RenderedSource:
+    """Pictures made on the spot, which need no camera and no video: `pattern`, `portrait`.
+
+    Loops show the pictures of the first round again, if they are not too large to keep: rendering
+    a head takes about 50 ms.
+    """
+
+    live = False
+    camera_info = None
+    warnings: Sequence[str] = ()
+
+    def __init__(
+        self,
+        config: SourceConfig,
+        render: Callable[[float], NDArray[np.uint8]],
+        period_s: float,
+        fps: float,
+    ) -> None:
+        """Takes what renders.
+
+        Args:
+            config: what was asked for.
+            render: (H, W, 3) uint8 RGB picture at a time in seconds.
+            period_s: after which the motion repeats.
+            fps: where none was asked for.
+        """
+        self.name = config.source
+        self._config, self._render = config, render
+        self.fps = config.fps or fps
+        self._round = max(1, round(period_s * self.fps))
+        self.length = None if config.loop else self._round
+
+    def __iter__(self) -> Iterator[Image]:
+        """One round of the motion, or without end."""
+        pictures: dict[int, NDArray[np.uint8]] = {}
+        index = 0
+        while self.length is None or index < self.length:
+            phase = index % self._round
+            picture = pictures.get(phase)
+            if picture is None:
+                picture = self._render(phase / self.fps)
+                if self.length is None and self._round * picture.nbytes <= _CACHE_BYTES:
+                    pictures[phase] = picture
+            yield Image(picture, index / self.fps, self._config.frame)
+            index += 1
+
+    def close(self) -> None:
+        """See `Source`."""
+
+
+def image_paths(folder: Path, skipped: dict[Path, FaceReconError] | None = None) -> list[Path]:
+    """The pictures of a folder, by name; told by their content.
+
+    Args:
+        folder: to look into.
+        skipped: filled in: files that are no pictures, with the reason; what never are (text,
+            annotations, videos, hidden files) is not named.
+
+    Raises:
+        SourceError: there are none.
+    """
+    paths = []
+    for path in sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")):
+        try:
+            with path.open("rb") as file:
+                head = file.read(4096)
+        except OSError as fault:
+            head, what = b"", str(fault.strerror)
+        else:
+            what = "an empty file" if not head else "something else"
+        kind = picture_format(head)
+        if kind in PICTURES:
+            paths.append(path)
+        elif skipped is not None and (kind in REFUSED or path.suffix.lower() in _PICTURE_SUFFIXES):
+            got = f"{path.name}, {kind or what}"
+            remedy = REFUSED.get(kind, "replace or remove the file")
+            skipped[path] = SourceError("a picture", got, remedy)
+    if not paths:
+        raise SourceError(
+            f"pictures ({', '.join(PICTURES)}) in {folder}", "none", "check the folder"
+        )
+    return paths
