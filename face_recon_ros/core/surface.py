@@ -18,6 +18,7 @@ from face_recon_ros.core.rigid import rotation_from_vector
 Array = NDArray[np.float64]
 
 _BLOCK = 20_000
+_FIRST_CANDIDATES = 16  # triangles by their centres
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,9 @@ class Surface:
         radii = np.linalg.norm(self.corners - centres[:, None], axis=2).max(axis=1)
         # A triangle's nearest point lies within its radius of its centre. Triangles of like size
         # share a tree, so that a few huge ones do not spoil the bound for all.
+        self._radii: Array = radii
+        self._unit_normals = self.normals()
+        self._offsets = _dot(self._unit_normals, self.corners[:, 0])
         octave = np.floor(np.log2(np.maximum(radii, 1e-12))).astype(int)
         self._groups = []
         for members in sorted(
@@ -88,32 +92,57 @@ class Surface:
         return SurfacePoints(triangle, weights, where, np.linalg.norm(p - where, axis=1))
 
     def _nearest_block(self, p: Array) -> tuple[NDArray[np.intp], Array]:
-        best = np.full(len(p), np.inf)
-        weights = np.zeros((len(p), 3))
-        triangle = np.zeros(len(p), np.intp)
+        nearest = _Nearest(
+            np.full(len(p), np.inf), np.zeros((len(p), 3)), np.zeros(len(p), np.intp)
+        )
         for members, tree, radius in self._groups:
-            todo = np.flatnonzero(tree.query(p)[0] - radius < best)
-            k, tried = min(8, len(members)), 0
+            todo = np.flatnonzero(tree.query(p)[0] - radius < nearest.distance)
+            k, tried = min(_FIRST_CANDIDATES, len(members)), 0
             while len(todo):
                 reach, index = tree.query(p[todo], k=k)
                 reach, index = reach.reshape(len(todo), k), index.reshape(len(todo), k)
-                candidates = members[index[:, tried:]]
-                corners = self.corners[candidates]
-                inside = nearest_barycentric(p[todo, None], corners)
-                gap = np.einsum("nkc,nkcx->nkx", inside, corners) - p[todo, None]
-                distance = np.sqrt(_dot(gap, gap))
-                column = distance.argmin(axis=1)
-                row = np.arange(len(todo))
-                better = distance[row, column] < best[todo]
-                chosen, row, column = todo[better], row[better], column[better]
-                best[chosen] = distance[row, column]
-                weights[chosen] = inside[row, column]
-                triangle[chosen] = candidates[row, column]
+                candidates = members[index]
+                if tried == 0:
+                    self._try(nearest, p, todo, candidates[:, 0])
+                    tried = 1
+                others = candidates[:, tried:]
+                # No point of a triangle is nearer than its ball, or its plane: few are looked at.
+                ball = reach[:, tried:] - self._radii[others]
+                height = np.einsum("nkx,nx->nk", self._unit_normals[others], p[todo])
+                plane = np.abs(height - self._offsets[others])
+                bound = np.maximum(ball, plane)
+                row, column = np.nonzero(bound < nearest.distance[todo][:, None])
+                self._try(nearest, p, todo[row], others[row, column])
                 if k == len(members):
                     break
-                todo = todo[reach[:, -1] - radius < best[todo]]
+                todo = todo[reach[:, -1] - radius < nearest.distance[todo]]
                 tried, k = k, min(4 * k, len(members))
-        return triangle, weights
+        return nearest.triangle, nearest.weights
+
+    def _try(
+        self, nearest: _Nearest, p: Array, query: NDArray[np.intp], triangle: NDArray[np.intp]
+    ) -> None:
+        """Takes over what is nearer; rows of `query` and `triangle` are pairs to look at."""
+        inside = nearest_barycentric(p[query], self.corners[triangle])
+        gap = np.einsum("nc,ncx->nx", inside, self.corners[triangle]) - p[query]
+        distance = np.sqrt(_dot(gap, gap))
+        order = np.lexsort((distance, query))  # the nearest of each query comes first
+        first = np.ones(len(order), bool)
+        first[1:] = query[order][1:] != query[order][:-1]
+        chosen = order[first]
+        chosen = chosen[distance[chosen] < nearest.distance[query[chosen]]]
+        nearest.distance[query[chosen]] = distance[chosen]
+        nearest.weights[query[chosen]] = inside[chosen]
+        nearest.triangle[query[chosen]] = triangle[chosen]
+
+
+@dataclass
+class _Nearest:
+    """The best so far of N queries: see `SurfacePoints`."""
+
+    distance: Array
+    weights: Array
+    triangle: NDArray[np.intp]
 
 
 def nearest_barycentric(points: ArrayLike, corners: ArrayLike) -> Array:
