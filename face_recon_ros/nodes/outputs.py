@@ -79,6 +79,7 @@ class FaceOutputs:
         # Replaced as a whole, never changed: `wanted` reads it from other threads.
         self._per_face: dict[str, tuple[Publisher, Publisher]] = {}
         self._seen: dict[str, float] = {}
+        self._told = False
 
     def wanted(self, config: OutputConfig) -> bool:
         """Whether anybody listens."""
@@ -127,6 +128,12 @@ class FaceOutputs:
             self._humans.publish(faces, crops, camera, header)
         if config.coefficients and wanted([self._coefficients]):
             self._coefficients.publish(conversions.coefficients_to_msg(_all(faces, self._model)))
+        if faces and not self._told:
+            self._told = True
+            distance_m = np.linalg.norm(faces[0].camera_from_face.translation)
+            self._node.get_logger().info(
+                f"first face: {faces[0].track.id}, {distance_m:.2f} m from the camera"
+            )
         for face in faces:
             self._publish_face(face, header)
         self._forget(conversions.seconds_from_stamp(header.stamp))

@@ -124,7 +124,10 @@ class FaceNode(LifecycleNode):
     def on_activate(self, state: State) -> TransitionCallbackReturn:
         """Inactive -> active."""
         self._lasting = {id(entity) for entity in self._entities()}
-        return self._change("active", lambda: self._note("begin", self.begin), self._stop)
+        done = self._change("active", lambda: self._note("begin", self.begin), self._stop)
+        if done == _DONE:
+            self.get_logger().info("ready")
+        return done
 
     def on_deactivate(self, state: State) -> TransitionCallbackReturn:
         """Active -> inactive."""
