@@ -58,8 +58,7 @@ class TrackerConfig:
             than this, in box sides.
         max_size_ratio: A match is refused if predicted and found side differ by more than
             this factor.
-        max_faces: At most this number of faces is tracked in one image, the most certain
-            first.
+        max_faces: At most this number of faces is tracked in one image, the nearest first.
         min_presence: A face is shown if the network's presence score, where it gives one,
             is at least this.
         appearance: `auto` also tells people apart by an embedding of the face, where
@@ -239,7 +238,8 @@ class Tracker:
             if state.looked_stamp == stamp:
                 state.tentative = state.detected_stamp != stamp
         self._drop_lost(stamp)
-        for j in np.argsort(-detections.scores, kind="stable"):
+        sides = detections.boxes[:, 2] - detections.boxes[:, 0]
+        for j in np.lexsort([-detections.scores, -sides]):  # near people first
             if int(j) not in claimed:
                 self._begin(detections.boxes[j], float(detections.scores[j]), stamp)
         self._follow_people(stamp)

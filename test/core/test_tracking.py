@@ -400,6 +400,16 @@ def test_ids_are_short_repeatable_and_never_used_again():
     assert all(len(i) == 5 and i.isalpha() and i.islower() for i in first)
 
 
+def test_of_fifty_faces_the_nearest_are_followed():
+    random = np.random.default_rng(0)
+    sides = random.permutation(50) + 20.0
+    boxes = [box(150 * (k % 10), 150 * (k // 10), side) for k, side in enumerate(sides)]
+    scores = random.uniform(0.5, 1.0, 50).astype(np.float32)
+    tracker = Tracker(TrackerConfig(max_faces=8))
+    tracks = tracker.update(Detections(np.array(boxes, np.float32), scores), 0.0)
+    assert sorted(t.box[2] - t.box[0] for t in tracks) == pytest.approx(sorted(sides)[-8:])
+
+
 def test_no_more_than_max_faces_and_no_face_twice():
     tracker = Tracker(TrackerConfig(max_faces=2))
     found = detections(box(100, 100), box(105, 100), box(300, 100), box(500, 100))
