@@ -26,7 +26,7 @@ from face_recon_ros.core.errors import ConfigError, DataError
 from face_recon_ros.core.models import EMBEDDING, find_model
 from face_recon_ros.core.morphable_model import load_morphable_model
 from face_recon_ros.core.pipeline import FacePipeline, Frame, PipelineConfig
-from face_recon_ros.core.tracking import APPEARANCE
+from face_recon_ros.core.tracker_config import APPEARANCE
 from face_recon_ros.core.types import Image
 from face_recon_ros.evaluation.mot import MotConfig, TrueFace
 from face_recon_ros.evaluation.output import provenance, write_json

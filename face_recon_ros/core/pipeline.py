@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from face_recon_ros.core.appearance import AppearanceStage, FaceEmbedder
+from face_recon_ros.core.appearance import AppearanceStage, FaceEmbedder, turn_of
 from face_recon_ros.core.boxes import iou, nms
 from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.crop import Crop, crop_from_face_box
@@ -27,7 +27,8 @@ from face_recon_ros.core.scene_cut import SceneCut
 from face_recon_ros.core.search import SearchingDetector
 from face_recon_ros.core.stopwatch import Stopwatch, Timer
 from face_recon_ros.core.texture import Picture
-from face_recon_ros.core.tracking import Tracker, TrackerConfig
+from face_recon_ros.core.tracker_config import TrackerConfig
+from face_recon_ros.core.tracking import Tracker
 from face_recon_ros.core.types import (
     Detections,
     Face,
@@ -190,9 +191,11 @@ class FaceFinder:
         """Looks at faces of the last image; old id -> new id where it is somebody else."""
         return self._tracker.identify(embeddings)
 
-    def confirm(self, boxes: dict[str, Float32], presence: dict[str, float] | None = None) -> None:
+    def confirm(self, faces: list[Face], presence: dict[str, float] | None = None) -> None:
         """Tells where the reconstructed meshes were; see `Tracker.confirm`."""
-        self._tracker.confirm(boxes, presence)
+        boxes = {face.track.id: face.box for face in faces}
+        turns = {face.track.id: turn_of(face.coefficients) for face in faces}
+        self._tracker.confirm(boxes, presence, turns)
 
 
 class FacePipeline:
@@ -276,10 +279,11 @@ class FacePipeline:
         # Also of those in doubt: their meshes lead the tracks on for when they are seen again.
         faces, pixels, presence = self._reconstruct(image, camera, due, clock)
         reconstruction_s = clock.since("detect", "track")
-        self.finder.confirm({face.track.id: face.box for face in faces}, presence)
+        self.finder.confirm(faces, presence)
         unusable, fresh = len(due) - len(faces), {face.track.id for face in faces}
         if self._refresher:
             self._refresher.remember(faces, pixels)
+            left_out = [track for track in left_out if track.id not in fresh]
             carried = self._refresher.carried(left_out, camera)
             faces = [*faces, *(face for face, _ in carried)]
             pixels = np.concatenate([pixels, *(crop[None] for _, crop in carried)])

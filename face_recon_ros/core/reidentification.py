@@ -21,6 +21,7 @@ from face_recon_ros.core.errors import ConfigError
 Array = NDArray[np.float64]
 
 _EARLY_LOOKS, _EARLY_S = 3, 0.3  # the first looks follow each other faster
+_YOUNG_S = 2.0  # a track that began so shortly before another ended may be that one's person
 _MEMORY_LOOKS = 30  # an entry goes on learning as if it had so many looks at most
 
 
@@ -45,7 +46,7 @@ class ReIdentificationConfig:
     same: float = 0.45
     different: float = 0.2
     margin: float = 0.05
-    max_anonymous_s: float = 0.5
+    max_anonymous_s: float = 0.8
 
     def __post_init__(self) -> None:
         if not -1.0 <= self.different <= self.same <= 1.0:
@@ -116,6 +117,7 @@ class ReIdentifier:
             ids: of all tracks; those unheard of are new.
             stamp: seconds, of the frame.
         """
+        before = self._active
         self._stamp, self._active = stamp, set(ids)
         for name in self._active:
             self._people.setdefault(name, _Person(stamp, stamp)).seen = stamp
@@ -126,6 +128,10 @@ class ReIdentifier:
             or (person.looks > 0 and stamp - person.seen <= self.config.memory_s)
         }
         lost = self._lost()
+        if ended := lost & before:
+            last = min(self._people[name].seen for name in ended)
+            for name in self._active:
+                self._people[name].settled &= self._people[name].began < last - _YOUNG_S
         for name in self._active:
             person = self._people[name]
             # Nobody is missing: whoever this is, it is nobody we know.

@@ -21,8 +21,9 @@ class TrackState:
     The `anchor_*` are of the last measurement before this frame: velocity is reckoned from it.
     `sure_stamp` is of the last frame that showed the face for all we know: by a detection, or by a
     mesh while the detector has not looked there since and found nothing. `looked_stamp` is of the
-    last frame in which the detector would have found the face (`Detections.looked_at`).
-    `presence` is the network's answer to whether this is a face, None where it gives none.
+    last frame in which the detector would have found the face (`Detections.looked_at`). `turn` is
+    the face's largest angle to the camera since it was detected. `presence` is the network's
+    answer to whether this is a face, None where it gives none.
     """
 
     track: Track
@@ -43,6 +44,7 @@ class TrackState:
     tentative: bool = False
     closed_loop: bool = False
     presence: float | None = None
+    turn: float = 0.0
 
     @staticmethod
     def begin(name: str, box: ArrayLike, score: float, stamp: float) -> TrackState:

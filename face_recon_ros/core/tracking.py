@@ -15,92 +15,31 @@ from __future__ import annotations
 import random
 import string
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from face_recon_ros.core.assignment import assign
 from face_recon_ros.core.boxes import iou
-from face_recon_ros.core.errors import ConfigError
-from face_recon_ros.core.reidentification import ReIdentificationConfig, ReIdentifier
+from face_recon_ros.core.reidentification import ReIdentifier
 from face_recon_ros.core.track_state import TrackState, box_of, positions_of
+from face_recon_ros.core.tracker_config import TrackerConfig
 from face_recon_ros.core.types import Detections, Float32, Track
 
 _FORBIDDEN = 1e6  # cost of a match outside the gates
-APPEARANCE = ("auto", "off")
 _DETECTION_PULL = 0.2  # least share of the detector's box where the mesh closes the loop
 _MESH_CAUTION = 0.6  # share of the gates within which a mesh may differ from the prediction
 _SURE = 0.7  # IoU of mesh and detection that lets the detector rest
 _SAME_FACE = 0.5  # IoU of two boxes that are one face
 _INSIDE = 0.5  # share of a box within the image below which nothing is seen of a face there
+_MAX_GROWTH = np.log(1.35)  # of a mesh's box over the last detected one
 _TOUCHING = 0.05  # IoU from which two faces may be taken for each other
+_TURNED_AWAY = np.radians(65.0)  # from the camera: a face missed then has turned on, most likely
+_NO_FACE = np.radians(95.0)  # a mesh turned farther shows none, unless the detector finds it
+_USUAL_RATE_HZ = 30.0  # of cameras; slower ones have the detector look as often as these
 _PROVEN = 3  # detections after the first that earn a track its full patience
 _ID_LENGTH = 5  # REP-155
-
-
-@dataclass(frozen=True)
-class TrackerConfig:
-    """How faces are followed.
-
-    Attributes:
-        detect_every: The detector runs on every n-th frame. It also runs while a track is
-            tentative and while there is none.
-        max_undetected_s: A track ends after this time in seconds without a detection; a
-            new track ends with its first miss.
-        max_tentative_s: A face stays visible for this time in seconds after the detector
-            began to miss it; its track lives on and may be reactivated under its id.
-        max_gap_s: After a longer gap between two images, in seconds, no face is known by
-            its place; stamps that go backwards start all over.
-        min_iou: A detection whose intersection over union with the prediction reaches this
-            value is a certain match.
-        max_distance: A match is refused if predicted and found centre are farther apart
-            than this, in box sides.
-        max_size_ratio: A match is refused if predicted and found side differ by more than
-            this factor.
-        max_faces: At most this number of faces is tracked in one image, the nearest first.
-        min_presence: A face is shown if the network's presence score, where it gives one,
-            is at least this.
-        appearance: `auto` also tells people apart by an embedding of the face, where
-            meshes say how it lies; `off` goes by place alone, so that a person who leaves
-            has a new id on return. Embeddings are biometric data; they stay in memory.
-        reidentification: This belongs to the re-identification of lost faces.
-        seed: This is the seed of the track ids.
-    """
-
-    detect_every: int = 3
-    max_undetected_s: float = 1.0
-    max_tentative_s: float = 0.25
-    max_gap_s: float = 2.0
-    min_iou: float = 0.3
-    max_distance: float = 0.7
-    max_size_ratio: float = 1.8
-    max_faces: int = 8
-    min_presence: float = 0.5
-    appearance: str = "auto"
-    reidentification: ReIdentificationConfig = field(default_factory=ReIdentificationConfig)
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.detect_every < 1:
-            raise ConfigError("detect_every of at least 1", f"{self.detect_every}", "3 is good")
-        if self.appearance not in APPEARANCE:
-            raise ConfigError(
-                f"appearance of {', '.join(APPEARANCE)}", repr(self.appearance), "choose one"
-            )
-        if not 0.0 <= self.min_presence <= 1.0:
-            raise ConfigError(
-                "min_presence from 0 to 1", f"{self.min_presence}", "0.5 is a good start"
-            )
-        if self.max_faces < 1:
-            raise ConfigError("max_faces of at least 1", f"{self.max_faces}", "8 is good")
-        if min(self.max_undetected_s, self.max_tentative_s) < 0 or self.max_gap_s <= 0:
-            raise ConfigError(
-                "times above zero",
-                f"max_undetected_s {self.max_undetected_s}, "
-                f"max_tentative_s {self.max_tentative_s}, max_gap_s {self.max_gap_s}",
-                "1, 0.25 and 2 seconds are good",
-            )
 
 
 class Tracker:
@@ -147,7 +86,12 @@ class Tracker:
             return False
         if state.presence is not None:
             return state.presence >= self.config.min_presence
+        if state.turn > _NO_FACE and state.detected_stamp < state.track.stamp:
+            return False
         unsure_s = state.track.stamp - state.sure_stamp
+        if state.turn >= _TURNED_AWAY:
+            undetected_s = state.track.stamp - state.detected_stamp
+            return not state.missed and undetected_s <= self.config.max_tentative_s
         return not state.missed or unsure_s <= self.config.max_tentative_s
 
     def reset(self, seed: int | None = None) -> None:
@@ -185,6 +129,7 @@ class Tracker:
             or self._jumped(stamp)
             or self._frames_since_detection + 1 >= self.config.detect_every
             or stamp - self._detection_stamp > self.config.max_undetected_s / 2
+            or stamp - self._detection_stamp >= self.config.detect_every / _USUAL_RATE_HZ - 1e-3
             or any(state.tentative or state.detections == 1 for state in self._states)
         )
 
@@ -216,7 +161,8 @@ class Tracker:
         self._frames_since_detection = 0
         self._detection_stamp = stamp
         candidates = [*self._states, *self._hidden]
-        cost = self._costs(candidates, detections)
+        places = np.array([s.track.box for s in candidates], np.float64).reshape(-1, 4)
+        cost = self._costs_of_boxes(places, detections)
         returning = self._costs_of_return(candidates, detections, stamp)
         cost[len(self._states) :] = _FORBIDDEN  # out of sight: only where they would be by now
         claimed: set[int] = set()
@@ -270,14 +216,20 @@ class Tracker:
             old id -> new id, of the tracks that turned out to show somebody else.
         """
         renamed = self._people.see(embeddings)
-        self._hidden = [s for s in self._hidden if s.track.id not in renamed.values()]
+        taken = set(renamed.values())
+        self._hidden = [s for s in self._hidden if s.track.id not in taken]
+        kept = []
         for state in self._states:
             if new := renamed.get(state.track.id):
                 state.track = replace(state.track, id=new)
+            elif state.track.id in taken:
+                continue  # it lags behind a face that another track has found
+            kept.append(state)
+        self._states = kept
         return renamed
 
     def _follow_people(self, stamp: float) -> None:
-        self._people.follow([state.track.id for state in self._states], stamp)
+        self._people.follow([s.track.id for s in self._states if not s.missed], stamp)
         self._people.side_by_side(
             s.track.id for s in self._states if s.detected_stamp == stamp and not s.tentative
         )
@@ -292,7 +244,10 @@ class Tracker:
         return bool(shared.max() > _TOUCHING)
 
     def confirm(
-        self, boxes: Mapping[str, ArrayLike], presence: Mapping[str, float] | None = None
+        self,
+        boxes: Mapping[str, ArrayLike],
+        presence: Mapping[str, float] | None = None,
+        turns: Mapping[str, float] | None = None,
     ) -> None:
         """Corrects tracks by the boxes of their reconstructed meshes, for the frame just tracked.
 
@@ -304,6 +259,8 @@ class Tracker:
             boxes: track id -> (4,) face box, image pixels. Ids of no track are ignored.
             presence: track id -> the network's score in [0, 1] that this is a face; None where it
                 gives none.
+            turns: track id -> angle between the face's direction and the ray to the camera,
+                radians.
         """
         for state in self._states:
             if state.track.id not in boxes:
@@ -311,6 +268,9 @@ class Tracker:
             seen = (presence or {}).get(state.track.id)
             if seen is not None and np.isfinite(seen):
                 state.see_presence(float(seen))
+            if state.detected_stamp == self._stamp:
+                state.turn = 0.0  # from a face turned away a mesh comes back as it likes
+            state.turn = max(state.turn, (turns or {}).get(state.track.id, 0.0))
             box = np.asarray(boxes[state.track.id], np.float64)
             plausible = self._plausible(state, box)
             if state.detected_stamp == self._stamp:
@@ -349,15 +309,10 @@ class Tracker:
         undetected = (stamp - state.detected_stamp) / max(self.config.max_undetected_s, 1e-9)
         return state.detected_score * max(0.0, 1.0 - undetected)
 
-    def _costs(self, states: list[TrackState], detections: Detections) -> NDArray[np.float64]:
-        """(tracks, detections): 1 - IoU + distance in sides; `_FORBIDDEN` beyond the gates."""
-        boxes = np.array([s.track.box for s in states], np.float64).reshape(-1, 4)
-        return self._costs_of_boxes(boxes, detections)
-
     def _costs_of_return(
         self, states: list[TrackState], detections: Detections, stamp: float
     ) -> NDArray[np.float64]:
-        """The same for those out of sight of late, as if they had walked on meanwhile."""
+        """(states, detections) of those out of sight, as if they had walked on meanwhile."""
         boxes = np.zeros((len(states), 4))
         for box, state in zip(boxes, states, strict=True):
             if state.may_reactivate(stamp, self.config.max_undetected_s):
@@ -370,6 +325,7 @@ class Tracker:
     def _costs_of_boxes(
         self, boxes: NDArray[np.float64], detections: Detections
     ) -> NDArray[np.float64]:
+        """(boxes, detections): 1 - IoU + distance in sides; `_FORBIDDEN` beyond the gates."""
         a, b = positions_of(boxes)[:, None], positions_of(detections.boxes)[None]
         shared = iou(boxes, detections.boxes)
         log_ratio = np.abs(a[..., 2] - b[..., 2])
@@ -396,7 +352,8 @@ class Tracker:
         if self._outside(box):
             return False
         found = positions_of(box[None])[0]
-        return self._near(found, state.position, _MESH_CAUTION)
+        grown = abs(found[2] - state.detected_position[2])  # walls make meshes grow and shrink
+        return grown <= _MAX_GROWTH and self._near(found, state.position, _MESH_CAUTION)
 
     def _near(self, a: NDArray[np.float64], b: NDArray[np.float64], caution: float = 1.0) -> bool:
         moved = np.linalg.norm(a[:2] - b[:2]) / np.exp((a[2] + b[2]) / 2)

@@ -119,7 +119,7 @@ class MotAccumulator:
         pairs = self._match(true, hypotheses, shared)
         self._kept = {true[i].person: hypotheses[j].id for i, j in pairs}
         unclear = {j for i, j in pairs if not true[i].clear}
-        self.faces += sum(t.clear for t in true)
+        self.faces += sum(bool(t.clear) for t in true)
         self.found += len(hypotheses) - len(unclear)
         self._of_person.update(t.person for t in true if t.clear)
         self._of_track.update(h.id for j, h in enumerate(hypotheses) if j not in unclear)

@@ -37,7 +37,7 @@ from face_recon_ros.core.errors import ConfigError
 from face_recon_ros.core.head_state import HeadStateConfig
 from face_recon_ros.core.overlay import OverlayConfig
 from face_recon_ros.core.reconstructor import ReconstructorConfig
-from face_recon_ros.core.tracking import TrackerConfig
+from face_recon_ros.core.tracker_config import TrackerConfig
 from face_recon_ros.io.sources import SourceConfig
 from face_recon_ros.nodes.neck_config import NeckConfig, SimulatedNeckConfig
 from face_recon_ros.nodes.parameter_ranges import ALIASES, RANGES

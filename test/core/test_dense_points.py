@@ -17,7 +17,8 @@ from face_recon_ros.core.models import FACE_MODEL, find_model
 from face_recon_ros.core.morphable_model import load_morphable_model
 from face_recon_ros.core.pipeline import FaceFinder, FacePipeline
 from face_recon_ros.core.reconstructor import FaceReconstructor, ReconstructorConfig
-from face_recon_ros.core.tracking import Tracker, TrackerConfig
+from face_recon_ros.core.tracker_config import TrackerConfig
+from face_recon_ros.core.tracking import Tracker
 from face_recon_ros.core.types import Coefficients, Image
 
 W, H = 640, 480

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from face_recon_ros.core.boxes import iou
-from face_recon_ros.core.tracking import Tracker, TrackerConfig
+from face_recon_ros.core.tracker_config import TrackerConfig
+from face_recon_ros.core.tracking import Tracker
 from face_recon_ros.core.types import Detections
 
 RATE_HZ, DURATION_S = 30.0, 60.0

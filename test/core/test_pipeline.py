@@ -18,7 +18,8 @@ from face_recon_ros.core.pipeline import FaceFinder, FacePipeline
 from face_recon_ros.core.reconstructor import FaceReconstructor, ReconstructorConfig
 from face_recon_ros.core.rigid import angle_between
 from face_recon_ros.core.smoothing import OneEuroConfig
-from face_recon_ros.core.tracking import Tracker, TrackerConfig
+from face_recon_ros.core.tracker_config import TrackerConfig
+from face_recon_ros.core.tracking import Tracker
 from face_recon_ros.core.types import Detections, Image, Track
 
 W, H, FPS = 640, 480, 30.0

@@ -14,7 +14,8 @@ from face_recon_ros.core.pipeline import FaceFinder, FacePipeline
 from face_recon_ros.core.reconstructor import FaceReconstructor, ReconstructorConfig
 from face_recon_ros.core.refresh import Refresher, moved_with
 from face_recon_ros.core.rigid import Rigid, rotation_from_vector
-from face_recon_ros.core.tracking import Tracker, TrackerConfig
+from face_recon_ros.core.tracker_config import TrackerConfig
+from face_recon_ros.core.tracking import Tracker
 from face_recon_ros.core.types import Face, Image, Track
 
 FPS = 30.0

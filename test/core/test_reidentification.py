@@ -164,6 +164,16 @@ def test_an_anonymous_face_is_held_back_for_a_moment_only():
     assert known.see({"b": look(person(1), 5)}) == {"b": "a"}  # it turned round at last
 
 
+def test_a_second_track_of_a_face_takes_up_the_id_when_the_first_one_ends():
+    known = gallery()
+    end = meet(known, "a", person(1))
+    known.follow(["a", "b"], end + 1.0)  # the detector finds the face beside its lagging track
+    known.see({"b": look(person(1), 7)})
+    known.follow(["b"], end + 1.2)
+    assert known.wanted() == ["b"]
+    assert known.see({"b": look(person(1), 8)}) == {"b": "a"}
+
+
 def test_nobody_missing_nobody_held_back():
     known = gallery()
     known.follow(["a", "b"], 0.0)

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from face_recon_ros.core.assignment import assign
 from face_recon_ros.core.errors import ConfigError
-from face_recon_ros.core.tracking import Tracker, TrackerConfig
+from face_recon_ros.core.tracker_config import TrackerConfig
+from face_recon_ros.core.tracking import Tracker
 from face_recon_ros.core.types import Detections
 
 FPS = 30.0
@@ -192,6 +193,46 @@ def test_without_embeddings_who_was_away_is_new():
         tracker.update(Detections.empty(), k / FPS)
     (track,) = tracker.update(detections(box(300, 200)), 100 / FPS)
     assert track.id != first and track in tracker.visible
+
+
+def test_a_slow_camera_has_the_detector_look_as_often_as_a_usual_one():
+    tracker = Tracker(TrackerConfig(detect_every=3))
+    for k in range(5):
+        stamp = k / 5.0
+        assert tracker.needs_detection(stamp)
+        (track,) = tracker.update(detections(box(300, 200)), stamp)
+        tracker.confirm({track.id: box(300, 200)})
+
+
+def test_a_face_missed_while_it_turns_away_is_hidden_at_once():
+    for turn, shown in ((0.2, True), (1.4, False)):
+        tracker = Tracker()
+        for k in range(6):
+            (track,) = tracker.update(detections(box(300, 200)), k / FPS)
+            tracker.confirm({track.id: box(300, 200)}, turns={track.id: turn})
+            assert tracker.visible
+        tracker.update(Detections.empty(), 6 / FPS)
+        assert bool(tracker.visible) == shown and tracker.tracks
+
+
+def test_a_mesh_at_the_back_of_a_head_does_not_show():
+    tracker = Tracker(TrackerConfig(detect_every=30))
+    track = known(tracker, box(300, 200), frames=3)
+    for k, turn in enumerate((1.0, 2.0, 0.2), 3):  # bent round, it looks at the camera again
+        tracker.predict(k / FPS)
+        tracker.confirm({track.id: box(300, 200)}, turns={track.id: turn})
+        assert bool(tracker.visible) == (k == 3)
+    tracker.update(detections(box(300, 200)), 6 / FPS)
+    tracker.confirm({track.id: box(300, 200)}, turns={track.id: 0.2})
+    assert tracker.visible
+
+
+def test_a_face_found_beside_its_lagging_track_takes_over_the_id():
+    tracker = Tracker()
+    for k in range(30):
+        (first,) = see(tracker, k / FPS, (1, 300)).values()
+    assert see(tracker, 30 / FPS, (1, 460)) == {460: first}  # a leap: the old track lives on
+    assert [t.id for t in tracker.tracks] == [first]
 
 
 def test_who_walks_out_of_the_picture_is_gone_at_once():

@@ -17,7 +17,8 @@ from face_recon_ros.core.morphable_model import load_morphable_model
 from face_recon_ros.core.pipeline import FaceFinder, FacePipeline, Frame
 from face_recon_ros.core.reconstructor import FaceReconstructor
 from face_recon_ros.core.rigid import Rigid, rotation_from_vector
-from face_recon_ros.core.tracking import Tracker, TrackerConfig
+from face_recon_ros.core.tracker_config import TrackerConfig
+from face_recon_ros.core.tracking import Tracker
 from face_recon_ros.core.types import Coefficients, Face, Image, Mesh, Track
 from face_recon_ros.evaluation.ground_truth import head_truth
 from face_recon_ros.evaluation.output import write_json

@@ -1,0 +1,70 @@
+"""How faces are followed: the settings of the tracker."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from face_recon_ros.core.errors import ConfigError
+from face_recon_ros.core.reidentification import ReIdentificationConfig
+
+APPEARANCE = ("auto", "off")
+
+
+@dataclass(frozen=True)
+class TrackerConfig:
+    """How faces are followed.
+
+    Attributes:
+        detect_every: The detector runs on every n-th frame. It also runs while a track is
+            tentative and while there is none.
+        max_undetected_s: A track ends after this time in seconds without a detection; a
+            new track ends with its first miss.
+        max_tentative_s: A face stays visible for this time in seconds after the detector
+            began to miss it, if it was not turning away; its track lives on under its id.
+        max_gap_s: After a longer gap between two images, in seconds, no face is known by
+            its place; stamps that go backwards start all over.
+        min_iou: A detection whose intersection over union with the prediction reaches this
+            value is a certain match.
+        max_distance: A match is refused if predicted and found centre are farther apart
+            than this, in box sides.
+        max_size_ratio: A match is refused if predicted and found side differ by more than
+            this factor.
+        max_faces: At most this number of faces is tracked in one image, the nearest first.
+        min_presence: A face is shown if the network's presence score, where it gives one,
+            is at least this.
+        appearance: `auto` also tells people apart by an embedding of the face, where
+            meshes say how it lies; `off` goes by place alone, so that a person who leaves
+            has a new id on return. Embeddings are biometric data; they stay in memory.
+        reidentification: This belongs to the re-identification of lost faces.
+        seed: This is the seed of the track ids.
+    """
+
+    detect_every: int = 3
+    max_undetected_s: float = 1.0
+    max_tentative_s: float = 0.25
+    max_gap_s: float = 2.0
+    min_iou: float = 0.3
+    max_distance: float = 0.7
+    max_size_ratio: float = 1.8
+    max_faces: int = 8
+    min_presence: float = 0.5
+    appearance: str = "auto"
+    reidentification: ReIdentificationConfig = field(default_factory=ReIdentificationConfig)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.detect_every < 1:
+            raise ConfigError("detect_every of at least 1", f"{self.detect_every}", "3 is good")
+        if self.appearance not in APPEARANCE:
+            raise ConfigError("appearance auto or off", repr(self.appearance), "choose one")
+        if not 0.0 <= self.min_presence <= 1.0:
+            raise ConfigError("min_presence from 0 to 1", f"{self.min_presence}", "0.5 is good")
+        if self.max_faces < 1:
+            raise ConfigError("max_faces of at least 1", f"{self.max_faces}", "8 is good")
+        if min(self.max_undetected_s, self.max_tentative_s) < 0 or self.max_gap_s <= 0:
+            raise ConfigError(
+                "times above zero",
+                f"max_undetected_s {self.max_undetected_s}, "
+                f"max_tentative_s {self.max_tentative_s}, max_gap_s {self.max_gap_s}",
+                "1, 0.25 and 2 seconds are good",
+            )
