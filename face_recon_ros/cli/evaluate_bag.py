@@ -39,6 +39,12 @@ def add_bag_command(kinds: Subparsers[argparse.ArgumentParser]) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     group = parser.add_argument_group("what to read")
     add_topic_options(group)
+    group.add_argument(
+        "--depth-topic",
+        default="",
+        metavar="TOPIC",
+        help="depth images registered to the colour images, to correct distances (default: none)",
+    )
     truth = group.add_mutually_exclusive_group()
     truth.add_argument(
         "--truth-topic", default="", metavar="TOPIC", help="PoseStamped of the head (mocap)"
@@ -75,6 +81,7 @@ def run(args: argparse.Namespace) -> int:
     config = ReplayConfig(
         image_topic=args.image_topic,
         info_topic=args.info_topic,
+        depth_topic=args.depth_topic,
         truth_topic=args.truth_topic,
         truth_frame=args.truth_frame,
         max_offset_s=args.max_offset,
@@ -93,6 +100,7 @@ def run(args: argparse.Namespace) -> int:
         args,
         image_topic=args.image_topic,
         info_topic=args.info_topic,
+        depth_topic=args.depth_topic,
         truth_topic=args.truth_topic,
         truth_frame=args.truth_frame,
         align=args.align,
@@ -133,6 +141,13 @@ def run(args: argparse.Namespace) -> int:
             f"against {truth['source']}: rotation {errors['rotation_deg']['mean']:.2f} degrees, "
             f"translation {errors['translation_mm']['mean']:.1f} mm (means)"
         )
+        told = truth.get("covariance") or truth.get("covariance_unaligned")
+        if told:
+            print(
+                "errors over what the covariance says: position "
+                f"{told['position']['normalised_rms']:.2f}, "
+                f"rotation {told['rotation']['normalised_rms']:.2f} (1: as uncertain as they say)"
+            )
     common.hint_no_face(sequence)
     print(args.out / "report.html")
     return 0

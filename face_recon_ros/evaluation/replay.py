@@ -22,11 +22,12 @@ from face_recon_ros.core.pipeline import Frame
 from face_recon_ros.core.types import Image
 from face_recon_ros.evaluation.ground_truth import BagTruth, head_truth
 from face_recon_ros.evaluation.output import Progress, no_progress
-from face_recon_ros.evaluation.sequence import Recording, sequence_figures
+from face_recon_ros.evaluation.sequence import Observation, Recording, sequence_figures
 from face_recon_ros.evaluation.trajectory import (
     Trajectory,
     align_trajectories,
     aligned_truth,
+    covariance_calibration,
     estimate_time_offset,
     pose_errors,
 )
@@ -34,6 +35,7 @@ from face_recon_ros.io.bag_source import CameraHistory, ImageCounts, images_in_o
 from face_recon_ros.io.bag_topics import choose_image_topic
 from face_recon_ros.io.bags import Bag
 from face_recon_ros.io.calibration import AUTO, CameraResolver
+from face_recon_ros.io.depth import BagDepth
 
 Array = NDArray[np.float64]
 
@@ -48,7 +50,12 @@ _FRAME_SEARCH = 100
 class Pipeline(Protocol):
     """What is replayed into: `core.pipeline.FacePipeline`."""
 
-    def process(self, image: Image, camera: PinholeCamera | None = None) -> Frame:
+    def process(
+        self,
+        image: Image,
+        camera: PinholeCamera | None = None,
+        depth: Array | None = None,
+    ) -> Frame:
         """The next image."""
         ...
 
@@ -60,6 +67,7 @@ class ReplayConfig:
     Attributes:
         image_topic: raw or compressed images; empty takes the one with most.
         info_topic: CameraInfo; empty takes the one beside the images.
+        depth_topic: depth images registered to the colour images; empty reads none.
         truth_topic: PoseStamped of the head; empty takes the only one there is.
         truth_frame: TF frame of the head instead.
         max_offset_s: clock difference to ground truth that is searched; 0 trusts the stamps.
@@ -73,6 +81,7 @@ class ReplayConfig:
 
     image_topic: str = ""
     info_topic: str = ""
+    depth_topic: str = ""
     truth_topic: str = ""
     truth_frame: str = ""
     max_offset_s: float = 1.0
@@ -161,11 +170,16 @@ def replay(
     )
     cameras = Cameras(history, resolver)
     truth = _truth(bag, topic, config)
+    depths = BagDepth(bag, config.depth_topic) if config.depth_topic else None
     counts = ImageCounts()
     recording = Recording()
     recorded: dict[float, int] = {}
+    with_depth = 0
     for image in images_in_order(bag, topic, counts, recorded):
-        recording.add(pipeline.process(image, cameras.at(image)), image.stamp)
+        depth = depths.at(image.stamp) if depths else None
+        with_depth += depth is not None
+        arguments = (image, cameras.at(image), *(() if depth is None else (depth,)))
+        recording.add(pipeline.process(*arguments), image.stamp)
         progress(len(recording.stamps), bag.counts[topic])
         if config.max_frames and len(recording.stamps) >= config.max_frames:
             break
@@ -187,6 +201,8 @@ def replay(
             "info_notes": list(resolver.notes),
             "frames_with_camera_info": resolver.readings["CameraInfo"],
             "camera": resolver.source,
+            "depth_topic": config.depth_topic,
+            "frames_with_depth": with_depth,
             "images": vars(counts),
             "duration_s": float(stamps[-1] - stamps[0]),
             "rate_hz": float((len(stamps) - 1) / (stamps[-1] - stamps[0]))
@@ -242,7 +258,8 @@ def truth_figures(recording: Recording, truth: BagTruth, config: ReplayConfig) -
         truth: from the bag.
         config: how to align.
     """
-    estimated = _head_of_interest(recording)
+    observed = _head_of_interest(recording)
+    estimated = Trajectory.of([o.stamp for o in observed], [o.camera_from_face for o in observed])
     offset, contrast = 0.0, 1.0
     if config.max_offset_s > 0:
         offset, contrast = estimate_time_offset(
@@ -255,6 +272,7 @@ def truth_figures(recording: Recording, truth: BagTruth, config: ReplayConfig) -
         offset = 0.0
     true, matched = truth.trajectory.delayed(offset).at(estimated.stamps)
     seen = estimated.chosen(matched)
+    matching = [o for o, keep in zip(observed, matched, strict=True) if keep]
     warnings = []
     if config.max_offset_s > 0 and contrast < MIN_CONTRAST:
         warnings.append("the head turned too little to compare clocks: offset taken as zero")
@@ -266,10 +284,12 @@ def truth_figures(recording: Recording, truth: BagTruth, config: ReplayConfig) -
         "unmatched_frames": int(len(estimated) - len(seen)),
         "time_offset_s": offset,
         "time_offset_contrast": contrast,
+        "frames_with_depth_reading": sum(o.depth for o in matching),
         "warnings": warnings,
     }
     if truth.same_camera:
         figures["unaligned"] = pose_errors(seen, true)
+        figures["covariance_unaligned"] = _calibration(matching, seen, true)
     if config.align == "none":
         return figures
     if len(seen) < 3:
@@ -285,16 +305,28 @@ def truth_figures(recording: Recording, truth: BagTruth, config: ReplayConfig) -
         "face_from_marker_mm": alignment.face_from_marker.translation * 1000,
         "face_from_marker_deg": float(np.degrees(np.arccos(np.clip((turn - 1) / 2, -1, 1)))),
     }
-    figures["aligned"] = pose_errors(seen, aligned_truth(true, alignment))
+    carried = aligned_truth(true, alignment)
+    figures["aligned"] = pose_errors(seen, carried)
+    figures["covariance"] = _calibration(matching, seen, carried)
     return figures
 
 
-def _head_of_interest(recording: Recording) -> Trajectory:
-    """The track seen most; where it is away, whoever is alone in the picture."""
+def _calibration(
+    observed: list[Observation], seen: Trajectory, true: Trajectory
+) -> dict[str, Any] | None:
+    """Whether poses are as uncertain as they say; None where they do not say it."""
+    covariances = [o.covariance for o in observed if o.covariance is not None]
+    if not observed or len(covariances) < len(observed):
+        return None
+    return covariance_calibration(seen, true, np.stack(covariances))
+
+
+def _head_of_interest(recording: Recording) -> list[Observation]:
+    """The track seen most; where it is away, whoever is alone in the picture. By stamp."""
     main = recording.main_track
     if main is None:
-        return Trajectory.of([], [])
-    best = {o.stamp: o.camera_from_face for o in recording.tracks[main]}
+        return []
+    best = {o.stamp: o for o in recording.tracks[main]}
     alone = {
         stamp
         for stamp, n in zip(recording.stamps, recording.faces_per_frame, strict=True)
@@ -302,15 +334,8 @@ def _head_of_interest(recording: Recording) -> Trajectory:
     }
     for name, seen in recording.tracks.items():
         if name != main:
-            best.update(
-                {
-                    o.stamp: o.camera_from_face
-                    for o in seen
-                    if o.stamp in alone and o.stamp not in best
-                }
-            )
-    stamps = sorted(best)
-    return Trajectory.of(stamps, [best[s] for s in stamps])
+            best.update({o.stamp: o for o in seen if o.stamp in alone and o.stamp not in best})
+    return [best[stamp] for stamp in sorted(best)]
 
 
 def _per_frame(recording: Recording) -> list[dict[str, Any]]:

@@ -44,6 +44,8 @@ class Observation:
         camera_from_face: the head.
         identity: (K_id,).
         expression: (K_exp,).
+        covariance: (6, 6) of `camera_from_face`, as `Face.covariance`; None where there is none.
+        depth: whether a depth image told the distance.
     """
 
     stamp: float
@@ -51,6 +53,8 @@ class Observation:
     camera_from_face: Rigid
     identity: Array
     expression: Array
+    covariance: Array | None = None
+    depth: bool = False
 
 
 @dataclass
@@ -79,6 +83,8 @@ class Recording:
                     face.camera_from_face,
                     face.coefficients.identity[0].astype(np.float64),
                     face.coefficients.expression[0].astype(np.float64),
+                    face.covariance,
+                    face.depth_reading is not None,
                 )
             )
 

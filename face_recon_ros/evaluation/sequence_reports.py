@@ -35,7 +35,9 @@ _NEIGHBOURS_S = 0.25  # frames farther apart than this are no neighbours
 _LONGEST = 6  # tracks that are drawn
 _ERROR = "#b3261e"
 _PER_FRAME = ("rotation_deg", "stamp", "translation_mm")
-_OF_ERRORS = ("aligned", "unaligned", "warnings", "alignment")
+_OF_ERRORS = (
+    "aligned", "unaligned", "warnings", "alignment", "covariance", "covariance_unaligned",
+)  # fmt: skip
 
 
 def bag_report(
@@ -85,18 +87,7 @@ def bag_report(
     report.heading("Over time")
     report.plots(*_timelines(result, replay, model, errors))
     if truth:
-        report.heading("Against ground truth")
-        facts_of_truth = {k: v for k, v in truth.items() if k not in _OF_ERRORS}
-        facts_of_truth.update(truth.get("alignment", {}))
-        report.table(("what", "value"), worded(facts_of_truth))
-        statistics = [
-            (f"{kind} {in_words(what)}", *values.values())
-            for kind in ("unaligned", "aligned")
-            for what, values in truth.get(kind, {}).items()
-            if isinstance(values, dict) and "mean" in values
-        ]
-        if errors:
-            report.table(("error", *errors["rotation_deg"]), statistics)
+        _add_truth(report, truth, errors)
     add_track_table(report, sequence)
     worst, why = _worst_frames(replay, errors)
     if worst:
@@ -114,6 +105,28 @@ def bag_report(
     report.table(("topic", "type"), facts["topics"].items())
     report.machine(result["provenance"])
     return report
+
+
+def _add_truth(report: Report, truth: dict[str, Any], errors: dict[str, Any]) -> None:
+    """Adds how far poses are from ground truth, and whether they say so."""
+    report.heading("Against ground truth")
+    facts_of_truth = {k: v for k, v in truth.items() if k not in _OF_ERRORS}
+    facts_of_truth.update(truth.get("alignment", {}))
+    report.table(("what", "value"), worded(facts_of_truth))
+    statistics = [
+        (f"{kind} {in_words(what)}", *values.values())
+        for kind in ("unaligned", "aligned")
+        for what, values in truth.get(kind, {}).items()
+        if isinstance(values, dict) and "mean" in values
+    ]
+    if errors:
+        report.table(("error", *errors["rotation_deg"]), statistics)
+    told = truth.get("covariance") or truth.get("covariance_unaligned")
+    if told:
+        report.table(
+            ("error over its covariance", *told["position"]),
+            [(name, *told[name].values()) for name in ("position", "rotation")],
+        )
 
 
 def temporal_report(result: dict[str, Any], source: str) -> Report:

@@ -244,6 +244,47 @@ def pose_errors(estimated: Trajectory, truth: Trajectory) -> dict[str, Any]:
     }
 
 
+#: Of a squared normalised error in three dimensions: share of a Gaussian within -> threshold.
+_CHI_SQUARE_3 = {"within_68": 3.527, "within_95": 7.815}
+
+
+def covariance_calibration(
+    estimated: Trajectory, truth: Trajectory, covariances: ArrayLike
+) -> dict[str, Any]:
+    """Whether poses are as uncertain as they say.
+
+    Args:
+        estimated: N motions.
+        truth: N motions of the same instants and frames.
+        covariances: (N, 6, 6) x, y, z in metres, rotations about the camera's x, y, z in radians.
+
+    Returns:
+        For `position` and `rotation`: `normalised_rms`, the root mean square of the error over
+        its standard deviation, 1 where they agree and above where poses claim too much; and the
+        shares of errors within the regions that should hold 68 and 95 %.
+    """
+    c = np.asarray(covariances, np.float64).reshape(-1, 6, 6)
+    turns = np.einsum("nab,ncb->nac", estimated.rotations, truth.rotations)
+    errors = {
+        "position": (slice(0, 3), estimated.translations - truth.translations),
+        "rotation": (slice(3, 6), np.array([vector_from_rotation(r) for r in turns])),
+    }
+    out: dict[str, Any] = {"count": len(c)}
+    for name, (block, error) in errors.items():
+        e = error.reshape(-1, 3)
+        squared = np.einsum(
+            "na,na->n", e, np.linalg.solve(c[:, block, block], e[..., None])[..., 0]
+        )
+        out[name] = {
+            "normalised_rms": float(np.sqrt(squared.mean() / 3.0)) if len(c) else float("nan"),
+            **{
+                key: float((squared <= limit).mean()) if len(c) else float("nan")
+                for key, limit in _CHI_SQUARE_3.items()
+            },
+        }
+    return out
+
+
 def _statistics(values: ArrayLike) -> dict[str, float]:
     v = np.asarray(values, np.float64)
     if v.size == 0:

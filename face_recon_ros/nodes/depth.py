@@ -11,12 +11,12 @@ from sensor_msgs.msg import Image as ImageMsg
 from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.depth_fusion import check_registered
 from face_recon_ros.core.errors import ImageError
-from face_recon_ros.nodes import conversions, robot_conversions
+from face_recon_ros.io.depth import SAME_TIME_S, depth_from_msg
+from face_recon_ros.nodes import conversions
 from face_recon_ros.nodes.runtime import SENSOR_QOS, FaceNode
 
 TOPIC = "/camera/depth/image_raw"
 _KEPT = 10
-_SAME_TIME_S = 0.02  # depth and colour images of one exposure
 
 
 class DepthSubscriber:
@@ -46,10 +46,10 @@ class DepthSubscriber:
             return abs(conversions.seconds_from_stamp(msg.header.stamp) - stamp)
 
         nearest = min(list(self._images), key=lag, default=None)
-        if nearest is None or lag(nearest) > _SAME_TIME_S:
+        if nearest is None or lag(nearest) > SAME_TIME_S:
             return None
         try:
-            depth = robot_conversions.depth_from_msg(nearest)
+            depth = depth_from_msg(nearest)
             check_registered(depth, camera)
         except ImageError as fault:
             self._node.complain(fault)

@@ -14,13 +14,12 @@ import numpy as np
 from geometry_msgs.msg import Point, PointStamped, TransformStamped, Vector3
 from numpy.typing import ArrayLike, NDArray
 from rclpy.duration import Duration
-from sensor_msgs.msg import Image, JointState
+from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray, Header
 from tf2_msgs.msg import TFMessage
 from vision_msgs.msg import Classification, ObjectHypothesis
 
 from face_recon_ros.core.attention import attention_angle
-from face_recon_ros.core.errors import ImageError
 from face_recon_ros.core.rigid import Rigid
 from face_recon_ros.io.messages import rigid_from_transform_msg, seconds_from_stamp
 
@@ -113,31 +112,6 @@ def is_face_frame(frame: str) -> bool:
 
 
 # --- depth ---------------------------------------------------------------------------------------
-
-
-def depth_from_msg(msg: Image) -> NDArray[np.float64]:
-    """A depth image (REP-118) as (H, W) metres; 0 and NaN are holes.
-
-    Raises:
-        ImageError: neither 16UC1 (millimetres) nor 32FC1 (metres), or cut off.
-    """
-    kinds = {"16UC1": (np.uint16, 1e-3), "mono16": (np.uint16, 1e-3), "32FC1": (np.float32, 1.0)}
-    if msg.encoding not in kinds:
-        raise ImageError(
-            "a depth image in 16UC1 or 32FC1", repr(msg.encoding), "use the camera's depth topic"
-        )
-    kind, metres = kinds[msg.encoding]
-    width_bytes = msg.width * np.dtype(kind).itemsize
-    if msg.step < width_bytes or len(msg.data) < msg.step * msg.height or not msg.height:
-        raise ImageError(
-            f"{msg.height} rows of {width_bytes} bytes",
-            f"{len(msg.data)} bytes in steps of {msg.step}",
-            "check the depth camera's driver",
-        )
-    rows = np.frombuffer(msg.data, np.uint8)[: msg.step * msg.height].reshape(msg.height, msg.step)
-    order = ">" if msg.is_bigendian else "<"
-    values = np.ascontiguousarray(rows[:, :width_bytes]).view(np.dtype(kind).newbyteorder(order))
-    return np.asarray(values, np.float64) * metres
 
 
 # --- joints and necks ----------------------------------------------------------------------------

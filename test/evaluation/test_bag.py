@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from fixtures import DiscDetector, draw_discs
 
 from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.crop import Crop
+from face_recon_ros.core.depth_fusion import RangeReading
 from face_recon_ros.core.errors import DataError
 from face_recon_ros.core.inference import FaceNetwork
 from face_recon_ros.core.morphable_model import load_morphable_model
@@ -255,6 +257,58 @@ def test_truth_in_the_camera_frame_measures_a_constant_error(tmp_path):
     assert truth["unaligned"]["rotation_deg"]["mean"] == pytest.approx(4.0, abs=0.05)
     assert truth["alignment"]["face_from_marker_deg"] == pytest.approx(4.0, abs=0.05)
     assert truth["aligned"]["rotation_deg"]["mean"] < 0.05
+
+
+def add_depth(bag, stamp, metres, **fields):
+    values = np.full((24, 32), metres, np.float32)
+    known = {"height": 24, "width": 32, "encoding": "32FC1", "is_bigendian": 0, "step": 4 * 32}
+    bag._write(
+        "/depth",
+        IMAGE,
+        stamp,
+        header=bag._header(stamp, "cam"),
+        data=values.view(np.uint8).reshape(-1),
+        **{**known, **fields},
+    )
+
+
+def test_depth_goes_with_its_image_and_its_use_is_told(tmp_path):
+    """Every second image has a depth image, stamped a little later; one of them is damaged."""
+
+    class Asked(Scripted):
+        def __init__(self):
+            super().__init__()
+            self.depths = {}
+
+        def process(self, image, camera=None, depth=None):
+            self.depths[round(image.stamp, 4)] = depth
+            frame = super().process(image, camera)
+            reading = None if depth is None else RangeReading(0.7, 0.01, 1.0)
+            covariance = np.diag([0.01] * 3 + [0.02] * 3) ** 2
+            face = replace(frame.faces[0], depth_reading=reading, covariance=covariance)
+            return replace(frame, faces=[face])
+
+    stamps = STAMPS[:12]
+    with BagWriter(tmp_path / "bag") as bag:
+        for i, image in enumerate(pictures(stamps)):
+            bag.image(image)
+            bag.pose(head(image.stamp), image.stamp, "cam", "/mocap/head")
+            if i % 2 == 0:
+                encoding = "strange" if i == 4 else "32FC1"
+                add_depth(bag, image.stamp + 0.004, 0.5 + i, encoding=encoding)
+    pipeline = Asked()
+    config = ReplayConfig(depth_topic="/depth", max_offset_s=0.0)
+    result = replay(open_bag(tmp_path / "bag"), pipeline, NAMES, config).result
+    for i, stamp in enumerate(stamps):
+        depth = pipeline.depths[round(stamp, 4)]
+        assert (depth is not None) == (i % 2 == 0 and i != 4)
+        assert depth is None or (depth.shape == (24, 32) and np.all(depth == 0.5 + i))
+    assert result["bag"]["frames_with_depth"] == 5
+    truth = result["ground_truth"]
+    assert truth["frames_with_depth_reading"] == 5
+    assert truth["covariance_unaligned"]["position"]["within_68"] == 1.0  # there is no error
+    with pytest.raises(DataError, match="/nowhere"):
+        replay(open_bag(tmp_path / "bag"), Asked(), NAMES, ReplayConfig(depth_topic="/nowhere"))
 
 
 def test_a_still_head_gives_a_warning_and_no_offset(tmp_path):

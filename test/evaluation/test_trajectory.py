@@ -9,6 +9,7 @@ from face_recon_ros.evaluation.trajectory import (
     Trajectory,
     align_trajectories,
     aligned_truth,
+    covariance_calibration,
     estimate_time_offset,
     pose_errors,
 )
@@ -160,3 +161,33 @@ def test_a_known_error_survives_hand_eye_alignment():
 def test_errors_of_nothing():
     errors = pose_errors(trajectory([]), trajectory([]))
     assert errors["count"] == 0 and np.isnan(errors["rotation_deg"]["mean"])
+
+
+@pytest.mark.parametrize("claimed", [1.0, 0.25, 4.0])
+def test_poses_as_uncertain_as_they_say_are_calibrated(claimed):
+    rng = np.random.default_rng(0)
+    stamps = np.arange(3000) / 30
+    true = trajectory(stamps)
+    root = np.diag([0.01, 0.02, 0.05, 0.02, 0.03, 0.04]) @ (np.eye(6) + 0.2 * np.ones((6, 6)))
+    errors = rng.normal(size=(len(stamps), 6)) @ root.T
+    seen = Trajectory.of(
+        stamps,
+        [
+            Rigid(rotation_from_vector(e[3:]) @ true[i].rotation, true[i].translation + e[:3])
+            for i, e in enumerate(errors)
+        ],
+    )
+    covariances = np.broadcast_to(claimed * root @ root.T, (len(stamps), 6, 6))
+    told = covariance_calibration(seen, true, covariances)
+    assert told["count"] == len(stamps)
+    for block in ("position", "rotation"):
+        assert told[block]["normalised_rms"] == pytest.approx(claimed**-0.5, rel=0.03)
+        if claimed == 1.0:
+            assert told[block]["within_68"] == pytest.approx(0.683, abs=0.03)
+            assert told[block]["within_95"] == pytest.approx(0.95, abs=0.015)
+
+
+def test_no_pose_has_no_calibration():
+    nothing = Trajectory.of([], [])
+    told = covariance_calibration(nothing, nothing, np.zeros((0, 6, 6)))
+    assert told["count"] == 0 and np.isnan(told["position"]["normalised_rms"])

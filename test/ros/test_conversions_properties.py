@@ -27,9 +27,9 @@ from face_recon_ros.core.rigid import Rigid, rotation_from_vector
 from face_recon_ros.core.types import Coefficients, Track
 from face_recon_ros.io import encodings
 from face_recon_ros.io.camera_info import camera_from_msg
+from face_recon_ros.io.depth import depth_from_msg
 from face_recon_ros.io.messages import image_from_msg
 from face_recon_ros.nodes import conversions as c
-from face_recon_ros.nodes import robot_conversions
 from face_recon_ros.nodes.visualization import Scene, markers, scene_from_msgs
 
 #: numpy may warn of an overflow or a NaN on the way; what counts is what comes out.
@@ -130,7 +130,7 @@ def test_any_compressed_image(data):
 @ANY
 @given(any_image())
 def test_any_depth_image(msg):
-    depth = read_or_refused(robot_conversions.depth_from_msg, msg)
+    depth = read_or_refused(depth_from_msg, msg)
     assert depth is None or depth.shape == (msg.height, msg.width)
 
 

@@ -18,8 +18,9 @@ from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.errors import ImageError
 from face_recon_ros.core.facs import ACTION_UNITS
 from face_recon_ros.core.pattern import TurningHead
+from face_recon_ros.io.depth import depth_from_msg
 from face_recon_ros.io.messages import rigid_from_transform_msg
-from face_recon_ros.nodes import conversions, robot_conversions
+from face_recon_ros.nodes import conversions
 from face_recon_ros.nodes.runtime import RESULT_QOS, SENSOR_QOS
 
 FRAME = "head_camera_optical_frame"
@@ -74,14 +75,14 @@ def depth_msg(depth_m, header, encoding):
 @pytest.mark.parametrize("encoding", ["16UC1", "32FC1"])
 def test_depth_images_are_read_in_metres(encoding):
     header = conversions.header_of(1.0, FRAME)
-    depth = robot_conversions.depth_from_msg(depth_msg(1.25, header, encoding))
+    depth = depth_from_msg(depth_msg(1.25, header, encoding))
     np.testing.assert_allclose(depth, np.full((480, 640), 1.25))
     for spoil in ({"encoding": "rgb8"}, {"step": 3}, {"height": 481}, {"height": 0}):
         msg = depth_msg(1.25, header, encoding)
         for key, value in spoil.items():
             setattr(msg, key, value)
         with pytest.raises(ImageError):
-            robot_conversions.depth_from_msg(msg)
+            depth_from_msg(msg)
 
 
 def test_a_depth_image_corrects_the_distance(graph, listener, small_models):
