@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import sys
 import time
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +17,14 @@ from face_recon_ros.cli.options import (
     add_camera_options,
     add_frames_option,
     add_pipeline_options,
+    add_pool_options,
     add_topic_options,
+    pool_of,
+    settings_of,
 )
+from face_recon_ros.core.errors import ConfigError, DataError
 from face_recon_ros.evaluation.output import write_json
+from face_recon_ros.io.jobs import Journal, run_jobs
 
 Subparsers = argparse._SubParsersAction
 
@@ -33,9 +42,14 @@ def add_bag_command(kinds: Subparsers[argparse.ArgumentParser]) -> None:
         "  report.html   the same to look at\n"
         "  timing.json   how long replay and report took (the only file that differs from run to\n"
         "                run, with --real-time report.html too)\n"
-        "  real_time/    with --real-time: rates, drops and latency of the real nodes over DDS",
+        "  real_time/    with --real-time: rates, drops and latency of the real nodes over DDS\n"
+        "Several bags: the same in a folder each, and result.json and report.html over all. A\n"
+        "bag that cannot be read is named there and costs only itself; interrupted, the same\n"
+        "command goes on where it stopped.",
     )
-    parser.add_argument("bag", type=Path, help="folder, .mcap or .db3")
+    parser.add_argument(
+        "bag", type=Path, nargs="+", help="folder, .mcap or .db3; several: on all cores"
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     group = parser.add_argument_group("what to read")
     add_topic_options(group)
@@ -69,11 +83,72 @@ def add_bag_command(kinds: Subparsers[argparse.ArgumentParser]) -> None:
     )
     add_pipeline_options(parser)
     add_camera_options(parser)
+    add_pool_options(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command on its parsed arguments."""
+    if len(args.bag) > 1:
+        return _run_many(args)
+    _replay(argparse.Namespace(**{**vars(args), "bag": args.bag[0]}))
+    return 0
+
+
+def _run_many(args: argparse.Namespace) -> int:
+    """Replays every bag, on all cores or a cluster, and sums up."""
+    from face_recon_ros.evaluation.bag_overview import overview, overview_report
+
+    if args.real_time:
+        raise ConfigError("one bag for --real-time", f"{len(args.bag)}", "give one after another")
+    stems = Counter(path.resolve().stem for path in args.bag)
+    bags = {
+        (path.resolve().stem if stems[path.resolve().stem] == 1 else f"{k}_{path.stem}"): path
+        for k, path in enumerate(args.bag)
+    }
+    everything = {**vars(args), "out": args.out.absolute(), "threads": 1}
+    args.out.mkdir(parents=True, exist_ok=True)
+    journal = Journal(args.out / ".unfinished", settings_of(args))
+    outcomes = run_jobs(
+        _BagJob(argparse.Namespace(**everything)),
+        {name: (name, str(path.absolute())) for name, path in bags.items()},
+        pool_of(args),
+        what="bags",
+        journal=journal,
+    )
+    result = overview(outcomes)
+    write_json(args.out / "result.json", result)
+    overview_report(result).write(args.out / "report.html")
+    for outcome in outcomes:
+        if outcome.fault:
+            print(f"face-recon: left out {bags[outcome.key]}: {outcome.fault}", file=sys.stderr)
+    if not result["bags"]:
+        raise DataError(
+            "a bag that can be replayed", f"{len(outcomes)} that cannot", outcomes[0].fault
+        )
+    journal.remove()
+    print(f"{len(result['bags'])} of {len(outcomes)} bags, {result['frames']} frames")
+    print(args.out / "report.html")
+    return 0
+
+
+@dataclass(frozen=True)
+class _BagJob:
+    """Replays one of several bags, in any process."""
+
+    args: argparse.Namespace
+
+    def __call__(self, item: tuple[str, str]) -> dict[str, Any]:
+        """Figures of a bag, given its name among them and its path."""
+        name, path = item
+        own = {"bag": Path(path), "out": self.args.out / name}
+        with contextlib.redirect_stdout(io.StringIO()):
+            result = _replay(argparse.Namespace(**{**vars(self.args), **own}))
+        return {"sequence": result["sequence"], "ground_truth": result["ground_truth"]}
+
+
+def _replay(args: argparse.Namespace) -> dict[str, Any]:
+    """Replays one bag, writes and prints what came of it."""
     from face_recon_ros.evaluation.replay import ReplayConfig, replay
     from face_recon_ros.evaluation.sequence_reports import bag_report
     from face_recon_ros.io.bags import open_bag
@@ -150,4 +225,4 @@ def run(args: argparse.Namespace) -> int:
             )
     common.hint_no_face(sequence)
     print(args.out / "report.html")
-    return 0
+    return dict(result)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import shutil
 from dataclasses import replace
 from xml.etree import ElementTree
 
@@ -312,6 +313,27 @@ def test_bag_command_writes_report_and_the_same_bytes_twice(tmp_path, monkeypatc
     timing = read_json(tmp_path / "a" / "timing.json")
     assert timing["replay_s"] > 0 and timing["report_s"] > 0
     assert run("evaluate", "compare", a, b) == 0
+
+    # Several: a folder each, sums over all, and a bag that is none costs only itself.
+    shutil.copytree(tmp_path / "bag", tmp_path / "again")
+    (tmp_path / "broken").mkdir()
+    many = [tmp_path / name for name in ("bag", "broken", "again")]
+    out = tmp_path / "many"
+    assert run("evaluate", "bag", *many, "--out", out, "--workers", "1") == 0
+    result = read_json(out / "result.json")
+    assert [bag["name"] for bag in result["bags"]] == ["bag", "again"]
+    assert [fault["name"] for fault in result["faults"]] == ["broken"]
+    alone = read_json(a)["sequence"]
+    for name in ("bag", "again"):
+        assert read_json(out / name / "result.json")["sequence"] == alone
+        assert (out / name / "report.html").is_file()
+    assert result["frames"] == 2 * alone["frames"]
+    assert "broken" in assert_self_contained(out / "report.html")
+    assert not (out / ".unfinished").exists()
+    with pytest.raises(ConfigError, match="one bag for --real-time"):
+        run("evaluate", "bag", *many, "--out", out, "--real-time")
+    with pytest.raises(DataError, match="a bag that can be replayed, got 2 that cannot"):
+        run("evaluate", "bag", many[1], many[1], "--out", tmp_path / "none", "--workers", "1")
 
 
 def test_record_command(tmp_path, scenes):
