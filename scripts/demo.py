@@ -58,8 +58,11 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     )
     parser.add_argument(
         "--view",
-        action="store_true",
-        help="live 3D view (rerun); with --headless a recording of it, view.rrd",
+        nargs="?",
+        const="window",
+        choices=("window", "web"),
+        help="live 3D view (rerun) in a window or, `--view web`, as a page at "
+        "http://127.0.0.1:9090; with --headless a recording of it, view.rrd",
     )
     parser.add_argument("--config", type=Path, default=ROOT / "config" / "demo.yaml")
     parser.add_argument(
@@ -170,8 +173,11 @@ def main() -> int:
                 return 1
         if options.view:
             command = [sys.executable, "-m", "face_recon_ros.nodes.viewer"]
-            save = ["--save", str(options.out / "view.rrd")] if options.headless else []
-            recorders["viewer"] = start([*command, *save], env)
+            if options.view == "web":
+                command += ["--web"]
+            elif options.headless:
+                command += ["--save", str(options.out / "view.rrd")]
+            recorders["viewer"] = start(command, env)
         for name, command in node_commands(options).items():
             nodes[name] = start(command, env)
         last = nodes[name]

@@ -6,7 +6,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 groups=()
 for argument in "$@"; do
     case $argument in
-        --view) groups+=(view) ;;
+        --view | --view=*) groups+=(view) ;;
         -h | --help) exec python3 "$root/scripts/demo.py" --help ;;
     esac
 done

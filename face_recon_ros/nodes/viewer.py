@@ -1,8 +1,12 @@
-"""Viewer node: the meshes live in 3D without RViz, by the package `rerun-sdk`."""
+"""Viewer node: the meshes live in 3D without RViz, by the package `rerun-sdk`.
+
+In a window, in a file, or as a page that a browser shows.
+"""
 
 from __future__ import annotations
 
 import argparse
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +15,7 @@ from geometry_msgs.msg import PoseArray
 from numpy.typing import NDArray
 from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import Image as ImageMsg
-from sensor_msgs.msg import PointCloud2
+from sensor_msgs.msg import JointState, PointCloud2
 from shape_msgs.msg import Mesh as MeshMsg
 
 from face_recon_ros.core.errors import ConfigError, FaceReconError
@@ -23,8 +27,11 @@ from face_recon_ros.nodes.runtime import (
     FaceNode,
     run,
 )
+from face_recon_ros.nodes.web_view import DATA_PORT, WebView, parse_address
 
 _AXIS_M = 0.08
+_JOINTS = "sensor_msgs/msg/JointState"
+_SHOWN = {"jawOpen", "mouthSmileLeft", "eyeBlinkLeft", "eyeBlinkRight", "browInnerUp"}
 
 
 class ViewerNode(FaceNode):
@@ -36,10 +43,16 @@ class ViewerNode(FaceNode):
         self.rate_of = "meshes"
 
     def begin(self) -> None:
-        """Opens the viewer, or the recording that `--save FILE.rrd` names."""
+        """Opens the viewer, the recording of `--save FILE.rrd`, or the page of `--web`."""
         parser = argparse.ArgumentParser(description=__doc__)
         parser.add_argument("--save", type=Path, help="write FILE.rrd instead of opening a window")
-        path = parser.parse_args(remove_ros_args()[1:]).save
+        parser.add_argument(
+            "--web", nargs="?", const="", metavar="HOST:PORT",
+            help="serve a page instead (default: 127.0.0.1:9090, this machine only)",
+        )  # fmt: skip
+        parser.add_argument("--data-port", type=int, default=DATA_PORT, help="of the page's data")
+        options = parser.parse_args(remove_ros_args()[1:])
+        path = options.save
         try:
             import rerun
         except ImportError as fault:
@@ -47,9 +60,14 @@ class ViewerNode(FaceNode):
                 "the package rerun-sdk", str(fault), "pip install rerun-sdk"
             ) from None
         self._rerun: Any = rerun
-        rerun.init("face_recon", spawn=path is None)
+        rerun.init("face_recon", spawn=path is None and options.web is None)
         if path:
             rerun.save(str(path))
+        elif options.web is not None:
+            view = WebView(*parse_address(options.web), options.data_port)
+            self.at_stop(view.close)
+            rerun.connect_grpc(view.data_url)
+            self.get_logger().info(f"look at {view.url}")
         self.at_stop(rerun.disconnect)
         # REP-103 optical frame: x right, y down, z forward
         rerun.log("camera", rerun.ViewCoordinates.RDF, static=True)
@@ -59,6 +77,8 @@ class ViewerNode(FaceNode):
         self.create_subscription(PointCloud2, "mesh/vertices", self._receive_mesh, NEWEST_QOS)
         self.create_subscription(PoseArray, "head_poses", self._receive_poses, RESULT_QOS)
         self.create_subscription(ImageMsg, "mesh/image", self._receive_image, NEWEST_QOS)
+        self._expressions: set[str] = set()
+        self.create_timer(1.0, self._find_expressions)
 
     def _receive_topology(self, msg: MeshMsg) -> None:
         try:
@@ -82,6 +102,30 @@ class ViewerNode(FaceNode):
             self._rerun.log(f"camera/face_{i}", self._rerun.Clear(recursive=True))
         self._shown = len(cloud.vertices)
         self.meter.count("meshes")
+        stamp = conversions.seconds_from_stamp(msg.header.stamp)
+        latency = self.get_clock().now().nanoseconds * 1e-9 - stamp
+        self._rerun.log("latency_ms", self._rerun.Scalars(1e3 * latency))
+
+    def _find_expressions(self) -> None:
+        """Listens to the people who have come: their topics have names of their own."""
+        prefix = self.get_namespace().rstrip("/") + "/"
+        there = {
+            name
+            for name, types in self.get_topic_names_and_types()
+            if name.startswith(prefix) and name.endswith("/expression") and _JOINTS in types
+        }
+        for name in there - self._expressions:
+            person = name.split("/")[-2]
+            take = functools.partial(self._receive_expression, person)
+            self.create_subscription(JointState, name, take, RESULT_QOS)
+        self._expressions |= there
+
+    def _receive_expression(self, person: str, msg: JointState) -> None:
+        self._at(msg)
+        self._rerun.log(f"expression/{person}", self._rerun.BarChart(list(msg.position)))
+        told = dict(zip(msg.name, msg.position, strict=False))
+        for name in _SHOWN & told.keys():
+            self._rerun.log(f"expressions/{person}/{name}", self._rerun.Scalars(told[name]))
 
     def _receive_poses(self, msg: PoseArray) -> None:
         self._at(msg)
