@@ -97,7 +97,7 @@ class DetectorConfig:
 
     backend: str = "yunet"
     model: str = ""
-    min_score: float = 0.5
+    min_score: float = 0.6
     tiles: int = 2
     scan_period_s: float = 1.0
     rotations_deg: tuple[float, ...] = ()
@@ -110,7 +110,7 @@ class DetectorConfig:
                 f"a detector of {', '.join(BACKENDS)}", repr(self.backend), "choose one"
             )
         if not 0.0 < self.min_score <= 1.0:
-            raise ConfigError("min_score in (0, 1]", f"{self.min_score}", "0.5 is a good start")
+            raise ConfigError("min_score in (0, 1]", f"{self.min_score}", "0.6 is a good start")
         if not 1 <= self.tiles <= 8:
             raise ConfigError(
                 "tiles from 1 to 8", f"{self.tiles}", "2 finds faces half as large as 1"
