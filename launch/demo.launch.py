@@ -8,7 +8,7 @@ your own driver), `composed` (one process or several, same topics), `config` (YA
 from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
-from launch.actions import DeclareLaunchArgument, ExecuteProcess, SetEnvironmentVariable
+from launch.actions import DeclareLaunchArgument, SetEnvironmentVariable
 from launch.conditions import IfCondition, UnlessCondition
 from launch.substitutions import EnvironmentVariable, LaunchConfiguration
 from launch_ros.actions import Node
@@ -71,8 +71,9 @@ def generate_launch_description() -> LaunchDescription:
             face_node("detector", UnlessCondition(composed)),
             face_node("reconstruction", UnlessCondition(composed)),
             face_node("visualization", UnlessCondition(composed)),
-            ExecuteProcess(
-                cmd=["python3", "-m", f"{PACKAGE}.nodes.manager"],
+            Node(
+                package=PACKAGE,
+                executable="manager_node",
                 condition=UnlessCondition(LaunchConfiguration("autostart")),
                 output="screen",
             ),

@@ -8,7 +8,7 @@ urdf/pan_tilt.urdf; `person:=walking` also simulates somebody to look at, instea
 from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
-from launch.actions import DeclareLaunchArgument, ExecuteProcess, SetEnvironmentVariable
+from launch.actions import DeclareLaunchArgument, SetEnvironmentVariable
 from launch.conditions import IfCondition, UnlessCondition
 from launch.substitutions import EnvironmentVariable, LaunchConfiguration
 from launch_ros.actions import Node
@@ -94,8 +94,9 @@ def generate_launch_description() -> LaunchDescription:
                 parameters=[{"robot_description": urdf.read_text()}],
                 condition=IfCondition(LaunchConfiguration("simulate")),
             ),
-            ExecuteProcess(
-                cmd=["python3", "-m", f"{PACKAGE}.nodes.manager"],
+            Node(
+                package=PACKAGE,
+                executable="manager_node",
                 condition=UnlessCondition(LaunchConfiguration("autostart")),
                 output="screen",
             ),

@@ -21,18 +21,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from face_recon_ros.core.models import find_model  # noqa: E402
-from face_recon_ros.core.morphable_model import load_morphable_model  # noqa: E402
-from face_recon_ros.training.checkpoint import load_checkpoint, save_checkpoint  # noqa: E402
-from face_recon_ros.training.config import LossWeights, TrainConfig, config_from_dict  # noqa: E402
-from face_recon_ros.training.data import Crops, open_render_cache  # noqa: E402
-from face_recon_ros.training.export import export  # noqa: E402
-from face_recon_ros.training.synthesis.faces import SyntheticFaces  # noqa: E402
-from face_recon_ros.training.synthesis.render_cache import fill_render_cache  # noqa: E402
-from face_recon_ros.training.train import Objective, load_network, train  # noqa: E402
+from face_recon_ros.core.models import find_model
+from face_recon_ros.core.morphable_model import load_morphable_model
+from face_recon_ros.training.checkpoint import load_checkpoint, save_checkpoint
+from face_recon_ros.training.config import LossWeights, TrainConfig, config_from_dict
+from face_recon_ros.training.data import Crops, open_render_cache
+from face_recon_ros.training.export import export
+from face_recon_ros.training.synthesis.faces import SyntheticFaces
+from face_recon_ros.training.synthesis.render_cache import fill_render_cache
+from face_recon_ros.training.train import Objective, load_network, train
 
 #: With photographs: weights of the baseline, and which are taken away together.
 ON_PHOTOGRAPHS = {

@@ -10,14 +10,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from face_recon_ros.evaluation.expression import TRUSTED_CORRELATION, untrusted  # noqa: E402
+from face_recon_ros.evaluation.expression import TRUSTED_CORRELATION, untrusted
 
 _HEAD = """# Expressions: what can be trusted
 

@@ -23,29 +23,26 @@ from typing import Any
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from face_recon_ros.core.camera import PinholeCamera  # noqa: E402
-from face_recon_ros.core.decoder_graph import (  # noqa: E402
+from face_recon_ros.core.camera import PinholeCamera
+from face_recon_ros.core.decoder_graph import (
     GRAPH,
     NUMPY,
     GraphDecoder,
     decode_seconds,
 )
-from face_recon_ros.core.models import NETWORK, REFERENCE_NETWORK  # noqa: E402
-from face_recon_ros.core.onnx_session import (  # noqa: E402
+from face_recon_ros.core.models import NETWORK, REFERENCE_NETWORK
+from face_recon_ros.core.onnx_session import (
     OnnxSession,
     clashing_builds,
     gpu_works,
     runtime,
 )
-from face_recon_ros.core.pattern import TurningHead  # noqa: E402
-from face_recon_ros.core.reconstructor import (  # noqa: E402
+from face_recon_ros.core.pattern import TurningHead
+from face_recon_ros.core.reconstructor import (
     FaceReconstructor,
     ReconstructorConfig,
 )
-from face_recon_ros.core.types import Track  # noqa: E402
+from face_recon_ros.core.types import Track
 
 FACES = (1, 8)
 PARITY_MM = 0.01

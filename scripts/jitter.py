@@ -16,27 +16,23 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from tqdm import tqdm  # noqa: E402
-
-from face_recon_ros.core.detection import make_detector  # noqa: E402
-from face_recon_ros.core.errors import FaceReconError  # noqa: E402
-from face_recon_ros.core.models import NETWORK  # noqa: E402
-from face_recon_ros.core.reconstructor import (  # noqa: E402
+from face_recon_ros.core.detection import make_detector
+from face_recon_ros.core.errors import FaceReconError
+from face_recon_ros.core.models import NETWORK
+from face_recon_ros.core.reconstructor import (
     FaceReconstructor,
     ReconstructorConfig,
 )
-from face_recon_ros.evaluation.chain import largest  # noqa: E402
-from face_recon_ros.evaluation.datasets import read_image  # noqa: E402
-from face_recon_ros.evaluation.jitter import (  # noqa: E402
+from face_recon_ros.evaluation.chain import largest
+from face_recon_ros.evaluation.datasets import read_image
+from face_recon_ros.evaluation.jitter import (
     jitter_px,
     scaled_to,
     scattered_boxes,
 )
-from face_recon_ros.training.photographs import list_photographs  # noqa: E402
+from face_recon_ros.training.photographs import list_photographs
 
 
 def main() -> None:

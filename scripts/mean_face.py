@@ -17,25 +17,21 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from tqdm import tqdm  # noqa: E402
-
-from face_recon_ros.core.crop import crop_from_face_box  # noqa: E402
-from face_recon_ros.core.crop_pose import crop_camera, crop_from_face  # noqa: E402
-from face_recon_ros.core.detection import make_detector  # noqa: E402
-from face_recon_ros.core.errors import FaceReconError  # noqa: E402
-from face_recon_ros.core.inference import FaceNetwork  # noqa: E402
-from face_recon_ros.core.models import FACE_MODEL, NETWORK, find_model  # noqa: E402
-from face_recon_ros.core.morphable_model import load_morphable_model  # noqa: E402
-from face_recon_ros.evaluation.chain import largest  # noqa: E402
-from face_recon_ros.evaluation.datasets import read_image  # noqa: E402
-from face_recon_ros.evaluation.landmarks import LandmarkProjector  # noqa: E402
-from face_recon_ros.evaluation.metrics import INNER  # noqa: E402
-from face_recon_ros.training.data import synthetic_crops  # noqa: E402
-from face_recon_ros.training.photographs import list_photographs  # noqa: E402
+from face_recon_ros.core.crop import crop_from_face_box
+from face_recon_ros.core.crop_pose import crop_camera, crop_from_face
+from face_recon_ros.core.detection import make_detector
+from face_recon_ros.core.errors import FaceReconError
+from face_recon_ros.core.inference import FaceNetwork
+from face_recon_ros.core.models import FACE_MODEL, NETWORK, find_model
+from face_recon_ros.core.morphable_model import load_morphable_model
+from face_recon_ros.evaluation.chain import largest
+from face_recon_ros.evaluation.datasets import read_image
+from face_recon_ros.evaluation.landmarks import LandmarkProjector
+from face_recon_ros.evaluation.metrics import INNER
+from face_recon_ros.training.data import synthetic_crops
+from face_recon_ros.training.photographs import list_photographs
 
 SIDE = 480  # pixels of the picture
 WIDTH_M = 0.16  # of what it shows

@@ -8,22 +8,20 @@ figures that docs/robot.md quotes.
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from face_recon_ros.robot.closed_loop_simulation import (  # noqa: E402
+from face_recon_ros.robot.closed_loop_simulation import (
     Following,
     Scene,
     around,
     follow,
     step_figures,
 )
-from face_recon_ros.robot.neck import neck_from_urdf  # noqa: E402
+from face_recon_ros.robot.neck import neck_from_urdf
+
+ROOT = Path(__file__).resolve().parents[1]
 
 BAND_DEG = 1.5
 START_S = 1.0

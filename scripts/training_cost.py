@@ -13,26 +13,21 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from face_recon_ros.core.models import find_model  # noqa: E402
-from face_recon_ros.core.morphable_model import load_morphable_model  # noqa: E402
-from face_recon_ros.training.config import (  # noqa: E402
+from face_recon_ros.core.models import find_model
+from face_recon_ros.core.morphable_model import load_morphable_model
+from face_recon_ros.training.config import (
     load_config,
     parse_overrides,
 )
-from face_recon_ros.training.data import Batch  # noqa: E402
-from face_recon_ros.training.train import (  # noqa: E402
+from face_recon_ros.training.data import Batch
+from face_recon_ros.training.train import (
     Objective,
     build_network,
     keep_freed_memory,

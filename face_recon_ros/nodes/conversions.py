@@ -1,4 +1,4 @@
-"""Messages <-> core types. The only module that knows both; the only one where quaternions occur.
+"""Messages <-> core types. Quaternions occur only in modules of conversions.
 
 rclpy has no zero copy and slow field setters, so bulk data goes through `array.array` (fast in
 every distribution) or is laid out as CDR bytes by numpy (`marker_array_cdr`, `topology_cdr`),

@@ -75,16 +75,6 @@ class SetEnvironmentVariable:
         scope["environment"][self.name] = value_of(self.new, scope)
 
 
-class ExecuteProcess:
-    def __init__(self, *, cmd, condition=None, output="log"):
-        self.cmd, self.condition = cmd, condition
-
-    def act(self, scope):
-        if self.condition is None or self.condition.holds(scope):
-            command = [value_of(part, scope) for part in self.cmd]
-            scope["commands"].append([sys.executable, *command[1:]])
-
-
 class Node:
     def __init__(self, *, package, executable, condition=None, **options):
         self.package, self.executable = package, executable
@@ -126,7 +116,7 @@ def description_of(name, monkeypatch):
     content = {
         "ament_index_python.packages": {"get_package_share_directory": lambda _: str(ROOT)},
         "launch": {"LaunchDescription": list},
-        "launch.actions": ("DeclareLaunchArgument", "ExecuteProcess", "SetEnvironmentVariable"),
+        "launch.actions": ("DeclareLaunchArgument", "SetEnvironmentVariable"),
         "launch.conditions": ("IfCondition", "UnlessCondition"),
         "launch.substitutions": ("EnvironmentVariable", "LaunchConfiguration"),
         "launch_ros": {},
