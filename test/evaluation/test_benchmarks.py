@@ -234,9 +234,10 @@ def test_visibility_of_a_profile(scenes):
     assert scenes.projector.visible(facing([0, 0, 0.6]))[36:48].all()
 
 
-def test_a_part_of_the_model_has_no_landmarks(model):
+def test_a_part_of_the_model_without_all_landmarks_is_refused(model):
+    some = np.where(np.arange(68) == 36, -1, model.landmarks_68)
     with pytest.raises(Exception, match="landmark"):
-        LandmarkProjector(model.subset("facial_skin"))
+        LandmarkProjector(replace(model, landmarks_68=some))
 
 
 # Geometry ----------------------------------------------------------------------------------------
