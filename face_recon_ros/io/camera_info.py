@@ -79,6 +79,9 @@ def read_camera_info(
         if not (width and height):
             return CameraReading(None, (*warnings, "CameraInfo is of an image of 0 x 0"))
         notes.append(f"CameraInfo without a size: taken as that of the image, {width} x {height}")
+        off_px = np.abs(matrix[:2, 2] - np.array([width, height]) / 2)
+        if (off_px > np.array([width, height]) / 4).any():
+            warnings.append("CameraInfo without a size, and its K is hardly of this one")
         full = width, height
     try:
         camera = PinholeCamera(*full, matrix, distortion, name)

@@ -124,6 +124,13 @@ _ALIASES = {
 }
 
 
+def _without_distortion(case: Case, rng: np.random.Generator) -> str:
+    """Zeros are no distortion: then the truth has none either."""
+    true = case.camera
+    case.camera = PinholeCamera(true.width, true.height, true.matrix)
+    return str(rng.choice(["none", "pinhole", "whatever", "fisheye", "mei"]))
+
+
 def _k(case: Case) -> np.ndarray:
     return np.array(case.info["k"], np.float64).reshape(3, 3)
 
@@ -143,8 +150,7 @@ ODDITIES: dict[str, Callable[[Case, np.random.Generator], None]] = {
         d=lambda c, r: np.append(c.info["d"], np.zeros(r.integers(1, 9)))
     ),
     "zeros for a model that is unknown": _set(
-        d=lambda c, r: np.zeros(r.integers(0, 14)),
-        model=lambda c, r: str(r.choice(["none", "pinhole", "whatever", "fisheye", "mei"])),
+        d=lambda c, r: np.zeros(r.integers(0, 14)), model=_without_distortion
     ),
     "too many coefficients": _set(
         d=lambda c, r: np.append(c.info["d"], r.uniform(0.01, 0.2, r.integers(1, 4)))
