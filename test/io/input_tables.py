@@ -320,7 +320,14 @@ PICTURES = (
         tolerance=8.0,
         size=(320, 240),
     ),
-    PictureRow("camera raw (DNG, CR2, NEF ...)", ".dng", _bytes(_dng), REFUSED, says="JPEG"),
+    PictureRow(
+        "camera raw (DNG, CR2, NEF ...)",
+        ".dng",
+        _bytes(_dng),
+        REFUSED,
+        "its file holds only a small preview besides: develop it to JPEG",
+        says="JPEG",
+    ),
     PictureRow(
         "high dynamic range (HDR, EXR, PFM)",
         ".hdr",
@@ -330,9 +337,30 @@ PICTURES = (
         REFUSED,
         says="PNG",
     ),
-    PictureRow("JPEG XL", ".jxl", _bytes(lambda: b"\xff\x0a" + bytes(100)), REFUSED, says="JPEG"),
-    PictureRow("Photoshop", ".psd", _bytes(lambda: b"8BPS" + bytes(100)), REFUSED, says="PNG"),
-    PictureRow("PDF", ".pdf", _bytes(lambda: b"%PDF-1.7\n" + bytes(100)), REFUSED, says="export"),
+    PictureRow(
+        "JPEG XL",
+        ".jxl",
+        _bytes(lambda: b"\xff\x0a" + bytes(100)),
+        REFUSED,
+        "convert it to JPEG or PNG",
+        says="JPEG",
+    ),
+    PictureRow(
+        "Photoshop",
+        ".psd",
+        _bytes(lambda: b"8BPS" + bytes(100)),
+        REFUSED,
+        "export it as PNG",
+        says="PNG",
+    ),
+    PictureRow(
+        "PDF",
+        ".pdf",
+        _bytes(lambda: b"%PDF-1.7\n" + bytes(100)),
+        REFUSED,
+        "export the picture in it",
+        says="export",
+    ),
     PictureRow(
         "SVG", ".svg", _bytes(lambda: b"<svg xmlns='http://x'></svg>"), REFUSED, says="PNG"
     ),
@@ -1126,7 +1154,10 @@ def page() -> str:
         "## Pictures\n\nTold by content, not by name. In a folder, what cannot be read is named and counted.",
         _table(
             ("picture", "result", "how"),
-            [(r.name, r.result, r.note or (r.says and f"remedy: {r.says}")) for r in PICTURES],
+            [
+                (r.name, r.result, r.note or (r.says and f"the remedy names: {r.says}"))
+                for r in PICTURES
+            ],
         ),
         "## Videos\n\nThrough FFmpeg (PyAV). Stamps are the file's own times, from its first image on.",
         _table(
@@ -1138,7 +1169,7 @@ def page() -> str:
         _table(
             ("encoding", "result", "how"),
             [
-                (f"`{r.name}`", r.result, r.note or (r.says and f"remedy: {r.says}"))
+                (f"`{r.name}`", r.result, r.note or (r.says and f"the remedy names: {r.says}"))
                 for r in ENCODING_ROWS
             ],
         ),
@@ -1146,7 +1177,7 @@ def page() -> str:
         _table(
             ("content", "result", "how"),
             [
-                (r.name, r.result, r.note or (r.says and f"remedy: {r.says}"))
+                (r.name, r.result, r.note or (r.says and f"the remedy names: {r.says}"))
                 for r in COMPRESSED_ROWS
             ],
         ),
