@@ -55,13 +55,13 @@ def test_every_option_reaches_the_demo(tmp_path, demo, monkeypatch):
         "--calibration", "ost.yaml", "--detector-model", "some.tflite",
     )  # fmt: skip
     parameters = live.node_parameters(args)
-    told = live.run_live(args.bag, tmp_path / "out", frames=args.frames, parameters=parameters)
+    told = live.run_live(args.bag[0], tmp_path / "out", frames=args.frames, parameters=parameters)
 
     spec = importlib.util.spec_from_file_location("demo", ROOT / "scripts" / "demo.py")
     real = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(real)
     options = real.parse_arguments(told["arguments"])  # the real demo takes them
-    assert options.frames == 25 and options.source == str(args.bag.resolve())
+    assert options.frames == 25 and options.source == str(args.bag[0].resolve())
     assert options.headless and options.out == tmp_path / "out"
     got = {name: yaml.safe_load(v) for name, _, v in (p.partition(":=") for p in options.param)}
     assert got == {
