@@ -1,4 +1,4 @@
-"""Parameters of the nodes that move a neck. The controller's own are in `core.look_at`."""
+"""Parameters of the nodes that move a neck. The controller's own are in `robot.look_at_config`."""
 
 from __future__ import annotations
 
