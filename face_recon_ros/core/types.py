@@ -102,7 +102,7 @@ class Coefficients:
         identity: (N, K_id) standard normal.
         expression: (N, K_exp) activations.
         albedo: (N, K_alb) standard normal.
-        rotation: (N, 3) rotation vectors in the nominal crop camera, radians; see `core.crop_pose`.
+        rotation: (N, 3) rotation vectors of the nominal crop camera, rad; see `core.crop_pose`.
         translation: (N, 3) sellion in the nominal crop camera, metres.
         illumination: (N, 9, 3) spherical harmonics per colour channel.
     """
