@@ -194,6 +194,39 @@ class DensePointStage:
         """(K_id, K_id) of an unknown person's identity."""
         return np.asarray(np.eye(self.k_identity) / self.network.prior.identity**2)
 
+    def _see(
+        self, images: Sequence[NDArray[np.uint8]], crops: Sequence[Crop], prediction: Prediction
+    ) -> tuple[FaceFrame, tuple[NDArray[np.float32], ...]]:
+        """The frames of N usable rows, and the network's answer for them."""
+        c = prediction.coefficients
+        poses = [crop_from_face(r, t) for r, t in zip(c.rotation, c.translation, strict=True)]
+        rotation = np.array([p.rotation for p in poses]).reshape(-1, 3, 3)
+        translation = np.array([p.translation for p in poses]).reshape(-1, 3)
+        frame = FaceFrame.of(rotation, translation)
+        rectified = np.empty((len(crops), RECTIFIED_PX, RECTIFIED_PX, 3), np.uint8)
+        for i, (rgb, crop) in enumerate(zip(images, crops, strict=True)):
+            rectified[i] = self._rectifier.sample(rgb, crop, frame, i)
+        return frame, self.network.predict(rectified, self._rectifier.seen_normals(frame))
+
+    def presence(self, pixels: NDArray[np.uint8], prediction: Prediction) -> NDArray[np.float32]:
+        """How sure the network is of each crop that it shows a face.
+
+        Args:
+            pixels: (N, S, S, 3) uint8 RGB of the crops.
+            prediction: N rows of the regressor.
+
+        Returns:
+            (N,) in [0, 1]; 0 where the regressor's row is not usable.
+        """
+        out = np.zeros(len(pixels), np.float32)
+        rows = np.flatnonzero(prediction.usable)
+        if len(rows):
+            size = pixels.shape[1]
+            itself = Crop(np.full(2, (size - 1) / 2), float(size), size)
+            _, answer = self._see(list(pixels[rows]), [itself] * len(rows), prediction.rows(rows))
+            out[rows] = answer[2]
+        return out
+
     def __call__(
         self,
         images: Sequence[NDArray[np.uint8]],
@@ -212,19 +245,11 @@ class DensePointStage:
             identity_information: (N, K_id, K_id) how well; None: the prior's.
         """
         c = prediction.coefficients
-        poses = [crop_from_face(r, t) for r, t in zip(c.rotation, c.translation, strict=True)]
-        rotation = np.array([p.rotation for p in poses]).reshape(-1, 3, 3)
-        translation = np.array([p.translation for p in poses]).reshape(-1, 3)
-        frame = FaceFrame.of(rotation, translation)
-        rectified = np.empty((len(crops), RECTIFIED_PX, RECTIFIED_PX, 3), np.uint8)
-        for i, (rgb, crop) in enumerate(zip(images, crops, strict=True)):
-            rectified[i] = self._rectifier.sample(rgb, crop, frame, i)
-        displacement, log_sigma, presence = self.network.predict(
-            rectified, self._rectifier.seen_normals(frame)
-        )
+        frame, (displacement, log_sigma, presence) = self._see(images, crops, prediction)
         seen = frame.seen(displacement, self._fitter.mean)
         known = c.identity if identity is None else identity
-        start = FitState(rotation, translation, known, c.expression)
+        pose = frame.crop_from_face
+        start = FitState(pose[:, :, :3], pose[:, :, 3], known, c.expression)
         sigma = np.exp(log_sigma.astype(np.float64))
         fit = self._fitter.fit(start, seen, sigma, identity_information)
         scale = np.repeat(self.network.prior.pose_scale, [3, 2, 1])

@@ -42,7 +42,7 @@ class Orientation:
         return self.seen in _LOOKS
 
     def compare(self, confidences: NDArray[np.floating]) -> None:
-        """Takes the network's confidence, (4,), in the quarters of an image."""
+        """Takes how sure the networks are, (4,), in the quarters of an image."""
         self._sum += np.where(np.isfinite(confidences), confidences, 0.0)
         best = int(self._sum.argmax())
         self.quarter = best if self._sum[best] > _SURER * self._sum[0] else 0
