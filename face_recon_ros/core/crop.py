@@ -125,6 +125,11 @@ class CropSpec:
         return pixels
 
 
+def whole_crop(size: int) -> Crop:
+    """The crop that is a picture of `size` x `size` pixels itself."""
+    return Crop(np.full(2, (size - 1) / 2), float(size), size)
+
+
 def crop_from_face_box(box: ArrayLike, margin: float, size: int, angle: float = 0.0) -> Crop:
     """The square crop around a face box.
 

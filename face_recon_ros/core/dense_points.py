@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from face_recon_ros.core.crop import Crop
+from face_recon_ros.core.crop import Crop, whole_crop
 from face_recon_ros.core.crop_pose import CAMERA_FROM_FRONTAL_FACE, crop_from_face
 from face_recon_ros.core.errors import ModelError
 from face_recon_ros.core.inference import Prediction
@@ -221,9 +221,8 @@ class DensePointStage:
         out = np.zeros(len(pixels), np.float32)
         rows = np.flatnonzero(prediction.usable)
         if len(rows):
-            size = pixels.shape[1]
-            itself = Crop(np.full(2, (size - 1) / 2), float(size), size)
-            _, answer = self._see(list(pixels[rows]), [itself] * len(rows), prediction.rows(rows))
+            crops = [whole_crop(pixels.shape[1])] * len(rows)
+            _, answer = self._see(list(pixels[rows]), crops, prediction.rows(rows))
             out[rows] = answer[2]
         return out
 

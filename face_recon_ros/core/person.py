@@ -6,10 +6,16 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from face_recon_ros.core.aggregation import Aggregate
 from face_recon_ros.core.decoding import MeshDecoder
-from face_recon_ros.core.identity_posterior import IdentityPosterior
+from face_recon_ros.core.identity_posterior import (
+    IdentityPosterior,
+    PosteriorConfig,
+    marginal_information,
+)
+from face_recon_ros.core.point_fit import PointFit
 from face_recon_ros.core.rigid import Rigid
 from face_recon_ros.core.smoothing import OneEuroRigid, OneEuroVector
 from face_recon_ros.core.texture import Appearance, TextureSampler
@@ -48,6 +54,51 @@ class Person:
         if self.posterior is not None:
             return self.posterior.handed_out()
         return self.identity(seen, confidence)
+
+
+def identity_priors(
+    people: list[Person], seen: NDArray[np.floating], unknown: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """What is known of N people's identity before a fit.
+
+    Args:
+        people: N.
+        seen: (N, K_id) the regressor's answer, which counts for those not met before.
+        unknown: (K_id, K_id) information about those.
+
+    Returns:
+        (N, K_id) means and (N, K_id, K_id) information.
+    """
+    mean = np.asarray(seen, np.float64).copy()
+    information = np.repeat(unknown[None], len(people), 0)
+    for i, person in enumerate(people):
+        if person.posterior is not None:
+            mean[i], information[i] = person.posterior.mean, person.posterior.information
+    return mean, information
+
+
+def learn_identities(
+    people: list[Person],
+    mean: NDArray[np.float64],
+    information: NDArray[np.float64],
+    fit: PointFit,
+    config: PosteriorConfig,
+) -> None:
+    """Adds what a fit says of N people's identity to what is known of them.
+
+    Args:
+        people: N.
+        mean: (N, K_id) known before, from `identity_priors`.
+        information: (N, K_id, K_id) likewise.
+        fit: of N faces; those that did not converge say nothing.
+        config: of the posteriors.
+    """
+    for i in np.flatnonzero(fit.converged):
+        person, state = people[i], fit.state
+        if person.posterior is None:
+            person.posterior = IdentityPosterior(mean[i], information[i], config)
+        told = marginal_information(fit.information[i], mean.shape[1])
+        person.posterior.add(state.identity[i], told, state.rotation[i])
 
 
 def decoded(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from face_recon_ros.core.aggregation import AggregationConfig
 from face_recon_ros.core.camera import PinholeCamera, same_camera
-from face_recon_ros.core.crop import Crop
+from face_recon_ros.core.crop import Crop, whole_crop
 from face_recon_ros.core.crop_pose import (
     camera_from_face,
     coefficients_from_crop_pose,
@@ -23,9 +23,7 @@ from face_recon_ros.core.decoding import LinearSize, MeshDecoder
 from face_recon_ros.core.dense_points import DensePointStage, corrected, open_points
 from face_recon_ros.core.errors import ConfigError, ModelError
 from face_recon_ros.core.identity_posterior import (
-    IdentityPosterior,
     PosteriorConfig,
-    marginal_information,
 )
 from face_recon_ros.core.inference import AUTO, FaceNetwork, Prediction, find_network
 from face_recon_ros.core.models import FACE_MODEL, find_model
@@ -36,7 +34,12 @@ from face_recon_ros.core.orientation import (
     turned_crop,
     turned_pixels,
 )
-from face_recon_ros.core.person import Person, decode_people
+from face_recon_ros.core.person import (
+    Person,
+    decode_people,
+    identity_priors,
+    learn_identities,
+)
 from face_recon_ros.core.pose_uncertainty import covariance_in_camera
 from face_recon_ros.core.rigid import Rigid
 from face_recon_ros.core.smoothing import OneEuroConfig
@@ -170,7 +173,9 @@ class FaceReconstructor:
         path = find_network(config.network, config.provider)
         network = FaceNetwork(path, provider=config.provider, threads=config.threads)
         network.check_trained_for(face_model)
-        coarse = model if config.level == "coarse" else load_morphable_model(face_model)
+        coarse = (
+            model if config.level == "coarse" else load_morphable_model(face_model, level="coarse")
+        )
         points = open_points(
             config.points, coarse, face_model, provider=config.provider, threads=config.threads
         )
@@ -225,12 +230,7 @@ class FaceReconstructor:
             return prediction
         people = [self._person(tracks[i]) for i in rows]
         c = prediction.coefficients[rows]
-        known = c.identity.astype(np.float64)
-        prior = self.points.prior_information
-        information = np.repeat(prior[None], len(rows), 0)
-        for i, person in enumerate(people):
-            if person.posterior is not None:
-                known[i], information[i] = person.posterior.mean, person.posterior.information
+        known, information = identity_priors(people, c.identity, self.points.prior_information)
         found = self.points(
             [images[int(i)] for i in rows],
             [crops[i] for i in rows],
@@ -238,22 +238,16 @@ class FaceReconstructor:
             known,
             information,
         )
-        for i, person in enumerate(people):
-            if found.fit.converged[i] and self.config.aggregation.enabled:
-                if person.posterior is None:
-                    person.posterior = IdentityPosterior(known[i], prior, self.config.posterior)
-                told = marginal_information(found.fit.information[i], self.model.k_identity)
-                state = found.fit.state
-                person.posterior.add(state.identity[i], told, state.rotation[i])
+        if self.config.aggregation.enabled:
+            learn_identities(people, known, information, found.fit, self.config.posterior)
         return corrected(prediction, rows, found)
 
     def fit_crops(
         self, pixels: NDArray[np.uint8], tracks: list[Track], prediction: Prediction
     ) -> Prediction:
         """`fit` where only the crops' (N, S, S, 3) pixels are at hand, not their images."""
-        size = self.network.size
-        itself = Crop(np.full(2, (size - 1) / 2), float(size), size)
-        return self.fit(list(pixels), tracks, [itself] * len(pixels), prediction)
+        crops = [whole_crop(self.network.size)] * len(pixels)
+        return self.fit(list(pixels), tracks, crops, prediction)
 
     def _person(self, track: Track) -> Person:
         """Of a track, who is now the one last seen."""
