@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,14 @@ from numpy.typing import NDArray
 
 from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.errors import DataError
-from face_recon_ros.evaluation.chain import Estimator, associate, batches, largest, prefetched
+from face_recon_ros.evaluation.chain import (
+    Estimate,
+    Estimator,
+    associate,
+    batches,
+    largest,
+    prefetched,
+)
 from face_recon_ros.evaluation.datasets import (
     Sample,
     Skipped,
@@ -43,6 +51,7 @@ PROTOCOL = {
 def evaluate_identity(
     folder: str | Path,
     estimator: Estimator,
+    look: Callable[[NDArray[np.uint8], Estimate], NDArray[np.floating]] | None = None,
     *,
     max_persons: int = 0,
     max_photos: int = 6,
@@ -54,6 +63,7 @@ def evaluate_identity(
     Args:
         folder: of NAME_NNNN.jpg.
         estimator: what is measured.
+        look: makes an embedding of a picture's face, which is measured too (`embedding`).
         max_persons: random choice of so many people with two photographs or more; 0 takes all.
         max_photos: of each person.
         seed: of the choices.
@@ -79,6 +89,7 @@ def evaluate_identity(
     persons: list[str] = []
     vectors: list[Array] = []
     albedos: list[Array] = []
+    looks: list[Array] = []
     missed = done = 0
     loaded = prefetched(readable(samples, load, skipped), lambda pair: pair[1], ahead=2 * BATCH)
     for batch in batches(loaded, BATCH):
@@ -86,7 +97,9 @@ def evaluate_identity(
         missed += len(batch) - len(found)
         done += len(batch)
         estimates = estimator.estimate([(rgb, box, camera) for _, rgb, box, camera in found])
-        for (sample, *_), e in zip(found, estimates, strict=True):
+        for (sample, rgb, *_), e in zip(found, estimates, strict=True):
+            if look:
+                looks.append(look(rgb, e).astype(np.float64))
             persons.append(_person_of(sample.name) or sample.name)
             vectors.append(e.coefficients.identity[0].astype(np.float64))
             albedos.append(e.coefficients.albedo[0].astype(np.float64))
@@ -101,6 +114,9 @@ def evaluate_identity(
         )
     shape = np.stack(vectors)
     both = np.concatenate([shape, np.stack(albedos)], axis=1)
+    embedding: dict[str, Any] = {}
+    if look:
+        embedding["embedding"] = _separation(np.stack(looks), names, same, different, rng)
     return {
         "protocol": PROTOCOL,
         "count": done,
@@ -110,6 +126,7 @@ def evaluate_identity(
         "different_pairs": len(different),
         "identity": _separation(shape, names, same, different, rng),
         "identity_and_albedo": _separation(both, names, same, different, rng),
+        **embedding,
         "skipped": skipped.as_json(),
     }
 

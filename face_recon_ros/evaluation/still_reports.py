@@ -214,7 +214,8 @@ def identity_report(result: dict[str, Any], folder: Path) -> Report:
         f"AUC, {name.replace('_', ' ')}": with_interval(
             result[name]["auc_cosine"], result[name]["auc_cosine_interval_95"]
         )
-        for name in ("identity", "identity_and_albedo")
+        for name in ("identity", "identity_and_albedo", "embedding")
+        if name in result
     }
     cards["faces missed"] = f"{result['missed']} of {result['count']}"
     lead = f"{folder.name}: {result['count']} photographs, {result['persons']} people with faces"

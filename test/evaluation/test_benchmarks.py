@@ -455,7 +455,8 @@ def test_identity_separates_people_as_well_as_their_coefficients_do(
                 )
                 seen = identity + noise * rng.normal(size=model.k_identity)
                 write_and_learn(folder, [scene], oracle, **{name: {"identity": seen}})
-        result = evaluate_identity(folder, oracle)
+        result = evaluate_identity(folder, oracle, lambda _, e: e.coefficients.identity[0])
+        assert result["embedding"]["auc_cosine"] == result["identity"]["auc_cosine"]
         assert (result["persons"], result["same_pairs"], result["missed"]) == (5, 15, 0)
         assert low <= result["identity"]["auc_cosine"] <= high
         interval = result["identity"]["auc_cosine_interval_95"]
