@@ -106,12 +106,6 @@ def evaluate_identity(
         progress(done + len(skipped.reasons), len(samples))
     names = np.array(persons)
     same, different = _pairs(names, rng)
-    if len(same) == 0 or len(different) == 0:
-        raise DataError(
-            "two people with two photographs each in which a face is found",
-            f"{len(set(persons))} people in {len(persons)} found faces",
-            "name photographs NAME_0001.jpg, NAME_0002.jpg, ...",
-        )
     shape = np.stack(vectors)
     both = np.concatenate([shape, np.stack(albedos)], axis=1)
     embedding: dict[str, Any] = {}
@@ -158,8 +152,12 @@ def _pairs(names: NDArray[np.str_], rng: np.random.Generator) -> tuple[Array, Ar
     for i, name in enumerate(names.tolist()):
         groups.setdefault(name, []).append(i)
     same = np.array([pair for g in groups.values() for pair in combinations(g, 2)], np.intp)
-    if len(groups) < 2:
-        return same.reshape(-1, 2), np.zeros((0, 2), np.intp)
+    if len(groups) < 2 or len(same) == 0:
+        raise DataError(
+            "two people with two photographs each in which a face is found",
+            f"{len(groups)} people in {len(names)} found faces",
+            "name photographs NAME_0001.jpg, NAME_0002.jpg, ...",
+        )
     drawn = rng.integers(0, len(names), (4 * len(same) + 16, 2))
     drawn = drawn[names[drawn[:, 0]] != names[drawn[:, 1]]]
     return same.reshape(-1, 2), drawn[: len(same)]
