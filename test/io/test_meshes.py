@@ -187,3 +187,19 @@ def test_no_damage_crashes_the_reader(tmp_path_factory, name, data):
         return
     assert np.isfinite(mesh.vertices).all()
     assert mesh.triangles.size == 0 or mesh.triangles.max() < len(mesh.vertices)
+
+
+@pytest.mark.parametrize("suffix", [".ply", ".obj"])
+def test_trimesh_reads_what_was_written(suffix, tmp_path):
+    """Vertices, triangles and colours, by a reader that is not ours."""
+    trimesh = pytest.importorskip("trimesh")
+    rng = np.random.default_rng(5)
+    vertices = rng.normal(size=(12, 3)).astype(np.float32)
+    triangles = np.arange(12, dtype=np.int32).reshape(4, 3)
+    colours = rng.uniform(size=(12, 3)).astype(np.float32)
+    write_mesh(tmp_path / f"a{suffix}", Mesh(vertices, triangles, colours))
+    read = trimesh.load(tmp_path / f"a{suffix}", process=False, maintain_order=True)
+    np.testing.assert_allclose(read.vertices, vertices, atol=1e-6)
+    np.testing.assert_array_equal(read.faces, triangles)
+    shown = np.asarray(read.visual.vertex_colors)[:, :3] / 255
+    np.testing.assert_allclose(shown, colours, atol=0.005)
