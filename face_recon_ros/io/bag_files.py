@@ -18,6 +18,10 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+#: What stands where a database was cut off: no page of SQLite begins like this, and no picture
+#: holds so many of these bytes in a row by chance.
+_NO_PAGE = b"\xa5\x5a\xc3\x3c" * 32
+_LONGEST_GAP = 1 << 28  # bytes that are written so; beyond them zeros will do
 MCAP, SQLITE, ZSTD, ROS1, EMPTY = "mcap", "sqlite3", "zstd", "ROS 1 bag", "empty"
 
 _MCAP_MAGIC = b"\x89MCAP0\r\n"
@@ -113,25 +117,38 @@ def scan(path: Path, storage: str) -> Iterator[RawMessage]:
 def _scan_sqlite(path: Path) -> Iterator[RawMessage]:
     """All messages of a database, up to the first page that is missing."""
     with tempfile.TemporaryDirectory() as folder:
-        # SQLite refuses a file shorter than its header says: lengthen a copy by (sparse) zeros.
+        # SQLite refuses a file shorter than its header says: a copy gets pages that are none.
         copy = Path(shutil.copy(path, Path(folder) / "copy.db3"))
         with copy.open("rb") as file:
             head = file.read(100)
         if len(head) < 100 or head[:16] != b"SQLite format 3\0":
             raise ValueError("no SQLite database")
         page, pages = struct.unpack(">H", head[16:18])[0], struct.unpack(">I", head[28:32])[0]
-        size = (65536 if page == 1 else page) * pages
-        if copy.stat().st_size < size:
-            os.truncate(copy, size)
+        page = 65536 if page == 1 else page
+        size, there = page * pages, copy.stat().st_size
+        if there < size:
+            _lengthen(copy, there // page * page, size)
         with contextlib.closing(sqlite3.connect(copy)) as connection:
             rows = connection.execute("SELECT id, name, type FROM topics")
             topics = {key: (name, kind) for key, name, kind in rows}
             query = "SELECT topic_id, timestamp, data FROM messages ORDER BY id"
             for topic, log_ns, data in connection.execute(query):
+                if there < size and _NO_PAGE[:32] in data:
+                    break
                 if topic in topics:
                     yield RawMessage(*topics[topic], log_ns, unpacked_message(data))
-        if path.stat().st_size < size:
+        if there < size:
             raise ValueError("the file is shorter than it should be")
+
+
+def _lengthen(path: Path, start: int, size: int) -> None:
+    """Writes pages that SQLite cannot take for any of its own from `start` on, up to `size`."""
+    os.truncate(path, start)
+    with path.open("ab") as file:
+        end = min(size, start + _LONGEST_GAP)
+        while start < end:
+            start += file.write(_NO_PAGE * (min(1 << 20, end - start) // len(_NO_PAGE)))
+    os.truncate(path, size)
 
 
 def _scan_mcap(path: Path) -> Iterator[RawMessage]:
