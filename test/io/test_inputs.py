@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 
 import input_tables as t
@@ -11,6 +12,7 @@ from fuzz_inputs import run
 
 from face_recon_ros.core.errors import FaceReconError
 from face_recon_ros.core.types import Image
+from face_recon_ros.io.bag_files import SQLITE, scan
 from face_recon_ros.io.bag_topics import choose_image_topic
 from face_recon_ros.io.bags import is_bag, open_bag
 from face_recon_ros.io.calibration import CameraResolver
@@ -292,3 +294,25 @@ def test_nothing_is_wrong_without_a_word():
 def test_the_page_is_what_is_tested():
     remedy = "python test/io/input_tables.py > docs/inputs.md"
     assert (ROOT / "docs" / "inputs.md").read_text() == t.page(), remedy
+
+
+@pytest.mark.parametrize("share", np.linspace(0.15, 0.99, 24).round(3).tolist())
+def test_a_database_cut_off_anywhere_gives_whole_messages_or_none(tmp_path, share):
+    """What is read are the first messages, byte for byte; never one with a hole in it."""
+    random = np.random.default_rng(0)
+    pictures = [random.integers(0, 255, (60, 80, 3), np.uint8) for _ in range(5)]
+    rows = [
+        ("/image", t.START_NS + k * 10**8, t.image_message(p, "rgb8", t.START_NS + k * 10**8))
+        for k, p in enumerate(pictures)
+    ]
+    path = t.write_bag(tmp_path / "bag", rows, "sqlite3")
+    (file,) = path.glob("*.db3")
+    whole = list(scan(file, SQLITE))
+    assert len(whole) == len(pictures)
+    data = file.read_bytes()
+    file.write_bytes(data[: int(share * len(data))])
+    got = []
+    with pytest.raises((ValueError, sqlite3.Error)):
+        for message in scan(file, SQLITE):
+            got.append(message)
+    assert [bytes(m.data) for m in got] == [bytes(m.data) for m in whole[: len(got)]]
