@@ -119,13 +119,8 @@ def _scan_sqlite(path: Path) -> Iterator[RawMessage]:
     with tempfile.TemporaryDirectory() as folder:
         # SQLite refuses a file shorter than its header says: a copy gets pages that are none.
         copy = Path(shutil.copy(path, Path(folder) / "copy.db3"))
-        with copy.open("rb") as file:
-            head = file.read(100)
-        if len(head) < 100 or head[:16] != b"SQLite format 3\0":
-            raise ValueError("no SQLite database")
-        page, pages = struct.unpack(">H", head[16:18])[0], struct.unpack(">I", head[28:32])[0]
-        page = 65536 if page == 1 else page
-        size, there = page * pages, copy.stat().st_size
+        page, size = _database_size(copy)
+        there = copy.stat().st_size
         if there < size:
             _lengthen(copy, there // page * page, size)
         with contextlib.closing(sqlite3.connect(copy)) as connection:
@@ -139,6 +134,23 @@ def _scan_sqlite(path: Path) -> Iterator[RawMessage]:
                     yield RawMessage(*topics[topic], log_ns, unpacked_message(data))
         if there < size:
             raise ValueError("the file is shorter than it should be")
+
+
+def check_whole(path: Path, storage: str) -> None:
+    """Raises ValueError for a database that was cut off: SQLite takes half a page for zeros."""
+    if storage == SQLITE and path.stat().st_size < _database_size(path)[1]:
+        raise ValueError("the file is shorter than it should be")
+
+
+def _database_size(path: Path) -> tuple[int, int]:
+    """Bytes of a page, and of the whole database as its header says (sqlite.org/fileformat)."""
+    with path.open("rb") as file:
+        head = file.read(100)
+    if len(head) < 100 or head[:16] != b"SQLite format 3\0":
+        raise ValueError("no SQLite database")
+    page, pages = struct.unpack(">H", head[16:18])[0], struct.unpack(">I", head[28:32])[0]
+    page = 65536 if page == 1 else page
+    return page, page * pages
 
 
 def _lengthen(path: Path, start: int, size: int) -> None:

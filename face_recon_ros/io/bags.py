@@ -21,6 +21,7 @@ from face_recon_ros.io.bag_files import (
     SQLITE,
     ZSTD,
     RawMessage,
+    check_whole,
     in_split_order,
     scan,
     storage_of,
@@ -154,6 +155,7 @@ class _StorageFile:
     def open(self) -> list[tuple[str, str, int]]:
         """Topics with their types and numbers of messages."""
         try:
+            check_whole(self.path, self._storage)
             with self._reader() as reader:
                 if reader.message_count:
                     self.span_ns = reader.start_time, reader.end_time

@@ -12,7 +12,7 @@ from fuzz_inputs import run
 
 from face_recon_ros.core.errors import FaceReconError
 from face_recon_ros.core.types import Image
-from face_recon_ros.io.bag_files import SQLITE, scan
+from face_recon_ros.io.bag_files import SQLITE, check_whole, scan
 from face_recon_ros.io.bag_topics import choose_image_topic
 from face_recon_ros.io.bags import is_bag, open_bag
 from face_recon_ros.io.calibration import CameraResolver
@@ -296,7 +296,7 @@ def test_the_page_is_what_is_tested():
     assert (ROOT / "docs" / "inputs.md").read_text() == t.page(), remedy
 
 
-@pytest.mark.parametrize("share", np.linspace(0.15, 0.99, 24).round(3).tolist())
+@pytest.mark.parametrize("share", np.linspace(0.15, 0.999, 40).round(3).tolist())
 def test_a_database_cut_off_anywhere_gives_whole_messages_or_none(tmp_path, share):
     """What is read are the first messages, byte for byte; never one with a hole in it."""
     random = np.random.default_rng(0)
@@ -316,3 +316,23 @@ def test_a_database_cut_off_anywhere_gives_whole_messages_or_none(tmp_path, shar
         for message in scan(file, SQLITE):
             got.append(message)
     assert [bytes(m.data) for m in got] == [bytes(m.data) for m in whole[: len(got)]]
+    try:
+        bag = open_bag(path)
+    except FaceReconError:
+        return  # too little is left
+    read = [raw for raw, _ in bag.messages("/image")]
+    assert [bytes(m.data) for m in read] == [bytes(m.data) for m in whole[: len(read)]]
+    assert bag.problems
+
+
+@pytest.mark.parametrize("missing", [1, 100, 4095, 4096, 9000])
+def test_a_database_says_how_long_it_is(tmp_path, missing):
+    """SQLite itself opens one that lacks a part of its last page, and takes that for zeros."""
+    picture = np.random.default_rng(0).integers(0, 255, (60, 80, 3), np.uint8)
+    rows = [("/image", t.START_NS, t.image_message(picture, "rgb8", t.START_NS))]
+    (file,) = t.write_bag(tmp_path / "bag", rows, "sqlite3").glob("*.db3")
+    check_whole(file, SQLITE)
+    data = file.read_bytes()
+    file.write_bytes(data[:-missing])
+    with pytest.raises(ValueError, match="shorter"):
+        check_whole(file, SQLITE)
