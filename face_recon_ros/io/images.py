@@ -103,6 +103,8 @@ def _is_raw_tiff(head: bytes) -> bool:
     """Whether a TIFF's first picture is only the preview of a raw photograph (DNG, CR2, NEF)."""
     if head[8:10] == b"CR":
         return True
+    if len(head) < 8:
+        return False
     order = "<" if head[:2] == b"II" else ">"
     (start,) = struct.unpack_from(f"{order}I", head, 4)
     if start + 2 > len(head):

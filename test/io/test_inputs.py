@@ -17,7 +17,7 @@ from face_recon_ros.io.bag_topics import choose_image_topic
 from face_recon_ros.io.bags import is_bag, open_bag
 from face_recon_ros.io.calibration import CameraResolver
 from face_recon_ros.io.encodings import ENCODINGS
-from face_recon_ros.io.images import read_picture
+from face_recon_ros.io.images import picture_format, read_picture
 from face_recon_ros.io.intensity import IntensityScale
 from face_recon_ros.io.messages import ImageStream
 from face_recon_ros.io.sources import SourceConfig, open_source, with_cameras
@@ -336,3 +336,14 @@ def test_a_database_says_how_long_it_is(tmp_path, missing):
     file.write_bytes(data[:-missing])
     with pytest.raises(ValueError, match="shorter"):
         check_whole(file, SQLITE)
+
+
+@pytest.mark.parametrize(
+    "magic",
+    [b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"BM", b"P5", b"RIFF", b"GIF89a", b"\0\0\0\x20ftyp"],
+)
+def test_no_beginning_of_a_file_is_too_short_to_be_asked(magic):
+    random = np.random.default_rng(0)
+    for n in range(40):
+        for tail in (bytes(n), random.integers(0, 255, n, np.uint8).tobytes()):
+            assert isinstance(picture_format((magic + tail)[: max(n, 1)]), str)
