@@ -123,7 +123,9 @@ class PointFitter:
         basis = np.concatenate([identity, expression], 2).astype(np.float32)
         self._k_identity = identity.shape[2]
         self._by_axis = np.ascontiguousarray(basis.transpose(1, 0, 2))  # (3, P, K)
-        self._by_point = np.ascontiguousarray(basis.reshape(-1, basis.shape[2]).T)  # (K, P 3)
+        self._by_point = np.ascontiguousarray(
+            basis.reshape(-1, basis.shape[2]).T, float
+        )  # (K, P 3)
         self.prior = prior
         self._precision = prior.precision(self._k_identity)
 
@@ -159,12 +161,12 @@ class PointFitter:
         variance = np.square(np.asarray(sigma, np.float64))
         weight = self.prior.independence / variance
         unit = np.asarray(CROP_FOCAL / start.translation[:, 2], np.float64)  # crop sides per metre
-        root = np.sqrt(weight).astype(np.float32)[:, None, :, None]
+        root = np.sqrt(weight)[:, None, :, None]
         state, offset, first = start, np.zeros((n, m)), np.full(n, -1.0)
         for _ in range(rounds):
             jacobian = self._jacobian(state, unit)
             weighted = (jacobian * root).reshape(n, 2 * len(self.mean), m)
-            information = prior + (weighted.transpose(0, 2, 1) @ weighted).astype(np.float64)
+            information = prior + weighted.transpose(0, 2, 1) @ weighted
             covariance = np.asarray(np.linalg.inv(information), np.float64)
             rows = jacobian.reshape(n, 2 * len(self.mean), m)
             for _ in range(steps):
@@ -174,7 +176,7 @@ class PointFitter:
                     first, surprise = surprise.mean(1), np.zeros_like(surprise)
                 usual = np.maximum(np.median(surprise, axis=1, keepdims=True), 1.0)
                 pull = residual * (weight / (1 + surprise / usual / _OUTLIER))[:, None]
-                gradient = (pull.reshape(n, 1, rows.shape[1]).astype(np.float32) @ rows)[:, 0]
+                gradient = (pull.reshape(n, 1, rows.shape[1]) @ rows)[:, 0]
                 gradient = gradient - (prior @ offset[..., None])[..., 0]
                 change = (covariance @ gradient[..., None])[..., 0]
                 state, offset = self._move(state, offset, change)
@@ -186,12 +188,15 @@ class PointFitter:
         good &= (moved < _FARTHEST).all(1)
         return PointFit(_choose(good, state, start), information, covariance, np.sqrt(last), good)
 
-    def _shape(self, state: FitState) -> NDArray[np.float32]:
-        """(N, P, 3) the points in the face frame, turned as the head is."""
-        coefficients = np.concatenate([state.identity, state.expression], 1).astype(np.float32)
+    def _shape(self, state: FitState) -> Array:
+        """(N, P, 3) the points in the face frame, turned as the head is.
+
+        In double precision, as all sums here: else results would depend on the number of threads.
+        """
+        coefficients = np.concatenate([state.identity, state.expression], 1).astype(np.float64)
         moved = (coefficients @ self._by_point).reshape(len(coefficients), *self.mean.shape)
         shape = self.mean + moved
-        return np.asarray(shape @ state.rotation.transpose(0, 2, 1).astype(np.float32))
+        return np.asarray(shape @ np.asarray(state.rotation, np.float64).transpose(0, 2, 1))
 
     def _residual(self, state: FitState, seen: Array, unit: Array) -> Array:
         """(N, 2, P) metres at the face's depth."""
@@ -200,20 +205,20 @@ class PointFitter:
         away = (seen - CROP_FOCAL * slope) / unit[:, None, None]
         return np.asarray(away.transpose(0, 2, 1))
 
-    def _jacobian(self, state: FitState, unit: Array) -> NDArray[np.float32]:
+    def _jacobian(self, state: FitState, unit: Array) -> Array:
         """(N, 2, P, M) derivatives of where the points are seen, metres at the face's depth."""
         turned = self._shape(state)
-        x = turned + state.translation[:, None].astype(np.float32)
+        x = turned + state.translation[:, None]
         z = np.maximum(x[..., 2], 1e-3)
         n, p = z.shape
-        out = np.empty((n, 2, p, len(self._precision)), np.float32)
+        out = np.empty((n, 2, p, len(self._precision)))
         flat = self._by_axis.reshape(3, -1)
         moved = (state.rotation.astype(np.float32) @ flat).reshape(n, *self._by_axis.shape)
         a, b, c = turned[..., 0], turned[..., 1], turned[..., 2]
         zero = np.zeros_like(a)
         spins = np.stack([[zero, c, -b], [-c, zero, a], [b, -a, zero]])  # omega x (R v)
-        depth = state.translation[:, 2, None].astype(np.float32)
-        scale = (CROP_FOCAL / z / unit[:, None]).astype(np.float32)
+        depth = state.translation[:, 2, None]
+        scale = CROP_FOCAL / z / unit[:, None]
         for axis in range(2):
             slope = x[..., axis] / z
             row = out[:, axis]

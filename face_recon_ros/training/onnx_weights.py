@@ -34,8 +34,8 @@ def state_from_onnx(path: Path, crops: NDArray[np.uint8]) -> dict[str, Any]:
         crops: (N, S, S, 3) uint8 RGB, for BatchNorm's statistics.
 
     Returns:
-        `face_model` (a name), `sizes`, `config` (its `backbone` alone) and `average` (the state
-        dictionary of a `FaceRegressor`), as in a checkpoint.
+        `face_model` (a name), `nominal_distance_m`, `sizes`, `config` (its `backbone` alone) and
+        `average` (the state dictionary of a `FaceRegressor`), as in a checkpoint.
 
     Raises:
         ModelError: the file is missing, damaged or no such export.
@@ -82,16 +82,34 @@ def state_from_onnx(path: Path, crops: NDArray[np.uint8]) -> dict[str, Any]:
         for name, head in folded.heads.items():
             head.weight.data, head.bias.data = (weights[tensor] for tensor in heads[name])
         network = unfold_batch_norm(FaceRegressor(backbone, sizes, 1.0), folded, crops)
+        distance_m = _nominal_distance(model.graph, weights)
     except Exception as fault:  # a damaged file makes onnx raise whatever its parser does
         raise ModelError(
             f"{_EXPECTED} at {path}", f"{type(fault).__name__}: {fault}", _REMEDY
         ) from None
     return {
         "face_model": meta.get("face_model", ""),
+        "nominal_distance_m": distance_m,
         "sizes": asdict(sizes),
         "config": {"backbone": backbone},
         "average": network.state_dict(),
     }
+
+
+def _nominal_distance(graph: onnx.GraphProto, weights: dict[str, Tensor]) -> float:
+    """Metres: what the exponential of the distance head is multiplied by."""
+    constants = dict(weights)
+    for node in graph.node:
+        if node.op_type == "Constant":
+            constants[node.output[0]] = _tensor(node.attribute[0].t)
+        elif node.op_type == "Identity" and node.input[0] in constants:
+            constants[node.output[0]] = constants[node.input[0]]
+    powers = {node.output[0] for node in graph.node if node.op_type == "Exp"}
+    for node in graph.node:
+        if node.op_type == "Mul" and powers & set(node.input):
+            factors = [constants[name] for name in node.input if name in constants]
+            return float(factors[0]) if factors else 1.0  # a factor of one may be optimised away
+    raise ValueError("it has no distance head")
 
 
 def _tensor(tensor: onnx.TensorProto) -> Tensor:

@@ -481,7 +481,13 @@ def build_network(config: TrainConfig, model: MorphableModel) -> FaceRegressor:
         model.k_albedo,
         model.expression_prior == "unit_interval",
     )
-    network = FaceRegressor(config.backbone, sizes, nominal_distance(model, config.crop_margin))
+    start = stored_network(config.init, config, model, config.image_size) if config.init else None
+    # A distance head goes on from where it was told from; a new one begins at the mean face's.
+    known = start is not None and start["face_model"] == model.name
+    distance = (
+        start["nominal_distance_m"] if known else nominal_distance(model, config.crop_margin)
+    )
+    network = FaceRegressor(config.backbone, sizes, distance)
     if config.backbone_weights:
         if config.backbone != "efficientnet_lite0":
             raise ConfigError(
@@ -489,10 +495,8 @@ def build_network(config: TrainConfig, model: MorphableModel) -> FaceRegressor:
             )
         weights = torch.load(config.backbone_weights, map_location="cpu", weights_only=True)
         network.backbone.load_imagenet(weights)
-    if config.init:
-        take_what_fits(
-            network, stored_network(config.init, config, model, config.image_size), model.name
-        )
+    if start is not None:
+        take_what_fits(network, start, model.name)
     network.freeze(config.frozen_stages)
     return network
 
@@ -529,8 +533,7 @@ def stored_network(
     if not path.endswith(".onnx"):
         return load_checkpoint(Path(path))
     crops = synthetic_crops(model, config.crop_margin, size, STATISTICS_CROPS)
-    state = state_from_onnx(find_model(path), crops)
-    return {**state, "nominal_distance_m": nominal_distance(model, config.crop_margin)}
+    return state_from_onnx(find_model(path), crops)
 
 
 def take_what_fits(network: nn.Module, state: dict[str, Any], face_model: str) -> None:
