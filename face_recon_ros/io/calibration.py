@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,7 @@ class CameraResolver:
         self.readings = {"calibration": 0, "CameraInfo": 0, "assumed": 0}
         self.problems: list[str] = list(self._file_warnings)
         self._told = _Told(None, ())
+        self._usable: dict[tuple[int, int], PinholeCamera] = {}
 
     @property
     def rectified(self) -> bool:
@@ -102,6 +103,7 @@ class CameraResolver:
     def forget(self) -> None:
         """Without CameraInfo from now on."""
         self._told = _Told(None, ())
+        self._usable.clear()
 
     def reading(self, width: int = 0, height: int = 0) -> CameraReading:
         """What CameraInfo says about images of a size; without a size, of its own."""
@@ -110,6 +112,11 @@ class CameraResolver:
             return CameraReading(None)
         if key not in told.readings:
             reading = read_camera_info(told.info, width, height, rectified=self.rectified)
+            if reading.camera is not None:
+                self._usable[key] = reading.camera
+            elif reading.warnings and key in self._usable:
+                warnings = (*reading.warnings, "the last usable CameraInfo counts")
+                reading = replace(reading, camera=self._usable[key], warnings=warnings)
             told.readings[key] = reading
             self.problems += [w for w in reading.warnings if w not in self.problems]
         return told.readings[key]

@@ -347,3 +347,18 @@ def test_no_beginning_of_a_file_is_too_short_to_be_asked(magic):
     for n in range(40):
         for tail in (bytes(n), random.integers(0, 255, n, np.uint8).tobytes()):
             assert isinstance(picture_format((magic + tail)[: max(n, 1)]), str)
+
+
+def test_a_spoilt_camera_info_does_not_undo_the_last_usable_one():
+    resolver = CameraResolver()
+    k = [300.0, 0, 32, 0, 300, 24, 0, 0, 1]
+    size = {"width": 64, "height": 48}
+    resolver.update(t.info_message(k=k, d=[0.0] * 5, model="plumb_bob", p=[0.0] * 12, **size))
+    good = resolver.camera(64, 48)
+    resolver.update(
+        t.info_message(k=[np.nan] * 9, d=[0.0] * 5, model="plumb_bob", p=[0.0] * 12, **size)
+    )
+    assert resolver.camera(64, 48).matrix.tolist() == good.matrix.tolist()
+    assert any("not used" in warning for warning in resolver.warnings)
+    resolver.update(t.info_message(k=[0.0] * 9, d=[], model="", p=[0.0] * 12, **size))
+    assert not resolver.camera(64, 48).calibrated  # it says itself that nothing is known
