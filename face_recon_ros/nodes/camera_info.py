@@ -102,8 +102,8 @@ class CameraInfoSubscriber:
         if not self._resolver.update(msg):
             return
         self._node.meter.count("camera_info_changes", not first)
-        for warning in self._resolver.warnings:
-            self._node.get_logger().warning(warning)
+        if warnings := self._resolver.warnings:
+            self._node.get_logger().warning("; ".join(warnings), throttle_duration_sec=5.0)
 
     def _receive_image(self, msg: Any) -> None:
         if self._images is None:
