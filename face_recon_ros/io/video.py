@@ -65,6 +65,7 @@ class VideoReader:
         self._stream = self._video_stream(self._container)
         self._stream.thread_type = "SLICE" if self._live else "AUTO"
         self._deinterlacer: Any = None
+        self._reformatter = self._av.video.reformatter.VideoReformatter()
         if self._live:
             self.fps, self.length = float(self._stream.average_rate or 0.0), None
         else:
@@ -227,7 +228,9 @@ class VideoReader:
                 return
 
     def _converted(self, frame: Any) -> VideoFrame:
-        rgb = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+        # One reformatter, one thread: a frame's own starts threads that live until it is freed.
+        picture = self._reformatter.reformat(frame, format="rgb24", threads=1)
+        rgb = np.asarray(picture.to_ndarray(), np.uint8)
         aspect = self._stream.sample_aspect_ratio or Fraction(1)
         if aspect > 0 and aspect != 1 and 0.1 < float(aspect) < 10.0:
             width = max(1, round(rgb.shape[1] * float(aspect)))

@@ -362,3 +362,16 @@ def test_a_spoilt_camera_info_does_not_undo_the_last_usable_one():
     assert any("not used" in warning for warning in resolver.warnings)
     resolver.update(t.info_message(k=[0.0] * 9, d=[], model="", p=[0.0] * 12, **size))
     assert not resolver.camera(64, 48).calibrated  # it says itself that nothing is known
+
+
+def test_a_long_video_starts_no_threads_and_keeps_no_memory(tmp_path):
+    times = np.arange(90) / 30
+    path = t.write_video(
+        tmp_path / "v.mp4", "libx264", times, size=(64, 48), ticks=1000,
+        options={"preset": "ultrafast"}, pixels="yuv420p",
+    )  # fmt: skip
+    threads = [
+        len(list(Path("/proc/self/task").iterdir())) for _ in open_source(SourceConfig(str(path)))
+    ]
+    assert len(threads) == 90
+    assert max(threads[30:]) <= max(threads[:30]) + 2
