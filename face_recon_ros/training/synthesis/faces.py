@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face_recon_ros.core.camera import PinholeCamera
-from face_recon_ros.core.crop import Crop, face_box_from_points
+from face_recon_ros.core.crop import face_box_from_points, whole_crop
 from face_recon_ros.core.crop_pose import (
     CAMERA_FROM_FRONTAL_FACE,
     CROP_FOCAL,
@@ -126,7 +126,7 @@ class SyntheticFaces:
         parts = self._people.dress(head, model.albedo(albedo), mood, random)
 
         camera, camera_from_face = self._view(head, random)
-        crop = Crop(np.full(2, (self._size - 1) / 2), float(self._size), self._size)
+        crop = whole_crop(self._size)
         in_crop = crop_from_camera_pose(camera_from_face, crop, camera)
         rotation, translation = coefficients_from_crop_pose(in_crop)
         illumination, sun, sun_colour = sample_light(random)
