@@ -86,6 +86,7 @@ setup(
             "pipeline_node = face_recon_ros.nodes.pipeline:main",
             "manager_node = face_recon_ros.nodes.manager:main",
             "viewer_node = face_recon_ros.nodes.viewer:main",
+            "expression_bridge_node = face_recon_ros.nodes.expression_bridge:main",
             "look_at_node = face_recon_ros.nodes.look_at:main",
             "pan_tilt_simulator_node = face_recon_ros.nodes.pan_tilt_simulator:main",
         ],

@@ -2,7 +2,7 @@
 
 Arguments: `source` (device, video, folder, bag, `pattern`; `topic`: listen to /camera/image_raw of
 your own driver), `composed` (one process or several, same topics), `config` (YAML), `autostart`
-(false: a lifecycle manager brings the nodes up), `rviz`.
+(false: a lifecycle manager brings the nodes up), `expressions` (to animation tools), `rviz`.
 """
 
 from pathlib import Path
@@ -65,12 +65,19 @@ def generate_launch_description() -> LaunchDescription:
                 default_value="true",
                 description="nodes activate themselves; false: a lifecycle manager does",
             ),
+            DeclareLaunchArgument(
+                "expressions",
+                default_value="false",
+                description="send expressions to animation tools (VMC, Live Link Face), where "
+                "parameters expression_bridge.* say: VMC to this machine by default",
+            ),
             DeclareLaunchArgument("rviz", default_value="true", description="start RViz"),
             face_node("pipeline", IfCondition(composed), source),
             face_node("camera", UnlessCondition(composed), source),
             face_node("detector", UnlessCondition(composed)),
             face_node("reconstruction", UnlessCondition(composed)),
             face_node("visualization", UnlessCondition(composed)),
+            face_node("expression_bridge", IfCondition(LaunchConfiguration("expressions"))),
             Node(
                 package=PACKAGE,
                 executable="manager_node",

@@ -64,6 +64,12 @@ def generate_launch_description() -> LaunchDescription:
                 default_value="true",
                 description="nodes activate themselves; false: a lifecycle manager does",
             ),
+            DeclareLaunchArgument(
+                "expressions",
+                default_value="false",
+                description="send expressions to animation tools (VMC, Live Link Face), where "
+                "parameters expression_bridge.* say: VMC to this machine by default",
+            ),
             DeclareLaunchArgument("rviz", default_value="true", description="start RViz"),
             Node(
                 package=PACKAGE,
@@ -86,6 +92,15 @@ def generate_launch_description() -> LaunchDescription:
                 name="neck_simulator",
                 parameters=[config, autostart, simulated],
                 condition=IfCondition(LaunchConfiguration("simulate")),
+                output="screen",
+            ),
+            Node(
+                package=PACKAGE,
+                executable="expression_bridge_node",
+                name="expression_bridge",
+                namespace="face",
+                parameters=[config, autostart],
+                condition=IfCondition(LaunchConfiguration("expressions")),
                 output="screen",
             ),
             Node(

@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import itertools
 import sys
-from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 
-from tqdm import tqdm
-
 from face_recon_ros.cli.options import (
-    add_camera_options,
-    add_frames_option,
-    add_pipeline_options,
-    add_topic_options,
+    add_source_options,
+    no_face,
     open_input,
     pipeline_config,
+    progress,
     tell_input,
+    without_colours,
 )
 from face_recon_ros.core.errors import ConfigError, DataError
 from face_recon_ros.core.models import find_model
 from face_recon_ros.core.morphable_model import load_morphable_model
 from face_recon_ros.core.pipeline import FacePipeline
-from face_recon_ros.core.reconstructor import OFF
 from face_recon_ros.core.types import Face
 from face_recon_ros.fitting.avatar import LITTLE_SEEN, TEXTURE_SIZES, AvatarMaker
 from face_recon_ros.io.gltf import write_glb
@@ -72,10 +66,7 @@ def add_avatar_command(subparsers: argparse._SubParsersAction[argparse.ArgumentP
         default=1024,
         help="pixels per side (default: %(default)s)",
     )
-    add_frames_option(parser)
-    add_pipeline_options(parser, max_faces=8)
-    add_camera_options(parser)
-    add_topic_options(parser)
+    add_source_options(parser, max_faces=8)
     parser.set_defaults(run=run)
 
 
@@ -84,17 +75,12 @@ def run(args: argparse.Namespace) -> int:
     if args.out.suffix.lower() != ".glb":
         raise ConfigError("a file name that ends in .glb", repr(args.out.name), "rename it")
     source, resolver = open_input(args)
-    config = pipeline_config(args)
-    config = replace(config, reconstructor=replace(config.reconstructor, colours=OFF))
+    config = without_colours(pipeline_config(args))
     pipeline = FacePipeline.from_config(config)
     model = load_morphable_model(find_model(config.reconstructor.face_model))
     maker = AvatarMaker(model, args.texture_size)
     still = isinstance(source, FolderSource)
-    taken: Iterable = with_cameras(source, resolver)
-    if args.frames:
-        taken = itertools.islice(taken, args.frames)
-    every_s = 0.1 if sys.stderr.isatty() else 10.0
-    for image, camera in tqdm(taken, total=source.length, unit="image", mininterval=every_s):
+    for image, camera in progress(args, with_cameras(source, resolver), source.length):
         if still:
             faces = pipeline.process_still(image, camera).faces
             for face in sorted(faces, key=_area)[-1:]:
@@ -130,7 +116,7 @@ def _chosen(maker: AvatarMaker, source: Source, wanted: str | None) -> str:
     """Whose avatar is made; several people are told."""
     people = maker.images
     if not people:
-        raise DataError(f"a face in {source.name}", "none", "try --tiles 3, or --min-score 0.3")
+        raise no_face(source)
     if wanted is not None:
         if wanted not in people:
             raise DataError(f"--id of {', '.join(people)}", repr(wanted), "choose one of these")

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from tqdm import tqdm
 
 from face_recon_ros.core.camera import DEFAULT_HORIZONTAL_FOV_DEG
 from face_recon_ros.core.detection import BACKENDS, DetectorConfig
-from face_recon_ros.core.errors import FaceReconError
+from face_recon_ros.core.errors import DataError, FaceReconError
 from face_recon_ros.core.models import FACE_MODEL
 from face_recon_ros.core.onnx_session import PROVIDERS
 from face_recon_ros.core.pipeline import PipelineConfig
-from face_recon_ros.core.reconstructor import ReconstructorConfig
+from face_recon_ros.core.reconstructor import OFF, ReconstructorConfig
 from face_recon_ros.core.tracker_config import TrackerConfig
 from face_recon_ros.io.bag_source import BagSource
 from face_recon_ros.io.calibration import AUTO, NO, YES, CameraResolver
 from face_recon_ros.io.jobs import Pool
 from face_recon_ros.io.sources import Source, SourceConfig, image_topic_of, open_source
+
+T = TypeVar("T")
 
 
 def at_least(minimum: int) -> Callable[[str], int]:
@@ -191,6 +197,11 @@ def pipeline_config(args: argparse.Namespace) -> PipelineConfig:
     )
 
 
+def without_colours(config: PipelineConfig) -> PipelineConfig:
+    """The same for who wants no colours of meshes, or makes their own."""
+    return replace(config, reconstructor=replace(config.reconstructor, colours=OFF))
+
+
 def pipeline_settings(args: argparse.Namespace) -> dict[str, Any]:
     """What the options of `add_pipeline_options` say beside model files, for provenance."""
     names: tuple[str, ...] = ("detector", "min_score", "tiles", "max_faces", "detect_every")
@@ -235,6 +246,19 @@ def add_topic_options(parser: argparse._ActionsContainer) -> None:
     )
 
 
+def add_source_options(parser: argparse.ArgumentParser, *, max_faces: int) -> None:
+    """Adds all that says how the faces of a source are found: what commands with one share.
+
+    Args:
+        parser: of the command.
+        max_faces: default of how many.
+    """
+    add_frames_option(parser)
+    add_pipeline_options(parser, max_faces=max_faces)
+    add_camera_options(parser)
+    add_topic_options(parser)
+
+
 def open_input(args: argparse.Namespace, *, loop: bool = False) -> tuple[Source, CameraResolver]:
     """The source of images that the options name, and what tells its cameras.
 
@@ -273,3 +297,17 @@ def tell_input(source: Source, resolver: CameraResolver) -> None:
     """Says on stderr what was wrong with the images and their camera."""
     for warning in (*source.warnings, *resolver.problems):
         print(f"face-recon: {warning}", file=sys.stderr)
+
+
+def progress(args: argparse.Namespace, images: Iterable[T], length: int | None) -> Iterator[T]:
+    """The images up to `--frames`, with a bar that tells how long it will take."""
+    if args.frames:
+        length = args.frames if length is None else min(length, args.frames)
+    every_s = 0.1 if sys.stderr.isatty() else 10.0
+    chosen = itertools.islice(images, args.frames or None)
+    yield from tqdm(chosen, total=length, unit="image", mininterval=every_s)
+
+
+def no_face(source: Source, whom: str = "a face") -> DataError:
+    """What to say where a source shows nobody, or not the one who was asked for."""
+    return DataError(f"{whom} in {source.name}", "none", "try --tiles 3, or --min-score 0.3")

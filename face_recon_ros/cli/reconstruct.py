@@ -4,32 +4,29 @@ from __future__ import annotations
 
 import argparse
 import functools
-import itertools
 import json
 import sys
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from face_recon_ros.cli.options import (
-    add_camera_options,
-    add_frames_option,
-    add_pipeline_options,
     add_pool_options,
-    add_topic_options,
+    add_source_options,
     at_least,
     camera_resolver,
     left_out,
+    no_face,
     open_input,
     pipeline_config,
     pool_of,
+    progress,
     settings_of,
     tell_input,
 )
@@ -48,8 +45,6 @@ from face_recon_ros.io.meshes import MESH_SUFFIXES, write_mesh
 from face_recon_ros.io.picture_sources import FolderSource
 from face_recon_ros.io.sources import Source, SourceConfig, with_cameras
 from face_recon_ros.io.video import VideoWriter
-
-T = TypeVar("T")
 
 _WORTH_A_PROCESS = 8  # pictures
 _MIN_SIGHTINGS = 3  # of a person in a video; the detector's passing fancies have fewer
@@ -114,15 +109,12 @@ def add_reconstruct_command(
         action="store_true",
         help="the source is a folder of pictures of one person: one shape from all of them",
     )
-    add_frames_option(parser)
     parser.add_argument(
         "--anonymise",
         action="store_true",
         help="makes mosaics of the faces in the overlay (not in meshes and coefficients)",
     )
-    add_pipeline_options(parser, max_faces=64)
-    add_camera_options(parser)
-    add_topic_options(parser)
+    add_source_options(parser, max_faces=64)
     add_pool_options(parser)
     parser.set_defaults(run=run)
 
@@ -151,7 +143,7 @@ def run(args: argparse.Namespace) -> int:
         found = _video(args, FacePipeline(finder, reconstructor), source, resolver)
     tell_input(source, resolver)
     if found == 0:
-        raise DataError(f"a face in {source.name}", "none", "try --tiles 3, or --min-score 0.3")
+        raise no_face(source)
     print(f"{found} face{'s' if found > 1 else ''} in {args.out}")
     return 0
 
@@ -252,7 +244,7 @@ def _person(
     overlay = _overlay(args, reconstructor, mesh_side_px=1024)
     sightings: list[_Sighting] = []
     shown: list[Path] = []
-    for path, rgb in _progress(args, source.readable(), source.length):
+    for path, rgb in progress(args, source.readable(), source.length):
         image = Image(rgb, float(len(shown)))  # a second apart: another moment
         camera = resolver(image)
         faces: list[Face] = []
@@ -294,7 +286,7 @@ def _video(
     seen: Counter[str] = Counter()
     with VideoWriter(args.out / "overlay.mp4", source.fps) as video:
         taken = with_cameras(source, resolver)
-        for k, (image, camera) in enumerate(_progress(args, taken, source.length)):
+        for k, (image, camera) in enumerate(progress(args, taken, source.length)):
             faces = pipeline.process(image, camera).faces
             picture = image.rgb
             if args.anonymise:
@@ -309,15 +301,6 @@ def _video(
     people = [face for name, face in last.items() if seen[name] >= enough]
     _write_results(args, "faces", pipeline.reconstructor, sightings, people)
     return len(people)
-
-
-def _progress(args: argparse.Namespace, images: Iterable[T], length: int | None) -> Iterator[T]:
-    """The images up to --frames, with a bar that tells how long it will take."""
-    if args.frames:
-        length = args.frames if length is None else min(length, args.frames)
-    every_s = 0.1 if sys.stderr.isatty() else 10.0
-    chosen = itertools.islice(images, args.frames or None)
-    yield from tqdm(chosen, total=length, unit="image", mininterval=every_s)
 
 
 def _overlay(

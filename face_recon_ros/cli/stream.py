@@ -3,42 +3,39 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 from face_recon_ros.cli.options import (
-    add_camera_options,
-    add_frames_option,
-    add_pipeline_options,
-    add_topic_options,
+    add_source_options,
+    no_face,
     open_input,
     pipeline_config,
     tell_input,
+    without_colours,
 )
-from face_recon_ros.core.errors import ConfigError, DataError
+from face_recon_ros.core.camera import PinholeCamera
+from face_recon_ros.core.errors import ConfigError
 from face_recon_ros.core.pipeline import FacePipeline
-from face_recon_ros.core.reconstructor import OFF
-from face_recon_ros.core.types import Face, Image
-from face_recon_ros.io.expressions_out import (
-    LIVE_LINK,
-    PORTS,
-    VMC,
-    CsvRecorder,
-    LiveLinkEncoder,
-    Neutral,
-    Performance,
-    UdpSender,
-    VmcEncoder,
+from face_recon_ros.core.types import Image
+from face_recon_ros.io.calibration import CameraResolver
+from face_recon_ros.io.expression_stream import (
+    PROTOCOLS,
+    ExpressionStream,
+    Sink,
+    StreamConfig,
+    UdpSink,
 )
-from face_recon_ros.io.sources import Source, paced
+from face_recon_ros.io.expressions_out import LIVE_LINK, PORTS, VMC, CsvRecorder, Performance
+from face_recon_ros.io.sources import Source, paced, with_cameras
 
 _DESCRIPTION = """Sends a person's expressions and head rotation to animation tools, over UDP:
   vmc        VMC over OSC: VSeeFace, Warudo, VNyan, Unity, Godot
   livelink   the packets of Epic's Live Link Face app: Unreal, Blender add-ons
 or writes the app's CSV table. The 52 expressions have ARKit's names. Packets stay on this machine
-unless --host names another one."""
+unless --host names another one. In ROS the expression bridge node does the same."""
 
 _EXAMPLES = """examples:
   face-recon stream /dev/video0 --to vmc --calibrate 3
@@ -48,6 +45,7 @@ _EXAMPLES = """examples:
 
 def add_stream_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds `stream`."""
+    c = StreamConfig()
     parser = subparsers.add_parser(
         "stream",
         help="expressions to animation tools (VMC, Live Link Face, CSV)",
@@ -56,10 +54,13 @@ def add_stream_command(subparsers: argparse._SubParsersAction[argparse.ArgumentP
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("source", help="camera, stream, video, bag or `pattern`")
-    parser.add_argument("--to", choices=(VMC, LIVE_LINK), help="protocol")
-    parser.add_argument("--host", default="127.0.0.1", help="of the receiver (default: this one)")
+    parser.add_argument("--to", choices=PROTOCOLS, help="protocol")
+    parser.add_argument("--host", default=c.host, help="of the receiver (default: this one)")
     parser.add_argument(
-        "--port", type=int, help=f"of the receiver (default: {PORTS[VMC]}, {PORTS[LIVE_LINK]})"
+        "--port",
+        type=int,
+        default=c.port,
+        help=f"of the receiver (default: {PORTS[VMC]}, {PORTS[LIVE_LINK]})",
     )
     parser.add_argument(
         "--csv", type=Path, metavar="FILE", help="table in place of packets, or too"
@@ -67,17 +68,17 @@ def add_stream_command(subparsers: argparse._SubParsersAction[argparse.ArgumentP
     parser.add_argument(
         "--calibrate",
         type=float,
-        default=0.0,
+        default=c.calibrate_s,
         metavar="SECONDS",
         help="take the person's face at rest off, which they show so long (default: 0, not)",
     )
     parser.add_argument(
-        "--subject", default="face", help="name in Live Link (default: %(default)s)"
+        "--id", default=c.id, help="whom of several people (default: the nearest, while seen)"
     )
-    add_frames_option(parser)
-    add_pipeline_options(parser, max_faces=4)
-    add_camera_options(parser)
-    add_topic_options(parser)
+    parser.add_argument(
+        "--subject", default=c.subject, help="name in Live Link (default: %(default)s)"
+    )
+    add_source_options(parser, max_faces=4)
     parser.set_defaults(run=run)
 
 
@@ -85,58 +86,40 @@ def run(args: argparse.Namespace) -> int:
     """Runs the command on its parsed arguments."""
     if args.to is None and args.csv is None:
         raise ConfigError("--to or --csv", "neither", "try --to vmc")
+    config = StreamConfig(
+        args.to or VMC, args.host, args.port, args.subject, args.id, args.calibrate
+    )
     source, resolver = open_input(args)
-    config = pipeline_config(args)
-    config = replace(config, reconstructor=replace(config.reconstructor, colours=OFF))
-    pipeline = FacePipeline.from_config(config)
+    pipeline = FacePipeline.from_config(without_colours(pipeline_config(args)))
     names = pipeline.reconstructor.model.expression_names
-    neutral = Neutral(args.calibrate)
-    encode = LiveLinkEncoder(args.subject) if args.to == LIVE_LINK else VmcEncoder()
-    sender = UdpSender(args.host, args.port or PORTS[args.to]) if args.to else None
-    table = CsvRecorder(args.csv) if args.csv else None
-    chosen, count = "", 0
+    sinks: list[Sink] = [UdpSink(config)] if args.to else []
+    if args.csv:
+        sinks.append(CsvRecorder(args.csv))
+    stream = ExpressionStream(config, sinks)
     try:
-        for k, image in enumerate(_images(source, in_real_time=sender is not None)):
-            if args.frames and k >= args.frames:
-                break
-            if source.camera_info is not None:
-                resolver.update(source.camera_info)
-            faces = pipeline.process(image, resolver(image)).faces
-            if (face := _same_or_nearest(faces, chosen)) is None:
-                continue
-            chosen, count = face.track.id, count + 1
-            performance = neutral(
-                Performance.of(
-                    image.stamp, names, face.coefficients.expression[0], face.camera_from_face
-                )
-            )
-            if sender:
-                sender.send(encode(performance))
-            if table:
-                table.add(performance)
+        taken = _images(source, resolver, in_real_time=args.to is not None)
+        for image, camera in itertools.islice(taken, args.frames or None):
+            faces = pipeline.process(image, camera).faces
+            for face in sorted(faces, key=lambda face: face.camera_from_face.translation[2]):
+                c, pose = face.coefficients, face.camera_from_face
+                performance = Performance.of(image.stamp, names, c.expression[0], pose)
+                stream.offer(face.track.id, performance)
     finally:
         source.close()
-        if table:
-            table.close()
-        if sender:
-            sender.close()
+        stream.close()
     tell_input(source, resolver)
-    if count == 0:
-        raise DataError(f"a face in {source.name}", "none", "try --tiles 3, or --min-score 0.3")
-    if not neutral.done:
+    if stream.count == 0:
+        raise no_face(source, f"face {args.id}" if args.id else "a face")
+    if not stream.calibrated:
         print("the source ended before the calibration: nothing was taken off", file=sys.stderr)
-    print(f"{count} images with a face" + (f"; {args.csv}" if table else ""))
+    print(f"{stream.count} images with a face" + (f"; {args.csv}" if args.csv else ""))
     return 0
 
 
-def _images(source: Source, *, in_real_time: bool) -> Iterator[Image]:
-    """Images as they come; files at their own pace where somebody watches."""
-    return paced(iter(source), source.fps) if in_real_time and not source.live else iter(source)
-
-
-def _same_or_nearest(faces: list[Face], chosen: str) -> Face | None:
-    """The person of the last image, else the largest face."""
-    for face in faces:
-        if face.track.id == chosen:
-            return face
-    return max(faces, key=lambda face: face.box[2] - face.box[0], default=None)
+def _images(
+    source: Source, resolver: CameraResolver, *, in_real_time: bool
+) -> Iterator[tuple[Image, PinholeCamera]]:
+    """Images as they come, with their cameras; files at their own pace if people watch."""
+    if not in_real_time or source.live:
+        return with_cameras(source, resolver)
+    return with_cameras(source, resolver, paced(iter(source), source.fps))

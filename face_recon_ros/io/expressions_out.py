@@ -11,6 +11,7 @@ Names are ARKit's. Bytes only: nothing here opens a socket but `UdpSender`.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import socket
 import struct
@@ -235,7 +236,11 @@ class CsvRecorder:
 
 
 class UdpSender:
-    """Packets to one address. A peer that is not there costs nothing: UDP does not ask."""
+    """Packets to one address. A peer that is gone does no harm, and is found when it is back.
+
+    Attributes:
+        lost: packets that nobody took, as far as the network tells.
+    """
 
     def __init__(self, host: str, port: int) -> None:
         """Finds the address.
@@ -251,14 +256,22 @@ class UdpSender:
             raise ConfigError("a host to send to", f"{host!r}: {fault}", "try 127.0.0.1") from None
         self._address = found[4]
         self._socket = socket.socket(found[0], socket.SOCK_DGRAM)
+        self._connected = False
         self.lost = 0
 
     def send(self, packets: Sequence[bytes]) -> None:
         """Sends what can be sent; what cannot is counted in `lost`."""
         for packet in packets:
             try:
-                self._socket.sendto(packet, self._address)
-            except OSError:  # nobody listens (ICMP), or the network is down: it may come back
+                if not self._connected:  # else nobody tells that there is no receiver
+                    self._socket.connect(self._address)
+                    self._connected = True
+                self._socket.send(packet)
+            except ConnectionRefusedError:  # of a packet before; this one has not been sent
+                self.lost += 1
+                with contextlib.suppress(OSError):
+                    self._socket.send(packet)
+            except OSError:  # the network is down: it may come back
                 self.lost += 1
 
     def close(self) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -351,10 +351,10 @@ class VideoSource:
 
 
 def with_cameras(
-    source: Source, resolver: CameraResolver
+    source: Source, resolver: CameraResolver, images: Iterable[Image] | None = None
 ) -> Iterator[tuple[Image, PinholeCamera]]:
-    """The images of a source, each with the camera that took it."""
-    for image in source:
+    """The images of a source, each with the camera that took it; `images`: the same, `paced`."""
+    for image in source if images is None else images:
         if source.camera_info is not None:
             resolver.update(source.camera_info)
         yield image, resolver(image)

@@ -69,6 +69,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "visualization.overlay_max_side_px": (64, 16384),
     "visualization.overlay.opacity": (0.0, 1.0),
     "visualization.overlay.mesh_side_px": (8, 4096),
+    "expression_bridge.port": (0, 65535),
+    "expression_bridge.calibrate_s": (0.0, 60.0),
     "neck.max_velocity": (0.001, 100.0),
     "neck.max_acceleration": (0.001, 1000.0),
     "neck.limit_margin": (0.0, 1.0),

@@ -38,6 +38,7 @@ from face_recon_ros.core.head_state import HeadStateConfig
 from face_recon_ros.core.overlay import OverlayConfig
 from face_recon_ros.core.reconstructor import ReconstructorConfig
 from face_recon_ros.core.tracker_config import TrackerConfig
+from face_recon_ros.io.expression_stream import StreamConfig
 from face_recon_ros.io.sources import SourceConfig
 from face_recon_ros.nodes.neck_config import NeckConfig, SimulatedNeckConfig
 from face_recon_ros.nodes.parameter_ranges import ALIASES, RANGES
@@ -173,6 +174,7 @@ class ManagerConfig:
         "/face/visualization",
         "/face/pipeline",
         "/face/viewer",
+        "/face/expression_bridge",
         "/look_at",
         "/neck_simulator",
     )
@@ -186,6 +188,7 @@ GROUPS: dict[str, type] = {
     "reconstructor": ReconstructorConfig,
     "output": OutputConfig,
     "visualization": VisualizationConfig,
+    "expression_bridge": StreamConfig,
     "neck": NeckConfig,
     "look_at": LookAtConfig,
     "neck_simulator": SimulatedNeckConfig,

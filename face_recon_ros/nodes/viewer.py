@@ -6,7 +6,6 @@ In a window, in a file, or as a page that a browser shows.
 from __future__ import annotations
 
 import argparse
-import functools
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from shape_msgs.msg import Mesh as MeshMsg
 
 from face_recon_ros.core.errors import ConfigError, FaceReconError
 from face_recon_ros.nodes import conversions
+from face_recon_ros.nodes.people import PeopleListener
 from face_recon_ros.nodes.runtime import (
     LATCHED_QOS,
     NEWEST_QOS,
@@ -30,7 +30,6 @@ from face_recon_ros.nodes.runtime import (
 from face_recon_ros.nodes.web_view import DATA_PORT, WebView, parse_address
 
 _AXIS_M = 0.08
-_JOINTS = "sensor_msgs/msg/JointState"
 _SHOWN = {"jawOpen", "mouthSmileLeft", "eyeBlinkLeft", "eyeBlinkRight", "browInnerUp"}
 
 
@@ -77,8 +76,7 @@ class ViewerNode(FaceNode):
         self.create_subscription(PointCloud2, "mesh/vertices", self._receive_mesh, NEWEST_QOS)
         self.create_subscription(PoseArray, "head_poses", self._receive_poses, RESULT_QOS)
         self.create_subscription(ImageMsg, "mesh/image", self._receive_image, NEWEST_QOS)
-        self._expressions: set[str] = set()
-        self.create_timer(1.0, self._find_expressions)
+        PeopleListener(self, {"expression": JointState}, self._receive_expression)
 
     def _receive_topology(self, msg: MeshMsg) -> None:
         try:
@@ -106,21 +104,7 @@ class ViewerNode(FaceNode):
         latency = self.get_clock().now().nanoseconds * 1e-9 - stamp
         self._rerun.log("latency_ms", self._rerun.Scalars(1e3 * latency))
 
-    def _find_expressions(self) -> None:
-        """Listens to the people who have come: their topics have names of their own."""
-        prefix = self.get_namespace().rstrip("/") + "/"
-        there = {
-            name
-            for name, types in self.get_topic_names_and_types()
-            if name.startswith(prefix) and name.endswith("/expression") and _JOINTS in types
-        }
-        for name in there - self._expressions:
-            person = name.split("/")[-2]
-            take = functools.partial(self._receive_expression, person)
-            self.create_subscription(JointState, name, take, RESULT_QOS)
-        self._expressions |= there
-
-    def _receive_expression(self, person: str, msg: JointState) -> None:
+    def _receive_expression(self, person: str, _: str, msg: JointState) -> None:
         self._at(msg)
         self._rerun.log(f"expression/{person}", self._rerun.BarChart(list(msg.position)))
         told = dict(zip(msg.name, msg.position, strict=False))

@@ -13,6 +13,7 @@ import yaml
 
 pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
 
+from face_recon_ros.io.expression_stream import StreamConfig
 from face_recon_ros.nodes.parameter_ranges import ALIASES, RANGES
 from face_recon_ros.nodes.parameters import (
     GROUPS,
@@ -81,7 +82,7 @@ def test_every_argument_is_used_and_every_used_one_declared(description):
     declared = {item.args[0] for item in of_kind(description, "Argument")}
     source = (ROOT / "launch/demo.launch.py").read_text()
     assert declared == set(re.findall(r'LaunchConfiguration\("(\w+)"\)', source))
-    assert declared == {"source", "composed", "config", "autostart", "rviz"}
+    assert declared == {"source", "composed", "config", "autostart", "expressions", "rviz"}
 
 
 def test_nodes_are_executables_of_the_package(description):
@@ -94,8 +95,20 @@ def test_nodes_are_executables_of_the_package(description):
         assert executables[node["executable"]].endswith("." + node["name"])
     composed = {n["name"] for n in ours if type(n["condition"]).__name__ == "If"}
     separate = {n["name"] for n in ours if type(n["condition"]).__name__ == "Unless"}
-    assert composed == {"pipeline"}
+    assert composed == {"pipeline", "expression_bridge"}
     assert separate == {"camera", "detector", "reconstruction", "visualization"}
+
+
+@pytest.mark.parametrize("name", ["demo", "robot"])
+def test_expressions_leave_the_machine_only_if_asked(name, monkeypatch):
+    description = describe(name, monkeypatch)
+    arguments = {a.args[0]: a.kwargs for a in of_kind(description, "Argument")}
+    assert arguments["expressions"]["default_value"] == "false"
+    nodes = [n.kwargs for n in of_kind(description, "Node")]
+    (bridge,) = (n for n in nodes if n["executable"] == "expression_bridge_node")
+    assert type(bridge["condition"]).__name__ == "If"
+    assert bridge["condition"].args[0].args == ("expressions",)
+    assert StreamConfig().host == "127.0.0.1"
 
 
 @pytest.mark.parametrize("name", ["demo", "robot"])

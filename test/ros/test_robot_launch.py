@@ -21,7 +21,15 @@ def test_every_argument_is_used_and_every_used_one_declared(description):
     declared = {item.args[0] for item in of_kind(description, "Argument")}
     source = (ROOT / "launch/robot.launch.py").read_text()
     assert declared == set(re.findall(r'LaunchConfiguration\("(\w+)"\)', source))
-    assert declared == {"source", "config", "simulate", "person", "autostart", "rviz"}
+    assert declared == {
+        "source",
+        "config",
+        "simulate",
+        "person",
+        "autostart",
+        "expressions",
+        "rviz",
+    }
 
 
 def test_nodes_and_parameters_exist(description):

@@ -42,6 +42,7 @@ ENCLAVES = {
     "visualization": "/face/visualization",
     "pipeline": "/face/pipeline",
     "viewer": "/face/viewer",
+    "expression_bridge": "/face/expression_bridge",
     "manager": "/face/lifecycle_manager",
     "look_at": "/look_at",
     "pan_tilt_simulator": "/neck_simulator",
@@ -117,6 +118,7 @@ TOGETHER = {
     "composed": {"pipeline": (*PATTERN, "output.coefficients:=true", "output.depth:=true")},
     "managed": {
         "pipeline": ("camera.source:=topic", "autostart:=false"),
+        "expression_bridge": (),
         "camera": (*PATTERN, "autostart:=false"),
         "manager": (),
     },
@@ -130,7 +132,7 @@ TOGETHER = {
 }
 
 
-WITHOUT_MODELS = ("camera", "manager", "look_at", "pan_tilt_simulator")
+WITHOUT_MODELS = ("camera", "manager", "look_at", "pan_tilt_simulator", "expression_bridge")
 
 
 @pytest.mark.parametrize("together", TOGETHER)

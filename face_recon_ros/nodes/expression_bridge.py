@@ -1,0 +1,69 @@
+"""Expression bridge node: a person's expressions to animation tools, over UDP.
+
+VMC over OSC or Live Link Face, to this machine unless `expression_bridge.host` names another.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from geometry_msgs.msg import PoseWithCovarianceStamped
+from sensor_msgs.msg import JointState
+
+from face_recon_ros.io.expression_stream import ExpressionStream, UdpSink
+from face_recon_ros.io.expressions_out import Performance
+from face_recon_ros.nodes import conversions
+from face_recon_ros.nodes.people import PeopleListener
+from face_recon_ros.nodes.runtime import FaceNode, run
+from face_recon_ros.nodes.synchronizer import ExactTimeSynchronizer
+
+_EXPRESSION, _POSE = "expression", "head_pose"
+
+
+class ExpressionBridgeNode(FaceNode):
+    """Passes on what one person does, as `face-recon stream` does without ROS."""
+
+    def __init__(self) -> None:
+        """Declares the parameters."""
+        super().__init__("expression_bridge", ("expression_bridge",))
+        self.rate_of = "sent"
+
+    def begin(self) -> None:
+        """Opens the socket and listens to whom there is."""
+        self._sink = UdpSink(self.config("expression_bridge"))
+        self._stream = ExpressionStream(self.config("expression_bridge"), [self._sink])
+        self.at_stop(self._stream.close)
+        self._moments: dict[str, ExactTimeSynchronizer] = {}
+        kinds = {_EXPRESSION: JointState, _POSE: PoseWithCovarianceStamped}
+        PeopleListener(self, kinds, self._receive)
+        self._lost_before = 0
+        self.watch(self._tell)
+
+    def _receive(self, person: str, name: str, msg: Any) -> None:
+        moments = self._moments.setdefault(person, ExactTimeSynchronizer((_EXPRESSION, _POSE)))
+        if (moment := moments.add(name, msg)) is None:
+            return
+        began = time.perf_counter()
+        told = moment[_EXPRESSION]
+        pose = conversions.rigid_from_pose_msg(moment[_POSE].pose.pose)
+        stamp = conversions.seconds_from_stamp(told.header.stamp)
+        if self._stream.offer(person, Performance.of(stamp, told.name, told.position, pose)):
+            self.meter.count("sent")
+            self.meter.time({"bridge": time.perf_counter() - began})
+
+    def _tell(self) -> str:
+        lost, self._lost_before = self._sink.lost - self._lost_before, self._sink.lost
+        self.meter.fact("receiver", self._sink.receiver)
+        self.meter.fact("person", self._stream.person)
+        self.meter.fact("packets_lost", str(self._sink.lost))
+        return f"nobody receives at {self._sink.receiver}" if lost else ""
+
+
+def main() -> None:
+    """Entry point."""
+    run(ExpressionBridgeNode)
+
+
+if __name__ == "__main__":
+    main()
