@@ -65,6 +65,7 @@ class VideoReader:
         self._stream = self._video_stream(self._container)
         self._stream.thread_type = "SLICE" if self._live else "AUTO"
         self._deinterlacer: Any = None
+        self._orientation: tuple[float, float, float, float] | None = None
         self._reformatter = self._av.video.reformatter.VideoReformatter()
         if self._live:
             self.fps, self.length = float(self._stream.average_rate or 0.0), None
@@ -237,7 +238,11 @@ class VideoReader:
             rgb = np.asarray(
                 cv2.resize(rgb, (width, rgb.shape[0]), interpolation=cv2.INTER_LINEAR), np.uint8
             )
-        rgb = _upright(rgb, frame)
+        # Once a video: side data and frame refer to each other, and would keep every image until
+        # the garbage collector runs.
+        if self._orientation is None:
+            self._orientation = _orientation(frame)
+        rgb = _upright(rgb, *self._orientation)
         time = None if frame.pts is None else float(frame.pts * frame.time_base)
         return VideoFrame(rgb, time)
 
@@ -262,14 +267,19 @@ def _is_cover(stream: Any) -> bool:
     return bool("attached_pic" in str(getattr(stream, "disposition", "")).lower())
 
 
-def _upright(rgb: NDArray[np.uint8], frame: Any) -> NDArray[np.uint8]:
-    """The image as players show it: turned and mirrored by the file's display matrix."""
+def _orientation(frame: Any) -> tuple[float, float, float, float]:
+    """a, b, c, d of the file's display matrix: x' = a x + c y, y' = b x + d y."""
     data = next((d for d in frame.side_data if d.type.name == "DISPLAYMATRIX"), None)
     if data is None:
+        return 1.0, 0.0, 0.0, 1.0
+    a, b, _, c, d = np.frombuffer(bytes(data), "<i4")[:5] / 65536.0
+    return float(a), float(b), float(c), float(d)
+
+
+def _upright(rgb: NDArray[np.uint8], a: float, b: float, c: float, d: float) -> NDArray[np.uint8]:
+    """The image as players show it: turned and mirrored by the file's display matrix."""
+    if (a, b, c, d) == (1.0, 0.0, 0.0, 1.0):
         return rgb
-    a, b, _, c, d = (
-        np.frombuffer(bytes(data), "<i4")[:5] / 65536.0
-    )  # x' = a x + c y, y' = b x + d y
     if abs(b) + abs(c) > abs(a) + abs(d):
         rgb, a, d = rgb.swapaxes(0, 1), c, b
     if a < 0:

@@ -203,6 +203,8 @@ class PointConfig:
         ema_decay: of the averaged weights, which are what is exported.
         clip_norm: of the gradient.
         threads: of torch; 0: torch's choice.
+        bfloat16: convolutions in bfloat16; half as long again where the processor has AVX512-BF16
+            or AMX, slower where it has not.
         pool: folder of renderings; empty: `out`/pool.
         pool_slots: renderings kept.
         pool_size: P, pixels per side of a rendering.
@@ -239,6 +241,7 @@ class PointConfig:
     ema_decay: float = 0.998
     clip_norm: float = 10.0
     threads: int = 1
+    bfloat16: bool = False
     pool: str = ""
     pool_slots: int = 24000
     pool_size: int = 192

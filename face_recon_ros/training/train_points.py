@@ -27,7 +27,7 @@ from face_recon_ros.training.config import PointConfig, TrainConfig
 from face_recon_ros.training.data import open_render_cache, renderer
 from face_recon_ros.training.photographs import list_photographs
 from face_recon_ros.training.point_examples import PointBatch, PointExamples
-from face_recon_ros.training.point_network import PointNetwork, choose_points
+from face_recon_ros.training.point_network import DensePoints, PointNetwork, choose_points
 from face_recon_ros.training.point_objective import PointObjective
 from face_recon_ros.training.train import (
     CHECKPOINT,
@@ -131,7 +131,10 @@ def train_points(config: PointConfig, *, resume: bool = False) -> Path:
                     group["lr"] = climb * learning_rate(schedule, progress())
                 network.train()
                 objective.train()
-                answer = network(batch.image, objective.normals(batch.start_rotation))
+                normals = objective.normals(batch.start_rotation)
+                with torch.autocast("cpu", torch.bfloat16, enabled=config.bfloat16):
+                    answer = network(batch.image, normals)
+                answer = DensePoints(*(v.float() for v in answer))
                 values = objective(answer, batch, fit=step >= config.fit_after)
                 loss = objective.total(values, config.weights)
                 optimiser.zero_grad(set_to_none=True)
