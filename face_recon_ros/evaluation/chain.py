@@ -7,11 +7,9 @@ track.
 from __future__ import annotations
 
 import itertools
-import queue
-import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -30,9 +28,6 @@ from face_recon_ros.core.types import Coefficients, Detections, Face, Track
 SAME_FACE_IOU = 0.2
 #: Between two pictures of a person, seconds: another moment, not the next frame of a video.
 PICTURE_INTERVAL_S = 1.0
-
-T = TypeVar("T")
-U = TypeVar("U")
 
 
 @dataclass(frozen=True)
@@ -195,52 +190,3 @@ def largest(detections: Detections) -> int | None:
         return None
     size = detections.boxes[:, 2:] - detections.boxes[:, :2]
     return int(size.prod(axis=1).argmax())
-
-
-def prefetched(items: Iterable[T], work: Callable[[T], U], ahead: int = 16) -> Iterator[U]:
-    """`map(work, items)` in one other thread, a few items ahead; an error surfaces in order."""
-    done = object()
-    results: queue.Queue[object] = queue.Queue(maxsize=ahead)
-    stop = threading.Event()
-
-    def put(value: object) -> bool:
-        while not stop.is_set():
-            try:
-                results.put(value, timeout=0.1)
-            except queue.Full:
-                continue
-            return True
-        return False
-
-    def run() -> None:
-        try:
-            for item in items:
-                if not put(work(item)):
-                    return
-        except BaseException as fault:  # handed over to the caller's thread
-            put(fault)
-        else:
-            put(done)
-
-    thread = threading.Thread(target=run, name="prefetch", daemon=True)
-    thread.start()
-    try:
-        while (value := results.get()) is not done:
-            if isinstance(value, BaseException):
-                raise value
-            yield value  # type: ignore[misc]
-    finally:
-        stop.set()
-        thread.join()
-
-
-def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Lists of up to `size` items."""
-    batch: list[T] = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch

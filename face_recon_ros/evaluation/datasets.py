@@ -5,7 +5,6 @@ What does not fit is named and counted, the rest is used.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from face_recon_ros.core.errors import DataError, FaceReconError
+from face_recon_ros.core.errors import DataError
 from face_recon_ros.io import images
 from face_recon_ros.io.landmarks import read_landmarks as read_landmarks
 
@@ -120,14 +119,3 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
         SourceError: it is no readable image.
     """
     return images.read_image(path, upright=False)
-
-
-def readable(
-    samples: list[Sample], load: Callable[[Sample], Any], skipped: Skipped
-) -> Iterator[tuple[Sample, Any]]:
-    """Loads sample after sample; one that cannot be read is noted and left out."""
-    for sample in samples:
-        try:
-            yield sample, load(sample)
-        except FaceReconError as fault:
-            skipped.add(sample.name, f"expected {fault.expected}, got {fault.got}")

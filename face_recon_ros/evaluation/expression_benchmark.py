@@ -14,29 +14,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.errors import DataError
 from face_recon_ros.core.morphable_model import MorphableModel
-from face_recon_ros.core.types import Coefficients
+from face_recon_ros.core.types import Detections
 from face_recon_ros.evaluation.chain import (
     Estimator,
     associate,
-    batches,
     box_of_points,
-    prefetched,
 )
 from face_recon_ros.evaluation.datasets import (
     Sample,
     Skipped,
     list_samples,
-    read_image,
     read_landmarks,
-    readable,
 )
 from face_recon_ros.evaluation.expression import MEASURES, amplitude, correlation, measures
 from face_recon_ros.evaluation.output import Progress, no_progress
+from face_recon_ros.evaluation.stills import Still, StillBenchmark, score_samples
 
-BATCH = 8
+Array = NDArray[np.float64]
 
 PROTOCOL = {
     "name": "expressions on photographs",
@@ -48,6 +44,29 @@ PROTOCOL = {
     "sign is the one expected",
     "association": "detection that overlaps the landmarks' box",
 }
+
+
+class ExpressionBenchmark(StillBenchmark[Array]):
+    """Expressions of single pictures."""
+
+    def truth(self, sample: Sample) -> Array:
+        """(68, 3), x and y in pixels."""
+        return read_landmarks(sample.annotations[".xyz"], 3)
+
+    def choose(self, detections: Detections, truth: Array, width: int, height: int) -> int | None:
+        """The detection that overlaps the landmarks' box."""
+        return associate(detections, box_of_points(truth[:, :2]))
+
+    def score(self, still: Still[Array]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The other method's measures, and our coefficients."""
+        if still.estimate is None:
+            return {}, {}
+        row = still.estimate.coefficients
+        return {}, {
+            "measures": measures(still.truth),
+            "identity": row.identity[0],
+            "expression": row.expression[0],
+        }
 
 
 def evaluate_expression(
@@ -74,50 +93,31 @@ def evaluate_expression(
     skipped = Skipped()
     samples = list_samples(folder, (".xyz",), skipped)
 
-    def load(sample: Sample) -> tuple[Any, ...]:
-        points = read_landmarks(sample.annotations[".xyz"], 3)
-        rgb = read_image(sample.image)
-        detections = estimator.detect(rgb)
-        index = associate(detections, box_of_points(points[:, :2]))
-        box = None if index is None else detections.boxes[index]
-        return points, rgb, box, PinholeCamera.from_fov(rgb.shape[1], rgb.shape[0])
-
-    theirs: list[dict[str, float]] = []
-    answers: list[Coefficients] = []
-    done = 0
-    loaded = prefetched(readable(samples, load, skipped), lambda pair: pair[1], ahead=2 * BATCH)
-    for batch in batches(loaded, BATCH):
-        found = [item for item in batch if item[2] is not None]
-        done += len(batch)
-        theirs += [measures(points) for points, *_ in found]
-        estimates = estimator.estimate([(rgb, box, camera) for _, rgb, box, camera in found])
-        answers += [e.coefficients for e in estimates]
-        progress(done + len(skipped.reasons), len(samples))
-    if len(answers) < 3:
+    scored = score_samples(samples, ExpressionBenchmark(), estimator, skipped, progress=progress)
+    found = [s.kept for s in scored if s.found]
+    if len(found) < 3:
         raise DataError(
             "three photographs with a found face at least",
-            f"{len(answers)} of {len(samples)}",
+            f"{len(found)} of {len(samples)}",
             "let scripts/mediapipe_points.py annotate more of them",
         )
     return {
         "protocol": PROTOCOL,
-        "count": done,
-        "missed": done - len(answers),
-        "measures": _rows(theirs, answers, model),
+        "count": len(scored),
+        "missed": len(scored) - len(found),
+        "measures": _rows(found, model),
         "skipped": skipped.as_json(),
     }
 
 
-def _rows(
-    theirs: Sequence[dict[str, float]], answers: Sequence[Coefficients], model: MorphableModel
-) -> dict[str, dict[str, Any]]:
+def _rows(found: Sequence[dict[str, Any]], model: MorphableModel) -> dict[str, dict[str, Any]]:
     nobody = np.zeros(model.k_identity)
-    whole = [_measured(model, c.identity[0], c.expression[0]) for c in answers]
-    alone = [_measured(model, nobody, c.expression[0]) for c in answers]
-    activations = np.stack([c.expression[0] for c in answers])
+    whole = [_measured(model, f["identity"], f["expression"]) for f in found]
+    alone = [_measured(model, nobody, f["expression"]) for f in found]
+    activations = np.stack([f["expression"] for f in found])
     rows = {}
     for name, (meaning, channels) in MEASURES.items():
-        seen = [m[name] for m in theirs]
+        seen = [f["measures"][name] for f in found]
         sides = {
             side: {
                 "correlation": correlation([m[name] for m in ours], seen),

@@ -8,8 +8,8 @@ the nearest surface says little, as all faces lie near each other.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face_recon_ros.core.camera import DEFAULT_HORIZONTAL_FOV_DEG, PinholeCamera
-from face_recon_ros.core.errors import DataError
 from face_recon_ros.core.morphable_model import MorphableModel
 from face_recon_ros.core.surface import Surface
-from face_recon_ros.evaluation.chain import Estimate, Estimator, batches, largest, prefetched
+from face_recon_ros.evaluation.chain import Estimate, Estimator
 from face_recon_ros.evaluation.datasets import (
     Sample,
     Skipped,
     list_samples,
     read_image,
-    readable,
 )
 from face_recon_ros.evaluation.metrics import bootstrap
 from face_recon_ros.evaluation.output import Progress, no_progress
@@ -41,8 +39,16 @@ from face_recon_ros.evaluation.scans import (
     skills,
     statistics,
 )
+from face_recon_ros.evaluation.stills import (
+    Scored,
+    Still,
+    StillBenchmark,
+    run_stills,
+    score_samples,
+)
 
-BATCH = 8
+#: A picture, the box of its face, its camera.
+View = tuple[Sample, NDArray[np.float32], PinholeCamera]
 
 PROTOCOL = {
     "name": "scan to mesh, NoW style",
@@ -68,25 +74,93 @@ PROTOCOL = {
 
 
 @dataclass(frozen=True)
-class _View:
-    """One image with its truth."""
-
-    sample: Sample
+class _Truth:
     person: str
     scan: Scan
-    rgb: NDArray[np.uint8]
-    box: NDArray[np.float32] | None
-    camera: PinholeCamera
 
 
-@dataclass
-class _Person:
-    """Whom one scan shows, and in which images a face was found."""
+@dataclass(frozen=True)
+class GeometryBenchmark(StillBenchmark[_Truth]):
+    """Neutral shape of single pictures.
 
-    scan: Scan
+    Attributes:
+        judge: of the estimator's face model.
+        unit: of scans and their landmarks.
+        fov_deg: horizontal field of view assumed for every picture.
+    """
+
+    judge: ScanJudge
+    unit: str = "mm"
+    fov_deg: float = DEFAULT_HORIZONTAL_FOV_DEG
+
+    def truth(self, sample: Sample) -> _Truth:
+        """The scan, and a name for whom it shows."""
+        mesh, landmarks = (sample.annotations[suffix] for suffix in (".ply", ".pts3d"))
+        person = hashlib.sha256(mesh.read_bytes() + landmarks.read_bytes()).hexdigest()
+        return _Truth(person, read_scan(mesh, landmarks, self.unit))
+
+    def camera(self, truth: _Truth, width: int, height: int) -> PinholeCamera:
+        """Of the assumed field of view."""
+        return PinholeCamera.from_fov(width, height, self.fov_deg)
+
+    def score(self, still: Still[_Truth]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Distances to the scan."""
+        if still.estimate is None:
+            return {}, {}
+        scan = still.truth.scan
+        ours = self.measure(still.estimate, scan)
+        neutral = self.judge.model.neutral(still.estimate.coefficients.identity[0])
+        surface = Surface(neutral.astype(np.float64) * 1000.0, self.judge.model.triangles)
+        return figures([ours]), {
+            "person": still.truth.person,
+            "ours": ours,
+            "apart": region_distances(surface, scan, ours.scan_from_mesh),
+            "region": scan.region,
+            "view": (still.sample, still.box, still.camera),
+        }
+
+    def measure(self, estimate: Estimate, scan: Scan) -> Measured:
+        """How far the neutral face of an answer is from a scan."""
+        return self.judge.measure(
+            self.judge.model.neutral(estimate.coefficients.identity[0]), scan
+        )
+
+
+@dataclass(frozen=True)
+class Person:
+    """What is known once all pictures of a person are.
+
+    Attributes:
+        mean_face: of the answer that knows nothing.
+        floor: of the best answer; None where it was not asked for.
+        track: of all pictures as one track; None where there is one only.
+        pictures: in which the face was found.
+    """
+
     mean_face: Measured
     floor: Measured | None
-    found: list[tuple[Path, NDArray[np.float32], PinholeCamera]] = field(default_factory=list)
+    track: Measured | None
+    pictures: int
+
+
+@dataclass(frozen=True)
+class PersonScorer:
+    """Scores the pictures of one person together, for `run_stills`."""
+
+    benchmark: GeometryBenchmark
+    estimator: Estimator
+    with_floor: bool
+
+    def __call__(self, views: Sequence[View]) -> Person:
+        """Takes the pictures in which the face was found, at least one."""
+        judge = self.benchmark.judge
+        scan = self.benchmark.truth(views[0][0]).scan
+        track = None
+        if len(views) > 1:
+            seen = [(read_image(sample.image), box, camera) for sample, box, camera in views]
+            track = self.benchmark.measure(self.estimator.estimate_person(seen), scan)
+        floor = judge.floor(scan) if self.with_floor else None
+        return Person(judge.mean_face(scan), floor, track, len(views))
 
 
 def evaluate_geometry(
@@ -122,127 +196,63 @@ def evaluate_geometry(
     skipped = Skipped()
     samples = list_samples(folder, (".ply", ".pts3d"), skipped)
 
-    def load(sample: Sample) -> _View:
-        files = [sample.annotations[suffix] for suffix in (".ply", ".pts3d")]
-        person = hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()
-        scan = read_scan(files[0], files[1], unit)
-        rgb = read_image(sample.image)
-        detections = estimator.detect(rgb)
-        index = largest(detections)
-        box = None if index is None else detections.boxes[index]
-        camera = PinholeCamera.from_fov(rgb.shape[1], rgb.shape[0], fov_deg)
-        return _View(sample, person, scan, rgb, box, camera)
-
-    bench = _Bench(ScanJudge(model, fine_triangles), estimator, floor)
-    loaded = prefetched(readable(samples, load, skipped), lambda pair: pair[1], ahead=2 * BATCH)
-    for batch in batches(loaded, BATCH):
-        for view, estimate in _estimated(batch, estimator):
-            bench.add(view, estimate)
-            progress(len(bench.per_image) + len(skipped.reasons), len(samples))
-    if not bench.per_image:
-        reasons = "; ".join(f"{k}: {v}" for k, v in [*skipped.reasons.items()][:3])
-        raise DataError(
-            "at least one readable image with scan and landmarks",
-            f"{len(skipped.reasons)} samples, none usable",
-            f"see the reasons: {reasons}",
-        )
-    return {**bench.result(), "skipped": skipped.as_json(), "per_image": bench.per_image}
+    benchmark = GeometryBenchmark(ScanJudge(model, fine_triangles), unit, fov_deg)
+    scored = score_samples(
+        samples,
+        benchmark,
+        estimator,
+        skipped,
+        progress=progress,
+        wanted="readable image with scan and landmarks",
+    )
+    views: dict[str, list[View]] = {}
+    for s in scored:
+        if s.found:
+            views.setdefault(s.kept["person"], []).append(s.kept["view"])
+    people = run_stills(
+        views.values(),
+        PersonScorer(benchmark, estimator, floor),
+        skipped,
+        name=lambda seen: seen[0][0].name,
+        progress=lambda done, _: progress(len(samples) + done, len(samples) + len(views)),
+    )
+    result = _result(scored, dict(zip(views, people, strict=True)))
+    return {**result, "skipped": skipped.as_json(), "per_image": [s.entry() for s in scored]}
 
 
-def _estimated(batch: list[_View], estimator: Estimator) -> list[tuple[_View, Estimate | None]]:
-    found = [(v.rgb, v.box, v.camera) for v in batch if v.box is not None]
-    estimates = iter(estimator.estimate(found))
-    return [(v, None if v.box is None else next(estimates)) for v in batch]
-
-
-class _Bench:
-    """Scores image by image, then person by person."""
-
-    def __init__(self, judge: ScanJudge, estimator: Estimator, with_floor: bool) -> None:
-        self._judge = judge
-        self._estimator = estimator
-        self._with_floor = with_floor
-        self._people: dict[str, _Person] = {}
-        self._ours: list[tuple[Measured, _Person]] = []
-        self._apart: list[NDArray[np.float64]] = []
-        self.per_image: list[dict[str, Any]] = []
-
-    def add(self, view: _View, estimate: Estimate | None) -> None:
-        """Scores one image; no estimate: its face was missed."""
-        entry: dict[str, Any] = {
-            "name": view.sample.name,
-            "image": view.sample.image.name,
-            "found": estimate is not None,
-        }
-        self.per_image.append(entry)
-        if estimate is None or view.box is None:
-            return
-        person = self._person(view)
-        person.found.append((view.sample.image, view.box, view.camera))
-        ours = self._measure(estimate, view.scan)
-        vertices = self._judge.model.neutral(estimate.coefficients.identity[0])
-        self._apart.append(self._regions(vertices, view.scan, ours))
-        self._ours.append((ours, person))
-        entry.update(figures([ours]))
-        entry["mean_face_median_mm"] = float(np.median(person.mean_face.free))
+def _result(scored: list[Scored], people: dict[str, Person]) -> dict[str, Any]:
+    """All figures but those of single images, which get their person's."""
+    found = [s for s in scored if s.found]
+    for s in found:
+        person = people[s.kept["person"]]
+        s.figures["mean_face_median_mm"] = float(np.median(person.mean_face.free))
         if person.floor is not None:
-            entry["floor_median_mm"] = float(np.median(person.floor.free))
-
-    def _person(self, view: _View) -> _Person:
-        if view.person not in self._people:
-            floor = self._judge.floor(view.scan) if self._with_floor else None
-            person = _Person(view.scan, self._judge.mean_face(view.scan), floor)
-            self._people[view.person] = person
-        return self._people[view.person]
-
-    def _measure(self, estimate: Estimate, scan: Scan) -> Measured:
-        neutral = self._judge.model.neutral(estimate.coefficients.identity[0])
-        return self._judge.measure(neutral, scan)
-
-    def result(self) -> dict[str, Any]:
-        """All figures but those of single images."""
-        found = [e for e in self.per_image if e["found"]]
-        region_of = np.concatenate(
-            [np.zeros(0, np.intp), *(person.scan.region for _, person in self._ours)]
-        )
-        apart = np.concatenate([np.zeros(0), *self._apart])
-        compared = _compared(self._ours)
-        ours = compared.pop("ours")
-        ours["metrical"]["median_mm_interval_95"] = _interval(
-            found, lambda e: e["metrical"]["median_mm"]
-        )
-        return {
-            "protocol": PROTOCOL,
-            "count": len(self.per_image),
-            "missed": len(self.per_image) - len(found),
-            **ours,
-            "median_mm_interval_95": _interval(found, lambda e: e["median_mm"]),
-            **compared,
-            "people": self._tracks(),
-            "regions": {
-                name: statistics([apart[region_of == i]]) for i, name in enumerate(REGIONS)
-            },
-        }
-
-    def _tracks(self) -> dict[str, Any]:
-        """All images of each person as one track; those with one image are left out."""
-        tracks = []
-        several = [person for person in self._people.values() if len(person.found) > 1]
-        for person in several:
-            views = [(read_image(path), box, camera) for path, box, camera in person.found]
-            estimate = self._estimator.estimate_person(views)
-            tracks.append((self._measure(estimate, person.scan), person))
-        images = sum(len(person.found) for person in several)
-        return {"count": len(several), "images": images, **(_compared(tracks) if tracks else {})}
-
-    def _regions(
-        self, neutral: NDArray[np.float32], scan: Scan, ours: Measured
-    ) -> NDArray[np.float64]:
-        surface = Surface(neutral.astype(np.float64) * 1000.0, self._judge.model.triangles)
-        return region_distances(surface, scan, ours.scan_from_mesh)
+            s.figures["floor_median_mm"] = float(np.median(person.floor.free))
+    region_of = np.concatenate([np.zeros(0, np.intp), *(s.kept["region"] for s in found)])
+    apart = np.concatenate([np.zeros(0), *(s.kept["apart"] for s in found)])
+    compared = _compared([(s.kept["ours"], people[s.kept["person"]]) for s in found])
+    ours = compared.pop("ours")
+    # Of the mean over images of the images' medians; images are the independent draws.
+    metrical = bootstrap([s.figures["metrical"]["median_mm"] for s in found])
+    ours["metrical"]["median_mm_interval_95"] = metrical
+    several = [(p.track, p) for p in people.values() if p.track is not None]
+    return {
+        "protocol": PROTOCOL,
+        "count": len(scored),
+        "missed": len(scored) - len(found),
+        **ours,
+        "median_mm_interval_95": bootstrap([s.figures["median_mm"] for s in found]),
+        **compared,
+        "people": {
+            "count": len(several),
+            "images": sum(person.pictures for _, person in several),
+            **(_compared(several) if several else {}),
+        },
+        "regions": {name: statistics([apart[region_of == i]]) for i, name in enumerate(REGIONS)},
+    }
 
 
-def _compared(scored: list[tuple[Measured, _Person]]) -> dict[str, Any]:
+def _compared(scored: list[tuple[Measured, Person]]) -> dict[str, Any]:
     """Figures of ours, of the mean face, of the floor where there is one, and the skill."""
     ours = figures([measured for measured, _ in scored])
     mean_face = figures([person.mean_face for _, person in scored])
@@ -252,8 +262,3 @@ def _compared(scored: list[tuple[Measured, _Person]]) -> dict[str, Any]:
         floor = figures(floors)
         out |= {"floor": floor, "skill": skills(mean_face, ours, floor)}
     return out
-
-
-def _interval(entries: list[dict[str, Any]], value: Callable[[dict[str, Any]], float]) -> Any:
-    """Of the mean over images of the images' medians; images are the independent draws."""
-    return bootstrap([value(e) for e in entries])

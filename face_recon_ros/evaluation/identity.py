@@ -11,29 +11,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.errors import DataError
+from face_recon_ros.core.types import Detections
 from face_recon_ros.evaluation.chain import (
     Estimate,
     Estimator,
     associate,
-    batches,
     largest,
-    prefetched,
 )
 from face_recon_ros.evaluation.datasets import (
     Sample,
     Skipped,
     images_by_name,
-    read_image,
-    readable,
 )
 from face_recon_ros.evaluation.metrics import Interval, roc_auc
 from face_recon_ros.evaluation.output import Progress, no_progress
+from face_recon_ros.evaluation.stills import Still, StillBenchmark, score_samples
 
 Array = NDArray[np.float64]
+#: Picture and answer -> embedding of the face.
+Look = Callable[[NDArray[np.uint8], Estimate], NDArray[np.floating]]
 
-BATCH = 8
 _NAME = re.compile(r"(?P<person>.+)_\d+$")
 
 PROTOCOL = {
@@ -48,10 +46,40 @@ PROTOCOL = {
 }
 
 
+class IdentityBenchmark(StillBenchmark[None]):
+    """Identities of single pictures."""
+
+    def __init__(self, look: Look | None = None) -> None:
+        """Takes what makes an embedding of a picture's face, if that is measured, too."""
+        self._look = look
+
+    def truth(self, sample: Sample) -> None:
+        """The person, whom the file's name tells."""
+
+    def choose(self, detections: Detections, truth: None, width: int, height: int) -> int | None:
+        """The detection over the middle of the picture, else the largest."""
+        middle = np.array([width / 3, height / 3, width * 2 / 3, height * 2 / 3])
+        index = associate(detections, middle)
+        return largest(detections) if index is None else index
+
+    def score(self, still: Still[None]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The vectors of the face."""
+        if still.estimate is None:
+            return {}, {}
+        row = still.estimate.coefficients
+        kept = {
+            "identity": row.identity[0].astype(np.float64),
+            "albedo": row.albedo[0].astype(np.float64),
+        }
+        if self._look:
+            kept["embedding"] = self._look(still.rgb, still.estimate).astype(np.float64)
+        return {}, kept
+
+
 def evaluate_identity(
     folder: str | Path,
     estimator: Estimator,
-    look: Callable[[NDArray[np.uint8], Estimate], NDArray[np.floating]] | None = None,
+    look: Look | None = None,
     *,
     max_persons: int = 0,
     max_photos: int = 6,
@@ -76,46 +104,21 @@ def evaluate_identity(
     rng = np.random.default_rng(seed)
     samples = _choose(Path(folder), max_persons, max_photos, rng, skipped)
 
-    def load(sample: Sample) -> tuple[Any, ...]:
-        rgb = read_image(sample.image)
-        height, width = rgb.shape[:2]
-        detections = estimator.detect(rgb)
-        middle = np.array([width / 3, height / 3, width * 2 / 3, height * 2 / 3])
-        index = associate(detections, middle)
-        index = largest(detections) if index is None else index
-        box = None if index is None else detections.boxes[index]
-        return sample, rgb, box, PinholeCamera.from_fov(width, height)
-
-    persons: list[str] = []
-    vectors: list[Array] = []
-    albedos: list[Array] = []
-    looks: list[Array] = []
-    missed = done = 0
-    loaded = prefetched(readable(samples, load, skipped), lambda pair: pair[1], ahead=2 * BATCH)
-    for batch in batches(loaded, BATCH):
-        found = [item for item in batch if item[2] is not None]
-        missed += len(batch) - len(found)
-        done += len(batch)
-        estimates = estimator.estimate([(rgb, box, camera) for _, rgb, box, camera in found])
-        for (sample, rgb, *_), e in zip(found, estimates, strict=True):
-            if look:
-                looks.append(look(rgb, e).astype(np.float64))
-            persons.append(_person_of(sample.name) or sample.name)
-            vectors.append(e.coefficients.identity[0].astype(np.float64))
-            albedos.append(e.coefficients.albedo[0].astype(np.float64))
-        progress(done + len(skipped.reasons), len(samples))
-    names = np.array(persons)
+    scored = score_samples(samples, IdentityBenchmark(look), estimator, skipped, progress=progress)
+    found = [s for s in scored if s.found]
+    names = np.array([_person_of(s.sample.name) or s.sample.name for s in found])
     same, different = _pairs(names, rng)
-    shape = np.stack(vectors)
-    both = np.concatenate([shape, np.stack(albedos)], axis=1)
+    shape = np.stack([s.kept["identity"] for s in found])
+    both = np.concatenate([shape, np.stack([s.kept["albedo"] for s in found])], axis=1)
     embedding: dict[str, Any] = {}
     if look:
-        embedding["embedding"] = _separation(np.stack(looks), names, same, different, rng)
+        looks = np.stack([s.kept["embedding"] for s in found])
+        embedding["embedding"] = _separation(looks, names, same, different, rng)
     return {
         "protocol": PROTOCOL,
-        "count": done,
-        "missed": missed,
-        "persons": len(set(persons)),
+        "count": len(scored),
+        "missed": len(scored) - len(found),
+        "persons": len(np.unique(names)),
         "same_pairs": len(same),
         "different_pairs": len(different),
         "identity": _separation(shape, names, same, different, rng),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,21 +12,18 @@ from numpy.typing import NDArray
 from face_recon_ros.core.camera import DEFAULT_HORIZONTAL_FOV_DEG, PinholeCamera
 from face_recon_ros.core.crop_pose import crop_camera
 from face_recon_ros.core.errors import DataError
+from face_recon_ros.core.types import Detections
 from face_recon_ros.evaluation.chain import (
     SAME_FACE_IOU,
     Estimator,
     associate,
-    batches,
     box_of_points,
-    prefetched,
 )
 from face_recon_ros.evaluation.datasets import (
     Sample,
     Skipped,
     list_samples,
-    read_image,
     read_landmarks,
-    readable,
 )
 from face_recon_ros.evaluation.landmarks import LandmarkProjector
 from face_recon_ros.evaluation.metrics import (
@@ -41,8 +37,10 @@ from face_recon_ros.evaluation.metrics import (
     normalised_mean_error,
 )
 from face_recon_ros.evaluation.output import Progress, no_progress
+from face_recon_ros.evaluation.stills import Still, StillBenchmark, score_samples
 
-BATCH = 8
+Array = NDArray[np.float64]
+
 FAILURE_LIMIT = 0.08
 
 PROTOCOL = {
@@ -58,12 +56,54 @@ PROTOCOL = {
 
 
 @dataclass(frozen=True)
-class _View:
-    sample: Sample
-    rgb: NDArray[np.uint8]
-    annotated: NDArray[np.float64]
-    box: NDArray[np.float32] | None
-    camera: PinholeCamera
+class LandmarkBenchmark(StillBenchmark[Array]):
+    """Landmarks of single pictures.
+
+    Attributes:
+        projector: of the estimator's face model.
+        fov_deg: of the pictures' camera; None: unknown.
+    """
+
+    projector: LandmarkProjector
+    fov_deg: float | None = None
+
+    def truth(self, sample: Sample) -> Array:
+        """(68, 2) pixels."""
+        annotated = read_landmarks(sample.annotations[".pts"], 2)
+        if interocular_distance(annotated) <= 0:
+            raise DataError("two distinct eye corners", "one point", "restore the annotation")
+        return annotated
+
+    def choose(self, detections: Detections, truth: Array, width: int, height: int) -> int | None:
+        """The detection that overlaps the annotated points' box."""
+        return associate(detections, box_of_points(truth))
+
+    def camera(self, truth: Array, width: int, height: int) -> PinholeCamera:
+        """Of the given field of view, else of the default one."""
+        fov = DEFAULT_HORIZONTAL_FOV_DEG if self.fov_deg is None else self.fov_deg
+        return PinholeCamera.from_fov(width, height, fov)
+
+    def score(self, still: Still[Array]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """All errors of the face."""
+        e = still.estimate
+        if e is None or still.box is None:
+            return {}, {}
+        row = e.coefficients
+        known = self.fov_deg is not None
+        camera_from_face = e.camera_from_face if known else e.crop_from_face
+        camera = e.camera if known else crop_camera(e.crop.size)
+        predicted = self.projector.project(
+            row.identity[0], row.expression[0], camera_from_face, camera
+        )
+        if not known:
+            predicted = e.crop.to_image(predicted)
+        visible = self.projector.visible(camera_from_face)
+        return {
+            **landmark_errors(predicted, still.truth, visible),
+            "box": still.box.astype(np.float64).round(2),
+            "landmarks": predicted.round(2),
+            "residual_px": (predicted - still.truth).round(2),
+        }, {}
 
 
 def evaluate_landmarks(
@@ -95,34 +135,15 @@ def evaluate_landmarks(
     skipped = Skipped()
     samples = list_samples(folder, (".pts",), skipped)
 
-    def load(sample: Sample) -> _View:
-        annotated = read_landmarks(sample.annotations[".pts"], 2)
-        if interocular_distance(annotated) <= 0:
-            raise DataError("two distinct eye corners", "one point", "restore the annotation")
-        rgb = read_image(sample.image)
-        detections = estimator.detect(rgb)
-        found = associate(detections, box_of_points(annotated))
-        box = None if found is None else detections.boxes[found]
-        camera = PinholeCamera.from_fov(
-            rgb.shape[1],
-            rgb.shape[0],
-            DEFAULT_HORIZONTAL_FOV_DEG if fov_deg is None else fov_deg,
-        )
-        return _View(sample, rgb, annotated, box, camera)
-
-    entries: list[dict[str, Any]] = []
-    views = prefetched(readable(samples, load, skipped), lambda pair: pair[1], ahead=2 * BATCH)
-    for batch in batches(views, BATCH):
-        entries.extend(_score(batch, estimator, projector, fov_deg is not None))
-        progress(len(entries) + len(skipped.reasons), len(samples))
-    if not entries:
-        raise DataError(
-            "at least one readable image with 68 points",
-            f"{len(skipped.reasons)} files, none usable",
-            "see the reasons: "
-            + "; ".join(f"{k}: {v}" for k, v in [*skipped.reasons.items()][:3]),
-        )
-    return summarise(entries, skipped)
+    scored = score_samples(
+        samples,
+        LandmarkBenchmark(projector, fov_deg),
+        estimator,
+        skipped,
+        progress=progress,
+        wanted="readable image with 68 points",
+    )
+    return summarise([s.entry() for s in scored], skipped)
 
 
 def summarise(entries: list[dict[str, Any]], skipped: Skipped) -> dict[str, Any]:
@@ -156,36 +177,6 @@ def summarise(entries: list[dict[str, Any]], skipped: Skipped) -> dict[str, Any]
         "skipped": skipped.as_json(),
         "per_image": entries,
     }
-
-
-def _score(
-    batch: list[_View], estimator: Estimator, projector: LandmarkProjector, camera_known: bool
-) -> Iterator[dict[str, Any]]:
-    with_face = [view for view in batch if view.box is not None]
-    estimates = iter(estimator.estimate([(v.rgb, v.box, v.camera) for v in with_face]))
-    for view in batch:
-        if view.box is None:
-            yield {"name": view.sample.name, "image": view.sample.image.name, "found": False}
-            continue
-        e = next(estimates)
-        if camera_known:
-            camera_from_face, camera = e.camera_from_face, e.camera
-        else:
-            camera_from_face, camera = e.crop_from_face, crop_camera(e.crop.size)
-        predicted = projector.project(
-            e.coefficients.identity[0], e.coefficients.expression[0], camera_from_face, camera
-        )
-        if not camera_known:
-            predicted = e.crop.to_image(predicted)
-        yield {
-            "name": view.sample.name,
-            "image": view.sample.image.name,
-            "found": True,
-            **landmark_errors(predicted, view.annotated, projector.visible(camera_from_face)),
-            "box": view.box.astype(np.float64).round(2),
-            "landmarks": predicted.round(2),
-            "residual_px": (predicted - view.annotated).round(2),
-        }
 
 
 def landmark_errors(

@@ -8,21 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.crop import Crop
 from face_recon_ros.core.errors import DataError
 from face_recon_ros.core.morphable_model import MorphableModel
-from face_recon_ros.evaluation.chain import Estimator, largest
+from face_recon_ros.evaluation.chain import Estimator
 from face_recon_ros.evaluation.datasets import (
     Sample,
     Skipped,
     images_by_name,
-    read_image,
-    readable,
 )
 from face_recon_ros.evaluation.metrics import bootstrap
 from face_recon_ros.evaluation.output import Progress, no_progress
 from face_recon_ros.evaluation.portrait import FIT_SIZE
+from face_recon_ros.evaluation.stills import Still, StillBenchmark, score_samples
 from face_recon_ros.fitting.photo import PhotometricFitter
 
 PROTOCOL = {
@@ -30,6 +28,36 @@ PROTOCOL = {
     "difference": "mean absolute, of 255, over visible skin as the estimate places it",
     "crop": f"{FIT_SIZE} x {FIT_SIZE} pixels",
 }
+
+
+class PhotometricBenchmark(StillBenchmark[None]):
+    """Renderings of single pictures."""
+
+    def __init__(self, model: MorphableModel, fit: bool = False) -> None:
+        """Takes the whole, coarse model, and whether to run the iterative fit, too."""
+        self._fitter = PhotometricFitter(model)
+        self._fit = fit
+
+    def truth(self, sample: Sample) -> None:
+        """The picture itself."""
+
+    def score(self, still: Still[None]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Differences, and the seconds that they took."""
+        e = still.estimate
+        if e is None:
+            return {}, {}
+        pixels = Crop(e.crop.centre_px, e.crop.side_px, FIT_SIZE).extract(still.rgb)
+        error = self._fitter.photometric_error(pixels, e.coefficients)
+        figures: dict[str, Any] = {"network_s": still.seconds, "photometric": error}
+        starts = {
+            "fit_from_network": [e.coefficients],
+            "fit_from_scratch": self._fitter.from_scratch(FIT_SIZE),
+        }
+        for name, start in starts.items() if self._fit else ():
+            began = time.perf_counter()
+            end = self._fitter.fit(pixels, start).photometric_end
+            figures[name] = {"photometric": end, "seconds": time.perf_counter() - began}
+        return figures, {}
 
 
 def evaluate_photometric(
@@ -62,32 +90,10 @@ def evaluate_photometric(
     if max_images and len(paths) > max_images:
         paths = [paths[i] for i in np.linspace(0, len(paths) - 1, max_images).astype(int)]
     samples = [Sample(p.stem, p, {}) for p in paths]
-    fitter = PhotometricFitter(model)
-    entries: list[dict[str, Any]] = []
-    for sample, rgb in readable(samples, lambda s: read_image(s.image), skipped):
-        detections = estimator.detect(rgb)
-        index = largest(detections)
-        entry: dict[str, Any] = {
-            "name": sample.name,
-            "image": sample.image.name,
-            "found": index is not None,
-        }
-        if index is not None:
-            camera = PinholeCamera.from_fov(rgb.shape[1], rgb.shape[0])
-            view = (rgb, detections.boxes[index], camera)
-            estimate, entry["network_s"] = _timed(lambda v=view: estimator.estimate([v])[0])
-            crop = Crop(estimate.crop.centre_px, estimate.crop.side_px, FIT_SIZE)
-            pixels = crop.extract(rgb)
-            entry["photometric"] = fitter.photometric_error(pixels, estimate.coefficients)
-            starts = {
-                "fit_from_network": [estimate.coefficients],
-                "fit_from_scratch": fitter.from_scratch(FIT_SIZE),
-            }
-            for name, start in starts.items() if fit else ():
-                done, seconds = _timed(lambda p=pixels, s=start: fitter.fit(p, s))
-                entry[name] = {"photometric": done.photometric_end, "seconds": seconds}
-        entries.append(entry)
-        progress(len(entries), len(samples))
+    scored = score_samples(
+        samples, PhotometricBenchmark(model, fit), estimator, skipped, progress=progress
+    )
+    entries = [s.entry() for s in scored]
     found = [e for e in entries if e["found"]]
     if not found:
         raise DataError(
@@ -110,9 +116,3 @@ def evaluate_photometric(
             "seconds": float(np.median([e[name]["seconds"] for e in found])),
         }
     return {**result, "skipped": skipped.as_json(), "per_image": entries}
-
-
-def _timed(work: Any) -> tuple[Any, float]:
-    began = time.perf_counter()
-    value = work()
-    return value, time.perf_counter() - began

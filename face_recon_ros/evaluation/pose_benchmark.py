@@ -6,11 +6,9 @@ Traps, and what is done about them:
   stored angles decide: a matrix made of them no longer says whether yaw was 92 or 88.
 - AFLW2000-3D was labelled under weak perspective: the attitude to the viewing ray is compared.
 - BIWI's matrices are in the depth camera; the field compares them with RGB pictures as they are.
-That is the
-  main figure; `in_rgb_camera` applies the rotation of `rgb.cal`.
+  That is the main figure; `in_rgb_camera` applies the rotation of `rgb.cal`.
 - What counts as looking straight differs between head models by a constant turn: `offset_removed`
-takes the
-  best constant turn away, and says how large it was.
+  takes the best constant turn away, and says how large it was.
 """
 
 from __future__ import annotations
@@ -30,16 +28,12 @@ from face_recon_ros.core.types import Detections
 from face_recon_ros.evaluation.chain import (
     Estimator,
     associate,
-    batches,
     box_of_points,
-    prefetched,
 )
 from face_recon_ros.evaluation.datasets import (
     Sample,
     Skipped,
     list_samples,
-    read_image,
-    readable,
 )
 from face_recon_ros.evaluation.metrics import (
     AFLW2000,
@@ -50,11 +44,11 @@ from face_recon_ros.evaluation.metrics import (
     percentiles,
 )
 from face_recon_ros.evaluation.output import Progress, no_progress
+from face_recon_ros.evaluation.stills import Still, StillBenchmark, score_samples
 from face_recon_ros.evaluation.synthetic import read_truth
 
 Array = NDArray[np.float64]
 
-BATCH = 8
 EXTREME_DEG = 99.0
 LAYOUTS = ("aflw2000", "biwi", "synthetic")
 
@@ -68,15 +62,58 @@ class Truth:
         angles: (3,) pitch, yaw, roll in radians by the data set's convention, as it stores them
             where it stores angles.
         camera: of the image, None when unknown.
-        choose: picks the detection of the annotated head.
+        box: (4,) of the annotated head, pixels; None: only `point_px` is known.
+        point_px: (2,) within the head.
         rgb_camera_rotation: (3, 3) the same in the RGB camera where that differs (BIWI).
     """
 
     rotation: Array
     angles: Array
     camera: PinholeCamera | None
-    choose: Callable[[Detections], int | None]
+    box: Array | None = None
+    point_px: Array | None = None
     rgb_camera_rotation: Array | None = None
+
+
+@dataclass(frozen=True)
+class PoseBenchmark(StillBenchmark[Truth]):
+    """Rotations of heads in single pictures.
+
+    Attributes:
+        read: reads a picture's annotation.
+        convention: of the data set's angles.
+        fov_deg: horizontal field of view where the camera is not known.
+        to_the_ray: the attitude to the viewing ray is compared, not that in the camera.
+    """
+
+    read: Callable[[Sample], Truth]
+    convention: EulerConvention
+    fov_deg: float
+    to_the_ray: bool
+
+    def truth(self, sample: Sample) -> Truth:
+        """By the data set's layout."""
+        return self.read(sample)
+
+    def choose(self, detections: Detections, truth: Truth, width: int, height: int) -> int | None:
+        """The detection that overlaps the head's box, or holds its point."""
+        if truth.box is not None:
+            return associate(detections, truth.box)
+        return _containing(detections, truth.point_px)
+
+    def camera(self, truth: Truth, width: int, height: int) -> PinholeCamera:
+        """The known one, else of the assumed field of view."""
+        return truth.camera or PinholeCamera.from_fov(width, height, self.fov_deg)
+
+    def score(self, still: Still[Truth]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """True angles, and the errors where the head was found."""
+        figures: dict[str, Any] = {"true_deg": _named(still.truth.angles)}
+        kept: dict[str, Any] = {"truth": still.truth}
+        if (e := still.estimate) is not None:
+            head = e.crop_from_face if self.to_the_ray else e.camera_from_face
+            kept["rotation"] = head.rotation
+            figures |= _errors(head.rotation, still.truth, self.convention)
+        return figures, kept
 
 
 def evaluate_pose(
@@ -113,52 +150,26 @@ def evaluate_pose(
         samples = list_samples(folder, (suffix,), skipped)
         read = {"aflw2000": _read_aflw2000, "synthetic": _read_synthetic}[layout]
 
-    def load(sample: Sample) -> tuple[Any, ...]:
-        truth = read(sample)
-        rgb = read_image(sample.image)
-        detections = estimator.detect(rgb)
-        index = truth.choose(detections)
-        box = None if index is None else detections.boxes[index]
-        camera = truth.camera or PinholeCamera.from_fov(rgb.shape[1], rgb.shape[0], fov_deg)
-        return sample, truth, rgb, box, camera
-
-    per_image: list[dict[str, Any]] = []
-    pairs: list[tuple[Array, Truth]] = []
-    extreme = 0
-    loaded = prefetched(readable(samples, load, skipped), lambda pair: pair[1], ahead=2 * BATCH)
-    for batch in batches(loaded, BATCH):
-        found = [item for item in batch if item[3] is not None]
-        estimates = iter(estimator.estimate([(rgb, box, cam) for _, _, rgb, box, cam in found]))
-        for sample, truth, _, box, _ in batch:
-            entry: dict[str, Any] = {
-                "name": sample.name,
-                "image": sample.image.name,
-                "found": box is not None,
-                "true_deg": _named(truth.angles),
-            }
-            if box is not None:
-                e = next(estimates)
-                ray_relative = layout == "aflw2000"
-                head = e.crop_from_face if ray_relative else e.camera_from_face
-                pairs.append((head.rotation, truth))
-                entry.update(_errors(head.rotation, truth, convention))
-            extreme += _is_extreme(truth)
-            per_image.append(entry)
-            progress(len(per_image) + len(skipped.reasons), len(samples))
-    if not per_image:
-        reasons = "; ".join(f"{k}: {v}" for k, v in [*skipped.reasons.items()][:3])
-        raise DataError(
-            "at least one readable image with pose",
-            f"{len(skipped.reasons)} samples, none usable",
-            f"see the reasons: {reasons}",
-        )
+    scored = score_samples(
+        samples,
+        PoseBenchmark(read, convention, fov_deg, to_the_ray=layout == "aflw2000"),
+        estimator,
+        skipped,
+        progress=progress,
+        wanted="readable image with pose",
+    )
+    pairs = [(s.kept["rotation"], s.kept["truth"]) for s in scored if s.found]
     result = _result(pairs, layout, convention)
     result |= {
-        "count": len(per_image),
-        "missed": len(per_image) - len(pairs),
-        "extreme_count": extreme,
+        "count": len(scored),
+        "missed": len(scored) - len(pairs),
+        "extreme_count": sum(_is_extreme(s.kept["truth"]) for s in scored),
     }
-    return {**result, "skipped": skipped.as_json(), "per_image": per_image}
+    return {
+        **result,
+        "skipped": skipped.as_json(),
+        "per_image": [s.entry() for s in scored],
+    }
 
 
 def _result(
@@ -264,14 +275,14 @@ def _read_aflw2000(sample: Sample) -> Truth:
             "Pose_Para and pt3d_68", f"{fault!r}"[:120], "restore the .mat file"
         ) from None
     box = box_of_points(points)
-    return Truth(AFLW2000.rotation(*angles), angles, None, lambda d: associate(d, box))
+    return Truth(AFLW2000.rotation(*angles), angles, None, box)
 
 
 def _read_synthetic(sample: Sample) -> Truth:
     camera, camera_from_face = read_truth(sample.annotations[".json"])
     sellion = camera.project(camera_from_face.translation)
     rotation = camera_from_face.rotation
-    return Truth(rotation, AFLW2000.angles(rotation), camera, lambda d: _containing(d, sellion))
+    return Truth(rotation, AFLW2000.angles(rotation), camera, point_px=sellion)
 
 
 def _biwi_samples(root: Path, skipped: Skipped) -> list[Sample]:
@@ -310,8 +321,8 @@ def _read_biwi(sample: Sample) -> Truth:
         rotation,
         BIWI.angles(rotation),
         camera,
-        lambda d: _containing(d, centre),
-        rgb_from_depth @ rotation,
+        point_px=centre,
+        rgb_camera_rotation=rgb_from_depth @ rotation,
     )
 
 
@@ -327,9 +338,9 @@ def _numbers(path: Path, count: int) -> Array:
     return values
 
 
-def _containing(detections: Detections, point_px: Array) -> int | None:
+def _containing(detections: Detections, point_px: Array | None) -> int | None:
     """The detection whose box holds a point most centrally."""
-    if len(detections) == 0:
+    if len(detections) == 0 or point_px is None:
         return None
     low, high = detections.boxes[:, :2], detections.boxes[:, 2:]
     offset = np.abs(point_px - (low + high) / 2) / np.maximum((high - low) / 2, 1e-6)

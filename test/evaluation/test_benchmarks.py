@@ -21,9 +21,7 @@ from face_recon_ros.evaluation import metrics
 from face_recon_ros.evaluation.chain import (
     StillChain,
     associate,
-    batches,
     largest,
-    prefetched,
 )
 from face_recon_ros.evaluation.datasets import (
     Skipped,
@@ -159,16 +157,6 @@ def test_the_face_that_overlaps_the_annotation_is_taken():
     assert associate(two, [400, 400, 450, 450]) is None
     assert associate(Detections.empty(), [0, 0, 1, 1]) is None
     assert largest(two) == 0 and largest(Detections.empty()) is None
-
-
-def test_prefetching_keeps_order_and_passes_errors_on():
-    assert list(prefetched(range(100), lambda x: x * x, ahead=3)) == [x * x for x in range(100)]
-    assert list(prefetched([], lambda x: x)) == []
-    with pytest.raises(ZeroDivisionError):
-        list(prefetched([1, 0], lambda x: 1 / x))
-    first = next(iter(prefetched(range(10**9), lambda x: x)))  # and an early end ends the thread
-    assert first == 0
-    assert list(batches(range(5), 2)) == [[0, 1], [2, 3], [4]]
 
 
 # The contour -------------------------------------------------------------------------------------

@@ -1,0 +1,193 @@
+"""Benchmarks of still pictures: one loop for all of them.
+
+A benchmark reads the truth of a picture, chooses the annotated face among the detections, and
+scores the answer. Pictures do not depend on each other, so that the loop may take them in any
+process; what concerns all of them is the benchmark's summary.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from face_recon_ros.core.camera import PinholeCamera
+from face_recon_ros.core.errors import DataError, FaceReconError
+from face_recon_ros.core.types import Detections
+from face_recon_ros.evaluation.chain import Estimate, Estimator, largest
+from face_recon_ros.evaluation.datasets import Sample, Skipped, read_image
+from face_recon_ros.evaluation.output import Progress, no_progress
+
+Item = TypeVar("Item")
+Score = TypeVar("Score")
+Truth = TypeVar("Truth")
+
+
+def run_stills(
+    items: Iterable[Item],
+    score: Callable[[Item], Score],
+    skipped: Skipped,
+    *,
+    name: Callable[[Item], str],
+    total: int = 0,
+    progress: Progress = no_progress,
+    wanted: str = "",
+) -> list[Score]:
+    """Scores item after item; one that cannot be used is noted and left out.
+
+    Args:
+        items: pictures, or all pictures of one person.
+        score: see `StillScorer`; its answer depends on the item alone.
+        skipped: receives what cannot be used, and why.
+        name: of an item, for `skipped`.
+        total: how many items there are, for `progress`.
+        progress: called as items are done.
+        wanted: what an item must be. Empty: having none at all is no error here.
+
+    Returns:
+        The scores, in the order of the items.
+
+    Raises:
+        DataError: no item could be used.
+    """
+    scores = []
+    for done, item in enumerate(items, 1):
+        try:
+            scores.append(score(item))
+        except FaceReconError as fault:
+            skipped.add(name(item), f"expected {fault.expected}, got {fault.got}")
+        progress(done, total)
+    if wanted and not scores:
+        reasons = "; ".join(f"{k}: {v}" for k, v in [*skipped.reasons.items()][:3])
+        raise DataError(
+            f"at least one {wanted}",
+            f"{len(skipped.reasons)} files, none usable",
+            f"see the reasons: {reasons}",
+        )
+    return scores
+
+
+@dataclass(frozen=True)
+class Still(Generic[Truth]):
+    """A picture, its truth, and the answer.
+
+    Attributes:
+        sample: where it comes from.
+        truth: what the benchmark read.
+        rgb: (H, W, 3) uint8.
+        box: (4,) detected face box, pixels; None: the annotated face was missed.
+        camera: that took it, known or assumed.
+        estimate: None where `box` is None.
+        seconds: that the estimate took.
+    """
+
+    sample: Sample
+    truth: Truth
+    rgb: NDArray[np.uint8]
+    box: NDArray[np.float32] | None
+    camera: PinholeCamera
+    estimate: Estimate | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What one picture adds to a result.
+
+    Attributes:
+        sample: the picture.
+        found: whether its face was.
+        figures: what the result says of this picture.
+        kept: what only the summary needs.
+    """
+
+    sample: Sample
+    found: bool
+    figures: dict[str, Any]
+    kept: dict[str, Any] = field(default_factory=dict)
+
+    def entry(self) -> dict[str, Any]:
+        """Of the result's `per_image`."""
+        return {
+            "name": self.sample.name,
+            "image": self.sample.image.name,
+            "found": self.found,
+            **self.figures,
+        }
+
+
+class StillBenchmark(ABC, Generic[Truth]):
+    """What differs between benchmarks of still pictures."""
+
+    @abstractmethod
+    def truth(self, sample: Sample) -> Truth:
+        """Reads the annotation.
+
+        Raises:
+            DataError: it cannot be used.
+        """
+
+    def choose(self, detections: Detections, truth: Truth, width: int, height: int) -> int | None:
+        """Index of the annotated face's detection; without an override the largest."""
+        return largest(detections)
+
+    def camera(self, truth: Truth, width: int, height: int) -> PinholeCamera:
+        """The picture's camera; without an override one of the default field of view."""
+        return PinholeCamera.from_fov(width, height)
+
+    @abstractmethod
+    def score(self, still: Still[Truth]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """`figures` and `kept` of `Scored`; asked of missed faces, too."""
+
+
+@dataclass(frozen=True)
+class StillScorer(Generic[Truth]):
+    """Scores one picture by a benchmark, for `run_stills`."""
+
+    benchmark: StillBenchmark[Truth]
+    estimator: Estimator
+
+    def __call__(self, sample: Sample) -> Scored:
+        """Reads, detects, chooses, estimates and scores.
+
+        Raises:
+            FaceReconError: picture or annotation cannot be used.
+        """
+        truth = self.benchmark.truth(sample)
+        rgb = read_image(sample.image)
+        height, width = rgb.shape[:2]
+        detections = self.estimator.detect(rgb)
+        index = self.benchmark.choose(detections, truth, width, height)
+        box = None if index is None else detections.boxes[index]
+        camera = self.benchmark.camera(truth, width, height)
+        began = time.perf_counter()
+        estimate = None if box is None else self.estimator.estimate([(rgb, box, camera)])[0]
+        seconds = time.perf_counter() - began
+        still = Still(sample, truth, rgb, box, camera, estimate, seconds)
+        return Scored(sample, box is not None, *self.benchmark.score(still))
+
+
+def score_samples(
+    samples: list[Sample],
+    benchmark: StillBenchmark[Any],
+    estimator: Estimator,
+    skipped: Skipped,
+    *,
+    progress: Progress = no_progress,
+    wanted: str = "",
+) -> list[Scored]:
+    """`run_stills` over pictures on disk."""
+    return run_stills(
+        samples,
+        StillScorer(benchmark, estimator),
+        skipped,
+        name=lambda sample: sample.name,
+        total=len(samples),
+        progress=progress,
+        wanted=wanted,
+    )
