@@ -218,7 +218,7 @@ def measure_statistics(network: nn.Module, batches: Collection[Tensor]) -> None:
     """BatchNorm's statistics of exactly these weights (Wu and Johnson 2021, "precise BN").
 
     Those that a run keeps belong to the weights of the moment. While these move fast, an average
-    of many of them that is given such statistics answers worse (docs/training.md).
+    of many of them that is given such statistics answers worse (docs/results/regressor.md).
 
     Args:
         network: left in evaluation mode; frozen stages stay as they are.
@@ -563,7 +563,7 @@ def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, 
 def keep_freed_memory() -> None:
     """Lets glibc keep what tensors free: else each step faults all its pages in again.
 
-    Figures: docs/training.md. Without glibc nothing happens.
+    Figures: docs/results/regressor.md. Without glibc nothing happens.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt is not None:
