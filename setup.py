@@ -52,7 +52,7 @@ setup(
         "cluster": ["distributed>=2024.1"],
         "bags": ["rosbags>=0.10"],
         "heif": ["pillow-heif>=0.18"],
-        "evaluate": ["rosbags>=0.10", "scipy>=1.10", "matplotlib>=3.7"],
+        "evaluate": ["libigl>=2.6", "rosbags>=0.10", "scipy>=1.10", "matplotlib>=3.7"],
         "view": ["rerun-sdk>=0.20"],
         "train": [
             "torch>=2.4",

@@ -1,6 +1,6 @@
 """Distances from points to a triangle mesh, exact, and the alignment that makes them small.
 
-scipy is needed here (development, evaluation, model fitting); the live pipeline does not import
+libigl is needed here (development, evaluation, model fitting); the live pipeline does not import
 this module.
 """
 
@@ -16,9 +16,6 @@ from face_recon_ros.core.errors import DataError
 from face_recon_ros.core.rigid import rotation_from_vector
 
 Array = NDArray[np.float64]
-
-_BLOCK = 20_000
-_FIRST_CANDIDATES = 16  # triangles by their centres
 
 
 @dataclass(frozen=True)
@@ -42,7 +39,7 @@ class Surface:
     """A triangle mesh that answers nearest-point queries exactly."""
 
     def __init__(self, vertices: ArrayLike, triangles: ArrayLike) -> None:
-        """Sorts the triangles for searching.
+        """Sorts the triangles into a tree of bounding boxes.
 
         Args:
             vertices: (V, 3).
@@ -51,9 +48,9 @@ class Surface:
         Raises:
             DataError: there is no triangle, or an index points nowhere.
         """
-        from scipy.spatial import cKDTree
+        import igl
 
-        v, f = np.asarray(vertices, np.float64), np.asarray(triangles, np.intp)
+        v, f = np.array(vertices, np.float64), np.array(triangles, np.int64)
         if len(f) == 0 or f.min() < 0 or f.max() >= len(v) or not np.isfinite(v[f]).all():
             raise DataError(
                 "a mesh of finite triangles",
@@ -61,20 +58,9 @@ class Surface:
                 "give a triangulated mesh, not a point cloud",
             )
         self.corners: Array = v[f]
-        centres = self.corners.mean(axis=1)
-        radii = np.linalg.norm(self.corners - centres[:, None], axis=2).max(axis=1)
-        # A triangle's nearest point lies within its radius of its centre. Triangles of like size
-        # share a tree, so that a few huge ones do not spoil the bound for all.
-        self._radii: Array = radii
-        self._unit_normals = self.normals()
-        self._offsets = _dot(self._unit_normals, self.corners[:, 0])
-        octave = np.floor(np.log2(np.maximum(radii, 1e-12))).astype(int)
-        self._groups = []
-        for members in sorted(
-            (np.flatnonzero(octave == value) for value in np.unique(octave)), key=len, reverse=True
-        ):
-            tree = cKDTree(centres[members])
-            self._groups.append((members, tree, float(radii[members].max())))
+        self._vertices, self._triangles = v, f
+        self._tree = igl.AABB()
+        self._tree.init(v, f)
 
     def normals(self) -> Array:
         """(F, 3) unit normals; zero for a triangle without area."""
@@ -84,65 +70,10 @@ class Surface:
 
     def nearest(self, points: ArrayLike) -> SurfacePoints:
         """Nearest point of the surface for each of (N, 3) points, in the frame of the mesh."""
-        p = np.asarray(points, np.float64).reshape(-1, 3)
-        parts = [self._nearest_block(p[i : i + _BLOCK]) for i in range(0, len(p), _BLOCK)]
-        triangle = np.concatenate([np.zeros(0, np.intp), *(part[0] for part in parts)])
-        weights = np.concatenate([np.zeros((0, 3)), *(part[1] for part in parts)])
-        where = np.einsum("nc,ncx->nx", weights, self.corners[triangle])
+        p = np.array(points, np.float64, order="C").reshape(-1, 3)
+        _, triangle, where = self._tree.squared_distance(self._vertices, self._triangles, p)
+        weights = nearest_barycentric(where, self.corners[triangle])
         return SurfacePoints(triangle, weights, where, np.linalg.norm(p - where, axis=1))
-
-    def _nearest_block(self, p: Array) -> tuple[NDArray[np.intp], Array]:
-        nearest = _Nearest(
-            np.full(len(p), np.inf), np.zeros((len(p), 3)), np.zeros(len(p), np.intp)
-        )
-        for members, tree, radius in self._groups:
-            todo = np.flatnonzero(tree.query(p)[0] - radius < nearest.distance)
-            k, tried = min(_FIRST_CANDIDATES, len(members)), 0
-            while len(todo):
-                reach, index = tree.query(p[todo], k=k)
-                reach, index = reach.reshape(len(todo), k), index.reshape(len(todo), k)
-                candidates = members[index]
-                if tried == 0:
-                    self._try(nearest, p, todo, candidates[:, 0])
-                    tried = 1
-                others = candidates[:, tried:]
-                # No point of a triangle is nearer than its ball, or its plane: few are looked at.
-                ball = reach[:, tried:] - self._radii[others]
-                height = np.einsum("nkx,nx->nk", self._unit_normals[others], p[todo])
-                plane = np.abs(height - self._offsets[others])
-                bound = np.maximum(ball, plane)
-                row, column = np.nonzero(bound < nearest.distance[todo][:, None])
-                self._try(nearest, p, todo[row], others[row, column])
-                if k == len(members):
-                    break
-                todo = todo[reach[:, -1] - radius < nearest.distance[todo]]
-                tried, k = k, min(4 * k, len(members))
-        return nearest.triangle, nearest.weights
-
-    def _try(
-        self, nearest: _Nearest, p: Array, query: NDArray[np.intp], triangle: NDArray[np.intp]
-    ) -> None:
-        """Takes over what is nearer; rows of `query` and `triangle` are pairs to look at."""
-        inside = nearest_barycentric(p[query], self.corners[triangle])
-        gap = np.einsum("nc,ncx->nx", inside, self.corners[triangle]) - p[query]
-        distance = np.sqrt(_dot(gap, gap))
-        order = np.lexsort((distance, query))  # the nearest of each query comes first
-        first = np.ones(len(order), bool)
-        first[1:] = query[order][1:] != query[order][:-1]
-        chosen = order[first]
-        chosen = chosen[distance[chosen] < nearest.distance[query[chosen]]]
-        nearest.distance[query[chosen]] = distance[chosen]
-        nearest.weights[query[chosen]] = inside[chosen]
-        nearest.triangle[query[chosen]] = triangle[chosen]
-
-
-@dataclass
-class _Nearest:
-    """The best so far of N queries: see `SurfacePoints`."""
-
-    distance: Array
-    weights: Array
-    triangle: NDArray[np.intp]
 
 
 def nearest_barycentric(points: ArrayLike, corners: ArrayLike) -> Array:
@@ -219,7 +150,7 @@ def align_to_surface(
         if with_scale:
             columns.append(_dot(q - centre, n)[:, None])
         jacobian = np.concatenate(columns, axis=1)
-        step, *_ = np.linalg.lstsq(jacobian, _dot(p - q, n), rcond=1e-10)
+        step, *_ = np.linalg.lstsq(jacobian.T @ jacobian, jacobian.T @ _dot(p - q, n), rcond=1e-12)
         rotation = rotation_from_vector(step[:3])
         scale = float(np.exp(step[6])) if with_scale else 1.0
         moved = Similarity(

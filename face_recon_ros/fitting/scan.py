@@ -136,24 +136,26 @@ def fit_vertices(model: MorphableModel, vertices: ArrayLike, which: ArrayLike) -
     chosen = np.flatnonzero(which)
     target = np.asarray(vertices, np.float64)[chosen]
     mean = model.mean_shape[chosen].astype(np.float64)
-    basis = model.identity_basis.reshape(model.n_vertices, 3, -1)[chosen].astype(np.float64)
+    basis = model.identity_basis.reshape(model.n_vertices, -1)[chosen].astype(np.float64)
     k = model.k_identity
-    prior = np.diag(np.concatenate([np.ones(k), np.zeros(6)]))
+    basis = basis.reshape(-1, k)
+    hessian, prior = np.zeros((k + 6, k + 6)), np.diag(np.repeat([1.0, 0.0], [k, 6]))
+    hessian[:k, :k] = basis.T @ basis
     face_from_target = align_points(target, mean, with_scale=False)
     identity = np.zeros(k)
     for _ in range(_VERTEX_STEPS):  # pose and identity together: one at a time creeps
         moved = face_from_target.apply(target)
         centre = moved.mean(axis=0)
         turns = [np.cross(moved - centre, axis) for axis in np.eye(3)]  # minus axis x offset
-        rows = np.concatenate(
-            [basis, np.stack(turns, axis=2), np.tile(-np.eye(3), (len(moved), 1, 1))], axis=2
-        ).reshape(-1, k + 6)
-        off = moved - mean - basis @ identity
-        variance = max(float(np.mean(off**2)), _LEAST_SURFACE_SIGMA**2)
+        shifts = np.tile(-np.eye(3), (len(moved), 1, 1))
+        motion = np.concatenate([np.stack(turns, axis=2), shifts], axis=2).reshape(-1, 6)
+        hessian[:k, k:] = basis.T @ motion
+        hessian[k:, :k], hessian[k:, k:] = hessian[:k, k:].T, motion.T @ motion
+        off = (moved - mean).ravel()
+        variance = max(float(np.mean((off - basis @ identity) ** 2)), _LEAST_SURFACE_SIGMA**2)
         weight = _EFFECTIVE_OBSERVATIONS / variance / len(chosen)
-        solved = np.linalg.solve(
-            weight * rows.T @ rows + prior, weight * rows.T @ (moved - mean).ravel()
-        )
+        gradient = np.concatenate([basis.T @ off, motion.T @ off])
+        solved = np.linalg.solve(weight * hessian + prior, weight * gradient)
         identity = solved[:k]
         turn = rotation_from_vector(solved[k : k + 3])
         step = Similarity(1.0, turn, centre - turn @ centre + solved[k + 3 :])
