@@ -111,7 +111,7 @@ def test_parameters_exist():
     pytest.importorskip("rclpy", reason="parameters are declared with rclpy")
     from face_recon_ros.nodes.parameters import GROUPS, leaves
 
-    known = {name for group in GROUPS for name, _, _ in leaves(group)}
+    known = {leaf.name for group in GROUPS for leaf in leaves(group)}
     for name, place in naming(_PARAMETER.pattern):
         assert name in known or any(k.startswith(f"{name}.") for k in known), f"{place}: {name}"
 

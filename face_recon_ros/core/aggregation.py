@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from face_recon_ros.core.errors import ConfigError
+from face_recon_ros.core.ranges import check_ranges, ranged
 
 
 @dataclass(frozen=True)
@@ -29,16 +29,11 @@ class AggregationConfig:
     """
 
     enabled: bool = True
-    outlier_scale: float = 0.7
-    min_change: float = 0.01
+    outlier_scale: float = ranged(0.7, 0.01, 1e6)
+    min_change: float = ranged(0.01, 0.0, 10.0)
 
     def __post_init__(self) -> None:
-        if not (self.outlier_scale > 0 and self.min_change >= 0):
-            raise ConfigError(
-                "outlier_scale > 0 and min_change >= 0",
-                f"{self}",
-                "docs/parameters.md has ranges and defaults",
-            )
+        check_ranges(self)
 
 
 class Aggregate:

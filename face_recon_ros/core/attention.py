@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 from face_recon_ros.core.alignment import align_points
 from face_recon_ros.core.errors import ConfigError
 from face_recon_ros.core.morphable_model import MorphableModel
+from face_recon_ros.core.ranges import check_ranges, ranged
 from face_recon_ros.core.rigid import Rigid, rotation_from_vector, vector_from_rotation
 
 #: The gaze frame in the face frame when the eyes look straight ahead.
@@ -82,17 +83,14 @@ class AttentionConfig:
         dwell_s: Either must last for this time in seconds.
     """
 
-    enter: float = 0.25
-    leave: float = 0.40
-    dwell_s: float = 0.2
+    enter: float = ranged(0.25, 0.01, 3.1416)
+    leave: float = ranged(0.40, 0.01, 3.1416)
+    dwell_s: float = ranged(0.2, 0.0, 60.0)
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.enter <= self.leave <= np.pi or not self.dwell_s >= 0.0:
-            raise ConfigError(
-                "0 < enter <= leave <= pi and dwell_s of at least 0",
-                f"{self}",
-                "0.25, 0.40 and 0.2 are good",
-            )
+        check_ranges(self)
+        if self.enter > self.leave:
+            raise ConfigError("enter <= leave", f"{self}", "0.25 and 0.40 are the defaults")
 
 
 @dataclass(frozen=True)

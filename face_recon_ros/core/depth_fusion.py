@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from face_recon_ros.core.camera import PinholeCamera
-from face_recon_ros.core.errors import ConfigError, ImageError
+from face_recon_ros.core.errors import ImageError
+from face_recon_ros.core.ranges import check_ranges, ranged
 from face_recon_ros.core.rigid import Rigid, rotation_from_vector
 
 Array = NDArray[np.float64]
@@ -46,21 +47,15 @@ class DepthConfig:
             standard deviations is refused.
     """
 
-    min_points: int = 20
-    min_share: float = 0.3
-    max_spread: float = 0.03
-    surface: float = 0.005
-    sensor: float = 0.01
-    gate: float = 4.0
+    min_points: int = ranged(20, 1, 100000)
+    min_share: float = ranged(0.3, 0.0, 1.0)
+    max_spread: float = ranged(0.03, 0.0, 1.0)
+    surface: float = ranged(0.005, 0.0, 1.0)
+    sensor: float = ranged(0.01, 0.0, 1.0)
+    gate: float = ranged(4.0, 0.0, 100.0)
 
     def __post_init__(self) -> None:
-        values = np.array(list(vars(self).values()))
-        if not (np.isfinite(values).all() and (values >= 0).all() and self.min_points > 0):
-            raise ConfigError(
-                "numbers of at least 0, and min_points of at least 1",
-                f"{self}",
-                "docs/parameters.md has ranges and defaults",
-            )
+        check_ranges(self)
 
 
 def check_registered(depth: NDArray[np.float64], camera: PinholeCamera) -> None:

@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from face_recon_ros.core.errors import ConfigError, ImageError, ModelError
 from face_recon_ros.core.models import DETECTORS, find_model
+from face_recon_ros.core.ranges import check_ranges, ranged
 from face_recon_ros.core.search import SearchingDetector
 from face_recon_ros.core.types import Detections, Float32
 from face_recon_ros.core.yunet import YuNet
@@ -97,34 +98,19 @@ class DetectorConfig:
 
     backend: str = "yunet"
     model: str = ""
-    min_score: float = 0.6
-    tiles: int = 2
-    scan_period_s: float = 1.0
+    min_score: float = ranged(0.6, 0.01, 1.0)
+    tiles: int = ranged(2, 1, 8)
+    scan_period_s: float = ranged(1.0, 0.0, 60.0)
     rotations_deg: tuple[float, ...] = ()
-    max_side_px: int = 640
-    threads: int = 2
+    max_side_px: int = ranged(640, 32, 16384)
+    threads: int = ranged(2, 0, 256)
 
     def __post_init__(self) -> None:
         if self.backend not in BACKENDS:
             raise ConfigError(
                 f"a detector of {', '.join(BACKENDS)}", repr(self.backend), "choose one"
             )
-        if not 0.0 < self.min_score <= 1.0:
-            raise ConfigError("min_score in (0, 1]", f"{self.min_score}", "0.6 is a good start")
-        if not 1 <= self.tiles <= 8:
-            raise ConfigError(
-                "tiles from 1 to 8", f"{self.tiles}", "2 finds faces half as large as 1"
-            )
-        if self.max_side_px < 32:
-            raise ConfigError(
-                "max_side_px of at least 32", f"{self.max_side_px}", "640 is a good start"
-            )
-        if self.scan_period_s < 0 or self.threads < 0:
-            raise ConfigError(
-                "scan_period_s and threads of at least 0",
-                f"{self.scan_period_s} and {self.threads}",
-                "1 second and 2 threads are good",
-            )
+        check_ranges(self)
 
 
 #: Thorough search for single pictures, where a second more does not matter.

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from face_recon_ros.core.errors import ConfigError
 from face_recon_ros.core.point_fit import POSE
+from face_recon_ros.core.ranges import check_ranges, ranged
 from face_recon_ros.core.rigid import angle_between
 
 Array = NDArray[np.float64]
@@ -35,20 +35,13 @@ class PosteriorConfig:
             off by more than this (RMS, standard deviations of the face model).
     """
 
-    frame_share: float = 0.15
-    new_view: float = 0.2
-    max_views: float = 12.0
-    min_change: float = 0.02
+    frame_share: float = ranged(0.15, 0.001, 1.0)
+    new_view: float = ranged(0.2, 0.001, 3.1416)
+    max_views: float = ranged(12.0, 1.0, 1e9)
+    min_change: float = ranged(0.02, 0.0, 10.0)
 
     def __post_init__(self) -> None:
-        known = 0 < self.frame_share <= 1 and self.new_view > 0
-        if not (known and self.max_views >= 1 and self.min_change >= 0):
-            raise ConfigError(
-                "frame_share in (0, 1], new_view above 0, max_views of at least 1 and min_change "
-                "of at least 0",
-                f"{self}",
-                "0.15, 0.2, 12 and 0.02 are the defaults",
-            )
+        check_ranges(self)
 
 
 class IdentityPosterior:

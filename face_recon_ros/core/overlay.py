@@ -15,6 +15,7 @@ from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.crop_pose import CAMERA_FROM_FRONTAL_FACE
 from face_recon_ros.core.errors import ConfigError
 from face_recon_ros.core.morphable_model import VertexNormals
+from face_recon_ros.core.ranges import check_ranges, ranged
 from face_recon_ros.core.rasterizer import interpolate, rasterize
 from face_recon_ros.core.rigid import Rigid, rotation_from_vector
 from face_recon_ros.core.types import Drawable, Float32, Mesh
@@ -59,23 +60,20 @@ class OverlayConfig:
         anonymise: Faces become mosaics before anything is drawn on them.
     """
 
-    opacity: float = 0.65
-    mesh_side_px: int = 128
+    opacity: float = ranged(0.65, 0.0, 1.0)
+    mesh_side_px: int = ranged(128, 16, 4096)
     textured: bool = False
     axes: bool = True
     labels: bool = True
     anonymise: bool = False
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.opacity <= 1.0:
-            raise ConfigError("opacity from 0 to 1", f"{self.opacity}", "0.65 shows both")
-        if not 16 <= self.mesh_side_px <= 4096:
-            raise ConfigError("mesh_side_px from 16 to 4096", f"{self.mesh_side_px}", "try 128")
+        check_ranges(self)
         if self.anonymise and self.textured:
             raise ConfigError(
-                "meshes of clay where faces are hidden",
-                "textured together with anonymise",
-                "a person's own colours give them away: leave one of the two off",
+                "textured or anonymise, not both",
+                "both",
+                "a person's own colours may identify them: switch one of the two off",
             )
 
 

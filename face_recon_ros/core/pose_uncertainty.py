@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from face_recon_ros.core.camera import PinholeCamera
-from face_recon_ros.core.errors import ConfigError
+from face_recon_ros.core.ranges import check_ranges, ranged
 from face_recon_ros.core.rigid import Rigid
 
 Array = NDArray[np.float64]
@@ -39,21 +39,15 @@ class PoseNoise:
         attitude: The rotation of a near head has this standard deviation, in radians.
     """
 
-    head_size: float = 0.055
-    focal: float = 0.25
-    scale: float = 0.02
-    position: float = 0.02
-    image_px: float = 0.5
-    attitude: float = 0.06
+    head_size: float = ranged(0.055, 0.0, 1.0)
+    focal: float = ranged(0.25, 0.0, 1.0)
+    scale: float = ranged(0.02, 0.0, 1.0)
+    position: float = ranged(0.02, 0.0, 1.0)
+    image_px: float = ranged(0.5, 0.0, 100.0)
+    attitude: float = ranged(0.06, 0.0, 3.1416)
 
     def __post_init__(self) -> None:
-        values = np.array(list(vars(self).values()))
-        if not (np.isfinite(values).all() and (values >= 0).all()):
-            raise ConfigError(
-                "standard deviations of at least 0",
-                f"{self}",
-                "docs/parameters.md has ranges and defaults",
-            )
+        check_ranges(self)
 
 
 def pose_covariance(

@@ -41,6 +41,7 @@ from face_recon_ros.core.person import (
     learn_identities,
 )
 from face_recon_ros.core.pose_uncertainty import covariance_in_camera
+from face_recon_ros.core.ranges import check_ranges, ranged
 from face_recon_ros.core.rigid import Rigid
 from face_recon_ros.core.smoothing import OneEuroConfig
 from face_recon_ros.core.texture import Picture, TextureSampler
@@ -97,8 +98,8 @@ class ReconstructorConfig:
     colours: str = IMAGE
     provider: str = "auto"
     decoder: str = "auto"
-    threads: int = 2
-    budget_ms: float = -1.0
+    threads: int = ranged(2, 0, 256)
+    budget_ms: float = ranged(-1.0, -1.0, 10000.0)
     aggregation: AggregationConfig = field(default_factory=AggregationConfig)
     posterior: PosteriorConfig = field(default_factory=PosteriorConfig)
     smooth_rotation: OneEuroConfig = field(default_factory=OneEuroConfig)
@@ -106,8 +107,7 @@ class ReconstructorConfig:
     smooth_expression: OneEuroConfig = field(default_factory=OneEuroConfig)
 
     def __post_init__(self) -> None:
-        if self.threads < 0:
-            raise ConfigError("threads of at least 0", f"{self.threads}", "0 takes all cores")
+        check_ranges(self)
         if self.budget_ms < 0 and self.budget_ms != -1:
             raise ConfigError("budget_ms of at least 0, or -1", f"{self.budget_ms}", "-1 is good")
         if self.colours not in COLOURS:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from face_recon_ros.core.errors import ConfigError
+from face_recon_ros.core.ranges import check_ranges, ranged
 
 Array = NDArray[np.float64]
 
@@ -41,22 +42,21 @@ class ReIdentificationConfig:
             might be a lost one.
     """
 
-    memory_s: float = 30.0
-    look_every_s: float = 2.0
-    same: float = 0.45
-    different: float = 0.2
-    margin: float = 0.05
-    max_anonymous_s: float = 0.8
+    memory_s: float = ranged(30.0, 0.0, 3600.0)
+    look_every_s: float = ranged(2.0, 0.0, 3600.0)
+    same: float = ranged(0.45, -1.0, 1.0)
+    different: float = ranged(0.2, -1.0, 1.0)
+    margin: float = ranged(0.05, 0.0, 1.0)
+    max_anonymous_s: float = ranged(0.8, 0.0, 60.0)
 
     def __post_init__(self) -> None:
-        if not -1.0 <= self.different <= self.same <= 1.0:
+        check_ranges(self)
+        if self.different > self.same:
             raise ConfigError(
-                "different <= same, both from -1 to 1",
+                "different <= same",
                 f"{self.different} and {self.same}",
                 "0.2 and 0.45 fit the embedding network that ships",
             )
-        if min(self.memory_s, self.look_every_s, self.margin, self.max_anonymous_s) < 0:
-            raise ConfigError("times and margin of at least 0", f"{self}", "use the defaults")
 
 
 @dataclass

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from face_recon_ros.core.errors import ConfigError
+from face_recon_ros.core.ranges import check_ranges, ranged
 from face_recon_ros.core.rigid import Rigid, rotation_from_vector, vector_from_rotation
 
 
@@ -29,19 +29,13 @@ class OneEuroConfig:
             backwards.
     """
 
-    min_cutoff_hz: float = 0.0
-    beta: float = 1.0
-    derivative_cutoff_hz: float = 1.0
-    max_gap_s: float = 1.0
+    min_cutoff_hz: float = ranged(0.0, 0.0, 100.0)
+    beta: float = ranged(1.0, 0.0, 1000.0)
+    derivative_cutoff_hz: float = ranged(1.0, 0.0, 100.0)
+    max_gap_s: float = ranged(1.0, 0.0, 60.0)
 
     def __post_init__(self) -> None:
-        values = (self.min_cutoff_hz, self.beta, self.derivative_cutoff_hz, self.max_gap_s)
-        if not np.isfinite(values).all() or min(values) < 0:
-            raise ConfigError(
-                "smoothing parameters of at least 0",
-                f"{values}",
-                "docs/parameters.md has ranges and defaults",
-            )
+        check_ranges(self)
 
     @property
     def enabled(self) -> bool:

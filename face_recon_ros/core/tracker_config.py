@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from face_recon_ros.core.errors import ConfigError
+from face_recon_ros.core.ranges import check_ranges, ranged
 from face_recon_ros.core.reidentification import ReIdentificationConfig
 
 APPEARANCE = ("auto", "off")
@@ -39,32 +40,20 @@ class TrackerConfig:
         seed: This is the seed of the track ids.
     """
 
-    detect_every: int = 3
-    max_undetected_s: float = 1.0
-    max_tentative_s: float = 0.25
-    max_gap_s: float = 2.0
-    min_iou: float = 0.3
-    max_distance: float = 0.7
-    max_size_ratio: float = 1.8
-    max_faces: int = 8
-    min_presence: float = 0.5
+    detect_every: int = ranged(3, 1, 1000)
+    max_undetected_s: float = ranged(1.0, 0.0, 60.0)
+    max_tentative_s: float = ranged(0.25, 0.0, 60.0)
+    max_gap_s: float = ranged(2.0, 0.01, 60.0)
+    min_iou: float = ranged(0.3, 0.0, 1.0)
+    max_distance: float = ranged(0.7, 0.0, 10.0)
+    max_size_ratio: float = ranged(1.8, 1.0, 10.0)
+    max_faces: int = ranged(8, 1, 64)
+    min_presence: float = ranged(0.5, 0.0, 1.0)
     appearance: str = "auto"
     reidentification: ReIdentificationConfig = field(default_factory=ReIdentificationConfig)
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.detect_every < 1:
-            raise ConfigError("detect_every of at least 1", f"{self.detect_every}", "3 is good")
+        check_ranges(self)
         if self.appearance not in APPEARANCE:
             raise ConfigError("appearance auto or off", repr(self.appearance), "choose one")
-        if not 0.0 <= self.min_presence <= 1.0:
-            raise ConfigError("min_presence from 0 to 1", f"{self.min_presence}", "0.5 is good")
-        if self.max_faces < 1:
-            raise ConfigError("max_faces of at least 1", f"{self.max_faces}", "8 is good")
-        if min(self.max_undetected_s, self.max_tentative_s) < 0 or self.max_gap_s <= 0:
-            raise ConfigError(
-                "times above zero",
-                f"max_undetected_s {self.max_undetected_s}, "
-                f"max_tentative_s {self.max_tentative_s}, max_gap_s {self.max_gap_s}",
-                "1, 0.25 and 2 seconds are good",
-            )

@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from face_recon_ros.core.errors import ConfigError
+from face_recon_ros.core.ranges import check_ranges, ranged
 from face_recon_ros.io.expressions_out import (
     LIVE_LINK,
     PORTS,
@@ -49,10 +50,10 @@ class StreamConfig:
 
     to: str = PROTOCOLS[0]
     host: str = LOOPBACK
-    port: int = 0
+    port: int = ranged(0, 0, 65535)
     subject: str = "face"
     id: str = ""
-    calibrate_s: float = 0.0
+    calibrate_s: float = ranged(0.0, 0.0, 60.0)
 
     def __post_init__(self) -> None:
         """Checks what can be checked without a network.
@@ -62,11 +63,7 @@ class StreamConfig:
         """
         if self.to not in PROTOCOLS:
             raise ConfigError(f"to {' or '.join(PROTOCOLS)}", repr(self.to), "choose one")
-        if not 0 <= self.port < 1 << 16:
-            raise ConfigError(
-                "a port from 1 to 65535, or 0", f"{self.port}", "see the receiver's settings"
-            )
-        Neutral(self.calibrate_s)
+        check_ranges(self)
 
 
 class Sink(Protocol):

@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face_recon_ros.core.camera import PinholeCamera
-from face_recon_ros.core.errors import ConfigError, FaceReconError, SourceError
+from face_recon_ros.core.errors import FaceReconError, SourceError
 from face_recon_ros.core.pattern import PERIOD_S, TurningHead
+from face_recon_ros.core.ranges import check_ranges, ranged
 from face_recon_ros.core.types import Image
 from face_recon_ros.io import portrait
 from face_recon_ros.io.bag_source import BagSource
@@ -103,20 +104,15 @@ class SourceConfig:
 
     source: str = TEST_PATTERN
     loop: bool = False
-    width: int = 0
-    height: int = 0
-    fps: float = 0.0
+    width: int = ranged(0, 0, 16384)
+    height: int = ranged(0, 0, 16384)
+    fps: float = ranged(0.0, 0.0, 1000.0)
     frame: str = "camera_optical_frame"
     topic: str = ""
     info_topic: str = ""
 
     def __post_init__(self) -> None:
-        if min(self.width, self.height) < 0 or not (0.0 <= self.fps <= 1000.0):
-            raise ConfigError(
-                "width, height of at least 0 and fps from 0 to 1000",
-                f"{self.width} x {self.height} at {self.fps}",
-                "0 takes the source's own",
-            )
+        check_ranges(self)
 
 
 def _give_up(fault: SourceError) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from face_recon_ros.core.errors import ConfigError
+from face_recon_ros.core.ranges import check_ranges, ranged
 from face_recon_ros.robot.neck import Neck, neck_from_urdf
 from face_recon_ros.robot.neck_simulator import NeckSimulatorConfig
 
@@ -41,9 +42,9 @@ class NeckConfig:
     look_axis: str = "z"
     fixed_frame: str = ""
     urdf: str = ""
-    max_velocity: float = 2.0
-    max_acceleration: float = 8.0
-    limit_margin: float = 0.02
+    max_velocity: float = ranged(2.0, 0.001, 100.0)
+    max_acceleration: float = ranged(8.0, 0.001, 1000.0)
+    limit_margin: float = ranged(0.02, 0.0, 1.0)
     output: str = "trajectory"
 
     def __post_init__(self) -> None:
@@ -51,12 +52,7 @@ class NeckConfig:
             raise ConfigError(
                 f"neck.output of {', '.join(OUTPUTS)}", repr(self.output), "choose one"
             )
-        if not (self.max_velocity > 0 and self.max_acceleration > 0 and self.limit_margin >= 0):
-            raise ConfigError(
-                "neck.max_velocity and neck.max_acceleration above zero, limit_margin at least 0",
-                f"{self.max_velocity}, {self.max_acceleration}, {self.limit_margin}",
-                "2, 8 and 0.02 are good",
-            )
+        check_ranges(self)
 
     def neck(self, urdf: str) -> Neck:
         """The neck in the text of a URDF."""
@@ -102,14 +98,14 @@ class SimulatedNeckConfig(NeckSimulatorConfig):
             as a share.
     """
 
-    rate_hz: float = 100.0
+    rate_hz: float = ranged(100.0, 1.0, 1000.0)
     publish_tf: bool = True
     person: str = ""
-    person_speed_deg: float = 30.0
-    camera_rate_hz: float = 30.0
-    camera_latency_s: float = 0.1
-    camera_noise: float = 0.004
-    range_noise: float = 0.03
+    person_speed_deg: float = ranged(30.0, 0.0, 360.0)
+    camera_rate_hz: float = ranged(30.0, 0.1, 1000.0)
+    camera_latency_s: float = ranged(0.1, 0.0, 5.0)
+    camera_noise: float = ranged(0.004, 0.0, 1.0)
+    range_noise: float = ranged(0.03, 0.0, 1.0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -118,11 +114,4 @@ class SimulatedNeckConfig(NeckSimulatorConfig):
                 f"neck_simulator.person of {', '.join(map(repr, PERSONS))}",
                 repr(self.person),
                 "choose one",
-            )
-        least = min(self.camera_latency_s, self.camera_noise, self.range_noise)
-        if not (self.rate_hz > 0 and self.camera_rate_hz > 0 and least >= 0):
-            raise ConfigError(
-                "rates above zero, latency and noise of at least 0",
-                f"{self}",
-                "docs/parameters.md has ranges and defaults",
             )

@@ -15,7 +15,7 @@ import re
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from rcl_interfaces.msg import (
     FloatingPointRange,
@@ -36,12 +36,12 @@ from face_recon_ros.core.detection import DetectorConfig
 from face_recon_ros.core.errors import ConfigError
 from face_recon_ros.core.head_state import HeadStateConfig
 from face_recon_ros.core.overlay import OverlayConfig
+from face_recon_ros.core.ranges import check_ranges, range_of, ranged
 from face_recon_ros.core.reconstructor import ReconstructorConfig
 from face_recon_ros.core.tracker_config import TrackerConfig
 from face_recon_ros.io.expression_stream import StreamConfig
 from face_recon_ros.io.sources import SourceConfig
 from face_recon_ros.nodes.neck_config import NeckConfig, SimulatedNeckConfig
-from face_recon_ros.nodes.parameter_ranges import ALIASES, RANGES
 from face_recon_ros.robot.look_at_config import LookAtConfig
 
 #: A `camera.source` that is somebody else's driver: launch files cannot pass an empty word.
@@ -90,13 +90,13 @@ class CameraConfig(SourceConfig):
     source: str = ""
     topic: str = ""
     lockstep: bool = False
-    max_frames: int = 0
+    max_frames: int = ranged(0, 0, 2**31)
     exit_at_end: bool = False
-    wait_for_subscriber_s: float = 0.0
+    wait_for_subscriber_s: float = ranged(0.0, 0.0, 3600.0)
     transport: str = "auto"
     rectified: str = "auto"
     calibration: str = ""
-    fov_deg: float = DEFAULT_HORIZONTAL_FOV_DEG
+    fov_deg: float = ranged(DEFAULT_HORIZONTAL_FOV_DEG, 1.0, 179.0)
 
     @property
     def is_topic(self) -> bool:
@@ -113,11 +113,11 @@ class NodeTrackerConfig(TrackerConfig):
             that no two nodes or runs give the same id to different people.
     """
 
-    seed: int = -1
+    seed: int = ranged(-1, -1, 2**62)
 
     def seeded(self) -> TrackerConfig:
         """The same with a seed in any case."""
-        return replace(self, seed=secrets.randbits(63)) if self.seed < 0 else self
+        return replace(self, seed=secrets.randbits(62)) if self.seed < 0 else self
 
 
 @dataclass(frozen=True)
@@ -153,10 +153,13 @@ class VisualizationConfig:
         overlay: This belongs to the overlay picture.
     """
 
-    marker_rate_hz: float = 10.0
-    overlay_rate_hz: float = 10.0
-    overlay_max_side_px: int = 960
+    marker_rate_hz: float = ranged(10.0, 0.1, 1000.0)
+    overlay_rate_hz: float = ranged(10.0, 0.1, 1000.0)
+    overlay_max_side_px: int = ranged(960, 64, 16384)
     overlay: OverlayConfig = field(default_factory=OverlayConfig)
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
 
 
 @dataclass(frozen=True)
@@ -193,6 +196,13 @@ GROUPS: dict[str, type] = {
     "look_at": LookAtConfig,
     "neck_simulator": SimulatedNeckConfig,
     "manager": ManagerConfig,
+}
+
+#: Former names of parameters: they are accepted with a warning.
+ALIASES = {
+    "camera.as_fast_as_taken": "camera.lockstep",
+    "tracker.max_doubt_s": "tracker.max_tentative_s",
+    "tracker.min_overlap": "tracker.min_iou",
 }
 
 #: What may change while a node runs; all else is read-only, as it takes effect at start only.
@@ -242,8 +252,8 @@ class Parameters:
         self._changed = changed
         values: dict[str, Any] = {}
         for group in groups:
-            for name, default, description in leaves(group):
-                values[name] = _declare(node, name, default, description)
+            for leaf in leaves(group):
+                values[leaf.name] = _declare(node, leaf)
         self.configs: dict[str, Any] = {g: _build(GROUPS[g], g, values) for g in groups}
         self._values = values
         node.add_on_set_parameters_callback(self._set)
@@ -260,23 +270,39 @@ class Parameters:
         return SetParametersResult(successful=True)
 
 
-def leaves(group: str) -> list[tuple[str, Any, str]]:
-    """Name, default and description of every parameter of a group, in order."""
+class Leaf(NamedTuple):
+    """One parameter.
+
+    Attributes:
+        name: with its groups, e.g. `detector.min_score`.
+        default: of a type of ROS parameters; tuples are arrays.
+        description: a sentence or more.
+        limits: lowest and highest value; None where there are none.
+    """
+
+    name: str
+    default: Any
+    description: str
+    limits: tuple[float, float] | None
+
+
+def leaves(group: str) -> list[Leaf]:
+    """Every parameter of a group, in order."""
     return _leaves(GROUPS[group], group)
 
 
-def _leaves(config: type, prefix: str) -> list[tuple[str, Any, str]]:
+def _leaves(config: type, prefix: str) -> list[Leaf]:
     described = _descriptions(config)
     default = config()
-    out: list[tuple[str, Any, str]] = []
+    out: list[Leaf] = []
     for item in dataclasses.fields(config):
         name, value = f"{prefix}.{item.name}".lstrip("."), getattr(default, item.name)
         if dataclasses.is_dataclass(value):
-            out += [
-                (n, v, f"{d} {described[item.name]}") for n, v, d in _leaves(type(value), name)
-            ]
+            own = described[item.name]
+            inner = _leaves(type(value), name)
+            out += [leaf._replace(description=f"{leaf.description} {own}") for leaf in inner]
         else:
-            out.append((name, value, described[item.name]))
+            out.append(Leaf(name, value, described[item.name], range_of(item)))
     return out
 
 
@@ -307,7 +333,8 @@ def _build(config: type, prefix: str, values: Mapping[str, Any]) -> Any:
 _WORD_OR_BOOL = ("camera.rectified",)
 
 
-def _declare(node: Node, name: str, default: Any, description: str) -> Any:
+def _declare(node: Node, leaf: Leaf) -> Any:
+    name, default, description, limits = leaf
     texts = isinstance(default, tuple) and any(isinstance(v, str) for v in default)
     kind = Parameter.Type.STRING_ARRAY if texts else _TYPES[type(default)]
     descriptor = ParameterDescriptor(
@@ -316,8 +343,8 @@ def _declare(node: Node, name: str, default: Any, description: str) -> Any:
         read_only=not is_dynamic(name),
         dynamic_typing=name in _WORD_OR_BOOL,
     )
-    if name in RANGES:
-        low, high = RANGES[name]
+    if limits is not None:
+        low, high = limits
         if kind is Parameter.Type.INTEGER:
             descriptor.integer_range = [IntegerRange(from_value=int(low), to_value=int(high))]
         else:
@@ -335,7 +362,7 @@ def _declare(node: Node, name: str, default: Any, description: str) -> Any:
         ) from None
     except InvalidParameterValueException as fault:
         raise ConfigError(
-            f"a {name} from {RANGES.get(name, ('?', '?'))[0]} to {RANGES.get(name, '??')[1]}",
+            f"a {name} from {limits[0]} to {limits[1]}" if limits else f"another {name}",
             str(fault),
             f"the default is {start!r}",
         ) from None
@@ -358,7 +385,7 @@ def _take_former_names(node: Node) -> None:
 
 
 def _refuse_unknown(node: Node) -> None:
-    known = {name for group in GROUPS for name, _, _ in leaves(group)}
+    known = {leaf.name for group in GROUPS for leaf in leaves(group)}
     for name in node._parameter_overrides:  # rclpy has no public way to see them
         if name in known or _FOREIGN.fullmatch(name):
             continue
@@ -374,9 +401,9 @@ def markdown_table() -> str:
     """All parameters as a Markdown table."""
     rows = ["| parameter | default | range | meaning |", "|---|---|---|---|"]
     for group in GROUPS:
-        for name, default, description in leaves(group):
+        for name, default, description, limits in leaves(group):
             shown = json.dumps(default)
-            low_high = " .. ".join(map(str, RANGES[name])) if name in RANGES else ""
+            low_high = " .. ".join(map(str, limits)) if limits else ""
             star = " (dynamic)" if is_dynamic(name) else ""
             rows.append(f"| `{name}` | `{shown}` | {low_high} | {description}{star} |")
     return "\n".join(rows) + "\n"

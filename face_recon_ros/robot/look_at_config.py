@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face_recon_ros.core.errors import ConfigError
+from face_recon_ros.core.ranges import check_ranges, ranged
 
 Array = NDArray[np.float64]
 
@@ -46,19 +47,19 @@ class LookAtConfig:
 
     policy: str = "nearest"
     target_id: str = ""
-    switch_margin: float = 0.2
-    dwell_s: float = 1.0
-    stale_s: float = 0.6
-    actuation_delay_s: float = 0.07
-    max_prediction_s: float = 0.4
-    head_acceleration: float = 1.0
-    bearing_noise: float = 0.006
-    gain: float = 8.0
-    dead_band: float = 0.015
-    period_s: float = 1 / 30
-    max_gap_s: float = 0.5
-    joint_timeout_s: float = 0.5
-    max_following_error: float = 0.7
+    switch_margin: float = ranged(0.2, 0.0, 1.0)
+    dwell_s: float = ranged(1.0, 0.0, 3600.0)
+    stale_s: float = ranged(0.6, 0.01, 60.0)
+    actuation_delay_s: float = ranged(0.07, 0.0, 2.0)
+    max_prediction_s: float = ranged(0.4, 0.0, 5.0)
+    head_acceleration: float = ranged(1.0, 0.01, 100.0)
+    bearing_noise: float = ranged(0.006, 0.0001, 1.0)
+    gain: float = ranged(8.0, 0.01, 100.0)
+    dead_band: float = ranged(0.015, 0.0, 1.0)
+    period_s: float = ranged(1 / 30, 0.002, 1.0)
+    max_gap_s: float = ranged(0.5, 0.01, 60.0)
+    joint_timeout_s: float = ranged(0.5, 0.01, 60.0)
+    max_following_error: float = ranged(0.7, 0.01, 6.2832)
 
     def __post_init__(self) -> None:
         if self.policy not in POLICIES:
@@ -67,14 +68,7 @@ class LookAtConfig:
             )
         if self.policy == "id" and not self.target_id:
             raise ConfigError("a target_id under the policy id", "none", "set target_id")
-        positive = ("stale_s", "head_acceleration", "bearing_noise", "gain", "period_s")
-        for name in (*positive, "max_gap_s", "joint_timeout_s", "max_following_error"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(
-                    f"{name} above zero",
-                    f"{getattr(self, name)}",
-                    "docs/parameters.md has ranges and defaults",
-                )
+        check_ranges(self)
         for name in ("switch_margin", "dwell_s", "actuation_delay_s", "dead_band"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from face_recon_ros.core.errors import ConfigError
+from face_recon_ros.core.ranges import check_ranges, ranged
 from face_recon_ros.robot.motion import JointReading, approach, move
 from face_recon_ros.robot.neck import Neck
 
@@ -31,14 +31,13 @@ class NeckSimulatorConfig:
         seed: This is the seed of the noise.
     """
 
-    delay_s: float = 0.02
-    bandwidth: float = 60.0
-    encoder_noise: float = 0.0005
-    seed: int = 0
+    delay_s: float = ranged(0.02, 0.0, 5.0)
+    bandwidth: float = ranged(60.0, 0.1, 1000.0)
+    encoder_noise: float = ranged(0.0005, 0.0, 1.0)
+    seed: int = ranged(0, 0, 2**31)
 
     def __post_init__(self) -> None:
-        if self.delay_s < 0 or self.encoder_noise < 0 or self.bandwidth <= 0:
-            raise ConfigError("a neck that can be", f"{self}", "delays and noise at least 0")
+        check_ranges(self)
 
 
 class NeckSimulator:

@@ -214,7 +214,7 @@ def test_a_face_outside_the_depth_image_and_no_skin_at_all():
     face = _face((0.0, 0.0), 1.0)
     nothing = np.zeros((0, 3))
     assert read_range(np.ones((480, 640)), CAMERA, face, nothing, nothing) is None
-    few = DepthConfig(min_points=10**6)
+    few = DepthConfig(min_points=10**5)
     assert read_range(_depth_of(face), CAMERA, face, SKIN, NORMALS, few) is None
 
 

@@ -1,7 +1,9 @@
 """The launch file, the YAML and the RViz config, statically: their names are the nodes'."""
 
 import ast
+import dataclasses
 import importlib.util
+import math
 import re
 import sys
 import types
@@ -13,9 +15,11 @@ import yaml
 
 pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
 
+from face_recon_ros.core.errors import ConfigError
+from face_recon_ros.core.ranges import range_of
 from face_recon_ros.io.expression_stream import StreamConfig
-from face_recon_ros.nodes.parameter_ranges import ALIASES, RANGES
 from face_recon_ros.nodes.parameters import (
+    ALIASES,
     GROUPS,
     CameraConfig,
     ManagerConfig,
@@ -27,7 +31,7 @@ from face_recon_ros.nodes.parameters import (
 )
 
 ROOT = Path(__file__).parents[2]
-PARAMETERS = {name for group in GROUPS for name, _, _ in leaves(group)}
+PARAMETERS = {name for group in GROUPS for name, *_ in leaves(group)}
 
 
 class Recorded:
@@ -139,7 +143,7 @@ def test_every_parameter_can_be_set():
     from rclpy.context import Context
     from rclpy.parameter import Parameter
 
-    given = {name: default for group in GROUPS for name, default, _ in leaves(group)}
+    given = {leaf.name: leaf.default for group in GROUPS for leaf in leaves(group)}
     given["detector.rotations_deg"] = (90.0, -90.0)
     for name, value in given.items():
         assert value != (), f"give {name} a value here: its default is empty"
@@ -184,13 +188,30 @@ def test_former_names_are_taken_with_a_warning(monkeypatch):
     assert any("tracker.min_iou" in text for text in said)
 
 
+def configs_with_ranges():
+    """Every config dataclass behind parameters, with its fields that have a range."""
+    todo = [config() for config in GROUPS.values()]
+    while todo:
+        config = todo.pop()
+        values = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
+        todo += [value for value in values.values() if dataclasses.is_dataclass(value)]
+        limits = {f.name: range_of(f) for f in dataclasses.fields(config)}
+        yield config, {name: pair for name, pair in limits.items() if pair}
+
+
+def test_what_a_parameter_refuses_its_dataclass_refuses():
+    for config, limits in configs_with_ranges():
+        for name, (low, high) in limits.items():
+            for wrong in (low - 1, high + 1, math.nan):
+                with pytest.raises(ConfigError, match=name):
+                    dataclasses.replace(config, **{name: wrong})
+
+
 def test_every_number_has_a_range_that_holds_its_default():
     for group in GROUPS:
-        for name, default, _ in leaves(group):
+        for name, default, _, limits in leaves(group):
             if isinstance(default, (int, float)) and not isinstance(default, bool):
-                low, high = RANGES[name]
-                assert low <= default <= high, name
-    assert set(RANGES) <= PARAMETERS
+                assert limits is not None and limits[0] <= default <= limits[1], name
     dynamic = {name for name in PARAMETERS if is_dynamic(name)}
     assert {"detector.min_score", "reconstructor.smooth_rotation.min_cutoff_hz"} <= dynamic
     assert not {"detector.backend", "output.depth", "look_at.period_s", "camera.source"} & dynamic
@@ -289,7 +310,7 @@ VERB = re.compile(
 
 def test_every_description_is_sentences_that_stand_alone():
     for group in GROUPS:
-        for name, _, description in leaves(group):
+        for name, _, description, _ in leaves(group):
             for sentence in re.split(r"(?<=\.) (?=[A-Z`/])", description):
                 assert re.match(r"[A-Z`/]", sentence), (name, sentence)
                 assert sentence.endswith("."), (name, sentence)

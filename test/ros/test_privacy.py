@@ -67,7 +67,7 @@ def test_a_node_writes_nothing_gives_no_coefficients_and_hides_faces(
 
 
 def test_what_is_biometric_is_off_by_default():
-    settings = {name: value for group in GROUPS for name, value, _ in leaves(group)}
+    settings = {leaf.name: leaf.default for group in GROUPS for leaf in leaves(group)}
     assert settings["output.coefficients"] is False
     assert settings[f"{OVERLAY}anonymise"] is False  # so the page says
     for name, value in re.findall(r"^ {4}([\w.]+): (\S+)", DATA_MAP, re.M):
