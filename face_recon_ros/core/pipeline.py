@@ -21,6 +21,7 @@ from face_recon_ros.core.detection import Detector, DetectorConfig, as_rgb, make
 from face_recon_ros.core.errors import CameraError
 from face_recon_ros.core.head_state import HeadStateConfig, HeadStateEstimator
 from face_recon_ros.core.inference import Prediction
+from face_recon_ros.core.placement import SAME_FACE_IOU, place_again
 from face_recon_ros.core.reconstructor import FaceReconstructor, ReconstructorConfig
 from face_recon_ros.core.refresh import Refresher
 from face_recon_ros.core.scene_cut import SceneCut
@@ -52,7 +53,6 @@ STAGES = (
 )
 
 _NEAR_MARGIN, _NEAR_PX = 2.0, 192  # of the crop in which a face must be found again
-_SAME_FACE = 0.3  # IoU of a mesh's box with the one it was made from
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ class FaceFinder:
         if len(tracks) < self._tracker.config.max_faces:
             return 0
         boxes = np.array([track.box for track in tracks], np.float32).reshape(-1, 4)
-        return int((iou(detections.boxes, boxes).max(axis=1, initial=0.0) < _SAME_FACE).sum())
+        return int((iou(detections.boxes, boxes).max(axis=1, initial=0.0) < SAME_FACE_IOU).sum())
 
     def visible(self) -> list[Track]:
         """Those of the last image's tracks that show a face; see `Tracker.visible`."""
@@ -181,7 +181,7 @@ class FaceFinder:
         found = self._near.detect(crop.extract(rgb))
         middle, half = (crop.size - 1) / 2, crop.size / _NEAR_MARGIN / 2
         box = np.array([middle - half, middle - half, middle + half, middle + half])
-        return bool(iou(box, found.boxes).max(initial=0.0) > _SAME_FACE)
+        return bool(iou(box, found.boxes).max(initial=0.0) > SAME_FACE_IOU)
 
     def wants_appearance(self) -> list[str]:
         """Tracks of the last image whose face should be embedded, the most urgent first."""
@@ -338,14 +338,7 @@ class FacePipeline:
         tracks, detections = self.finder.find_anew(image, seed)
         clock.lap("detect")
         for _ in range(refine):
-            crops = self.reconstructor.crops(tracks)
-            pixels = self.reconstructor.extract(image.rgb, crops)
-            crops, _, prediction = self.reconstructor.look(tracks, crops, pixels)
-            boxes = self.reconstructor.face_boxes(crops, prediction.coefficients)
-            tracks = [
-                replace(t, box=b) if ok and iou(t.box, b)[0, 0] > _SAME_FACE else t
-                for t, b, ok in zip(tracks, boxes, prediction.usable, strict=True)
-            ]
+            tracks = place_again(self.reconstructor, image.rgb, tracks)
             clock.lap("refine")
         faces, pixels, _ = self._reconstruct(image, camera, tracks, clock)
         unusable = len(tracks) - len(faces)

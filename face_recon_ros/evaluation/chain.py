@@ -20,12 +20,13 @@ from face_recon_ros.core.crop import Crop
 from face_recon_ros.core.crop_pose import crop_from_face
 from face_recon_ros.core.detection import Detector
 from face_recon_ros.core.errors import ModelError
+from face_recon_ros.core.placement import place_again
 from face_recon_ros.core.reconstructor import FaceReconstructor
 from face_recon_ros.core.rigid import Rigid
 from face_recon_ros.core.types import Coefficients, Detections, Face, Track
 
 #: A detection is of the annotated face when their boxes share this much (intersection over union).
-SAME_FACE_IOU = 0.2
+ANNOTATED_FACE_IOU = 0.2
 #: Between two pictures of a person, seconds: another moment, not the next frame of a video.
 PICTURE_INTERVAL_S = 1.0
 
@@ -114,7 +115,7 @@ class StillChain:
     ) -> Estimate:
         rgb, _, camera = view
         for _ in range(self._refine):
-            track = placed_again(self._reconstructor, rgb, track)
+            (track,) = place_again(self._reconstructor, rgb, [track])
         faces = reconstruct(self._reconstructor, rgb, [track], camera)
         if not faces:
             raise ModelError(
@@ -151,16 +152,6 @@ def reconstruct(
     return reconstructor.decode(tracks, crops, prediction, camera)
 
 
-def placed_again(reconstructor: FaceReconstructor, rgb: NDArray[np.uint8], track: Track) -> Track:
-    """The track with its box measured on the mesh, as long as that is the same face."""
-    crops = reconstructor.crops([track])
-    crops, _, prediction = reconstructor.look([track], crops, reconstructor.extract(rgb, crops))
-    if not prediction.usable[0]:
-        return track
-    box = reconstructor.face_boxes(crops, prediction.coefficients)[0]
-    return replace(track, box=box) if iou(track.box, box)[0, 0] > SAME_FACE_IOU else track
-
-
 def box_of_points(points_px: ArrayLike) -> NDArray[np.float64]:
     """(4,) x0, y0, x1, y1 of (N, 2) points."""
     p = np.asarray(points_px, np.float64)
@@ -175,13 +166,13 @@ def associate(detections: Detections, box: ArrayLike) -> int | None:
         box: (4,) of the annotated face, pixels; it only associates, it never makes the crop.
 
     Returns:
-        None when none reaches `SAME_FACE_IOU`.
+        None when none reaches `ANNOTATED_FACE_IOU`.
     """
     if len(detections) == 0:
         return None
     shared = iou(detections.boxes, np.asarray(box, np.float32))[:, 0]
     best = int(shared.argmax())
-    return best if shared[best] >= SAME_FACE_IOU else None
+    return best if shared[best] >= ANNOTATED_FACE_IOU else None
 
 
 def largest(detections: Detections) -> int | None:

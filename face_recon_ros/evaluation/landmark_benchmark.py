@@ -14,7 +14,7 @@ from face_recon_ros.core.crop_pose import crop_camera
 from face_recon_ros.core.errors import DataError
 from face_recon_ros.core.types import Detections
 from face_recon_ros.evaluation.chain import (
-    SAME_FACE_IOU,
+    ANNOTATED_FACE_IOU,
     Estimator,
     associate,
     box_of_points,
@@ -47,7 +47,7 @@ PROTOCOL = {
     "name": "68 landmarks",
     "normalisation": "nme*: outer eye corners 36-45; nme*_box: root of the landmarks' box area",
     "contour": "points 0-16 slide to the visible outline, as annotators place them",
-    "association": f"detection with IoU >= {SAME_FACE_IOU} to the annotated points' box",
+    "association": f"detection with IoU >= {ANNOTATED_FACE_IOU} to the annotated points' box",
     "means": "over found faces; auc and failure_rate count missed faces as failures",
     "visible_only": "points whose mean-shape skin faces the camera in the estimated pose",
     "offset51_px": "mean of prediction minus annotation, right and down, pixels of the images",

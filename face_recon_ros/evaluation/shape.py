@@ -17,13 +17,13 @@ from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.crop import face_box_from_points
 from face_recon_ros.core.errors import DataError
 from face_recon_ros.core.morphable_model import FACIAL_SKIN, MorphableModel
+from face_recon_ros.core.placement import place_again
 from face_recon_ros.core.reconstructor import FaceReconstructor
 from face_recon_ros.core.rigid import Rigid
 from face_recon_ros.core.types import Face
 from face_recon_ros.evaluation.chain import (
     PICTURE_INTERVAL_S,
     new_tracks,
-    placed_again,
     reconstruct,
 )
 from face_recon_ros.evaluation.expression import channel_table
@@ -122,7 +122,7 @@ def _answers(
         true_px = view.camera.project(view.camera_from_face.apply(vertices))
         box = scattered_box(face_box_from_points(true_px), random)
         (alone,) = new_tracks([box])
-        alone = placed_again(reconstructor, view.rgb, alone)
+        (alone,) = place_again(reconstructor, view.rgb, [alone])
         together = replace(alone, id=person.id, stamp=i * PICTURE_INTERVAL_S)
         singles += reconstruct(reconstructor, view.rgb, [alone], view.camera) or [None]
         so_far = reconstruct(reconstructor, view.rgb, [together], view.camera)
