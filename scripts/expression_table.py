@@ -58,7 +58,7 @@ def page(shape: dict[str, Any], photographs: list[tuple[str, dict[str, Any]]]) -
         "## On renderings\n\n"
         f"{shape['views']} pictures of {shape['people']} rendered people never trained on "
         "(`face-recon evaluate shape`): correlation of the answer with the truth; amplitude, the "
-        "slope of the answer over the truth (1: told in full); shown, the share of pictures in "
+        "slope of the answer over the truth (1: the full motion); shown, the share of pictures in "
         f"which the truth is active. Trusted: correlation of {TRUSTED_CORRELATION:g} at least.\n",
         "| channel | correlation | amplitude | shown | trusted |\n|---|---|---|---|---|\n"
         + "".join(

@@ -89,7 +89,7 @@ def permissions(enclave: ET.Element, domain: int) -> str:
 
 
 def governance(domain: int) -> str:
-    """That of sros2: nobody without a certificate takes part, and everything is encrypted."""
+    """That of sros2: no participant without a certificate, and everything is encrypted."""
     root = ET.Element("dds", _schema("governance"))
     rule = ET.SubElement(ET.SubElement(root, "domain_access_rules"), "domain_rule")
     ET.SubElement(ET.SubElement(rule, "domains"), "id").text = str(domain)

@@ -54,7 +54,7 @@ def main() -> None:
                 continue
             width, height = image.shape[1::-1]
             points = np.array([[p.x, p.y, p.z] for p in faces[0].landmark])[indices]
-            points = points * [width, height, width] - [0.5, 0.5, 0.0]  # depth is told in widths
+            points = points * [width, height, width] - [0.5, 0.5, 0.0]  # depth is in widths
             np.savetxt(arguments.out / f"{file.stem}.pts", points[:, :2], fmt="%.3f")
             np.savetxt(arguments.out / f"{file.stem}.xyz", points, fmt="%.3f")
             link = arguments.out / file.name

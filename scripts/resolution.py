@@ -202,7 +202,7 @@ def page_with(text: str, matrix: str) -> str:
 def main() -> None:
     """Asks, keeps the answers and writes the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--table", action="store_true", help="only write the table anew")
+    parser.add_argument("--table", action="store_true", help="only write the table again")
     if not parser.parse_args().table:
         today = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
         content = {"date": today, "cells": [asdict(cell) for cell in every_cell()]}

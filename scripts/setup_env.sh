@@ -4,7 +4,7 @@
 # that the wheels lack, and this package itself. A second run only checks, in well under three seconds.
 #
 # Usage: scripts/setup_env.sh [cpu | gpu] [test] [train] [view] [cluster] [hri_msgs ...]
-#        cpu or gpu: which build of ONNX Runtime (default: what is there, else cpu); extra groups of requirements/,
+#        cpu or gpu: which build of ONNX Runtime (default: the installed one, else cpu); extra groups of requirements/,
 #        extra packages of scripts/interfaces/
 # Environment: FACE_RECON_VENV  where the environment goes (default: .venv in the checkout)
 #              PYTHON           the interpreter to make it with (3.10 to 3.14)

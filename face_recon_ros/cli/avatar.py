@@ -39,7 +39,7 @@ _EXAMPLES = """examples:
   face-recon avatar me.mp4 --out me.glb
   face-recon avatar me.mp4 --out me.glb --animate       with the video's motion
   face-recon avatar portrait.jpg --out portrait.glb
-  face-recon avatar two.mp4 --out second.glb --id ID    ids are told when there are several"""
+  face-recon avatar two.mp4 --out second.glb --id ID    several people: their ids are printed"""
 
 
 def add_avatar_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -113,7 +113,7 @@ def _area(face: Face) -> float:
 
 
 def _chosen(maker: AvatarMaker, source: Source, wanted: str | None) -> str:
-    """Whose avatar is made; several people are told."""
+    """The person whose avatar is made; reports several people."""
     people = maker.images
     if not people:
         raise no_face(source)

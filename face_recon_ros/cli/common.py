@@ -125,7 +125,7 @@ def pipeline_provenance(args: argparse.Namespace, **settings: Any) -> dict[str, 
 
 
 class Bar:
-    """A progress bar on stderr, with the time left; quiet where nobody looks."""
+    """A progress bar on stderr, with the time left; silent where stderr is no terminal."""
 
     def __init__(self, what: str) -> None:
         self._bar = tqdm(desc=what, unit="", disable=None, dynamic_ncols=True)

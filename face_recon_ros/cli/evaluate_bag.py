@@ -148,7 +148,7 @@ class _BagJob:
 
 
 def _replay(args: argparse.Namespace) -> dict[str, Any]:
-    """Replays one bag, writes and prints what came of it."""
+    """Replays one bag, writes and prints the result."""
     from face_recon_ros.evaluation.replay import ReplayConfig, replay
     from face_recon_ros.evaluation.sequence_reports import bag_report
     from face_recon_ros.io.bags import open_bag
@@ -216,12 +216,12 @@ def _replay(args: argparse.Namespace) -> dict[str, Any]:
             f"against {truth['source']}: rotation {errors['rotation_deg']['mean']:.2f} degrees, "
             f"translation {errors['translation_mm']['mean']:.1f} mm (means)"
         )
-        told = truth.get("covariance") or truth.get("covariance_unaligned")
-        if told:
+        calibration = truth.get("covariance") or truth.get("covariance_unaligned")
+        if calibration:
             print(
                 "errors over what the covariance says: position "
-                f"{told['position']['normalised_rms']:.2f}, "
-                f"rotation {told['rotation']['normalised_rms']:.2f} (1: as uncertain as they say)"
+                f"{calibration['position']['normalised_rms']:.2f}, "
+                f"rotation {calibration['rotation']['normalised_rms']:.2f} (1: as it says)"
             )
     common.hint_no_face(sequence)
     print(args.out / "report.html")

@@ -188,7 +188,7 @@ def _jitter(folder: Path, chain: Any, reconstructor: FaceReconstructor) -> dict[
 
 
 class _Bar:
-    """A progress bar on stderr, with the time left; quiet where nobody looks."""
+    """A progress bar on stderr, with the time left; silent where stderr is no terminal."""
 
     def __init__(self, what: str, total: int) -> None:
         self._bar = tqdm(desc=what, total=total, disable=None, dynamic_ncols=True)

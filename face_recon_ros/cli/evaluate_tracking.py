@@ -45,7 +45,7 @@ from face_recon_ros.io.sources import with_cameras
 _DESCRIPTION = """Whether every face keeps its id and every mesh has a face, as JSON: MOTA, IDF1,
 id switches, ghosts a minute, and whether people who return have their old id.
 
-Without SOURCE it is a scripted room, made anew from --seed: people who walk, turn away, cross,
+Without SOURCE it is a scripted room, made from --seed: people who walk, turn away, cross,
 leave for ten or twenty seconds and return. With --portraits they wear real faces. With SOURCE (a
 video, a folder of pictures or a bag) and --truth it is your own: lines
 "frame,id,left,top,width,height,1" as in MOTChallenge's gt.txt, frames counted from 1."""
@@ -90,7 +90,7 @@ def add_tracking_command(subparsers: argparse._SubParsersAction[argparse.Argumen
         "--appearance",
         choices=APPEARANCE,
         default="auto",
-        help="whether faces are told apart by an embedding, too (default: %(default)s)",
+        help="whether an embedding distinguishes faces, too (default: %(default)s)",
     )
     add_frames_option(parser)
     group = parser.add_argument_group("room")

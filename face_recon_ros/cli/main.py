@@ -16,7 +16,7 @@ from face_recon_ros.cli.stream import add_stream_command
 from face_recon_ros.cli.train import add_training_commands
 from face_recon_ros.core.errors import FaceReconError
 
-EXIT_FAULT = 2  # something the user can mend, said in one line on stderr
+EXIT_FAULT = 2  # a fault that the user can fix, one line on stderr
 EXIT_INTERRUPTED = 130
 
 _EXAMPLES = """examples:

@@ -226,7 +226,7 @@ def add_camera_options(parser: argparse.ArgumentParser) -> None:
         "--rectified",
         choices=(AUTO, YES, NO),
         default=AUTO,
-        help="bags: whether P of CameraInfo counts and not K and D; auto goes by the topic's name",
+        help="bags: whether P of CameraInfo counts and not K and D; auto: by the topic's name",
     )
 
 
@@ -260,7 +260,7 @@ def add_source_options(parser: argparse.ArgumentParser, *, max_faces: int) -> No
 
 
 def open_input(args: argparse.Namespace, *, loop: bool = False) -> tuple[Source, CameraResolver]:
-    """The source of images that the options name, and what tells its cameras.
+    """The source of images that the options name, and the resolver of its cameras.
 
     What is chosen in a bag is printed.
 
@@ -279,7 +279,7 @@ def open_input(args: argparse.Namespace, *, loop: bool = False) -> tuple[Source,
 
 
 def camera_resolver(args: argparse.Namespace, image_topic: str = "") -> CameraResolver:
-    """What tells the cameras of images, by the options of `add_camera_options`."""
+    """The resolver of cameras, by the options of `add_camera_options`."""
     return CameraResolver(
         args.calibration,
         getattr(args, "fov", DEFAULT_HORIZONTAL_FOV_DEG),
@@ -300,7 +300,7 @@ def tell_input(source: Source, resolver: CameraResolver) -> None:
 
 
 def progress(args: argparse.Namespace, images: Iterable[T], length: int | None) -> Iterator[T]:
-    """The images up to `--frames`, with a bar that tells how long it will take."""
+    """The images up to `--frames`, with a progress bar and the time left."""
     if args.frames:
         length = args.frames if length is None else min(length, args.frames)
     every_s = 0.1 if sys.stderr.isatty() else 10.0
@@ -309,5 +309,5 @@ def progress(args: argparse.Namespace, images: Iterable[T], length: int | None) 
 
 
 def no_face(source: Source, whom: str = "a face") -> DataError:
-    """What to say where a source shows nobody, or not the one who was asked for."""
+    """The hint where a source shows no person, or not the requested one."""
     return DataError(f"{whom} in {source.name}", "none", "try --tiles 3, or --min-score 0.3")

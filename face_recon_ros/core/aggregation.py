@@ -1,4 +1,4 @@
-"""Who somebody is does not change from frame to frame: identity and albedo averaged per track.
+"""A person's identity does not change from frame to frame: identity and albedo averaged per track.
 
 Deng et al. 2019, section 4: the mean of the coefficients, weighted by the network's confidence in
 each picture. Nothing decays with time; what lies far from the mean so far counts less (Geman and

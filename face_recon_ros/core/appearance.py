@@ -1,4 +1,4 @@
-"""Face embeddings: what tells one person's face from another's, for the tracker alone.
+"""Face embeddings, which distinguish people, for the tracker alone.
 
 A recognition network sees the face upright in a square of its own, placed by five points of the
 reconstructed mesh: no landmark detector is needed. Embeddings are biometric data. They stay in
@@ -42,7 +42,7 @@ TEMPLATE_112 = np.array(
 #: The same points by the 68 iBUG landmarks: the mean of each group.
 _GROUPS = (range(36, 42), range(42, 48), (30,), (48,), (54,))
 
-#: Farther turned away from the camera, or smaller, a face does not tell who it is.
+#: A face that is turned farther away, or smaller, does not identify a person.
 MAX_TURN = np.radians(55.0)
 MIN_EYE_DISTANCE_PX = 9.0
 
@@ -230,7 +230,7 @@ class AppearanceStage:
         crops: Sequence[Crop],
         prediction: Prediction,
     ) -> dict[str, NDArray[np.float32]]:
-        """Looks at the most urgent faces that tell who they are.
+        """Embeds the most urgent faces that can be recognised.
 
         Args:
             rgb: (H, W, 3) uint8.

@@ -74,7 +74,7 @@ def attention_angle(camera_from_gaze: Rigid) -> float:
 
 @dataclass(frozen=True)
 class AttentionConfig:
-    """When somebody counts as looking at the robot.
+    """When a person counts as looking at the robot.
 
     Attributes:
         enter: A person begins to look at the camera below this angle between gaze and
@@ -95,7 +95,7 @@ class AttentionConfig:
 
 @dataclass(frozen=True)
 class _Look:
-    """Whether somebody looks at the robot, and since when the opposite seems true."""
+    """Whether a person looks at the robot, and since when the opposite seems true."""
 
     looking: bool
     doubted_since: float | None = None
@@ -105,7 +105,7 @@ class Attention:
     """Who looks at the robot, with hysteresis and dwell. Time is an argument."""
 
     def __init__(self) -> None:
-        """Starts with nobody."""
+        """Starts without people."""
         self._looks: dict[str, _Look] = {}
 
     def update(
@@ -114,9 +114,9 @@ class Attention:
         """Takes in one image.
 
         Args:
-            angles: of everybody in it, id -> `attention_angle`, radians. Others are forgotten.
+            angles: of each person in it, id -> `attention_angle`, radians. Others are forgotten.
             stamp: seconds.
-            config: when somebody counts as looking; may change from image to image.
+            config: when a person counts as looking; may change from image to image.
 
         Returns:
             Those who look at the robot: id -> how directly, 1 for right into the camera, falling

@@ -91,7 +91,7 @@ def read_range(
         config: when to believe.
 
     Returns:
-        The reading, or None where holes or outliers leave no doubt-free majority.
+        The reading, or None where holes or outliers leave no clear majority.
     """
     config = config or DepthConfig()
     image = np.asarray(depth, np.float64)

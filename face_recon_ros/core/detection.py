@@ -1,7 +1,7 @@
 """Where the faces are: detector backends behind one small protocol.
 
 Every detector draws its own kind of box. `BoxMap` carries each one over to the one convention of
-`crop.face_box_from_points`, so that a crop looks the same whoever found the face.
+`crop.face_box_from_points`, so that a crop is the same for every detector.
 """
 
 from __future__ import annotations
@@ -258,7 +258,7 @@ def _close(detector: Any) -> None:
 
 @contextlib.contextmanager
 def _quiet_stderr() -> Iterator[None]:
-    """Silences what native code writes to stderr (mediapipe logs there, whatever it is told)."""
+    """Silences what native code writes to stderr (mediapipe always logs there)."""
     sys.stderr.flush()
     saved = os.dup(2)
     sink = os.open(os.devnull, os.O_WRONLY)

@@ -1,10 +1,10 @@
-"""Everything that can be wrong with what we are given, said so that the reader can mend it."""
+"""Faults of input, with what was expected, what was received, and the remedy."""
 
 from __future__ import annotations
 
 
 class FaceReconError(Exception):
-    """Base of all faults a user can mend. Anything else that is raised is a bug.
+    """Base of all faults a user can fix. Anything else that is raised is a bug.
 
     Args:
         expected: what would have been right.

@@ -3,7 +3,7 @@
 Ekman, Friesen and Hager 2002, "Facial Action Coding System"; which ARKit unit shows which action
 unit follows M. Ozel's "ARKit to FACS" cheat sheet. Codes are those of hri_msgs/FacialActionUnits.
 
-What cannot be told from ARKit's units stays at intensity 0 with confidence 0: AU 11, 13, 21, 23,
+What ARKit's units do not cover stays at intensity 0 with confidence 0: AU 11, 13, 21, 23,
 27 (26 goes on to 1), 32 to 50 but 34, 43, 45 and 46, head movements, visibility, gross behaviour.
 """
 
@@ -75,7 +75,7 @@ ACTION_UNITS: dict[int, _Unit] = {
     30: _strongest("jawLeft", "jawRight"),  # jaw sideways
     34: _strongest("cheekPuff"),  # cheek puff
     43: _weakest("eyeBlinkLeft", "eyeBlinkRight"),  # eyes closed
-    45: _weakest("eyeBlinkLeft", "eyeBlinkRight"),  # blink: one image cannot tell it from 43
+    45: _weakest("eyeBlinkLeft", "eyeBlinkRight"),  # blink: one image does not distinguish 43
     46: _wink,
     61: _mean("eyeLookOutLeft", "eyeLookInRight"),  # eyes turn left (the person's)
     62: _mean("eyeLookInLeft", "eyeLookOutRight"),  # eyes turn right
@@ -98,7 +98,7 @@ def action_units(
 
     Returns:
         (99,) intensity in [0, 1] and (99,) confidence in [0, 1], both by code; 0 for what this
-        face model cannot tell.
+        face model does not cover.
     """
     values = np.clip(np.asarray(activations, np.float64), 0.0, 1.0)
     by_name = dict(zip(names, values.tolist(), strict=True))

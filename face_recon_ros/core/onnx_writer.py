@@ -55,7 +55,7 @@ class Graph:
         Args:
             operator: of ONNX' default domain.
             inputs: names.
-            output: its name, if anybody is to know it.
+            output: its name; empty for an internal one.
             attributes: integers, or lists of them.
         """
         name = output or f"value_{len(self._nodes)}"

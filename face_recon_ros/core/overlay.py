@@ -22,7 +22,7 @@ from face_recon_ros.core.types import Drawable, Float32, Mesh
 
 Rgb = tuple[int, int, int]
 
-#: Colours of people, told apart by everybody (Okabe and Ito 2008).
+#: Colours of people, distinguishable for all viewers (Okabe and Ito 2008).
 FACE_COLOURS: tuple[Rgb, ...] = (
     (86, 180, 233),
     (230, 159, 0),
@@ -80,12 +80,12 @@ class OverlayConfig:
 class FaceColours:
     """A colour for each person, the same in every frame.
 
-    The id alone says which, as long as nobody who is remembered has that colour: then another one
+    The id alone says which, unless a remembered person has that colour: then another one
     is taken that is used least.
     """
 
     def __init__(self) -> None:
-        """Nobody has a colour yet."""
+        """Starts without colours."""
         self._index: dict[str, int] = {}
 
     def __call__(self, ids: Iterable[str]) -> dict[str, Rgb]:
@@ -121,7 +121,7 @@ class Overlay:
             triangles: (F, 3) of all meshes to come.
             n_vertices: V.
             config: how much to draw.
-            colours: of the people; None gives them out anew.
+            colours: of the people; None assigns new ones.
         """
         self._colours = colours or FaceColours()
         self.config = config or OverlayConfig()

@@ -1,6 +1,6 @@
 """The readable story: image -> detections -> tracks -> crops -> coefficients -> faces.
 
-`FaceFinder` tells where faces are, `FaceReconstructor` what they are; `FacePipeline` has both
+`FaceFinder` finds faces, `FaceReconstructor` reconstructs them; `FacePipeline` has both
 and closes the loop, so that a reconstructed mesh says where to look in the next frame. Separate
 nodes use the two halves on their own.
 """
@@ -188,11 +188,11 @@ class FaceFinder:
         return self._tracker.wants_appearance()
 
     def identify(self, embeddings: dict[str, Float32]) -> dict[str, str]:
-        """Looks at faces of the last image; old id -> new id where it is somebody else."""
+        """Looks at faces of the last image; old id -> new id where it is another person."""
         return self._tracker.identify(embeddings)
 
     def confirm(self, faces: list[Face], presence: dict[str, float] | None = None) -> None:
-        """Tells where the reconstructed meshes were; see `Tracker.confirm`."""
+        """Passes on where the reconstructed meshes were; see `Tracker.confirm`."""
         boxes = {face.track.id: face.box for face in faces}
         turns = {face.track.id: turn_of(face.coefficients) for face in faces}
         self._tracker.confirm(boxes, presence, turns)
@@ -217,7 +217,7 @@ class FacePipeline:
             reconstructor: of faces.
             timer: only measures the stages, seconds.
             head_state: of faces; None makes one with default settings.
-            appearance: tells people apart; None follows faces by place alone.
+            appearance: distinguishes people; None follows faces by position alone.
             refresher: keeps within a budget of time; None reconstructs all faces of all images.
         """
         self.finder = finder
@@ -261,7 +261,7 @@ class FacePipeline:
         """The next image of a video.
 
         Args:
-            image: RGB or grey; its stamp tells how much time went by.
+            image: RGB or grey; its stamp gives the time.
             camera: that took it; None guesses one from the default field of view.
             depth: (H, W) metres along the optical axis, registered to the image; 0 or NaN is a
                 hole. It corrects how far away heads are.
@@ -276,7 +276,7 @@ class FacePipeline:
         tracks, detections = self.finder.find(image)
         clock.lap("detect" if detections is not None else "track")
         due, left_out = self._due(tracks, image.stamp)
-        # Also of those in doubt: their meshes lead the tracks on for when they are seen again.
+        # Tentative tracks, too: their meshes move the tracks until they are seen again.
         faces, pixels, presence = self._reconstruct(image, camera, due, clock)
         reconstruction_s = clock.since("detect", "track")
         self.finder.confirm(faces, presence)
@@ -361,7 +361,7 @@ class FacePipeline:
         person: str,
         refine: int = 1,
     ) -> Frame:
-        """A picture of somebody of whom there are others: one track of pictures, not of a video.
+        """One of several pictures of a person: one track of pictures, not of a video.
 
         Args:
             image: RGB or grey; its largest face is taken. Stamps of one person must rise.

@@ -1,4 +1,4 @@
-"""A face looked at through the mean face: pose-normalised pictures and the frame they are told in.
+"""A face seen through the mean face: pose-normalised pictures, and their frame.
 
 The mean face under an estimated pose says which pixel shows which part of the surface. A picture
 sampled there always shows the nose in the middle and the chin below, at one size, whatever the
@@ -36,7 +36,7 @@ _MIDDLE = 0.7
 
 @dataclass(frozen=True)
 class FaceFrame:
-    """How a pose shows the mean face: the frame in which displacements of points are told.
+    """How a pose shows the mean face: the frame of the displacements of points.
 
     Displacements are metres at the sellion's depth, across the line of sight, with the head's roll
     in the picture taken out: right and down in a picture in which the head is upright.
@@ -143,7 +143,7 @@ class Rectifier:
 
         Args:
             rgb: (H, W, 3) image.
-            crop: in whose nominal camera the pose is told.
+            crop: in whose nominal camera the pose is.
             frame: of N poses.
             index: which of them.
 

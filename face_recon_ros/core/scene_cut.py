@@ -14,7 +14,7 @@ _CHANGED = 20.0  # grey levels: a picture hardly changed is no cut, whatever its
 class SceneCut:
     """Compares each image's thumbnail with the one before.
 
-    Correlation does not see lights that are switched on or off. Somebody who walks by, or a camera
+    Correlation does not see lights that are switched on or off. A person who walks by, or a camera
     that turns, leaves enough of the picture where it was.
     """
 

@@ -25,7 +25,7 @@ class OneEuroConfig:
         beta: The cutoff grows with speed by this, in Hz per unit/s; a higher value follows
             faster.
         derivative_cutoff_hz: This is the cutoff frequency of the speed estimate.
-        max_gap_s: The filter starts anew after a longer gap in seconds, or if stamps go
+        max_gap_s: The filter restarts after a longer gap in seconds, or if stamps go
             backwards.
     """
 

@@ -11,7 +11,7 @@ class Stopwatch:
     """Stages and how long they took."""
 
     def __init__(self, timer: Timer) -> None:
-        """Starts; `timer` tells the time in seconds."""
+        """Starts; `timer` returns the time in seconds."""
         self._timer = timer
         self._start = self._last = timer()
         self._laps: dict[str, float] = {}

@@ -1,7 +1,7 @@
 """A person's texture: one picture for the whole mesh, filled from views of the face.
 
 The face model's texture coordinates keep MakeHuman's layout of a whole body; here their islands
-are laid out anew, the head upright and as large as can be. What a view shows is compared with the
+get a new layout, the head upright and as large as possible. What a view shows is compared with the
 model as in `core.texture`, texel by texel, and the sharpest and most frontal views win.
 """
 

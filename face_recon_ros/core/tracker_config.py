@@ -33,8 +33,8 @@ class TrackerConfig:
         max_faces: At most this number of faces is tracked in one image, the nearest first.
         min_presence: A face is shown if the network's presence score, where it gives one,
             is at least this.
-        appearance: `auto` also tells people apart by an embedding of the face, where
-            meshes say how it lies; `off` goes by place alone, so that a person who leaves
+        appearance: `auto` also distinguishes people by an embedding of the face, where
+            meshes give its pose; `off` uses position alone, so that a person who leaves
             has a new id on return. Embeddings are biometric data; they stay in memory.
         reidentification: This belongs to the re-identification of lost faces.
         seed: This is the seed of the track ids.

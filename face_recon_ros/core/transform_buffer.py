@@ -22,7 +22,7 @@ class TransformBuffer:
         Args:
             duration_s: how much past to keep, seconds.
             max_step_back_s: a stamp further back than this behind its frame's newest is no late
-                message: the clock jumped, and all but the static frames start anew, as in tf2.
+                message: the clock jumped, and all but the static frames are dropped, as in tf2.
                 None takes the duration.
         """
         self._duration_s = duration_s

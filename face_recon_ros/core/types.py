@@ -78,7 +78,7 @@ class Track:
     """One person's face, followed over time.
 
     Attributes:
-        id: short, never used again for somebody else within one run.
+        id: short, never used for another person within one run.
         box: (4,) face box in this image, pixels.
         score: detector's or tracker's confidence in [0, 1].
         stamp: seconds, of the image the box belongs to.

@@ -17,13 +17,13 @@ import numpy as np
 from face_recon_ros.core.errors import DataError
 from face_recon_ros.evaluation.metrics import Interval, bootstrap
 
-#: Kinds of figures, by what tells a difference from chance:
+#: Kinds of figures, by the test of significance:
 PAIRED = "paired"  # one value an image or second: paired bootstrap of the mean difference
 COUNT = "count"  # events: exact binomial test
 INTERVAL = "interval"  # PATH_interval_95 beside it: the two intervals, as if independent
 SINGLE = "single"  # one number, chance unknown: must differ by SINGLE_SHARE
 #: Smaller differences of `SINGLE` figures are taken for chance. A choice: the results hold nothing
-#: that would tell how much two runs of one build differ on a machine.
+#: that would show how much two runs of one build differ.
 SINGLE_SHARE = 0.05
 
 

@@ -2,7 +2,7 @@
 
 Pictures with known faces come from annotated photographs, or are composed: portraits shrunk to
 random sizes and pasted on a picture without faces. A detection is right where it overlaps a face
-box; a second one of the same face is wrong. Portraits may show strangers that nobody annotated, so
+box; a second one of the same face is wrong. Portraits may show people without annotation, so
 what is found within one, away from its face, counts neither way.
 """
 
@@ -140,7 +140,7 @@ def read_scenes(folder: str | Path, skipped: Skipped) -> Iterator[Scene]:
 
 
 def rendered_portraits(count: int = 24) -> Iterator[Scene]:
-    """Renderings of the shipped face model, each somebody else's."""
+    """Renderings of the shipped face model, each of another person."""
     for seed in range(count):
         head = TurningHead(480, 360, seed=seed)
         t = PERIOD_S * seed / count

@@ -1,6 +1,6 @@
 """`face-recon evaluate expression`: do faces move on photographs as another observer sees them?
 
-Nobody annotates activations. What can be compared is what a face visibly does: gaps of lids and
+Activations are not annotated. Visible motion can be compared: gaps of lids and
 lips, the mouth's width and corners, the brows' heights, measured on 68 landmarks in 3D of another
 method (scripts/mediapipe_points.py) and on the reconstructed mesh.
 """

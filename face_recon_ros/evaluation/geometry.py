@@ -68,7 +68,7 @@ PROTOCOL = {
     "images of a person are reconstructed as one track, people with several images only",
     "face": "the largest detection",
     "statistics": "over the scan points of all images together, as NoW's cumulative curve",
-    "regions": "as REALY, each aligned anew (rigidly, at the scale of the whole face); nearest "
+    "regions": "as REALY, each aligned separately (rigidly, at the whole face's scale); nearest "
     "landmarks decide which points belong",
 }
 

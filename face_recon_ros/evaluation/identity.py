@@ -1,4 +1,4 @@
-"""`face-recon evaluate identity`: do identity coefficients tell one person from another?"""
+"""`face-recon evaluate identity`: do identity coefficients distinguish people?"""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class IdentityBenchmark(StillBenchmark[None]):
         self._look = look
 
     def truth(self, sample: Sample) -> None:
-        """The person, whom the file's name tells."""
+        """The picture needs none: its name says the person."""
 
     def choose(self, detections: Detections, truth: None, width: int, height: int) -> int | None:
         """The detection over the middle of the picture, else the largest."""
@@ -196,7 +196,7 @@ def _separation(
 def _interval(
     score: Any, names: NDArray[np.str_], same: Array, different: Array, rng: np.random.Generator
 ) -> Interval:
-    """Bootstrap over persons: their pairs stand and fall together."""
+    """Bootstrap over persons: all pairs of a person are drawn together."""
     a, b = score(same), score(different)
     _, person = np.unique(names, return_inverse=True)
     n = int(person.max()) + 1

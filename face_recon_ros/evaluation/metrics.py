@@ -93,7 +93,7 @@ def error_curve(errors: ArrayLike, limit: float) -> tuple[float, float]:
 def shape_distance_mm(vertices: ArrayLike, true_vertices: ArrayLike) -> float:
     """Mean distance of corresponding vertices once place and size are made equal.
 
-    How large a head is in metres no single picture tells; `training.losses.shape_distance_mm` is
+    A single picture does not show the size of a head; `training.losses.shape_distance_mm` is
     the same for batches.
 
     Args:

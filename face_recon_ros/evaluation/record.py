@@ -1,7 +1,7 @@
 """`face-recon record`: a video, folder of pictures or camera into a rosbag2, without ROS.
 
 Messages are built from the types of the package `rosbags`, which writes sqlite3 and mcap by
-itself. With ROS at hand `ros2 bag record` does the same for live topics (docs/evaluation.md has
+itself. With ROS `ros2 bag record` does the same for live topics (docs/evaluation.md has
 the line).
 """
 
@@ -194,7 +194,7 @@ def record(
         path: folder to make.
         storage: `mcap` or `sqlite3`.
         compressed: JPEG instead of raw pixels.
-        camera: calibration, written beside each image; or what tells it of an image, asked right
+        camera: calibration, written beside each image; or a resolver of it, asked right
             after the image was read.
         total: number of images, for progress; 0 when unknown.
         progress: called as images are written.

@@ -187,7 +187,7 @@ def replay(
         raise DataError(
             f"usable images on {topic} in {bag.path}",
             f"{counts.read} messages, {counts.unreadable} unreadable; {'; '.join(bag.problems)}",
-            "choose another topic with --image-topic, or record anew",
+            "choose another topic with --image-topic, or record again",
         )
     stamps = np.array(recording.stamps)
     result = {
@@ -222,7 +222,7 @@ def replay(
 def _truth(bag: Bag, image_topic: str, config: ReplayConfig) -> BagTruth | None:
     """Ground truth, read before the replay: what was named and is not there stops it at once.
 
-    Truth that nobody named and that cannot be used becomes one of the bag's problems.
+    Unusable truth that was not asked for becomes one of the bag's problems.
     """
     first = islice(bag.messages(image_topic), _FRAME_SEARCH)
     camera_frame = next((msg.header.frame_id for _, msg in first if msg.header.frame_id), "")
@@ -314,7 +314,7 @@ def truth_figures(recording: Recording, truth: BagTruth, config: ReplayConfig) -
 def _calibration(
     observed: list[Observation], seen: Trajectory, true: Trajectory
 ) -> dict[str, Any] | None:
-    """Whether poses are as uncertain as they say; None where they do not say it."""
+    """Whether errors of poses are as large as their covariance says; None without covariance."""
     covariances = [o.covariance for o in observed if o.covariance is not None]
     if not observed or len(covariances) < len(observed):
         return None
@@ -322,7 +322,7 @@ def _calibration(
 
 
 def _head_of_interest(recording: Recording) -> list[Observation]:
-    """The track seen most; where it is away, whoever is alone in the picture. By stamp."""
+    """The track seen most; where it is missing, the only face of the picture. By stamp."""
     main = recording.main_track
     if main is None:
         return []

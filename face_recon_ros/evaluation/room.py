@@ -29,7 +29,7 @@ Array = NDArray[np.float64]
 
 _YAW_STEP_DEG = 5
 _NOISE = 2.0  # grey levels
-_FADE_M = 0.3  # beyond the picture's edge, where somebody is gone
+_FADE_M = 0.3  # beyond the picture's edge, where a person is gone
 _HAIR = [(0.06, 0.05, 0.05), (0.2, 0.13, 0.08), (0.4, 0.28, 0.16), (0.7, 0.55, 0.35), (0.6,) * 3]
 #: Height, half width, half depth of neck, shoulders and chest from the sellion, metres.
 _BODY = [
@@ -86,7 +86,7 @@ class RoomConfig:
 
 @dataclass(frozen=True)
 class Person:
-    """How somebody looks.
+    """Appearance of a person.
 
     Attributes:
         name: who.
@@ -106,7 +106,7 @@ class Person:
 
 
 def random_person(model: MorphableModel, name: str, rng: np.random.Generator) -> Person:
-    """Somebody of the face model, whole head, with hair and a pullover."""
+    """A person of the face model, whole head, with hair and a pullover."""
     identity = rng.standard_normal(model.k_identity)
     head = model.express(model.neutral(identity), np.zeros(model.k_expression, np.float32))
     colours = model.albedo(1.2 * rng.standard_normal(model.k_albedo)).astype(np.float32)
@@ -171,7 +171,7 @@ def _body() -> tuple[Float32, NDArray[np.int32]]:
 
 @dataclass(frozen=True)
 class Path:
-    """Where somebody is and looks, between keys with smooth starts and stops.
+    """Where a person is and looks, between keys with smooth starts and stops.
 
     Attributes:
         z: depth of the lane, metres.
@@ -194,7 +194,7 @@ class Path:
 
 
 def random_path(config: RoomConfig, z: float, start: float, rng: np.random.Generator) -> Path:
-    """Somebody's two minutes: looks about, walks, turns away, leaves and returns.
+    """Two minutes of a person who looks about, walks, turns away, leaves and returns.
 
     Args:
         config: of the room.
@@ -324,7 +324,7 @@ class Room:
             yield self.frame(k)
 
     def frame(self, index: int) -> RoomFrame:
-        """The frame of a number, made anew."""
+        """The frame of a number, rendered."""
         t = index / self.config.rate_hz
         canvas = self._background.copy()
         owner = np.full(canvas.shape[:2], -1, np.int16)
@@ -385,7 +385,7 @@ class Room:
     def _paste(
         self, canvas: NDArray[np.float32], owner: NDArray[np.int16], i: int, x: float, s: _Sprite
     ) -> tuple[NDArray[np.bool_], tuple[slice, slice]]:
-        """Draws a person; what of the face would be seen if nobody stood before it, and where."""
+        """Draws a person; returns what of the face is visible without occluders, and where."""
         height, width = canvas.shape[:2]
         middle = self.camera.project(np.array([[x, self.paths[i].y, self.paths[i].z]]))[0]
         corner = middle - s.origin

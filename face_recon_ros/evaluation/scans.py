@@ -101,7 +101,7 @@ def scan_distances(
 
 
 def region_distances(surface: Surface, scan: Scan, scan_from_mesh: Similarity) -> Array:
-    """As REALY: each region of the scan is aligned anew, so that none pays for another.
+    """As REALY: each region of the scan is aligned separately, independent of the others.
 
     Args:
         surface: predicted, millimetres.

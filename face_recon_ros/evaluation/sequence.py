@@ -45,7 +45,7 @@ class Observation:
         identity: (K_id,).
         expression: (K_exp,).
         covariance: (6, 6) of `camera_from_face`, as `Face.covariance`; None where there is none.
-        depth: whether a depth image told the distance.
+        depth: whether a depth image gave the distance.
     """
 
     stamp: float
@@ -137,7 +137,7 @@ def sequence_figures(recording: Recording, expression_names: tuple[str, ...]) ->
 
 
 def id_switches(recording: Recording) -> int:
-    """How often somebody got another id. See `sequence_figures` for what counts."""
+    """How often a person got another id. See `sequence_figures` for what counts."""
     count = 0
     tracks = recording.tracks
     for name, seen in tracks.items():
@@ -206,7 +206,7 @@ def blink_coupling_mm(stamps: Array, blinks: Array, depth: Array) -> float:
 
     Returns:
         Millimetres per unit of activation, slow motion (the mean over half a second to both
-        sides) removed from both; NaN when nobody blinks or not for long enough to tell.
+        sides) removed from both; NaN without blinks, or with too few images.
     """
     if blinks.size == 0 or stamps[-1] - stamps[0] < _BLINK_SPAN_S:
         return float("nan")

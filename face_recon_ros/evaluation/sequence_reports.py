@@ -108,7 +108,7 @@ def bag_report(
 
 
 def _add_truth(report: Report, truth: dict[str, Any], errors: dict[str, Any]) -> None:
-    """Adds how far poses are from ground truth, and whether they say so."""
+    """Adds the errors of poses, and whether their covariance predicts them."""
     report.heading("Against ground truth")
     facts_of_truth = {k: v for k, v in truth.items() if k not in _OF_ERRORS}
     facts_of_truth.update(truth.get("alignment", {}))
@@ -121,11 +121,11 @@ def _add_truth(report: Report, truth: dict[str, Any], errors: dict[str, Any]) ->
     ]
     if errors:
         report.table(("error", *errors["rotation_deg"]), statistics)
-    told = truth.get("covariance") or truth.get("covariance_unaligned")
-    if told:
+    calibration = truth.get("covariance") or truth.get("covariance_unaligned")
+    if calibration:
         report.table(
-            ("error over its covariance", *told["position"]),
-            [(name, *told[name].values()) for name in ("position", "rotation")],
+            ("error over its covariance", *calibration["position"]),
+            [(name, *calibration[name].values()) for name in ("position", "rotation")],
         )
 
 

@@ -1,4 +1,4 @@
-"""`face-recon evaluate shape`: whose face is it? People nobody trained on, their faces known.
+"""`face-recon evaluate shape`: shape of people whom no training has seen, with known faces.
 
 Every picture is scored for itself and all pictures of a person as one track, beside the mean
 face, which is what an answer that knows nothing says.
@@ -40,7 +40,7 @@ PROTOCOL = {
     "name": "shape of rendered people",
     "people": "rendered from the face model, by seeds that training never uses",
     "shape_mm": "mean distance of the facial skin's vertices of the neutral face, place and size "
-    "made equal (what no crop can tell), at the true size; mean over people",
+    "aligned (a crop does not show them), at the true size; mean over people",
     "one_view": "each picture for itself; its crop placed once more by the mesh",
     "track": "all pictures of a person one after the other under one track, as it ends",
     "mean_face": "the same distance of the face model's mean",
@@ -53,7 +53,7 @@ PROTOCOL = {
     "box": f"the true one, moved as a detector's by {BOX_SHIFT:g} and {BOX_ZOOM:g} of its side",
     "interval": "bootstrap over people",
     "expression": "per channel over all pictures: correlation of the answers with the truth; "
-    "amplitude, the slope of the answers over the truth (1: told in full)",
+    "amplitude, the slope of the answers over the truth (1: the full motion)",
 }
 
 

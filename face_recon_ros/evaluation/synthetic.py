@@ -262,7 +262,7 @@ def scene_of_mesh(
     camera: PinholeCamera,
     camera_from_face: Rigid,
 ) -> Scene:
-    """A scene of somebody else's mesh: a scan with vertex colours.
+    """A scene of a given mesh: a scan with vertex colours.
 
     The face frame is taken over from the face model by aligning the 51 inner landmarks, size kept.
 

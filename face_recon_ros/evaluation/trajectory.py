@@ -184,7 +184,7 @@ def estimate_time_offset(
     Returns:
         Offset in seconds (`estimated.stamp = truth.stamp + offset`), and the contrast of the
         minimum: how many times smaller the angles are than at a typical offset. Near one the head
-        turned too little to tell and the offset is meaningless.
+        turned too little, and the offset is meaningless.
     """
     step = max(1, len(estimated) // _OFFSET_SAMPLES)
     seen = estimated.chosen(np.arange(0, len(estimated), step))
@@ -251,7 +251,7 @@ _CHI_SQUARE_3 = {"within_68": 3.527, "within_95": 7.815}
 def covariance_calibration(
     estimated: Trajectory, truth: Trajectory, covariances: ArrayLike
 ) -> dict[str, Any]:
-    """Whether poses are as uncertain as they say.
+    """Whether errors of poses are as large as their covariance says.
 
     Args:
         estimated: N motions.

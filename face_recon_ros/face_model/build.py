@@ -160,7 +160,7 @@ def model_arrays(data: AnnyData) -> dict[str, NDArray[Any]]:
     # Bases, colours and labels are those of the narrower gap; only the mean gets more.
     inside = lower & (regions == annotations.REGIONS.index("mouth_interior"))
     fine_mean = subdivision.matrix @ lips.with_room(control, _LIP_ROOM, inside)
-    # The origin is everybody's sellion, as the subdivided surface has it.
+    # The origin is each person's sellion, as the subdivided surface has it.
     fine_mean -= fine_mean[sellion] * np.array([1.0, 0.0, 1.0])
     fine_mean[np.abs(fine_mean) < 1e-9] = 0.0  # what is left of cancellation is noise
     identity_basis = _linear(slide, identity.basis)

@@ -182,7 +182,7 @@ def build_identity(
     variance = np.concatenate([p[1] for p in parts])
     order = np.argsort(-variance, kind="stable")[:k]
     basis = np.concatenate([p[0] for p in parts], axis=2)[:, :, order]
-    basis -= basis[sellion][None]  # the origin stays at everybody's sellion
+    basis -= basis[sellion][None]  # the origin stays at each person's sellion
     explained = float(variance[order].sum() / sum(p[2] for p in parts))
     return IdentityModel(mean - mean[sellion] * np.array([1, 0, 1]), basis, explained)
 

@@ -1,4 +1,4 @@
-"""Lips that touch and do not run through each other, in everybody and in every expression.
+"""Lips that touch and do not intersect, in all people and expressions.
 
 Two means. Near the seam between the lips a displacement field is replaced by what a smooth map of
 space would do (`coupling`): such a map moves touching surfaces together. And what still goes
@@ -103,7 +103,7 @@ class LipSeam:
     def with_room(
         self, control: NDArray[np.float64], gap: float, inside: NDArray[np.bool_]
     ) -> NDArray[np.float64]:
-        """(C, 3) the mean for everybody: lips parted, the lower one thicker, mirror-symmetric.
+        """(C, 3) the mean of all people: lips parted, the lower one thicker, mirror-symmetric.
 
         What has no part in this stays to the last bit. Metres.
 

@@ -43,7 +43,7 @@ def flipped_diagonals(
     tie = np.abs(margin) < 1e-9
     if (
         tie.any()
-    ):  # symmetric coordinates cannot tell: split so that the lowest pair {v, mirror v} leads
+    ):  # symmetric coordinates do not decide: split so that the lowest pair {v, mirror v} leads
         lowest = np.argmin(np.minimum(quads, mirror[quads]), axis=1)
         flip = np.where(tie, lowest % 2 == 1, flip)
     return flip

@@ -30,7 +30,7 @@ class AvatarMaker:
     """Gathers people over the images of a source, and makes heads of them."""
 
     def __init__(self, model: MorphableModel, texture_size: int = 1024) -> None:
-        """Begins with nobody.
+        """Begins without a person.
 
         Args:
             model: the whole head, fine level.
@@ -90,7 +90,7 @@ class AvatarMaker:
         """
         if name not in self._people:
             raise DataError(
-                f"one of {', '.join(self._people) or 'nobody'}", repr(name), "choose one of these"
+                f"one of {', '.join(self._people) or 'none'}", repr(name), "choose one of these"
             )
         person = self._people[name]
         last = slice(-1, None) if fused else slice(None)
@@ -145,7 +145,7 @@ class _Person:
     views: list[tuple[Rigid, float]] = field(default_factory=list)
 
     def wants(self, pose: Rigid, px_per_mm: float) -> bool:
-        """Whether a view tells more than those before."""
+        """Whether a view adds to those before."""
         if len(self.views) >= _MOST_VIEWS:
             return False
         alike = [s for p, s in self.views if angle_between(p.rotation, pose.rotation) < _NEW_VIEW]

@@ -52,7 +52,7 @@ def images_in_order(
         topic: of images, raw or compressed.
         counts: filled in along the way.
         recorded: filled in too: stamp -> `log_ns`, to find an image again.
-        complain: told of every image that cannot be read; it is left out.
+        complain: called for every image that cannot be read; it is left out.
     """
     stream = ImageStream()
     held: list[tuple[float, int, Image]] = []
@@ -155,7 +155,7 @@ class BagSource:
             source: path of the bag.
             frame: name of the camera's frame where the images have none.
             loop: begin again at the end; stamps go on.
-            complain: told of every message that cannot be read; it is left out.
+            complain: called for every message that cannot be read; it is left out.
             topic: of the images; empty takes the one that shows most.
             info_topic: of CameraInfo; empty takes the one beside the images.
 

@@ -1,4 +1,4 @@
-"""Which topic of a bag holds the camera's images: told by what they show."""
+"""Which topic of a bag holds the camera's images, recognised by content."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def _like_depth(msg: Any) -> bool:
 
 
 def camera_info_topic(types: Mapping[str, str], image_topic: str) -> str:
-    """The topic of the CameraInfo beside an image topic, else the only one, if it is nobody's.
+    """The topic of the CameraInfo beside an image topic, else the only free one.
 
     Empty without any.
     """

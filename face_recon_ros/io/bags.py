@@ -1,6 +1,6 @@
 """rosbag2 recordings read without ROS: sqlite3 and mcap, whole or cut off, in one file or many.
 
-What a file is, is told by its content. Files that `rosbags` can open are read by their index,
+The content decides what a file is. Files that `rosbags` can open are read by their index,
 others message by message up to the break; either way `problems` says what was wrong.
 """
 
@@ -193,7 +193,7 @@ class _StorageFile:
     def _reader(self) -> Any:
         from rosbags.rosbag2 import Reader
 
-        class ByContent(Reader):  # rosbags goes by the suffix
+        class ByContent(Reader):  # rosbags decides by the suffix
             STORAGE_PLUGINS: ClassVar = {
                 self.path.suffix: Reader.STORAGE_PLUGINS[_SUFFIX_OF[self._storage]]
             }

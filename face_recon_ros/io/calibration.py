@@ -35,7 +35,7 @@ class _Told:
 class CameraResolver:
     """The camera of each image: of a calibration file, else by CameraInfo, else assumed.
 
-    CameraInfo is what `update` was last told; a source that reads a recording tells it in time.
+    CameraInfo is that of the last `update`; a source that reads a recording calls it in time.
 
     Attributes:
         readings: how often each origin was used: `calibration`, `CameraInfo`, `assumed`.

@@ -99,7 +99,7 @@ ENCODINGS: dict[str, Encoding] = {
     "mono8": Encoding(GREY, 1, 1, _GREY),
     "8UC1": Encoding(GREY, 1, 1, _GREY),
     **{f"mono{bits}": Encoding(GREY, 1, 2, _GREY) for bits in (10, 12, 14, 16)},
-    "16UC1": Encoding(GREY, 1, 2, _GREY),  # depth cameras use it too: told apart by what it shows
+    "16UC1": Encoding(GREY, 1, 2, _GREY),  # depth cameras use it too: distinguished by content
     "yuv422": _colour(cv2.COLOR_YUV2RGB_UYVY, 2),
     "uyvy": _colour(cv2.COLOR_YUV2RGB_UYVY, 2),
     "yuv422_yuy2": _colour(cv2.COLOR_YUV2RGB_YUYV, 2),

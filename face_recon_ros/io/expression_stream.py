@@ -96,7 +96,7 @@ class UdpSink:
 
     @property
     def lost(self) -> int:
-        """Packets that nobody took, as far as the network tells."""
+        """Packets that were not received, as far as the network reports."""
         return self._sender.lost
 
     def add(self, p: Performance) -> None:
@@ -117,7 +117,7 @@ class ExpressionStream:
     """
 
     def __init__(self, config: StreamConfig, sinks: Sequence[Sink]) -> None:
-        """Begins with nobody."""
+        """Begins without a person."""
         self._config, self._sinks = config, sinks
         self._neutral: dict[str, Neutral] = {}
         self._seen: dict[str, tuple[float, float]] = {}  # person -> stamp, distance in metres
@@ -130,7 +130,7 @@ class ExpressionStream:
         return self._config.calibrate_s == 0 or (neutral is not None and neutral.done)
 
     def offer(self, person: str, p: Performance) -> bool:
-        """Takes what somebody does at one moment.
+        """Takes one moment of a performance.
 
         Args:
             person: track id. Offer the people of one image nearest first.

@@ -239,7 +239,7 @@ class UdpSender:
     """Packets to one address. A peer that is gone does no harm, and is found when it is back.
 
     Attributes:
-        lost: packets that nobody took, as far as the network tells.
+        lost: packets that were not received, as far as the network reports.
     """
 
     def __init__(self, host: str, port: int) -> None:
@@ -263,7 +263,7 @@ class UdpSender:
         """Sends what can be sent; what cannot is counted in `lost`."""
         for packet in packets:
             try:
-                if not self._connected:  # else nobody tells that there is no receiver
+                if not self._connected:  # else the missing receiver is not reported
                     self._socket.connect(self._address)
                     self._connected = True
                 self._socket.send(packet)

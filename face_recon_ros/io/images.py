@@ -1,4 +1,4 @@
-"""Picture files and compressed images: told by their content, upright, 8-bit RGB."""
+"""Picture files and compressed images: recognised by content, upright, 8-bit RGB."""
 
 from __future__ import annotations
 
@@ -228,7 +228,7 @@ def _has_end_marker(jpeg: bytes) -> bool:
 
 
 def _rescued(raw: bytes, kind: str, upright: bool) -> tuple[NDArray[np.generic] | None, str]:
-    """What is there of a file that ends early, and how to say so."""
+    """The part of a file that ends early, and the warning."""
     if kind == "JPEG":
         pixels = _by_opencv(raw + b"\xff\xd9", upright)
         if pixels is None:

@@ -18,7 +18,7 @@ class IntensityScale:
     """Scales the deep pixels of one stream to 8 bits.
 
     Messages and files say how many bits a pixel takes, not how many of them the sensor fills.
-    Two cases are told apart. Values that span much of their full scale are those of an ordinary
+    There are two cases. Values that span much of their full scale are those of an ordinary
     camera: they are divided by the smallest full scale (8 to 16 bits) that any needed so far.
     Values in a narrow range far from zero (thermal cameras, counts with an offset) are stretched
     between the darkest and the brightest seen; that range widens at once and shrinks slowly, so

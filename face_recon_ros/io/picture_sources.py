@@ -139,7 +139,7 @@ class RenderedSource:
 
 
 def image_paths(folder: Path, skipped: dict[Path, FaceReconError] | None = None) -> list[Path]:
-    """The pictures of a folder, by name; told by their content.
+    """The pictures of a folder, by name; recognised by their content.
 
     Args:
         folder: to look into.

@@ -1,6 +1,6 @@
 """Where images come from: device, stream, video, folder, picture, bag, test pattern.
 
-What a file is, is told by its content. Every source is an iterator of `Image`. Devices and streams
+The content decides what a file is. Every source is an iterator of `Image`. Devices and streams
 stamp with the clock they are given, at capture; files with their own time from 0; bags with the
 stamps of their messages. `paced` plays a file in real time, as if it were a camera.
 """
@@ -32,13 +32,13 @@ from face_recon_ros.io.picture_sources import FolderSource, RenderedSource
 from face_recon_ros.io.video import DEFAULT_FPS, VideoReader
 
 Clock = Callable[[], float]
-#: Told of what was lost, waits a little and says whether to try again.
+#: Called with what was lost; waits a little and returns whether to try again.
 Retry = Callable[[SourceError], bool]
 
 TEST_PATTERN, PORTRAIT = "pattern", "portrait"
 PATTERN_FPS = 15.0
 
-_MAX_FAILURES = 30  # pictures in a row that a device hands over but nobody can decode
+_MAX_FAILURES = 30  # pictures in a row of a device that cannot be decoded
 _DEVICE = re.compile(r"\d+|/dev/video\d+")
 _STREAM = re.compile(r"(rtsps?|rtmp|https?|udp|tcp|srt)://\S+")
 _PATIENCE_S = 2.0  # with a device or stream that says nothing
@@ -132,7 +132,7 @@ def open_source(
         clock: stamps the images of a device or stream, seconds.
         retry: asked when a device or stream is lost; unless it is to be tried again, the source
             ends with SourceError.
-        complain: told of every image of a bag that cannot be read; it is left out.
+        complain: called for every image of a bag that cannot be read; it is left out.
 
     Raises:
         SourceError: there is no such thing, or it cannot be read.
@@ -182,7 +182,7 @@ class LiveSource:
         """Opens it.
 
         Raises:
-            SourceError: it cannot be opened; whoever starts with a wrong name wants to know.
+            SourceError: it cannot be opened.
         """
         self.name = config.source
         self.length: int | None = None
@@ -374,7 +374,7 @@ def paced(
 
     Args:
         images: with stamps of a file.
-        fps: only to tell how late is late.
+        fps: only for the limit of lateness.
         clock: seconds.
         sleep: waits that many seconds.
     """

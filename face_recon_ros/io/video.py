@@ -140,7 +140,7 @@ class VideoReader:
                 f"only {', '.join(kinds)}",
                 "give a file with a video track",
             )
-        # Of a codec that FFmpeg does not know, or a damaged head, nothing else is told.
+        # FFmpeg reports nothing else of an unknown codec or a damaged header.
         known = [s for s in streams if s.codec_context is not None]
         stream = max(known, key=lambda s: (s.width or 0) * (s.height or 0), default=None)
         if stream is None:

@@ -58,7 +58,7 @@ class CameraStream:
         """Starts.
 
         Args:
-            ready: whether somebody listens; files wait for that, at most `wait_for_subscriber_s`.
+            ready: whether there is a subscriber; files wait for one, up to the configured time.
             drain: called after the last image, before the node ends.
         """
         self._ready, self._drain = ready, drain
@@ -142,11 +142,11 @@ class CameraPublisher:
         self._info = node.create_publisher(CameraInfo, CAMERA_INFO_TOPIC, SENSOR_QOS)
 
     def wanted(self) -> bool:
-        """Whether anybody listens."""
+        """Whether there is a subscriber."""
         return self._image.get_subscription_count() > 0
 
     def publish(self, image: Image, camera: PinholeCamera, header: Header) -> None:
-        """Publishes to whoever listens; the camera first, so that it is there with its image."""
+        """Publishes to subscribers; the camera first, so that it arrives before its image."""
         if self._info.get_subscription_count():
             self._info.publish(conversions.camera_to_msg(camera, header))
         if self.wanted():

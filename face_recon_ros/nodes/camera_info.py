@@ -31,7 +31,7 @@ _LOOK_AGAIN_CALIBRATED_S = 10.0
 class CameraInfoSubscriber:
     """The camera of the images on the topic: of a file, from CameraInfo, else assumed.
 
-    It tells in /diagnostics: `camera_info` (missing, uncalibrated, calibrated, late), its age,
+    It reports in /diagnostics: `camera_info` (missing, uncalibrated, calibrated, late), its age,
     `camera_info_changes`, `camera_notes`; what is wrong with CameraInfo is a warning while it
     lasts.
     """

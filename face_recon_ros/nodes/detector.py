@@ -34,7 +34,7 @@ class DetectorNode(FaceNode):
         self.meter.fact("model", detector.backend)
 
     def begin(self) -> None:
-        """Listens while somebody wants to know."""
+        """Subscribes while the results have a subscriber."""
         self._outputs = DetectionOutputs(self)
         self._slot = self.start_worker("detector", self._work)
         self.watch(partial(report_tracks, self.meter, self._finder))

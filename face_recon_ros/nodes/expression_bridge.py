@@ -57,7 +57,7 @@ class ExpressionBridgeNode(FaceNode):
         self.meter.fact("receiver", self._sink.receiver)
         self.meter.fact("person", self._stream.person)
         self.meter.fact("packets_lost", str(self._sink.lost))
-        return f"nobody receives at {self._sink.receiver}" if lost else ""
+        return f"no receiver at {self._sink.receiver}" if lost else ""
 
 
 def main() -> None:

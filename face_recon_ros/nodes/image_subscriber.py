@@ -33,7 +33,7 @@ def image_topic(node: FaceNode) -> str:
 def choose_topic(node: FaceNode, transport: str) -> tuple[str, type]:
     """Where to listen now: topic and message type.
 
-    `auto` takes raw images where somebody publishes them, else compressed ones where somebody
+    `auto` takes raw images where there is a publisher, else compressed ones where there is one
     does. A topic that was remapped to compressed images is taken as such.
     """
     raw, compressed = image_topic(node), _compressed_topic(node)
@@ -54,9 +54,9 @@ def _compressed_topic(node: FaceNode) -> str:
 
 
 class ImageSubscriber:
-    """Listens to images while somebody wants what comes of them.
+    """Subscribes to images while their results have a subscriber.
 
-    It tells in /diagnostics: `image_topic`, `image_transport`, `pixel_range` for more than 8 bits.
+    Diagnostics: `image_topic`, `image_transport`, `pixel_range` for more than 8 bits.
 
     Attributes:
         stream: that reads the messages.
@@ -74,7 +74,7 @@ class ImageSubscriber:
 
         Args:
             node: that listens.
-            wanted: whether anybody wants images.
+            wanted: whether images are needed.
             receive: gets each message, in the executor's thread.
             transport: of `TRANSPORTS`.
             qos: of the subscription.
@@ -105,7 +105,7 @@ class ImageSubscriber:
             self._stop()
             return
         now = time.monotonic()
-        target = self._listening  # while images come it stays, whoever else begins to publish
+        target = self._listening  # while images come it stays, even if others begin to publish
         if target is None or not self._received or now - self._last > _PATIENCE_S:
             target = choose_topic(self._node, self._transport)
         if target != self._listening:

@@ -28,7 +28,7 @@ from face_recon_ros.robot.motion import JointReading
 from face_recon_ros.robot.neck import Neck
 
 _WAIT_FOR_TF_S = 0.3  # a face may arrive before the robot says where its camera was
-_MAX_WAITING = 256  # faces, the newest: nobody asks for them before there is a neck
+_MAX_WAITING = 256  # faces, the newest: not used before there is a neck
 _POINT_HEAD_PERIOD_S = 0.2  # goals of an action are no stream
 _STATIC_TF_QOS = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
@@ -41,7 +41,7 @@ _FAULTS = {
     ),
     gaze_controller.NO_JOINTS: (
         "all neck joints on /joint_states",
-        "none of late",
+        "none lately",
         "check the driver",
     ),
     gaze_controller.NOT_OBEYING: (
@@ -138,7 +138,7 @@ class JointListener:
 
 
 class NeckOutput:
-    """Tells a neck what to do, the way it wants to be told."""
+    """Publishes commands by the neck's interface."""
 
     def __init__(self, node: FaceNode, neck: Neck, config: NeckConfig, period_s: float) -> None:
         """Creates the publishers.
@@ -211,7 +211,7 @@ class NeckOutput:
 
         def publish(_: Command, point: PointStamped | None) -> None:
             now = seconds_now(node)
-            if point is None:  # nobody to look at, or a fault: the head stops
+            if point is None:  # no person to look at, or a fault: the head stops
                 while sent:
                     sent.pop().add_done_callback(_cancel)
                 return
@@ -276,7 +276,7 @@ class LookAtNode(FaceNode):
         try:
             self._use(urdf)
         except ConfigError as fault:
-            self._no_neck = fault  # told at each step
+            self._no_neck = fault  # reported at each step
 
     def _use(self, urdf: str) -> None:
         if self._neck is not None:

@@ -1,7 +1,7 @@
 """Lifecycle manager: brings up the nodes that wait for one (`autostart: false`), again and again.
 
 A node that comes back unconfigured (its process was restarted) is brought up once more; one that
-somebody else deactivated is left alone. Our nodes need no order: each waits for its input.
+another client deactivated stays as it is. Our nodes need no order: each waits for its input.
 """
 
 from __future__ import annotations

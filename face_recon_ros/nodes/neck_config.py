@@ -16,7 +16,7 @@ PERSONS = ("", "still", "walking", "jumping")
 
 @dataclass(frozen=True)
 class NeckConfig:
-    """The neck and how it wants to be told.
+    """The neck and its command interface.
 
     Attributes:
         joints: These are the names of the joints to move.
@@ -78,7 +78,7 @@ class NeckConfig:
 
 @dataclass(frozen=True)
 class SimulatedNeckConfig(NeckSimulatorConfig):
-    """A neck, and somebody to look at.
+    """A neck, and a person to look at.
 
     Attributes:
         rate_hz: Joint states and transforms are published at this rate.

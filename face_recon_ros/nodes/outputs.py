@@ -29,7 +29,7 @@ _FORGET_FACE_S = 10.0
 
 
 def wanted(publishers: Sequence[Publisher]) -> bool:
-    """Whether anybody listens to any of them; nobody does to one that is destroyed meanwhile."""
+    """Whether any of them has a subscriber; one that was destroyed in the meantime has none."""
     return any(_listeners(p) > 0 for p in publishers)
 
 
@@ -49,7 +49,7 @@ class DetectionOutputs:
         self.crops = node.create_publisher(ImageMsg, "crops", SENSOR_QOS)
 
     def wanted(self) -> bool:
-        """Whether anybody listens."""
+        """Whether there is a subscriber."""
         return wanted([self.detections, self.crops])
 
     def publish(self, tracks: list[Track], crops: NDArray[np.uint8], header: Header) -> None:
@@ -82,7 +82,7 @@ class FaceOutputs:
         self._told = False
 
     def wanted(self, config: OutputConfig) -> bool:
-        """Whether anybody listens."""
+        """Whether there is a subscriber."""
         publishers = [self.vertices, self._poses, self._attention]
         publishers += [self._transforms] if config.tf else []
         publishers += [self._coefficients] if config.coefficients else []

@@ -39,7 +39,7 @@ _THERE = 0.02  # radians off that are good enough for an action
 
 
 class NeckInput:
-    """All the ways a neck can be told where to go; the counterpart of `look_at.NeckOutput`."""
+    """All command interfaces of a neck; the counterpart of `look_at.NeckOutput`."""
 
     def __init__(self, node: FaceNode, neck: Neck, config: NeckConfig, simulator: NeckSimulator):
         """Subscribes to every output there are messages for."""
@@ -51,9 +51,9 @@ class NeckInput:
         for j, name in enumerate(neck.joint_names):
             receive: Callable[[Float64], None] = partial(self._command_joint, j)
             node.create_subscription(Float64, f"neck/{name}/command", receive, RESULT_QOS)
-        if config.output == "none":  # then nothing else tells it
+        if config.output == "none":  # then there is no other command
             node.create_subscription(PointStamped, "/look_at", self._look, RESULT_QOS)
-        # Messages that are not installed nobody can send either.
+        # A message type that is not installed cannot be sent, either.
         for listen in (self._listen_to_trajectories, self._serve_point_head):
             with contextlib.suppress(ImportError):
                 listen()

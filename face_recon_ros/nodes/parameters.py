@@ -44,7 +44,7 @@ from face_recon_ros.io.sources import SourceConfig
 from face_recon_ros.nodes.neck_config import NeckConfig, SimulatedNeckConfig
 from face_recon_ros.robot.look_at_config import LookAtConfig
 
-#: A `camera.source` that is somebody else's driver: launch files cannot pass an empty word.
+#: A `camera.source` for images of another driver: launch files cannot pass an empty word.
 TOPIC = "topic"
 
 
@@ -125,7 +125,7 @@ class OutputConfig(HeadStateConfig):
     """What is published beside the meshes, and how the state of heads is estimated.
 
     Attributes:
-        always: Every image is processed, even if nobody subscribes to a result.
+        always: Every image is processed, even if no result has a subscriber.
         tf: The node publishes face_<id> and gaze_<id> transforms.
         depth: Distances are corrected by /camera/depth/image_raw, which must be registered
             to the colour image; it takes effect at start.
@@ -352,7 +352,7 @@ def _declare(node: Node, leaf: Leaf) -> Any:
     start = list(default) if isinstance(default, tuple) else default
     example = start if start != [] else [0.5, 1.0]
     try:
-        # No type can be told from an empty list: rclpy takes it for bytes.
+        # An empty list has no type: rclpy takes it for bytes.
         node.declare_parameter(name, kind if start == [] else start, descriptor)
     except InvalidParameterTypeException as fault:
         raise ConfigError(

@@ -96,7 +96,7 @@ class PipelineNode(FaceNode):
         return bool(self.config("camera").lockstep)
 
     def _receive(self, msg: ImageMsg | CompressedImage) -> None:
-        """An image of somebody else's camera, in the executor's thread."""
+        """An image of another node's camera, in the executor's thread."""
         self.meter.arrived(conversions.seconds_from_stamp(msg.header.stamp))
         self._slot.put((msg, None, msg.header))
 

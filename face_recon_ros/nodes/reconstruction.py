@@ -48,7 +48,7 @@ class ReconstructionNode(FaceNode):
         describe(self, self._reconstructor)
 
     def begin(self) -> None:
-        """Listens while somebody wants to know."""
+        """Subscribes while the results have a subscriber."""
         self._outputs = FaceOutputs(self, self._reconstructor.model)
         self._depth = DepthSubscriber(self) if self.config("output").depth else None
         self._slot = self.start_worker("reconstruction", self._work)
@@ -143,7 +143,7 @@ def report_provider(meter: Meter, network: FaceNetwork) -> str:
 
 
 def count_depth(node: FaceNode, faces: Sequence[Face]) -> None:
-    """Counts the faces whose distance a depth image told."""
+    """Counts the faces whose distance a depth image gave."""
     node.meter.count("depth_readings", sum(f.depth_reading is not None for f in faces))
 
 

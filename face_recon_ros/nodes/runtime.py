@@ -1,4 +1,4 @@
-"""What every node does the same way: lifecycle, start, stop, complain, tell its health."""
+"""What all nodes share: lifecycle, start, stop, warnings, diagnostics."""
 
 from __future__ import annotations
 
@@ -261,7 +261,7 @@ class FaceNode(LifecycleNode):
     def listen_while(
         self, wanted: Callable[[], bool], subscribe: Callable[[], list[Subscription]]
     ) -> None:
-        """Subscribes only while somebody wants what comes of it.
+        """Subscribes only while the result has a subscriber.
 
         Args:
             wanted: asked ten times a second.
@@ -298,7 +298,7 @@ class FaceNode(LifecycleNode):
         self.finished.set_result(None)
 
     def end(self) -> None:
-        """Ends the node as planned, from any thread, after telling its last figures."""
+        """Ends the node as planned, from any thread, after publishing its last figures."""
         self.report_health()
         self._diagnostics.wait_for_all_acked(Duration(seconds=1))
         self.finished.set_result(None)

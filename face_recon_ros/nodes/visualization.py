@@ -56,7 +56,7 @@ class Scene:
         faces: N.
         cloud: their vertices in the camera frame.
         camera: that took the image.
-        rgb: (H, W, 3) uint8 the image, None where it is not at hand.
+        rgb: (H, W, 3) uint8 the image, None where it is not available.
     """
 
     header: Header
@@ -67,7 +67,7 @@ class Scene:
 
 
 class Visualizer:
-    """Publishes markers and overlay of scenes, each at its own rate, for whoever looks."""
+    """Publishes markers and overlay of scenes to subscribers, each at its own rate."""
 
     def __init__(self, node: FaceNode) -> None:
         """Creates the publishers."""
@@ -80,11 +80,11 @@ class Visualizer:
         self._lost = LostFaces()
 
     def wanted(self) -> bool:
-        """Whether anybody looks."""
+        """Whether there is a subscriber."""
         return wanted([self._markers, self._overlay])
 
     def wants_image(self) -> bool:
-        """Whether anybody looks at the overlay."""
+        """Whether the overlay has a subscriber."""
         return wanted([self._overlay])
 
     def due(self, stamp: float, config: VisualizationConfig) -> bool:
@@ -197,7 +197,7 @@ class VisualizationNode(FaceNode):
         super().__init__("visualization", ("camera", "visualization"))
 
     def begin(self) -> None:
-        """Subscribes while somebody looks."""
+        """Subscribes while there are subscribers."""
         self._visualizer = Visualizer(self)
         self._camera = CameraInfoSubscriber(self, self.config("camera"))
         self._triangles: NDArray[np.int32] | None = None

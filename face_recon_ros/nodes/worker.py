@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 class LatestValue(Generic[T]):
-    """Hands over the newest item; an item nobody took in time is replaced, never queued."""
+    """A slot for the newest item; an item that was not taken in time is replaced, never queued."""
 
     def __init__(self) -> None:
         """Starts empty."""
@@ -21,7 +21,7 @@ class LatestValue(Generic[T]):
         self.dropped = 0
 
     def put(self, item: T) -> None:
-        """Replaces what is there."""
+        """Replaces the item in the slot."""
         with self._condition:
             self.dropped += self._item is not None
             self._item = item
@@ -53,7 +53,7 @@ class LatestValue(Generic[T]):
             return item
 
     def close(self) -> None:
-        """Lets everybody who waits go."""
+        """Wakes all waiting threads."""
         with self._condition:
             self._closed = True
             self._condition.notify_all()

@@ -1,6 +1,6 @@
 """How well the neck follows a head, measured in closed loop: camera, latency, controller, servo.
 
-Everything the controller learns is what a robot would tell it: heads in the camera's frame with
+The controller's input is what a robot provides: heads in the camera's frame with
 noise, late; encoder readings; no truth.
 """
 

@@ -76,7 +76,7 @@ class LookAtState:
 
 @dataclass(frozen=True)
 class Command:
-    """What to tell the neck.
+    """A command to the neck.
 
     Attributes:
         positions: (J,) radians to be at; None: say nothing.
@@ -120,7 +120,7 @@ def step(
         base_from_fixed: where the fixed frame is in the neck's base frame, now.
 
     Returns:
-        The state for the next step, and what to tell the neck.
+        The state for the next step, and the command to the neck.
     """
     base_from_fixed = base_from_fixed or Rigid.identity()
     elapsed = config.period_s if state.time is None else time - state.time
@@ -164,7 +164,7 @@ def step(
 def _costs(
     config: LookAtConfig, neck: Neck, heads: Iterable[Head], base_from_fixed: Rigid
 ) -> dict[str, float]:
-    """Of everybody who may be looked at; smaller is better."""
+    """Of each person who may be looked at; smaller is better."""
     costs = {}
     for head in heads:
         point = base_from_fixed.apply(head.position)
@@ -184,7 +184,7 @@ def _choose(
 ) -> LookAtState:
     """Keeps the target, unless it is gone or another was better for long enough."""
     best = min(costs, key=lambda k: (costs[k], k), default=None)
-    if best is None:  # a lost target stays named until somebody takes its place
+    if best is None:  # a lost target stays named until another one replaces it
         return replace(state, rival=None)
     if state.target is None or state.target not in costs:
         return replace(state, target=best, target_since=time, rival=None)

@@ -117,7 +117,7 @@ def _first_seen(
 
 
 def _corrected(config: LookAtConfig, head: Head, seen: SeenHead, ray: Array) -> Head:
-    """One step of a constant-velocity Kalman filter; a jump starts it anew at rest."""
+    """One step of a constant-velocity Kalman filter; a jump restarts it at rest."""
     distance = _distance(ray)
     dt = seen.stamp - head.stamp
     if dt <= 0.0:

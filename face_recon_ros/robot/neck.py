@@ -295,7 +295,7 @@ def _axis(joint: ElementTree.Element) -> Array:
     axis = _numbers(joint, joint.find("axis"), "xyz", "1 0 0")
     length = float(np.linalg.norm(axis))
     if length == 0.0:
-        raise ConfigError(f"an axis for {joint.get('name')}", "0 0 0", "mend the URDF")
+        raise ConfigError(f"an axis for {joint.get('name')}", "0 0 0", "correct the URDF")
     return np.asarray(axis / length)
 
 
@@ -317,7 +317,7 @@ def _limits(
                 raise ConfigError(
                     f"room between the limits of {joint.get('name')}",
                     f"{lower:.3f} to {upper:.3f} rad with a margin of {margin:.3f}",
-                    "mend the URDF, or lower limit_margin",
+                    "correct the URDF, or lower limit_margin",
                 )
         velocity = _numbers(joint, limit, "velocity", "nan")[0]
         rows.append([lower, upper, np.fmin(velocity, max_velocity), max_acceleration])
@@ -338,6 +338,6 @@ def _numbers(
         raise ConfigError(
             f"{len(default.split())} numbers in {key} of joint {joint.get('name')}",
             repr(text),
-            "mend the URDF",
+            "correct the URDF",
         )
     return numbers

@@ -43,8 +43,8 @@ class NeckSimulatorConfig:
 class NeckSimulator:
     """Joints behind a delay. Time is an argument.
 
-    It can be told joint positions at every moment, as servos are, or where to get to, which it
-    then plans itself within its limits, as a robot's head controller does.
+    It takes joint positions at every moment, as servos do, or a goal, to which it plans a
+    trajectory within its limits, as a robot's head controller does.
     """
 
     def __init__(self, neck: Neck, config: NeckSimulatorConfig | None = None) -> None:

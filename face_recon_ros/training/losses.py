@@ -43,7 +43,7 @@ def shape_distance_mm(
 ) -> Tensor:
     """Mean distance of vertices once place and size are made equal: what a crop can show.
 
-    How large a head is in metres no single crop tells; that part of `vertex_distance_mm` is noise
+    A single crop does not show the size of a head; that part of `vertex_distance_mm` is noise
     which drowns the shape.
 
     Args:
@@ -91,7 +91,7 @@ def vertex_colour(colours: Tensor, true_colours: Tensor, weights: Tensor | None 
 def confidence(
     value: Tensor, error_mm: Tensor, weights: Tensor | None = None, *, scale_mm: float = 3.0
 ) -> Tensor:
-    """The confidence should tell how wrong the identity is.
+    """The confidence should predict the error of the identity.
 
     Args:
         value: (B, 1) in (0, 1).
@@ -166,7 +166,7 @@ def same_person(identity: Tensor, person: Tensor) -> Tensor:
 
     Args:
         identity: (B, K_id).
-        person: (B,) integer; below 0: nobody known.
+        person: (B,) integer; below 0: unknown.
 
     Returns:
         () mean squared distance to the person's mean, over those with two photographs or more.

@@ -68,7 +68,7 @@ def is_grey(image: NDArray[np.uint8]) -> bool:
 
 
 def person_of(path: Path) -> str:
-    """Who is shown, where file names tell (`Name_0001.jpg`), else the file itself."""
+    """The person, where file names say it (`Name_0001.jpg`), else the file itself."""
     return re.sub(r"[_-]\d+$", "", path.stem)
 
 
@@ -223,7 +223,7 @@ class PhotographCache:
             raise DataError(
                 f"crops of {len(outcomes)} shards of photographs",
                 f"{len(failed)} without, the first because {failed[0].fault}",
-                "mend it and run the same command again: it goes on where it stopped",
+                "correct it and run the same command again: it continues where it stopped",
             )
         entries = [
             {"path": path, "outcome": what, "person": person_of(Path(path)), "shard": number}

@@ -128,7 +128,7 @@ class PointExamples(IterableDataset):
         if random.random() < self._no_face:
             is_face = False
             kind = random.random()
-            if kind < 0.4:  # nobody
+            if kind < 0.4:  # no person
                 rgba = np.zeros_like(rgba)
             else:  # a face beside the crop, or far too near or small
                 angle, away = random.uniform(0, 2 * np.pi), random.uniform(0.6, 1.1) / CONTEXT

@@ -1,4 +1,4 @@
-"""`core.point_fit` in torch, differentiable in points, doubts and priors."""
+"""`core.point_fit` in torch, differentiable in points, uncertainties and priors."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 It sees the face through the mean face (`core.rectification`), so that place and attitude are
 known before it begins and each of its cells always shows the same part of the face. Each point has
-a read-out of its own; a fully connected layer adds what only the whole face tells.
+a read-out of its own; a fully connected layer adds what depends on the whole face.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class DensePoints(NamedTuple):
     """The network's answer for B faces.
 
     Attributes:
-        displacement: (B, P, 2) metres, as `core.rectification.FaceFrame` tells them.
+        displacement: (B, P, 2) metres, in the frame of `core.rectification.FaceFrame`.
         log_sigma: (B, P) natural logarithm of their standard deviation in metres.
         presence: (B, 1) logit: is it a face.
     """

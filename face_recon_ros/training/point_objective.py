@@ -67,7 +67,7 @@ class PointObjective(nn.Module):
         return out
 
     def total(self, values: dict[str, Tensor], weights: PointLossWeights) -> Tensor:
-        """Weighted sum; figures without a weight are only told."""
+        """Weighted sum; figures without a weight are only reported."""
         known = [getattr(weights, k) * v for k, v in values.items() if hasattr(weights, k)]
         return torch.stack(known).sum()
 

@@ -2,7 +2,7 @@
 
 Rounding every weight to the nearest level makes depthwise layers useless: their filters take
 differences of large numbers, and what is lost of each weight is multiplied by what they have in
-common. So each weight makes up for the errors of those rounded before it (GPTQ, Frantar et al.
+common. So each weight compensates for the errors of those rounded before it (GPTQ, Frantar et al.
 2022), for the inputs that the layer really sees, and the bias takes the rest of the mean error.
 """
 
@@ -82,7 +82,7 @@ def round_weights(
         n_groups, levels = layer.groups, DENSE_LEVELS if layer.groups == 1 else DEPTHWISE_LEVELS
         weight = layer.weight.double().view(n_groups, -1, mean.shape[1])
         bias = cast(Tensor, layer.bias).data
-        # a step so small that the bias would not fit into 32 bits helps nobody
+        # a step so small that the bias would not fit into 32 bits is of no use
         least = 1e-6 * bias.abs().double().view(n_groups, -1) + 1e-9
         step = torch.maximum(weight.abs().amax(2) / levels, least)
         rounded = compensated_rounding(weight, step, levels, covariance)
@@ -95,7 +95,7 @@ def round_weights(
 def compensated_rounding(
     weight: Tensor, step: Tensor, levels: int, covariance: Tensor, damping: float = 0.01
 ) -> Tensor:
-    """Rounds weights one by one; those to come make up for the error on correlated inputs.
+    """Rounds weights one by one; those that follow compensate for the error on correlated inputs.
 
     Args:
         weight: (G, O, D): G groups of O outputs from D inputs.

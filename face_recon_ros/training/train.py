@@ -482,7 +482,7 @@ def build_network(config: TrainConfig, model: MorphableModel) -> FaceRegressor:
         model.expression_prior == "unit_interval",
     )
     start = stored_network(config.init, config, model, config.image_size) if config.init else None
-    # A distance head goes on from where it was told from; a new one begins at the mean face's.
+    # A distance head keeps its nominal distance; a new one begins at the mean face's.
     known = start is not None and start["face_model"] == model.name
     distance = (
         start["nominal_distance_m"] if known else nominal_distance(model, config.crop_margin)

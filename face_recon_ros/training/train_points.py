@@ -116,7 +116,7 @@ def train_points(config: PointConfig, *, resume: bool = False) -> Path:
         return max(by_steps, by_time)
 
     log, parameters = Log(out, _status), [p for g in optimiser.param_groups for p in g["params"]]
-    # The rate's schedule is the regressor's; the climb is told in steps here.
+    # The rate's schedule is the regressor's; the warm-up is in steps here.
     schedule = TrainConfig(learning_rate=config.learning_rate, warmup=0.0)
     with renderer(config, str(face_model)):
         wait_for_pool(config, (model.k_identity, model.k_expression, model.k_albedo))

@@ -398,7 +398,7 @@ def _occlude(
 def _patch(
     photograph: NDArray[np.uint8], random: np.random.Generator, size: int = 128
 ) -> NDArray[np.uint8]:
-    """A piece of a photograph, blown up so that nobody is recognised, sometimes tinted."""
+    """A piece of a photograph, enlarged so that people cannot be recognised, sometimes tinted."""
     height, width = photograph.shape[:2]
     side = int(random.uniform(0.12, 0.4) * min(height, width))
     i, j = int(random.integers(0, height - side)), int(random.integers(0, width - side))

@@ -1,7 +1,7 @@
 """What is on the skin finer than vertices: brows, lashes, folds, shades, spots.
 
 Drawn in a flat map of the mean face (left and up, millimetres from the sellion) that every head is
-wrapped in, so that it moves with identity and expression. Places are told from the mean face's
+wrapped in, so that it moves with identity and expression. Places are measured on the mean face's
 regions; how strong and wide things are is drawn for each person. Brows hang from the line where
 annotators put them, which is their upper edge: the broader, the nearer to the eye.
 """
@@ -22,7 +22,7 @@ Map = NDArray[np.float32]
 
 _PIXEL_MM = 1.25
 _REACH_MM = ((-80.0, 80.0), (-130.0, 85.0))  # to the left, and up
-#: Regions that tell where things are.
+#: Regions that define places.
 NEEDED = ("eyelid", "eyeball", "nostril", "lip_upper", "lip_lower")
 #: Regions that wear the map; ears, scalp and the inside of the mouth do not.
 _PAINTED = ("face", "eyelid", "brow", "nostril", "lip_upper", "lip_lower")

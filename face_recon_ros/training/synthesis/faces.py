@@ -1,6 +1,6 @@
 """Synthetic faces: the face model itself under a camera, with hair, clothes, glasses and light.
 
-Their labels cost nothing: nobody annotated anything. `SyntheticFaces.sample` draws one person and
+Their labels are known; nothing is annotated. `SyntheticFaces.sample` draws one person and
 returns a foreground (colour and coverage) with the answer the network should give. Backgrounds,
 occluders,
 crop jitter and image degradation come later (`augment`), so that one rendering serves several
@@ -63,14 +63,14 @@ class Rendering(NamedTuple):
 
 
 class Person(NamedTuple):
-    """Who somebody is: identity (K_id,) and albedo (K_alb,), standard normal."""
+    """A person's identity (K_id,) and albedo (K_alb,), standard normal."""
 
     identity: NDArray[np.float32]
     albedo: NDArray[np.float32]
 
 
 def draw_person(model: MorphableModel, random: np.random.Generator) -> Person:
-    """Somebody; beyond 2.5 standard deviations is nobody."""
+    """A random person, within 2.5 standard deviations."""
     draws = [random.standard_normal(k) for k in (model.k_identity, model.k_albedo)]
     return Person(*(np.clip(x, -2.5, 2.5).astype(np.float32) for x in draws))
 
@@ -116,7 +116,7 @@ class SyntheticFaces:
 
         Args:
             random: source of everything.
-            person: who it is; None: somebody drawn. Hair, clothes and all else are drawn anyway.
+            person: the person; None draws one. Hair, clothes and everything else are always drawn.
         """
         model = self._model
         identity, albedo = person or draw_person(model, random)
@@ -204,7 +204,7 @@ class SyntheticFaces:
         away = (normals * in_camera).sum(1) > 0
         away[: len(head)] = False
         normals[away] *= -1
-        # shading is told in the nominal crop camera's frame, as the label is
+        # shading is in the nominal crop camera's frame, as the label is
         crop_from_camera = (crop_from_face.rotation @ camera_from_face.rotation.T).astype(
             np.float32
         )

@@ -18,7 +18,7 @@ from face_recon_ros.core.morphable_model import MorphableModel
 from face_recon_ros.training.rasterizer import interpolate, rasterize
 from face_recon_ros.training.synthesis.complexion import Paint
 
-#: Regions whose colour a texture tells; eyes, teeth and the mouth have textures of their own.
+#: Regions whose colour comes from a texture; eyes, teeth and the mouth have textures of their own.
 _TEXTURED = ("face", "ear", "neck", "lip_upper", "lip_lower", "brow", "eyelid", "nostril")
 #: A file holds this part of MakeHuman's 2048 px atlas: the column and row where it begins.
 _ATLAS_PX, _OFFSET_PX = 2048, (1270, 330)
