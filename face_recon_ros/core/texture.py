@@ -29,13 +29,20 @@ _DARKEST = 0.02  # sRGB-encoded: below, ratios mean nothing
 _LEAST_FACING, _FULL_FACING = 0.25, 0.6  # cosine to the viewing ray: no trust, full trust
 _CELLS = 40  # of the z-buffer across the face
 _OCCLUDED_M = 0.010  # behind the foremost point of its cell by more, a vertex is hidden
-_TOLERANCE_RIM, _TOLERANCE_SKIN, _TOLERANCE_FEATURE = 0.15, 0.3, 1.2  # of log ratios
+_TOLERANCE_RIM, _TOLERANCE_SKIN, _TOLERANCE_FEATURE = 0.15, 0.3, 2.0  # of log ratios
+_TOLERANCE_FOREHEAD = (0.2, 0.3)  # darker, brighter: strands are
+_TOLERANCE_HUE = 0.6  # between the log ratios of two channels
 _RIM_M, _FEATURE_M = 0.03, 0.010  # metres over which tolerances change
 _FEATURES = ("brow", "eyelid", "eyeball", "lip_upper", "lip_lower", "nostril")
 _OWN_COLOUR = ("eyeball", "teeth", "tongue", "mouth_interior")
 _HAIRLINE_M = 0.04  # above this, face frame, the model may have painted hair ...
 _HAIR, _BARE = 0.85, 0.97  # ... which is darker than the median of the face by these shares
 _BEARD_BELOW_M = -0.052  # below this, face frame, a beard may grow
+_CELL_M = 0.006  # over the face, in which samples are asked whether they agree
+_DISPUTED, _SETTLED = 0.55, 0.8  # shares of agreement around a sample: not believed, believed
+_SURE = 0.95  # ... on the forehead
+_FOREHEAD_M = 0.024  # above this, face frame, there are no brows
+_3 = (3, 3)
 _RIDGE = 1e-2
 _FEWEST, _SAMPLES = 30, 300  # samples that a fit needs, and takes
 _TIGHTER = (0.8, 0.35)  # tolerances of the smooth fit's rounds
@@ -68,9 +75,18 @@ class TextureSampler:
         darker = skin + (_TOLERANCE_FEATURE - skin) * loose * inwards
         #: (V, 2) log ratio: how much darker and brighter than the smooth field a sample may be.
         self.tolerance = np.stack([darker, darker * (1 + inwards**2)], 1).astype(np.float32)
+        above = np.clip((mean[:, 2:] - _FOREHEAD_M) / _FEATURE_M, 0, 1)
+        narrow = np.minimum(self.tolerance, _TOLERANCE_FOREHEAD)
+        self.tolerance += (above * (narrow - self.tolerance)).astype(np.float32)
         #: (V,) whether a vertex takes colours of the image at all.
         self.sampled = (members * _bare(model, members)).astype(np.float32)
         self._core = (self.sampled * (inwards >= 1) * (1 - near_feature)).astype(np.float32)
+        across = (mean[:, 1:] - mean[:, 1:].min(axis=0)) / _CELL_M
+        self._place = np.ascontiguousarray(across.T[..., None], np.float32)
+        column, row = np.rint(across).astype(np.intp).T
+        self._grid = (int(row.max()) + 1, int(column.max()) + 1)
+        self._cell = row * self._grid[1] + column
+        self._brows = int(np.rint((_FOREHEAD_M - mean[:, 2].min()) / _CELL_M))
         #: (V, 10) values of the smooth field's basis at the vertices.
         self.basis = _polynomials(mean, mean[members])
         outside = np.where(members, 0.0, _distance(mean, mean[rim]))
@@ -106,6 +122,7 @@ class TextureSampler:
             return Comparison(np.zeros_like(ratio), nothing, np.zeros((10, 3)), nothing)
         field = self._fit(ratio, core)
         agreed = weight * agreement(ratio, _combine(self.basis, field), self.tolerance)
+        agreed *= self._consensus(agreed, weight)
         return Comparison(ratio, agreed, field, weight)
 
     def extended(self, field: NDArray[np.floating]) -> Float32:
@@ -132,6 +149,24 @@ class TextureSampler:
         x, y = pixels.T
         inside = (x > 0) & (x < width - 1) & (y > 0) & (y < height - 1) & (points[:, 2] > 0)
         return np.asarray(trust * self.sampled * inside * _foremost(pixels, points), np.float32)
+
+    def _consensus(self, agreed: Float32, weight: Float32) -> Float32:
+        """(V,) in [0, 1]: whether the surroundings agree, too: between strands they do not.
+
+        Hair hangs from above: what is higher on the forehead than disputed skin is disputed.
+        """
+        cells = self._grid[0] * self._grid[1]
+        told, asked = (
+            cv2.blur(np.bincount(self._cell, w, cells).astype(np.float32).reshape(self._grid), _3)
+            for w in (agreed, weight)
+        )
+        share = np.where(asked > 0, told / np.maximum(asked, 1e-6), 1)
+        level = np.clip((share - _DISPUTED) / (_SETTLED - _DISPUTED), 0, 1)
+        forehead = np.clip((share[self._brows :] - _DISPUTED) / (_SURE - _DISPUTED), 0, 1)
+        level[self._brows :] = np.minimum.accumulate(forehead, axis=0)
+        place = self._place
+        out = cv2.remap(level, *place, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        return np.asarray(out[:, 0], np.float32)
 
     def _fit(self, ratio: Float32, weight: Float32) -> Float32:
         """(10, 3) least squares of the smooth field, outliers left out."""
@@ -308,7 +343,9 @@ def agreement(ratio: Float32, smooth: Float32, tolerance: NDArray[np.floating] |
     """
     darker, brighter = np.broadcast_to(tolerance, (len(ratio), 2)).T
     apart = ratio - smooth
-    off = np.maximum(apart.max(axis=1) / brighter, apart.min(axis=1) / -darker)
+    most, least = apart.max(axis=1), apart.min(axis=1)
+    off = np.maximum(most / brighter, least / -darker)
+    off = np.maximum(off, (most - least) / _TOLERANCE_HUE)
     return np.asarray(np.clip(2 - 2 * off, 0, 1), np.float32)
 
 

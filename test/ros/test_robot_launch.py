@@ -37,7 +37,12 @@ def test_nodes_and_parameters_exist(description):
     executables = dict(re.findall(r'"(\w+) = (face_recon_ros\.nodes\.\w+):main"', setup))
     nodes = [n.kwargs for n in of_kind(description, "Node")]
     ours = [n for n in nodes if n["package"] == "face_recon_ros" and "name" in n]
-    assert {n["name"] for n in ours} == {"pipeline", "look_at", "neck_simulator"}
+    assert {n["name"] for n in ours} == {
+        "pipeline",
+        "look_at",
+        "neck_simulator",
+        "expression_bridge",
+    }
     for node in ours:
         assert node["executable"] in executables
         for parameters in node["parameters"]:
