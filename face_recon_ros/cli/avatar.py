@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     config = without_colours(pipeline_config(args))
     pipeline = FacePipeline.from_config(config)
     model = load_morphable_model(find_model(config.reconstructor.face_model))
-    maker = AvatarMaker(model, args.texture_size)
+    maker = AvatarMaker(model, args.texture_size, pipeline.reconstructor.points)
     still = isinstance(source, FolderSource)
     for image, camera in progress(args, with_cameras(source, resolver), source.length):
         if still:

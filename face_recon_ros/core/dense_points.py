@@ -190,6 +190,11 @@ class DensePointStage:
         self.k_identity = model.k_identity
 
     @property
+    def mean(self) -> NDArray[np.floating]:
+        """(P, 3) the points on the mean face, metres, face frame."""
+        return self._fitter.mean
+
+    @property
     def prior_information(self) -> NDArray[np.float64]:
         """(K_id, K_id) of an unknown person's identity."""
         return np.asarray(np.eye(self.k_identity) / self.network.prior.identity**2)
@@ -282,11 +287,14 @@ def corrected(prediction: Prediction, rows: NDArray[np.intp], points: DensePoint
     presence[rows] = points.presence
     pose_covariance = np.zeros((len(c), POSE, POSE))
     pose_covariance[rows] = points.pose_covariance
+    point_sigma = np.zeros((len(c), points.sigma.shape[1]))
+    point_sigma[rows] = points.sigma
     return replace(
         prediction,
         coefficients=replace(c, **changed),
         presence=presence,
         pose_covariance=pose_covariance,
+        point_sigma=point_sigma,
     )
 
 

@@ -57,12 +57,14 @@ class Prediction:
             network says so.
         pose_covariance: (N, 6, 6) of the head's pose in the nominal crop camera: rotation about
             its axes, radians, and translation over depth; None where nothing says so.
+        point_sigma: (N, P) standard deviations of the dense points, crop sides; None likewise.
     """
 
     coefficients: Coefficients
     identity_confidence: NDArray[np.float32]
     presence: NDArray[np.float32] | None = None
     pose_covariance: NDArray[np.float64] | None = None
+    point_sigma: NDArray[np.float64] | None = None
 
     def rows(self, index: NDArray[np.intp]) -> Prediction:
         """The chosen rows, in that order."""

@@ -22,12 +22,11 @@ from face_recon_ros.core.decoder_graph import GRAPH, NUMPY, choose_decoder
 from face_recon_ros.core.decoding import LinearSize, MeshDecoder
 from face_recon_ros.core.dense_points import DensePointStage, corrected, open_points
 from face_recon_ros.core.errors import ConfigError, ModelError
-from face_recon_ros.core.identity_posterior import (
-    PosteriorConfig,
-)
+from face_recon_ros.core.identity_posterior import PosteriorConfig
 from face_recon_ros.core.inference import AUTO, FaceNetwork, Prediction, find_network
 from face_recon_ros.core.models import FACE_MODEL, find_model
 from face_recon_ros.core.morphable_model import FACE, MorphableModel, load_morphable_model
+from face_recon_ros.core.occlusion import OcclusionSense
 from face_recon_ros.core.orientation import (
     QUARTERS,
     Orientation,
@@ -155,6 +154,7 @@ class FaceReconstructor:
             self.config.decoder, model, provider=self.config.provider, threads=self.config.threads
         )
         self._sampler = TextureSampler(model) if self.config.colours == IMAGE else None
+        self._occlusion = OcclusionSense(points.mean if points else None, model.mean_shape)
         self._size = LinearSize(model, self._decoder.skin)
         self._people: dict[str, Person] = {}
         self._orientations: dict[str, Orientation] = {}
@@ -407,13 +407,17 @@ class FaceReconstructor:
         )
         boxes = self._decoder.boxes(vertices, first_poses, crops)
         colours: list[Float32 | None] = [None] * n
+        presence = [None] * n if prediction.presence is None else prediction.presence.tolist()
+        sigma = [None] * n if prediction.point_sigma is None else list(prediction.point_sigma)
         if self.config.colours != OFF:
             for i, person in enumerate(people):
                 colours[i] = shaded[i]
                 if (seen := person.appearance) is not None:
                     if pictures is not None:
                         crop, pose = crops[i], crop_poses[i]
-                        seen.look(pictures[i], crop, pose, vertices[i], normals[i].T, shaded[i])
+                        shown = self._occlusion(sigma[i], presence[i])
+                        seen_now = vertices[i], normals[i].T, shaded[i], shown
+                        seen.look(pictures[i], crop, pose, *seen_now)
                     colours[i] = seen.colours(shaded[i])
         answers = replace(
             c,
@@ -423,7 +427,6 @@ class FaceReconstructor:
             rotation=rotation.astype(np.float32),
             translation=translation.astype(np.float32),
         )
-        presence = [None] * n if prediction.presence is None else prediction.presence.tolist()
         covariance: list[NDArray[np.float64] | None] = [None] * n
         if (told := prediction.pose_covariance) is not None:
             covariance = [
@@ -440,6 +443,7 @@ class FaceReconstructor:
                 track.stamp,
                 picture_covariance=covariance[i],
                 presence=presence[i],
+                point_sigma=sigma[i],
             )
             for i, track in enumerate(tracks)
         ]

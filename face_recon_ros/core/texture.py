@@ -6,9 +6,10 @@ averaged over a track, extended smoothly to where nothing was seen, and multipli
 colours of any frame. So there is no seam, and the shading goes with the head.
 
 A sample counts where the surface faces the camera, nothing of the face lies before it (z-buffer),
-and the ratio is not far from a smooth field over the face: hair, hands and background are. Near
-the edge of the face and on plain skin the field is held tightly, at brows, eyes, lips and beard
-loosely, because there people differ from the model; skin may shine.
+no dense point is in doubt (`core.occlusion`), and the ratio is not far from a smooth field over
+the face, nor are those around it: hair, hands and background are. Near the edge of the face, on
+the forehead and on plain skin the field is held tightly, at brows, eyes, lips and beard loosely,
+because there people differ from the model; skin may shine.
 """
 
 from __future__ import annotations
@@ -29,9 +30,11 @@ _DARKEST = 0.02  # sRGB-encoded: below, ratios mean nothing
 _LEAST_FACING, _FULL_FACING = 0.25, 0.6  # cosine to the viewing ray: no trust, full trust
 _CELLS = 40  # of the z-buffer across the face
 _OCCLUDED_M = 0.010  # behind the foremost point of its cell by more, a vertex is hidden
-_TOLERANCE_RIM, _TOLERANCE_SKIN, _TOLERANCE_FEATURE = 0.15, 0.3, 2.0  # of log ratios
-_TOLERANCE_FOREHEAD = (0.2, 0.3)  # darker, brighter: strands are
-_TOLERANCE_HUE = 0.6  # between the log ratios of two channels
+_TOLERANCE_RIM, _TOLERANCE_SKIN = 0.15, 0.3  # of log ratios
+_TOLERANCE_FEATURE = (2.0, 1.2)  # darker, brighter: beards and brows
+_TOLERANCE_HUE = (0.6, 2.0)  # between the log ratios of two channels: of skin, of eyes
+_TOLERANCE_FOREHEAD = (0.2, 0.3, 0.6)  # all three: strands of hair lie there
+_STRANGE_HUE = 1.0  # likewise, over the model's: beside skin, that is none
 _RIM_M, _FEATURE_M = 0.03, 0.010  # metres over which tolerances change
 _FEATURES = ("brow", "eyelid", "eyeball", "lip_upper", "lip_lower", "nostril")
 _OWN_COLOUR = ("eyeball", "teeth", "tongue", "mouth_interior")
@@ -42,7 +45,6 @@ _CELL_M = 0.006  # over the face, in which samples are asked whether they agree
 _DISPUTED, _SETTLED = 0.55, 0.8  # shares of agreement around a sample: not believed, believed
 _SURE = 0.95  # ... on the forehead
 _FOREHEAD_M = 0.024  # above this, face frame, there are no brows
-_3 = (3, 3)
 _RIDGE = 1e-2
 _FEWEST, _SAMPLES = 30, 300  # samples that a fit needs, and takes
 _TIGHTER = (0.8, 0.35)  # tolerances of the smooth fit's rounds
@@ -72,9 +74,12 @@ class TextureSampler:
         beard = np.clip((_BEARD_BELOW_M - mean[:, 2]) / _FEATURE_M, 0, 1)
         loose = np.maximum(near_feature, beard * inwards)
         skin = _TOLERANCE_RIM + (_TOLERANCE_SKIN - _TOLERANCE_RIM) * inwards
-        darker = skin + (_TOLERANCE_FEATURE - skin) * loose * inwards
-        #: (V, 2) log ratio: how much darker and brighter than the smooth field a sample may be.
-        self.tolerance = np.stack([darker, darker * (1 + inwards**2)], 1).astype(np.float32)
+        darker, brighter = (skin + (most - skin) * loose * inwards for most in _TOLERANCE_FEATURE)
+        #: (V, 3) log ratio: how much darker and brighter than the smooth field a sample may be,
+        #: and of how much another hue.
+        shine = brighter * (1 + inwards**2)
+        hue = np.where(_of_regions(model, _OWN_COLOUR), _TOLERANCE_HUE[1], _TOLERANCE_HUE[0])
+        self.tolerance = np.stack([darker, shine, hue], 1).astype(np.float32)
         above = np.clip((mean[:, 2:] - _FOREHEAD_M) / _FEATURE_M, 0, 1)
         narrow = np.minimum(self.tolerance, _TOLERANCE_FOREHEAD)
         self.tolerance += (above * (narrow - self.tolerance)).astype(np.float32)
@@ -100,6 +105,7 @@ class TextureSampler:
         points: Float32,
         normals: Float32,
         model_colours: Float32,
+        shown: Float32 | None = None,
     ) -> Comparison:
         """Compares an image with the model's colours.
 
@@ -109,12 +115,14 @@ class TextureSampler:
             points: (V, 3) metres, the camera that `pixels` are of.
             normals: (V, 3) unit vectors, same frame.
             model_colours: (V, 3) sRGB-encoded, as lit.
+            shown: (V,) in [0, 1], how far nothing hides the vertices; None: nothing does.
 
         Returns:
             Log ratios with weights, and their smooth field; a comparison without any weight where
             too little of the face is seen.
         """
-        weight = self._seen(rgb, pixels, points, normals)
+        visible = self._seen(rgb, pixels, points, normals)
+        weight = visible if shown is None else visible * shown
         ratio = log_ratio(sample(rgb, pixels), model_colours)
         core = weight * self._core
         if np.count_nonzero(core > 0.1) < _FEWEST:
@@ -122,7 +130,7 @@ class TextureSampler:
             return Comparison(np.zeros_like(ratio), nothing, np.zeros((10, 3)), nothing)
         field = self._fit(ratio, core)
         agreed = weight * agreement(ratio, _combine(self.basis, field), self.tolerance)
-        agreed *= self._consensus(agreed, weight)
+        agreed *= self._consensus(agreed, visible)
         return Comparison(ratio, agreed, field, weight)
 
     def extended(self, field: NDArray[np.floating]) -> Float32:
@@ -157,24 +165,28 @@ class TextureSampler:
         """
         cells = self._grid[0] * self._grid[1]
         told, asked = (
-            cv2.blur(np.bincount(self._cell, w, cells).astype(np.float32).reshape(self._grid), _3)
+            cv2.blur(np.bincount(self._cell, w, cells).reshape(self._grid), (3, 3))
             for w in (agreed, weight)
         )
         share = np.where(asked > 0, told / np.maximum(asked, 1e-6), 1)
         level = np.clip((share - _DISPUTED) / (_SETTLED - _DISPUTED), 0, 1)
         forehead = np.clip((share[self._brows :] - _DISPUTED) / (_SURE - _DISPUTED), 0, 1)
         level[self._brows :] = np.minimum.accumulate(forehead, axis=0)
-        place = self._place
-        out = cv2.remap(level, *place, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        x, y = self._place
+        out = cv2.remap(level, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         return np.asarray(out[:, 0], np.float32)
 
     def _fit(self, ratio: Float32, weight: Float32) -> Float32:
         """(10, 3) least squares of the smooth field, outliers left out."""
         used = np.flatnonzero(weight > 0.1)
         used = used[:: max(1, len(used) // _SAMPLES)]
-        basis, values, start = self.basis[used], ratio[used], weight[used]
+        basis, values = self.basis[used], ratio[used]
+        most, least = _extremes(values)
+        skin, start = most - least < _STRANGE_HUE, weight[used]
+        if skin.mean() > _MINORITY:  # else it is the light that is strange
+            start = start * skin
         field = np.zeros((10, 3), np.float32)
-        field[0] = np.median(values, axis=0)
+        field[0] = np.median(values[start > 0], axis=0)
         ridge = _RIDGE * start.sum() * np.diag([0.0] + 9 * [1.0]).astype(np.float32)
         for tolerance in _TIGHTER:
             w = start * agreement(values, _combine(basis, field), tolerance)
@@ -248,6 +260,7 @@ class Appearance:
         vertices: Float32,
         normals: Float32,
         model_colours: Float32,
+        shown: Float32 | None = None,
     ) -> None:
         """Takes in how a picture shows the face.
 
@@ -258,9 +271,12 @@ class Appearance:
             vertices: (V, 3) metres, face frame.
             normals: (V, 3) unit vectors, crop camera frame.
             model_colours: (V, 3) sRGB-encoded, as lit.
+            shown: (V,) in [0, 1], how far nothing hides the vertices; None: nothing does.
         """
         points, pixels, px_per_mm = seen_at(picture, crop, crop_from_face, vertices)
-        compared = self._sampler.compare(picture.rgb, pixels, points, normals, model_colours)
+        compared = self._sampler.compare(
+            picture.rgb, pixels, points, normals, model_colours, shown
+        )
         self.add(compared, px_per_mm)
 
     def add(self, comparison: Comparison, px_per_mm: float) -> None:
@@ -339,14 +355,19 @@ def agreement(ratio: Float32, smooth: Float32, tolerance: NDArray[np.floating] |
     Args:
         ratio: (N, 3) log ratios.
         smooth: (N, 3) what they should be.
-        tolerance: of the channel that is farthest off; (N, 2) for darker and brighter ones.
+        tolerance: (N, 3) of the darkest and the brightest channel, and between them; or of all.
     """
-    darker, brighter = np.broadcast_to(tolerance, (len(ratio), 2)).T
-    apart = ratio - smooth
-    most, least = apart.max(axis=1), apart.min(axis=1)
+    darker, brighter, hue = np.broadcast_to(tolerance, (len(ratio), 3)).T
+    most, least = _extremes(ratio - smooth)
     off = np.maximum(most / brighter, least / -darker)
-    off = np.maximum(off, (most - least) / _TOLERANCE_HUE)
+    np.maximum(off, (most - least) / hue, out=off)
     return np.asarray(np.clip(2 - 2 * off, 0, 1), np.float32)
+
+
+def _extremes(values: Float32) -> tuple[Float32, Float32]:
+    """(N,) largest and smallest of three columns; numpy's own reduction takes ten times longer."""
+    a, b, c = values.T
+    return np.maximum(np.maximum(a, b), c), np.minimum(np.minimum(a, b), c)
 
 
 def believed(best: Float32, agreed: Float32, visible: Float32) -> Float32:
@@ -364,16 +385,20 @@ def believed(best: Float32, agreed: Float32, visible: Float32) -> Float32:
 
 def _combine(basis: Float32, field: NDArray[np.floating]) -> Float32:
     """(N, 3) the field (10, 3) at points whose basis (N, 10) is; without BLAS and its threads."""
-    return np.asarray(np.einsum("nk,kc->nc", basis, field.astype(np.float32)), np.float32)
+    nothing = np.zeros((len(basis), field.shape[1]), np.float32)
+    return np.asarray(cv2.gemm(basis, field.astype(np.float32), 1.0, nothing, 0.0), np.float32)
 
 
 def _foremost(pixels: NDArray[np.floating], points: Float32) -> NDArray[np.bool_]:
     """(V,) whether no other vertex lies before one, in a z-buffer of coarse cells."""
-    low, high = pixels.min(axis=0), pixels.max(axis=0)
-    side = max(float((high - low).max()), 1e-6)
+    x, y = pixels.astype(np.float32).T
+    left, top = x.min(), y.min()
+    side = max(float(x.max() - left), float(y.max() - top), 1e-6)
     if not np.isfinite(side):
         return np.zeros(len(pixels), bool)
-    column, row = ((pixels - low) * (_CELLS / side)).astype(np.int32).T
+    column, row = (
+        ((v - low) * (_CELLS / side)).astype(np.intp) for v, low in ((x, left), (y, top))
+    )
     index, depth = row * (_CELLS + 1) + column, np.ascontiguousarray(points[:, 2])
     nearest = np.full((_CELLS + 1) ** 2, np.inf, np.float32)
     np.minimum.at(nearest, index, depth)

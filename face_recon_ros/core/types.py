@@ -189,6 +189,7 @@ class Face:
         depth_reading: what a depth image said of the distance; None without one.
         presence: how sure the network is that this is a face, in [0, 1]; None where no network
             says so.
+        point_sigma: (P,) standard deviations of the dense points, crop sides; None likewise.
     """
 
     track: Track
@@ -204,6 +205,7 @@ class Face:
     attention: float | None = None
     depth_reading: RangeReading | None = None
     presence: float | None = None
+    point_sigma: NDArray[np.float64] | None = None
 
     @property
     def id(self) -> str:

@@ -9,9 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face_recon_ros.core.crop_pose import CAMERA_FROM_FRONTAL_FACE, crop_from_face
+from face_recon_ros.core.dense_points import DensePointStage
 from face_recon_ros.core.errors import DataError
 from face_recon_ros.core.illumination import shade
 from face_recon_ros.core.morphable_model import MorphableModel, VertexNormals
+from face_recon_ros.core.occlusion import OcclusionSense
 from face_recon_ros.core.rigid import Rigid, angle_between
 from face_recon_ros.core.texture import Picture, TextureSampler, seen_at
 from face_recon_ros.core.texture_atlas import TextureAtlas, TextureBuilder, View
@@ -29,12 +31,18 @@ _MOST_VIEWS = 40
 class AvatarMaker:
     """Gathers people over the images of a source, and makes heads of them."""
 
-    def __init__(self, model: MorphableModel, texture_size: int = 1024) -> None:
+    def __init__(
+        self,
+        model: MorphableModel,
+        texture_size: int = 1024,
+        points: DensePointStage | None = None,
+    ) -> None:
         """Begins without a person.
 
         Args:
             model: the whole head, fine level.
             texture_size: pixels per side.
+            points: that the faces were fitted to.
 
         Raises:
             ModelError: the model has no texture coordinates.
@@ -43,6 +51,7 @@ class AvatarMaker:
         self._atlas = TextureAtlas(model, texture_size)
         self._sampler = TextureSampler(model)
         self._normals = VertexNormals(model.triangles, model.n_vertices)
+        self._occlusion = OcclusionSense(points.mean if points else None, model.mean_shape)
         self._people: dict[str, _Person] = {}
 
     @property
@@ -128,7 +137,8 @@ class AvatarMaker:
         normals = self._normals(vertices) @ pose.rotation.T.astype(np.float32)
         lit = shade(self.model.albedo(c.albedo[0]), normals, c.illumination[0]).astype(np.float32)
         points, pixels, px_per_mm = seen_at(Picture(rgb), face.crop, pose, vertices)
-        compared = self._sampler.compare(rgb, pixels, points, normals, lit)
+        shown = self._occlusion(face.point_sigma, face.presence)
+        compared = self._sampler.compare(rgb, pixels, points, normals, lit, shown)
         return View(rgb, pixels, compared, lit, px_per_mm)
 
 

@@ -130,6 +130,47 @@ def test_hair_on_the_forehead_is_left_out(sampler):
     assert np.median(error(colours, plain)[~forehead]) < 0.02
 
 
+def test_between_strands_nothing_is_taken(sampler):
+    """What is seen there is skin or half a hair: it would look like specks."""
+    v = view()
+    forehead = (MODEL.mean_shape[:, 2] > 0.03) & (np.abs(MODEL.mean_shape[:, 1]) < 0.05)
+    top = int(v.pixels[forehead, 1].max())
+    strands = np.random.default_rng(1).uniform(0.4, 1.0, (top, SIZE, 1))
+    v.rgb[:top] = v.rgb[:top] * strands
+    seen = compare(sampler, v)
+    above = MODEL.mean_shape[:, 2] > 0.045
+    assert (seen.visible[above] > 0.9).sum() > 10
+    assert seen.weight[above].sum() < 0.2 * seen.visible[above].sum()
+    assert np.median(seen.weight[SKIN & (MODEL.mean_shape[:, 2] < 0)]) > 0.8
+
+
+@pytest.mark.parametrize("colour", [(0.43, 0.59, 0.78), (0.02, 0.02, 0.02)])
+def test_a_mask_is_not_painted_on(sampler, colour):
+    v = view()
+    masked = v.person.copy()
+    below = MODEL.mean_shape[:, 2] < -0.03
+    masked[below] = colour
+    v = view(colours=masked)
+    colours = coloured(sampler, v).colours(v.model)
+    apart = np.abs(colours - colour).max(axis=1)[below & SKIN]
+    assert np.percentile(apart, 10) > 0.15
+    assert np.median(error(colours, view())[~below & SKIN]) < 0.03
+
+
+def test_what_is_said_to_be_hidden_is_not_taken(sampler):
+    """A hand has the colour of skin: only the points tell."""
+    v = view()
+    cheek = np.abs(MODEL.mean_shape[:, 1:] - [0.035, -0.04]).max(axis=1) < 0.02
+    handed = v.person.copy()
+    handed[cheek] *= 0.88
+    v = view(colours=handed)
+    shown = (~cheek).astype(np.float32)
+    appearance = Appearance(sampler)
+    appearance.add(sampler.compare(v.rgb, v.pixels, v.points, v.normals, v.model, shown), 1.0)
+    assert np.median(error(appearance.colours(v.model), view())[cheek]) < 0.02
+    assert np.median(error(coloured(sampler, v).colours(v.model), view())[cheek]) > 0.03
+
+
 def test_a_beard_stays(sampler):
     v = view()
     chin = (MODEL.mean_shape[:, 2] < -0.085) & (np.abs(MODEL.mean_shape[:, 1]) < 0.02)
