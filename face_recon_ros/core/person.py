@@ -18,7 +18,8 @@ from face_recon_ros.core.identity_posterior import (
 from face_recon_ros.core.point_fit import PointFit
 from face_recon_ros.core.rigid import Rigid
 from face_recon_ros.core.smoothing import OneEuroRigid, OneEuroVector
-from face_recon_ros.core.texture import Appearance, TextureSampler
+from face_recon_ros.core.texture import Appearance
+from face_recon_ros.core.texture_sampler import TextureSampler
 from face_recon_ros.core.types import Float32
 
 if TYPE_CHECKING:

@@ -43,7 +43,8 @@ from face_recon_ros.core.pose_uncertainty import covariance_in_camera
 from face_recon_ros.core.ranges import check_ranges, ranged
 from face_recon_ros.core.rigid import Rigid
 from face_recon_ros.core.smoothing import OneEuroConfig
-from face_recon_ros.core.texture import Picture, TextureSampler
+from face_recon_ros.core.texture import Picture
+from face_recon_ros.core.texture_sampler import TextureSampler
 from face_recon_ros.core.types import Coefficients, Face, Float32, Mesh, Track
 
 #: Whose colours meshes carry.

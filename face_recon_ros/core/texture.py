@@ -1,199 +1,25 @@
-"""A person's own colours: sampled from images where skin is seen, the face model's elsewhere.
+"""A person's own colours over a track: what images showed of them, the face model's elsewhere.
 
-What is kept is not colour but the logarithm of how much brighter the image is than the face model
-under the estimated light. That ratio has the light divided out, as far as the fit knows it; it is
-averaged over a track, extended smoothly to where nothing was seen, and multiplied onto the model's
-colours of any frame. So there is no seam, and the shading goes with the head.
-
-A sample counts where the surface faces the camera, nothing of the face lies before it (z-buffer),
-no dense point is in doubt (`core.occlusion`), and the ratio is not far from a smooth field over
-the face, nor are those around it: hair, hands and background are. Near the edge of the face, on
-the forehead and on plain skin the field is held tightly, at brows, eyes, lips and beard loosely,
-because there people differ from the model; skin may shine.
+Images are compared with the model by `core.texture_sampler`; their ratios are averaged over a
+track and multiplied onto the model's colours of any frame.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from face_recon_ros.core.crop import Crop
 from face_recon_ros.core.crop_pose import crop_camera
-from face_recon_ros.core.morphable_model import FACE, MorphableModel
 from face_recon_ros.core.rigid import Rigid
+from face_recon_ros.core.texture_sampler import Comparison, TextureSampler
 from face_recon_ros.core.types import Float32
 
-_DARKEST = 0.02  # sRGB-encoded: below, ratios mean nothing
-_LEAST_FACING, _FULL_FACING = 0.25, 0.6  # cosine to the viewing ray: no trust, full trust
-_CELLS = 40  # of the z-buffer across the face
-_OCCLUDED_M = 0.010  # behind the foremost point of its cell by more, a vertex is hidden
-_TOLERANCE_RIM, _TOLERANCE_SKIN = 0.15, 0.3  # of log ratios
-_TOLERANCE_FEATURE = (2.0, 1.2)  # darker, brighter: beards and brows
-_TOLERANCE_HUE = (0.6, 2.0)  # between the log ratios of two channels: of skin, of eyes
-_TOLERANCE_FOREHEAD = (0.2, 0.3, 0.6)  # all three: strands of hair lie there
-_STRANGE_HUE = 1.0  # likewise, over the model's: beside skin, that is none
-_RIM_M, _FEATURE_M = 0.03, 0.010  # metres over which tolerances change
-_FEATURES = ("brow", "eyelid", "eyeball", "lip_upper", "lip_lower", "nostril")
-_OWN_COLOUR = ("eyeball", "teeth", "tongue", "mouth_interior")
-_HAIRLINE_M = 0.04  # above this, face frame, the model may have painted hair ...
-_HAIR, _BARE = 0.85, 0.97  # ... which is darker than the median of the face by these shares
-_BEARD_BELOW_M = -0.052  # below this, face frame, a beard may grow
-_CELL_M = 0.006  # over the face, in which samples are asked whether they agree
-_DISPUTED, _SETTLED = 0.55, 0.8  # shares of agreement around a sample: not believed, believed
-_SURE = 0.95  # ... on the forehead
-_FOREHEAD_M = 0.024  # above this, face frame, there are no brows
-_RIDGE = 1e-2
-_FEWEST, _SAMPLES = 30, 300  # samples that a fit needs, and takes
-_TIGHTER = (0.8, 0.35)  # tolerances of the smooth fit's rounds
-_REACH_M = 0.03  # outside the face the smooth field fades to its mean over this distance
-_LARGEST = 1.2  # of log ratios
 _MINORITY = 0.3  # a share of views that counts for nothing
 _FORGETTING = 0.98  # a frame, of the weight of what was seen before
 _FULL_RESOLUTION = 1.5  # pixels a millimetre at which an image is as sharp as need be
-
-
-class TextureSampler:
-    """Compares images with the face model, vertex by vertex of one mesh."""
-
-    def __init__(self, model: MorphableModel) -> None:
-        """Prepares what depends on the mesh only.
-
-        Args:
-            model: the mesh, at any level, of any part.
-        """
-        mean = model.mean_shape
-        members = model.subsets[FACE]
-        rim, features = _rim(model), _of_regions(model, _FEATURES)
-        inwards = np.clip(_distance(mean, mean[rim]) / _RIM_M, 0, 1)
-        near_feature = np.zeros(len(mean))
-        to_feature = _distance(mean[members], mean[features & members])
-        near_feature[members] = np.clip(1 - to_feature / _FEATURE_M, 0, 1)
-        beard = np.clip((_BEARD_BELOW_M - mean[:, 2]) / _FEATURE_M, 0, 1)
-        loose = np.maximum(near_feature, beard * inwards)
-        skin = _TOLERANCE_RIM + (_TOLERANCE_SKIN - _TOLERANCE_RIM) * inwards
-        darker, brighter = (skin + (most - skin) * loose * inwards for most in _TOLERANCE_FEATURE)
-        #: (V, 3) log ratio: how much darker and brighter than the smooth field a sample may be,
-        #: and of how much another hue.
-        shine = brighter * (1 + inwards**2)
-        hue = np.where(_of_regions(model, _OWN_COLOUR), _TOLERANCE_HUE[1], _TOLERANCE_HUE[0])
-        self.tolerance = np.stack([darker, shine, hue], 1).astype(np.float32)
-        above = np.clip((mean[:, 2:] - _FOREHEAD_M) / _FEATURE_M, 0, 1)
-        narrow = np.minimum(self.tolerance, _TOLERANCE_FOREHEAD)
-        self.tolerance += (above * (narrow - self.tolerance)).astype(np.float32)
-        #: (V,) whether a vertex takes colours of the image at all.
-        self.sampled = (members * _bare(model, members)).astype(np.float32)
-        self._core = (self.sampled * (inwards >= 1) * (1 - near_feature)).astype(np.float32)
-        across = (mean[:, 1:] - mean[:, 1:].min(axis=0)) / _CELL_M
-        self._place = np.ascontiguousarray(across.T[..., None], np.float32)
-        column, row = np.rint(across).astype(np.intp).T
-        self._grid = (int(row.max()) + 1, int(column.max()) + 1)
-        self._cell = row * self._grid[1] + column
-        self._brows = int(np.rint((_FOREHEAD_M - mean[:, 2].min()) / _CELL_M))
-        #: (V, 10) values of the smooth field's basis at the vertices.
-        self.basis = _polynomials(mean, mean[members])
-        outside = np.where(members, 0.0, _distance(mean, mean[rim]))
-        self._fade = np.exp(-outside / _REACH_M).astype(np.float32)[:, None]
-        self._tinted = 1 - _of_regions(model, _OWN_COLOUR).astype(np.float32)[:, None]
-
-    def compare(
-        self,
-        rgb: NDArray[np.uint8],
-        pixels: NDArray[np.floating],
-        points: Float32,
-        normals: Float32,
-        model_colours: Float32,
-        shown: Float32 | None = None,
-    ) -> Comparison:
-        """Compares an image with the model's colours.
-
-        Args:
-            rgb: (H, W, 3) uint8.
-            pixels: (V, 2) where the vertices lie in it.
-            points: (V, 3) metres, the camera that `pixels` are of.
-            normals: (V, 3) unit vectors, same frame.
-            model_colours: (V, 3) sRGB-encoded, as lit.
-            shown: (V,) in [0, 1], how far nothing hides the vertices; None: nothing does.
-
-        Returns:
-            Log ratios with weights, and their smooth field; a comparison without any weight where
-            too little of the face is seen.
-        """
-        visible = self._seen(rgb, pixels, points, normals)
-        weight = visible if shown is None else visible * shown
-        ratio = log_ratio(sample(rgb, pixels), model_colours)
-        core = weight * self._core
-        if np.count_nonzero(core > 0.1) < _FEWEST:
-            nothing = np.zeros_like(weight)
-            return Comparison(np.zeros_like(ratio), nothing, np.zeros((10, 3)), nothing)
-        field = self._fit(ratio, core)
-        agreed = weight * agreement(ratio, _combine(self.basis, field), self.tolerance)
-        agreed *= self._consensus(agreed, visible)
-        return Comparison(ratio, agreed, field, weight)
-
-    def extended(self, field: NDArray[np.floating]) -> Float32:
-        """(V, 3) a smooth field (10, 3) at the vertices, fading to its mean outside the face.
-
-        It is that of skin: eyes and teeth that were not seen keep the model's colours.
-        """
-        mean = field[:1].astype(np.float32)
-        values = self._tinted * (mean + self._fade * (_combine(self.basis, field) - mean))
-        return np.asarray(np.clip(values, -_LARGEST, _LARGEST), np.float32)
-
-    def _seen(
-        self,
-        rgb: NDArray[np.uint8],
-        pixels: NDArray[np.floating],
-        points: Float32,
-        normals: Float32,
-    ) -> Float32:
-        """(V,) in [0, 1]: how well the image shows a vertex."""
-        height, width = rgb.shape[:2]
-        length = np.sqrt(np.einsum("vx,vx->v", points, points))
-        facing = np.einsum("vx,vx->v", normals, points) / -np.maximum(length, 1e-9)
-        trust = np.clip((facing - _LEAST_FACING) / (_FULL_FACING - _LEAST_FACING), 0, 1)
-        x, y = pixels.T
-        inside = (x > 0) & (x < width - 1) & (y > 0) & (y < height - 1) & (points[:, 2] > 0)
-        return np.asarray(trust * self.sampled * inside * _foremost(pixels, points), np.float32)
-
-    def _consensus(self, agreed: Float32, weight: Float32) -> Float32:
-        """(V,) in [0, 1]: whether the surroundings agree, too: between strands they do not.
-
-        Hair hangs from above: what is higher on the forehead than disputed skin is disputed.
-        """
-        cells = self._grid[0] * self._grid[1]
-        told, asked = (
-            cv2.blur(np.bincount(self._cell, w, cells).reshape(self._grid), (3, 3))
-            for w in (agreed, weight)
-        )
-        share = np.where(asked > 0, told / np.maximum(asked, 1e-6), 1)
-        level = np.clip((share - _DISPUTED) / (_SETTLED - _DISPUTED), 0, 1)
-        forehead = np.clip((share[self._brows :] - _DISPUTED) / (_SURE - _DISPUTED), 0, 1)
-        level[self._brows :] = np.minimum.accumulate(forehead, axis=0)
-        x, y = self._place
-        out = cv2.remap(level, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        return np.asarray(out[:, 0], np.float32)
-
-    def _fit(self, ratio: Float32, weight: Float32) -> Float32:
-        """(10, 3) least squares of the smooth field, outliers left out."""
-        used = np.flatnonzero(weight > 0.1)
-        used = used[:: max(1, len(used) // _SAMPLES)]
-        basis, values = self.basis[used], ratio[used]
-        most, least = _extremes(values)
-        skin, start = most - least < _STRANGE_HUE, weight[used]
-        if skin.mean() > _MINORITY:  # else it is the light that is strange
-            start = start * skin
-        field = np.zeros((10, 3), np.float32)
-        field[0] = np.median(values[start > 0], axis=0)
-        ridge = _RIDGE * start.sum() * np.diag([0.0] + 9 * [1.0]).astype(np.float32)
-        for tolerance in _TIGHTER:
-            w = start * agreement(values, _combine(basis, field), tolerance)
-            weighted = basis * w[:, None]
-            normal = weighted.T @ basis + ridge + 1e-6 * np.eye(10, dtype=np.float32)
-            field = np.linalg.solve(normal, weighted.T @ values).astype(np.float32)
-        return field
 
 
 @dataclass(frozen=True)
@@ -207,28 +33,6 @@ class Picture:
 
     rgb: NDArray[np.uint8]
     is_crop: bool = False
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """An image against the model's colours.
-
-    Attributes:
-        ratio: (V, 3) log of image over model.
-        weight: (V,) in [0, 1], how far the ratio is believed.
-        field: (10, 3) coefficients of the smooth field through it.
-        visible: (V,) in [0, 1], how well the image shows a vertex, whatever its ratio.
-    """
-
-    ratio: Float32
-    weight: Float32
-    field: NDArray[np.floating]
-    visible: Float32
-
-    @property
-    def empty(self) -> bool:
-        """Whether nothing of the face was seen."""
-        return not self.weight.any()
 
 
 class Appearance:
@@ -331,45 +135,6 @@ def seen_at(
     return points, crop.to_image(pixels), px_per_mm / crop.scale
 
 
-def sample(rgb: NDArray[np.uint8], pixels: NDArray[np.floating]) -> Float32:
-    """(N, 3) sRGB-encoded colours in [0, 1] of an image at (N, 2) pixels, bilinear."""
-    n = len(pixels)
-    columns = min(max(n, 1), 16384)  # cv2.remap takes fewer than 2^15: long lists are folded
-    rows = max(1, -(-n // columns))
-    maps = np.zeros((2, rows * columns), np.float32)
-    maps[:, :n] = pixels.T
-    x, y = maps.reshape(2, rows, columns)
-    out = cv2.remap(rgb, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return np.asarray(out.reshape(-1, 3)[:n], np.float32) * np.float32(1 / 255)
-
-
-def log_ratio(colours: Float32, model_colours: Float32) -> Float32:
-    """(N, 3) log of one over the other, both sRGB-encoded."""
-    ratio = np.log(np.maximum(colours, _DARKEST) / np.maximum(model_colours, _DARKEST))
-    return np.asarray(ratio, np.float32)
-
-
-def agreement(ratio: Float32, smooth: Float32, tolerance: NDArray[np.floating] | float) -> Float32:
-    """(N,) in [0, 1]: 1 up to half the tolerance, 0 from the tolerance on.
-
-    Args:
-        ratio: (N, 3) log ratios.
-        smooth: (N, 3) what they should be.
-        tolerance: (N, 3) of the darkest and the brightest channel, and between them; or of all.
-    """
-    darker, brighter, hue = np.broadcast_to(tolerance, (len(ratio), 3)).T
-    most, least = _extremes(ratio - smooth)
-    off = np.maximum(most / brighter, least / -darker)
-    np.maximum(off, (most - least) / hue, out=off)
-    return np.asarray(np.clip(2 - 2 * off, 0, 1), np.float32)
-
-
-def _extremes(values: Float32) -> tuple[Float32, Float32]:
-    """(N,) largest and smallest of three columns; numpy's own reduction takes ten times longer."""
-    a, b, c = values.T
-    return np.maximum(np.maximum(a, b), c), np.minimum(np.minimum(a, b), c)
-
-
 def believed(best: Float32, agreed: Float32, visible: Float32) -> Float32:
     """(N,) in [0, 1]: how far the mean ratio of many views is believed.
 
@@ -381,71 +146,3 @@ def believed(best: Float32, agreed: Float32, visible: Float32) -> Float32:
     share = agreed / np.maximum(visible, 1e-12)
     low, high = _MINORITY, 1 - _MINORITY
     return np.asarray(best * np.clip((share - low) / (high - low), 0, 1), np.float32)
-
-
-def _combine(basis: Float32, field: NDArray[np.floating]) -> Float32:
-    """(N, 3) the field (10, 3) at points whose basis (N, 10) is; without BLAS and its threads."""
-    nothing = np.zeros((len(basis), field.shape[1]), np.float32)
-    return np.asarray(cv2.gemm(basis, field.astype(np.float32), 1.0, nothing, 0.0), np.float32)
-
-
-def _foremost(pixels: NDArray[np.floating], points: Float32) -> NDArray[np.bool_]:
-    """(V,) whether no other vertex lies before one, in a z-buffer of coarse cells."""
-    x, y = pixels.astype(np.float32).T
-    left, top = x.min(), y.min()
-    side = max(float(x.max() - left), float(y.max() - top), 1e-6)
-    if not np.isfinite(side):
-        return np.zeros(len(pixels), bool)
-    column, row = (
-        ((v - low) * (_CELLS / side)).astype(np.intp) for v, low in ((x, left), (y, top))
-    )
-    index, depth = row * (_CELLS + 1) + column, np.ascontiguousarray(points[:, 2])
-    nearest = np.full((_CELLS + 1) ** 2, np.inf, np.float32)
-    np.minimum.at(nearest, index, depth)
-    return np.asarray(depth < nearest[index] + _OCCLUDED_M)
-
-
-def _polynomials(points: Float32, within: Float32) -> Float32:
-    """(N, 10) quadratic polynomials of points (N, 3), scaled and held to the box of `within`."""
-    low, high = within.min(axis=0), within.max(axis=0)
-    x, y, z = np.clip((points - (low + high) / 2) / np.maximum((high - low) / 2, 1e-9), -1, 1).T
-    terms = [np.ones_like(x), x, y, z, x * y, y * z, x * z, x * x - 1, y * y - 1, z * z - 1]
-    return np.ascontiguousarray(np.stack(terms, axis=1), np.float32)
-
-
-def _rim(model: MorphableModel) -> NDArray[np.intp]:
-    """Vertices of the outer edge of the face, not those around eyes and mouth."""
-    triangles = model.triangles[model.subsets[FACE][model.triangles].all(axis=1)]
-    sides = np.sort(np.vstack([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]]))
-    edges, count = np.unique(sides, axis=0, return_counts=True)
-    border = np.unique(edges[count == 1])
-    if len(border) == 0:
-        return border.astype(np.intp)
-    low, high = model.mean_shape[border].min(axis=0), model.mean_shape[border].max(axis=0)
-    across = (model.mean_shape[border] - (low + high) / 2) / np.maximum((high - low) / 2, 1e-9)
-    return np.asarray(border[np.linalg.norm(across[:, 1:], axis=1) > 0.75], np.intp)
-
-
-def _bare(model: MorphableModel, members: NDArray[np.bool_]) -> Float32:
-    """(V,) in [0, 1]: 0 above the forehead where the model paints hair: no skin to be compared."""
-    if not members.any():
-        return np.zeros(len(members), np.float32)
-    brightness = model.mean_albedo.mean(axis=1)
-    relative = brightness / max(float(np.median(brightness[members])), 1e-6)
-    bare = np.clip((relative - _HAIR) / (_BARE - _HAIR), 0, 1)
-    return np.where(model.mean_shape[:, 2] > _HAIRLINE_M, bare, 1.0).astype(np.float32)
-
-
-def _of_regions(model: MorphableModel, names: tuple[str, ...]) -> NDArray[np.bool_]:
-    numbers = [i for i, name in enumerate(model.region_names) if name in names]
-    return np.isin(model.regions, numbers)
-
-
-def _distance(points: Float32, to: Float32) -> NDArray[np.float64]:
-    """(N,) metres to the nearest of (M, 3) points; infinite where there is none."""
-    square = np.full(len(points), np.inf)
-    for start in range(0, len(to), 256):
-        some = to[start : start + 256]
-        squares = (some**2).sum(axis=1) - 2 * points @ some.T
-        np.minimum(square, squares.min(axis=1) + (points**2).sum(axis=1), out=square)
-    return np.asarray(np.sqrt(np.maximum(square, 0)))

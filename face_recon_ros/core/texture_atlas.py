@@ -2,7 +2,7 @@
 
 The face model's texture coordinates keep MakeHuman's layout of a whole body; here their islands
 get a new layout, the head upright and as large as possible. What a view shows is compared with the
-model as in `core.texture`, texel by texel, and the sharpest and most frontal views win.
+model as in `core.texture_sampler`, texel by texel, and the sharpest and most frontal views win.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from face_recon_ros.core.errors import ModelError
 from face_recon_ros.core.morphable_model import FACE, MorphableModel
 from face_recon_ros.core.rasterizer import rasterize
-from face_recon_ros.core.texture import (
+from face_recon_ros.core.texture import believed
+from face_recon_ros.core.texture_sampler import (
     Comparison,
     TextureSampler,
     agreement,
-    believed,
     log_ratio,
     sample,
 )

@@ -15,8 +15,9 @@ from face_recon_ros.core.illumination import shade
 from face_recon_ros.core.morphable_model import MorphableModel, VertexNormals
 from face_recon_ros.core.occlusion import OcclusionSense
 from face_recon_ros.core.rigid import Rigid, angle_between
-from face_recon_ros.core.texture import Picture, TextureSampler, seen_at
+from face_recon_ros.core.texture import Picture, seen_at
 from face_recon_ros.core.texture_atlas import TextureAtlas, TextureBuilder, View
+from face_recon_ros.core.texture_sampler import TextureSampler
 from face_recon_ros.core.types import Face
 from face_recon_ros.io.gltf import Animation, TexturedHead
 

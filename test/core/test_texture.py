@@ -11,7 +11,8 @@ from face_recon_ros.core.models import FACE_MODEL, find_model
 from face_recon_ros.core.morphable_model import VertexNormals, load_morphable_model
 from face_recon_ros.core.rasterizer import interpolate, rasterize
 from face_recon_ros.core.rigid import rotation_from_vector
-from face_recon_ros.core.texture import Appearance, TextureSampler, sample
+from face_recon_ros.core.texture import Appearance
+from face_recon_ros.core.texture_sampler import TextureSampler, sample
 
 SIZE, FOCAL, DISTANCE = 400, 700.0, 0.5
 BACKGROUND = (20, 200, 30)

@@ -6,8 +6,8 @@ import pytest
 from face_recon_ros.core.errors import ModelError
 from face_recon_ros.core.models import FACE_MODEL, find_model
 from face_recon_ros.core.morphable_model import load_morphable_model
-from face_recon_ros.core.texture import Comparison, TextureSampler
 from face_recon_ros.core.texture_atlas import TextureAtlas, TextureBuilder, View
+from face_recon_ros.core.texture_sampler import Comparison, TextureSampler
 
 SIZE = 256
 
