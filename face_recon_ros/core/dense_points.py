@@ -143,6 +143,7 @@ def _prior(values: dict[str, object]) -> FitPrior:
         expression=numbers["expression"],
         independence=float(numbers["independence"]),
         pose_scale=tuple(scale.tolist()),
+        identity_scale=float(numbers.get("identity_scale", 1.0)),
     )
 
 

@@ -1,10 +1,12 @@
 """What a track's pictures say together about who is shown: a Gaussian over identity.
 
-Each fit leaves information about identity (the inverse covariance of its normal equations, pose
-and expression marginalised). It is added up over a track, so identity sharpens and then hardly
-moves. Frames of one video that show a head from the same side err alike, so each counts for a part
-of itself; a head seen from another side counts in full. All of them together count for no more
-than a number of independent views.
+Each picture has a posterior of its own: the answer of its fit, which leans towards the mean face
+by what that picture leaves open, because a network answers with the mean of what is possible.
+Averages of such answers would lean as far after a hundred pictures. So posteriors are combined,
+each with the prior taken out (Tresp 2000, "A Bayesian committee machine", Neural Computation 12):
+identity sharpens and then hardly moves. Frames of one video that show a head from the same side
+err alike, so each counts for a part of itself; a head seen from another side counts in full. All
+of them together count for no more than a number of independent views.
 """
 
 from __future__ import annotations
@@ -56,18 +58,20 @@ class IdentityPosterior:
         mean: NDArray[np.floating],
         information: Array,
         config: PosteriorConfig | None = None,
+        scale: float = 1.0,
     ) -> None:
-        """Begins with a prior.
+        """Begins before the first picture.
 
         Args:
-            mean: (K_id,) before any picture.
-            information: (K_id, K_id) before any picture.
+            mean: (K_id,) the first guess.
+            information: (K_id, K_id) about anybody's identity, whose mean is 0.
             config: how pictures are put together.
+            scale: what fits claim to know of identity is true after multiplication by this.
         """
         self._config = config or PosteriorConfig()
+        self._scale = scale
         self._prior = np.asarray(information, np.float64)
         self.mean: NDArray[np.floating] = np.asarray(mean, np.float64)
-        self._prior_pull = self._prior @ self.mean
         self._seen = np.zeros_like(self._prior)
         self._pull = np.zeros(len(self._prior))
         self._views: list[Array] = []
@@ -84,7 +88,11 @@ class IdentityPosterior:
         return np.asarray(np.sqrt(np.linalg.inv(self.information).diagonal()))
 
     def add(
-        self, identity: NDArray[np.floating], information: Array, rotation: NDArray[np.floating]
+        self,
+        identity: NDArray[np.floating],
+        information: Array,
+        rotation: NDArray[np.floating],
+        guess: NDArray[np.floating] | None = None,
     ) -> None:
         """Adds one fit that had this posterior for its prior on identity.
 
@@ -92,15 +100,20 @@ class IdentityPosterior:
             identity: (K_id,) that the fit found.
             information: (K_id, K_id) about identity after the fit, from `marginal_information`.
             rotation: (3, 3) camera_from_face, or crop_from_face: from which side it was seen.
+            guess: (K_id,) where a fit to this picture alone would have begun; None: at 0.
         """
         before = self.information
-        new = information - before
+        claimed = information - before
         pull = information @ np.asarray(identity, np.float64) - before @ self.mean
+        if guess is not None:
+            pull = pull + self._prior @ guess
+        alone = np.linalg.solve(self._prior + claimed, pull)  # the picture's own posterior
+        true = self._scale * claimed
         share = self._share(np.asarray(rotation, np.float64))
         kept = 1.0 - share / self._config.max_views
-        self._seen = kept * self._seen + share * new
-        self._pull = kept * self._pull + share * pull
-        self.mean = np.linalg.solve(self.information, self._prior_pull + self._pull)
+        self._seen = kept * self._seen + share * true
+        self._pull = kept * self._pull + share * (self._prior + true) @ alone
+        self.mean = np.linalg.solve(self.information, self._pull)
 
     def _share(self, rotation: Array) -> float:
         """What a picture from this side counts for."""

@@ -80,26 +80,28 @@ def identity_priors(
 
 def learn_identities(
     people: list[Person],
-    mean: NDArray[np.float64],
-    information: NDArray[np.float64],
+    seen: NDArray[np.floating],
+    unknown: NDArray[np.float64],
     fit: PointFit,
     config: PosteriorConfig,
+    scale: float,
 ) -> None:
     """Adds what a fit says of N people's identity to what is known of them.
 
     Args:
         people: N.
-        mean: (N, K_id) known before, from `identity_priors`.
-        information: (N, K_id, K_id) likewise.
-        fit: of N faces; those that did not converge say nothing.
+        seen: (N, K_id) the regressor's answer for this image.
+        unknown: (K_id, K_id) information about those not met before.
+        fit: of N faces, with `identity_priors`; those that did not converge say nothing.
         config: of the posteriors.
+        scale: `point_fit.FitPrior.identity_scale`.
     """
     for i in np.flatnonzero(fit.converged):
         person, state = people[i], fit.state
         if person.posterior is None:
-            person.posterior = IdentityPosterior(mean[i], information[i], config)
-        told = marginal_information(fit.information[i], mean.shape[1])
-        person.posterior.add(state.identity[i], told, state.rotation[i])
+            person.posterior = IdentityPosterior(seen[i], unknown, config, scale)
+        told = marginal_information(fit.information[i], seen.shape[1])
+        person.posterior.add(state.identity[i], told, state.rotation[i], seen[i])
 
 
 def decoded(

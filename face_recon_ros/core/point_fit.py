@@ -39,6 +39,7 @@ class FitPrior:
         independence: what a point counts for, over an independent one.
         pose_scale: factors of the pose's standard deviations that make them true on held-out
             renderings: of rotation, of translation across the line of sight, of depth.
+        identity_scale: factor of the information about identity that makes it true there.
     """
 
     rotation: float
@@ -47,6 +48,7 @@ class FitPrior:
     expression: NDArray[np.float64]
     independence: float
     pose_scale: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    identity_scale: float = 1.0
 
     def precision(self, k_identity: int) -> Array:
         """(6 + K_id + K_exp,) of all unknowns."""

@@ -231,7 +231,8 @@ class FaceReconstructor:
             return prediction
         people = [self._person(tracks[i]) for i in rows]
         c = prediction.coefficients[rows]
-        known, information = identity_priors(people, c.identity, self.points.prior_information)
+        unknown = self.points.prior_information
+        known, information = identity_priors(people, c.identity, unknown)
         found = self.points(
             [images[int(i)] for i in rows],
             [crops[i] for i in rows],
@@ -240,7 +241,8 @@ class FaceReconstructor:
             information,
         )
         if self.config.aggregation.enabled:
-            learn_identities(people, known, information, found.fit, self.config.posterior)
+            trust = self.points.network.prior.identity_scale
+            learn_identities(people, c.identity, unknown, found.fit, self.config.posterior, trust)
         return corrected(prediction, rows, found)
 
     def fit_crops(

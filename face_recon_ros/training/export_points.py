@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from face_recon_ros.core.dense_points import POINTS_FORMAT, DensePointNetwork
 from face_recon_ros.core.errors import ModelError
+from face_recon_ros.core.identity_posterior import marginal_information
 from face_recon_ros.core.models import find_model, sha256_of
 from face_recon_ros.core.morphable_model import (
     FACIAL_SKIN,
@@ -105,7 +106,7 @@ def export_points(
     if calibration:
         with tempfile.TemporaryDirectory() as folder:
             figures = calibrate(out, model, config, pool or folder, calibration)
-        prior = fit.prior() | {"pose_scale": figures["pose_scale"]}
+        prior = fit.prior() | {k: figures[k] for k in ("pose_scale", "identity_scale")}
         model_file = onnx.load(str(out))
         onnx.helper.set_model_props(model_file, metadata | {"prior": json.dumps(prior)})
         onnx.save(model_file, str(out))
@@ -121,7 +122,7 @@ def export_points(
 def calibrate(
     path: Path, model: MorphableModel, config: PointConfig, pool: str, count: int
 ) -> dict[str, Any]:
-    """How much wider or narrower the fit's pose covariance must be to be true.
+    """How much wider or narrower the fit's covariance must be to be true.
 
     Args:
         path: of the exported network.
@@ -132,8 +133,8 @@ def calibrate(
 
     Returns:
         `pose_scale`: factors of the standard deviations of rotation, of translation across the
-        line of sight, and of depth at known head size; `rotation_deg` and `depth_percent`, the
-        median errors that they were made of.
+        line of sight, and of depth at known head size; `identity_scale`, of the information
+        about identity; `rotation_deg` and `depth_percent`, the median errors of the pose.
     """
     slots = max(1, count // 2)
     settings = dataclasses.replace(config, pool=pool, pool_slots=slots, seed=config.seed + 77777)
@@ -153,6 +154,8 @@ def calibrate(
     skin = model.subset(FACIAL_SKIN)
     scores: list[NDArray[np.float64]] = []
     errors: list[tuple[float, float]] = []
+    known = np.eye(model.k_identity) / network.prior.identity**2
+    people: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = []
     for batch in examples:
         b = PointBatch(*(v.numpy()[batch.present.numpy() > 0.5] for v in batch))
         frame = FaceFrame.of(b.start_rotation, b.start_translation)
@@ -171,6 +174,8 @@ def calibrate(
             across = truth[:2] / truth[2] - ours[:2] / ours[2]
             depth = np.log(truth[2] / ours[2]) - size
             error = np.concatenate([turn, across, [depth]])
+            claimed = marginal_information(fit.information[i], model.k_identity) - known
+            people.append((b.identity[i] - fit.state.identity[i], claimed))
             scores.append(np.square(error / deviation[i]))
             errors.append((float(np.degrees(np.linalg.norm(turn))), 100 * abs(float(depth))))
         if len(scores) >= count:
@@ -180,9 +185,39 @@ def calibrate(
     rotation, depth = np.median(errors, axis=0)
     return {
         "pose_scale": [float(np.sqrt(np.median(g) / _MEDIAN_CHI2)) for g in groups],
+        "identity_scale": identity_scale(people, known),
         "rotation_deg": float(rotation),
         "depth_percent": float(depth),
     }
+
+
+def identity_scale(
+    people: list[tuple[NDArray[np.float64], NDArray[np.float64]]], prior: NDArray[np.float64]
+) -> float:
+    """What a fit's information about identity is to be multiplied with so that its errors fit it.
+
+    Args:
+        people: error (K_id,) and information beyond the prior (K_id, K_id) of each fit.
+        prior: (K_id, K_id) information about anybody.
+
+    Returns:
+        The factor, at most 1, for which squared errors in the better known half of all directions
+        have the mean that information promises.
+    """
+    along, claimed = [], []
+    for error, information in people:
+        values, directions = np.linalg.eigh(information)
+        half = len(values) // 2
+        along.append(np.square(directions[:, half:].T @ error))
+        claimed.append(np.maximum(values[half:], 0.0))
+    squared, known = np.array(along), np.array(claimed)
+    anybody = float(prior.diagonal().mean())
+    low, high = 1e-3, 1.0
+    for _ in range(40):  # the mean of the squared scores rises with the factor
+        middle = np.sqrt(low * high)
+        too_sure = (squared * (anybody + middle * known)).mean() > 1.0
+        low, high = (low, middle) if too_sure else (middle, high)
+    return float(np.sqrt(low * high))
 
 
 def _size(vertices: NDArray[np.floating]) -> float:
