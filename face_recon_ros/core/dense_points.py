@@ -38,6 +38,8 @@ from face_recon_ros.core.rectification import CELLS, RECTIFIED_PX, FaceFrame, Re
 from face_recon_ros.core.rigid import vector_from_rotation
 
 POINTS_FORMAT = "1"
+#: The fit uses so many points or a few more: 125 of 500 give the same shape to 0.2 %, sooner.
+_FIT_POINTS = 160
 _OUTPUTS = ["displacement", "log_sigma", "presence"]
 _REMEDY = "export it with `face-recon export`"
 
@@ -102,6 +104,11 @@ class DensePointNetwork:
                 f"{self.path.name} for {self.face_model or 'another'}",
                 "use the face model it was trained for, or set reconstructor.points to off",
             )
+
+    def fitter(self, model: MorphableModel) -> PointFitter:
+        """Fits the face model (coarse level, whole head) to this network's answers."""
+        every = max(1, len(self.vertices) // _FIT_POINTS)
+        return PointFitter(model, self.vertices, self.prior, every)
 
     def predict(
         self, images: NDArray[np.uint8], normals: NDArray[np.float32]
@@ -187,18 +194,12 @@ class DensePointStage:
             )
         self.network = network
         self._rectifier = Rectifier(model)
-        self._fitter = PointFitter(model, network.vertices, network.prior)
-        self.k_identity = model.k_identity
+        self._fitter = network.fitter(model)
 
     @property
     def mean(self) -> NDArray[np.floating]:
         """(P, 3) the points on the mean face, metres, face frame."""
         return self._fitter.mean
-
-    @property
-    def prior_information(self) -> NDArray[np.float64]:
-        """(K_id, K_id) of an unknown person's identity."""
-        return np.asarray(np.eye(self.k_identity) / self.network.prior.identity**2)
 
     def _see(
         self, images: Sequence[NDArray[np.uint8]], crops: Sequence[Crop], prediction: Prediction

@@ -60,11 +60,11 @@ class IdentityPosterior:
         config: PosteriorConfig | None = None,
         scale: float = 1.0,
     ) -> None:
-        """Begins before the first picture.
+        """Begins with a prior.
 
         Args:
-            mean: (K_id,) the first guess.
-            information: (K_id, K_id) about anybody's identity, whose mean is 0.
+            mean: (K_id,) before any picture: a first guess.
+            information: (K_id, K_id) before any picture.
             config: how pictures are put together.
             scale: what fits claim to know of identity is true after multiplication by this.
         """
@@ -72,6 +72,7 @@ class IdentityPosterior:
         self._scale = scale
         self._prior = np.asarray(information, np.float64)
         self.mean: NDArray[np.floating] = np.asarray(mean, np.float64)
+        self._prior_pull = self._prior @ self.mean
         self._seen = np.zeros_like(self._prior)
         self._pull = np.zeros(len(self._prior))
         self._views: list[Array] = []
@@ -100,20 +101,21 @@ class IdentityPosterior:
             identity: (K_id,) that the fit found.
             information: (K_id, K_id) about identity after the fit, from `marginal_information`.
             rotation: (3, 3) camera_from_face, or crop_from_face: from which side it was seen.
-            guess: (K_id,) where a fit to this picture alone would have begun; None: at 0.
+            guess: (K_id,) of this picture; a fit to it alone would have begun there. None: the
+                prior's mean.
         """
         before = self.information
         claimed = information - before
         pull = information @ np.asarray(identity, np.float64) - before @ self.mean
-        if guess is not None:
-            pull = pull + self._prior @ guess
-        alone = np.linalg.solve(self._prior + claimed, pull)  # the picture's own posterior
+        start = self._prior_pull if guess is None else self._prior @ guess
+        alone = np.linalg.solve(self._prior + claimed, pull + start)  # the picture's own posterior
         true = self._scale * claimed
+        pull = (self._prior + true) @ alone - start
         share = self._share(np.asarray(rotation, np.float64))
         kept = 1.0 - share / self._config.max_views
         self._seen = kept * self._seen + share * true
-        self._pull = kept * self._pull + share * (self._prior + true) @ alone
-        self.mean = np.linalg.solve(self.information, self._pull)
+        self._pull = kept * self._pull + share * pull
+        self.mean = np.linalg.solve(self.information, self._prior_pull + self._pull)
 
     def _share(self, rotation: Array) -> float:
         """What a picture from this side counts for."""

@@ -15,7 +15,7 @@ from face_recon_ros.core.identity_posterior import (
     PosteriorConfig,
     marginal_information,
 )
-from face_recon_ros.core.point_fit import PointFit
+from face_recon_ros.core.point_fit import FitPrior, PointFit
 from face_recon_ros.core.rigid import Rigid
 from face_recon_ros.core.smoothing import OneEuroRigid, OneEuroVector
 from face_recon_ros.core.texture import Appearance
@@ -58,20 +58,20 @@ class Person:
 
 
 def identity_priors(
-    people: list[Person], seen: NDArray[np.floating], unknown: NDArray[np.float64]
+    people: list[Person], seen: NDArray[np.floating], prior: FitPrior
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """What is known of N people's identity before a fit.
 
     Args:
         people: N.
         seen: (N, K_id) the regressor's answer, which counts for those not met before.
-        unknown: (K_id, K_id) information about those.
+        prior: of the fit.
 
     Returns:
         (N, K_id) means and (N, K_id, K_id) information.
     """
     mean = np.asarray(seen, np.float64).copy()
-    information = np.repeat(unknown[None], len(people), 0)
+    information = np.repeat(prior.identity_information(mean.shape[1])[None], len(people), 0)
     for i, person in enumerate(people):
         if person.posterior is not None:
             mean[i], information[i] = person.posterior.mean, person.posterior.information
@@ -81,25 +81,24 @@ def identity_priors(
 def learn_identities(
     people: list[Person],
     seen: NDArray[np.floating],
-    unknown: NDArray[np.float64],
+    prior: FitPrior,
     fit: PointFit,
     config: PosteriorConfig,
-    scale: float,
 ) -> None:
     """Adds what a fit says of N people's identity to what is known of them.
 
     Args:
         people: N.
         seen: (N, K_id) the regressor's answer for this image.
-        unknown: (K_id, K_id) information about those not met before.
+        prior: of the fit.
         fit: of N faces, with `identity_priors`; those that did not converge say nothing.
         config: of the posteriors.
-        scale: `point_fit.FitPrior.identity_scale`.
     """
+    unknown = prior.identity_information(seen.shape[1])
     for i in np.flatnonzero(fit.converged):
         person, state = people[i], fit.state
         if person.posterior is None:
-            person.posterior = IdentityPosterior(seen[i], unknown, config, scale)
+            person.posterior = IdentityPosterior(seen[i], unknown, config, prior.identity_scale)
         told = marginal_information(fit.information[i], seen.shape[1])
         person.posterior.add(state.identity[i], told, state.rotation[i], seen[i])
 

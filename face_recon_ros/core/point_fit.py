@@ -50,6 +50,10 @@ class FitPrior:
     pose_scale: tuple[float, float, float] = (1.0, 1.0, 1.0)
     identity_scale: float = 1.0
 
+    def identity_information(self, k_identity: int) -> Array:
+        """(K_id, K_id) about anybody's identity."""
+        return np.asarray(np.eye(k_identity) / self.identity**2)
+
     def precision(self, k_identity: int) -> Array:
         """(6 + K_id + K_exp,) of all unknowns."""
         sigma = np.concatenate(
@@ -109,17 +113,29 @@ class PointFitter:
         prior: before any point is seen.
     """
 
-    def __init__(self, model: MorphableModel, vertices: NDArray[np.intp], prior: FitPrior) -> None:
+    def __init__(
+        self,
+        model: MorphableModel,
+        vertices: NDArray[np.intp],
+        prior: FitPrior,
+        every: int = 1,
+    ) -> None:
         """Takes the rows of the named vertices.
 
         Args:
             model: face model.
             vertices: (P,) indices into its mesh.
             prior: before any point is seen.
+            every: this one of so many points is used and counts for all of them. Neighbours err
+                alike, so the answer is as good and takes less time.
         """
+        self._used = slice(None, None, every)
+        self._independence = prior.independence * every
         self._unit_interval = model.expression_prior == "unit_interval"
         n = model.n_vertices
         self.mean = model.mean_shape[vertices].astype(np.float32)
+        vertices = vertices[self._used]
+        self._used_mean = model.mean_shape[vertices].astype(np.float64)
         identity = model.identity_basis.reshape(n, 3, -1)[vertices]
         expression = model.expression_basis.reshape(n, 3, -1)[vertices]
         basis = np.concatenate([identity, expression], 2).astype(np.float32)
@@ -159,25 +175,23 @@ class PointFitter:
         prior[:, np.arange(m), np.arange(m)] = self._precision
         if identity_information is not None:
             prior[:, POSE : POSE + k, POSE : POSE + k] = identity_information
-        places = np.asarray(seen, np.float64)
-        variance = np.square(np.asarray(sigma, np.float64))
-        weight = self.prior.independence / variance
+        places = np.asarray(seen, np.float64)[:, self._used]
+        variance = np.square(np.asarray(sigma, np.float64)[:, self._used])
+        weight = self._independence / variance
         unit = np.asarray(CROP_FOCAL / start.translation[:, 2], np.float64)  # crop sides per metre
-        root = np.sqrt(weight)[:, None, :, None]
+        root = np.sqrt(weight)
         state, offset, first = start, np.zeros((n, m)), np.full(n, -1.0)
         for _ in range(rounds):
-            jacobian = self._jacobian(state, unit)
-            weighted = (jacobian * root).reshape(n, 2 * len(self.mean), m)
-            information = prior + weighted.transpose(0, 2, 1) @ weighted
+            rows = self._jacobian(state, unit, root).reshape(n, 2 * len(self._used_mean), m)
+            information = prior + np.array([r.T @ r for r in rows]).reshape(n, m, m)
             covariance = np.asarray(np.linalg.inv(information), np.float64)
-            rows = jacobian.reshape(n, 2 * len(self.mean), m)
             for _ in range(steps):
                 residual = self._residual(state, places, unit)
                 surprise = np.square(residual).sum(1) / variance / 2
                 if (first < 0).any():  # the start itself says nothing of what is an outlier
                     first, surprise = surprise.mean(1), np.zeros_like(surprise)
                 usual = np.maximum(np.median(surprise, axis=1, keepdims=True), 1.0)
-                pull = residual * (weight / (1 + surprise / usual / _OUTLIER))[:, None]
+                pull = residual * (root / (1 + surprise / usual / _OUTLIER))[:, None]
                 gradient = (pull.reshape(n, 1, rows.shape[1]) @ rows)[:, 0]
                 gradient = gradient - (prior @ offset[..., None])[..., 0]
                 change = (covariance @ gradient[..., None])[..., 0]
@@ -196,8 +210,8 @@ class PointFitter:
         In double precision, as all sums here: else results would depend on the number of threads.
         """
         coefficients = np.concatenate([state.identity, state.expression], 1).astype(np.float64)
-        moved = (coefficients @ self._by_point).reshape(len(coefficients), *self.mean.shape)
-        shape = self.mean + moved
+        moved = (coefficients @ self._by_point).reshape(-1, *self._used_mean.shape)
+        shape = self._used_mean + moved
         return np.asarray(shape @ np.asarray(state.rotation, np.float64).transpose(0, 2, 1))
 
     def _residual(self, state: FitState, seen: Array, unit: Array) -> Array:
@@ -207,8 +221,11 @@ class PointFitter:
         away = (seen - CROP_FOCAL * slope) / unit[:, None, None]
         return np.asarray(away.transpose(0, 2, 1))
 
-    def _jacobian(self, state: FitState, unit: Array) -> Array:
-        """(N, 2, P, M) derivatives of where the points are seen, metres at the face's depth."""
+    def _jacobian(self, state: FitState, unit: Array, weight: Array) -> Array:
+        """(N, 2, P, M) derivatives of where the points are seen, metres at the face's depth.
+
+        Each point's are multiplied with its weight, (N, P).
+        """
         turned = self._shape(state)
         x = turned + state.translation[:, None]
         z = np.maximum(x[..., 2], 1e-3)
@@ -220,7 +237,7 @@ class PointFitter:
         zero = np.zeros_like(a)
         spins = np.stack([[zero, c, -b], [-c, zero, a], [b, -a, zero]])  # omega x (R v)
         depth = state.translation[:, 2, None]
-        scale = CROP_FOCAL / z / unit[:, None]
+        scale = CROP_FOCAL * weight / z / unit[:, None]
         for axis in range(2):
             slope = x[..., axis] / z
             row = out[:, axis]

@@ -27,12 +27,7 @@ from face_recon_ros.core.inference import AUTO, FaceNetwork, Prediction, find_ne
 from face_recon_ros.core.models import FACE_MODEL, find_model
 from face_recon_ros.core.morphable_model import FACE, MorphableModel, load_morphable_model
 from face_recon_ros.core.occlusion import OcclusionSense
-from face_recon_ros.core.orientation import (
-    QUARTERS,
-    Orientation,
-    turned_crop,
-    turned_pixels,
-)
+from face_recon_ros.core.orientation import QUARTERS, Orientation, turned_crop, turned_pixels
 from face_recon_ros.core.person import (
     Person,
     decode_people,
@@ -231,8 +226,8 @@ class FaceReconstructor:
             return prediction
         people = [self._person(tracks[i]) for i in rows]
         c = prediction.coefficients[rows]
-        unknown = self.points.prior_information
-        known, information = identity_priors(people, c.identity, unknown)
+        prior = self.points.network.prior
+        known, information = identity_priors(people, c.identity, prior)
         found = self.points(
             [images[int(i)] for i in rows],
             [crops[i] for i in rows],
@@ -241,8 +236,7 @@ class FaceReconstructor:
             information,
         )
         if self.config.aggregation.enabled:
-            trust = self.points.network.prior.identity_scale
-            learn_identities(people, c.identity, unknown, found.fit, self.config.posterior, trust)
+            learn_identities(people, c.identity, prior, found.fit, self.config.posterior)
         return corrected(prediction, rows, found)
 
     def fit_crops(

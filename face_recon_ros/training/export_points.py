@@ -27,7 +27,7 @@ from face_recon_ros.core.morphable_model import (
     MorphableModel,
     load_morphable_model,
 )
-from face_recon_ros.core.point_fit import POSE, FitState, PointFitter
+from face_recon_ros.core.point_fit import POSE, FitState
 from face_recon_ros.core.rectification import CELLS, RECTIFIED_PX, FaceFrame, Rectifier
 from face_recon_ros.core.rigid import vector_from_rotation
 from face_recon_ros.training.config import PointConfig, config_from_dict
@@ -150,7 +150,7 @@ def calibrate(
         cache, model, str(find_model(config.regressor)), settings.seed, no_face=0.0, worsen=0.0
     )
     network, rectifier = DensePointNetwork(path, provider="cpu"), Rectifier(model)
-    fitter = PointFitter(model, network.vertices, network.prior)
+    fitter = network.fitter(model)
     skin = model.subset(FACIAL_SKIN)
     scores: list[NDArray[np.float64]] = []
     errors: list[tuple[float, float]] = []

@@ -80,6 +80,38 @@ def test_pictures_without_news_leave_the_prior():
     np.testing.assert_allclose(posterior.deviation, 0.5)
 
 
+def test_answers_that_lean_to_the_mean_are_stood_upright():
+    """Pictures that each claim too much, and answer with their posterior's mean.
+
+    The truth is known four times worse than fits claim. Each answer leans to the mean by what it
+    leaves open; together they must not lean as far.
+    """
+    random, claimed, scale = np.random.default_rng(5), 2.0, 0.25
+    forever, ratio, together = PosteriorConfig(max_views=1e9), [], 12 * scale * claimed
+    for _ in range(60):
+        truth = random.standard_normal(K)
+        posterior = IdentityPosterior(np.zeros(K), np.eye(K), forever, scale)
+        for k in range(12):
+            true = scale * claimed
+            seen = truth + random.normal(0, true**-0.5, K)
+            alone = true * seen / (1 + true)  # what a calibrated network answers
+            before = posterior.information
+            information = before + claimed * np.eye(K)
+            pull = before @ posterior.mean + (1 + claimed) * alone
+            posterior.add(np.linalg.solve(information, pull), information, turned(k))
+        ratio.append((posterior.mean @ truth) / (truth @ truth))
+    assert np.mean(ratio) == pytest.approx(together / (1 + together), abs=0.05)
+
+
+def test_without_anything_seen_guesses_do_not_add_up():
+    guess = np.full(K, 0.3)
+    posterior = IdentityPosterior(guess, np.eye(K), scale=0.3)
+    for k in range(30):
+        noise = 0.1 * np.cos(k + np.arange(K))
+        posterior.add(posterior.mean, posterior.information, turned(k), guess + noise)
+    np.testing.assert_allclose(posterior.mean, guess, atol=1e-6)
+
+
 def test_the_identity_handed_out_is_the_same_array_until_it_moves():
     random = np.random.default_rng(3)
     posterior = IdentityPosterior(np.zeros(K), np.eye(K))
