@@ -11,14 +11,12 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+import resolution
+import rosdistro_keys
 
 ROOT = Path(__file__).resolve().parents[1]
 REQUIREMENTS = ROOT / "requirements"
 PROMISED = ("humble", "jazzy", "kilted", "lyrical")
-
-sys.path.insert(0, str(ROOT / "scripts"))
-import resolution  # noqa: E402
-import rosdistro_keys  # noqa: E402
 
 
 def requirement_names(text):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import hypot, lgamma, log
+from math import hypot
 from statistics import NormalDist
 from typing import Any
 
@@ -236,11 +236,10 @@ def _chance_of_counts(
 
 
 def _binomial_test(hits: int, others: int, share: float) -> float:
+    from scipy import stats
+
     n = hits + others
-    k = np.arange(n + 1)
-    log_ways = [lgamma(n + 1) - lgamma(i + 1) - lgamma(n - i + 1) for i in range(n + 1)]
-    p = np.exp(log_ways + k * log(share) + (n - k) * log(1 - share))
-    return min(1.0, float(p[p <= p[hits] * (1 + 1e-9)].sum()))
+    return float(stats.binomtest(hits, n, share).pvalue) if n else 1.0
 
 
 def _with_main_track(result: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -6,7 +6,7 @@ radians.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -285,18 +285,12 @@ class Interval:
 
 
 def bootstrap(
-    values: ArrayLike,
-    statistic: Callable[[Array, int], NDArray[np.floating]] | None = None,
-    *,
-    confidence: float = 0.95,
-    samples: int = 2000,
-    seed: int = 0,
+    values: ArrayLike, *, confidence: float = 0.95, samples: int = 2000, seed: int = 0
 ) -> Interval:
-    """Percentile bootstrap (Efron 1979), deterministic for a seed.
+    """The mean and its percentile bootstrap (Efron 1979), deterministic for a seed.
 
     Args:
-        values: (N, ...) independent draws; give one row per image or person, not per pixel.
-        statistic: `f(array, axis)`, the mean by default.
+        values: (N,) independent draws; give one value per image or person, not per pixel.
         confidence: coverage.
         samples: resamplings.
         seed: of the generator.
@@ -304,20 +298,24 @@ def bootstrap(
     Returns:
         NaN throughout for an empty sample.
     """
+    from scipy import stats
+
     x = np.asarray(values, np.float64)
-    f = statistic or (lambda a, axis: a.mean(axis=axis))
     if len(x) == 0:
         return Interval(float("nan"), float("nan"), float("nan"))
-    rng = np.random.default_rng(seed)
-    draws = np.concatenate(
-        [
-            np.atleast_1d(f(x[rng.integers(0, len(x), (block, len(x)))], 1))
-            for block in _blocks(samples, max(1, 2_000_000 // x.size))
-        ]
-    )
-    tail = 50 * (1 - confidence)
-    low, high = np.percentile(draws, [tail, 100 - tail])
-    return Interval(float(f(x[None], 1)[0]), float(low), float(high))
+    value = float(x.mean())
+    if len(x) == 1:  # scipy wants two draws
+        return Interval(value, value, value)
+    found = stats.bootstrap(
+        (x,),
+        np.mean,
+        method="percentile",
+        confidence_level=confidence,
+        n_resamples=samples,
+        batch=max(1, 2_000_000 // len(x)),
+        random_state=np.random.default_rng(seed),
+    ).confidence_interval
+    return Interval(value, float(found.low), float(found.high))
 
 
 def percentiles(values: ArrayLike, points: Sequence[float] = (50, 95, 99)) -> dict[str, float]:
@@ -326,10 +324,6 @@ def percentiles(values: ArrayLike, points: Sequence[float] = (50, 95, 99)) -> di
     if v.size == 0:
         return {f"p{p:g}": float("nan") for p in points}
     return {f"p{p:g}": float(np.percentile(v, p)) for p in points}
-
-
-def _blocks(total: int, size: int) -> list[int]:
-    return [min(size, total - start) for start in range(0, total, size)]
 
 
 # Over time ---------------------------------------------------------------------------------------

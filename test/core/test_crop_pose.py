@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+from cameras import CAMERAS
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_camera import CAMERAS
 
 from face_recon_ros.core.crop import Crop
 from face_recon_ros.core.crop_pose import (

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import scipy.io
+from truth import write_and_learn
 
 from face_recon_ros.core.detection import DetectorConfig, make_detector
 from face_recon_ros.core.errors import DataError
@@ -49,17 +50,6 @@ from face_recon_ros.evaluation.synthetic import (
     write_scenes,
 )
 from face_recon_ros.io.meshes import read_mesh, write_ply
-
-
-def write_and_learn(folder, scenes_list, oracle, **known):
-    """Writes scenes and tells the oracle what its pictures show."""
-    scenes_list = list(scenes_list)
-    write_scenes(scenes_list, folder)
-    for scene in scenes_list:
-        rgb = read_image(folder / f"{scene.name}.png")
-        oracle.learn(rgb, scene, **known.get(scene.name, {}))
-    return scenes_list
-
 
 # Landmarks ---------------------------------------------------------------------------------------
 

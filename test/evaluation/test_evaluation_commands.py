@@ -12,8 +12,8 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from test_bag import NAMES, NO_CROPS, Scripted, write_mocap_bag
-from test_benchmarks import write_and_learn
+from recordings import NAMES, NO_CROPS, Scripted, write_mocap_bag
+from truth import write_and_learn
 
 from face_recon_ros.cli import common, options
 from face_recon_ros.cli.main import make_parser

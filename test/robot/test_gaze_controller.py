@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_neck import odd_neck, pan_tilt
+from necks import odd_neck, pan_tilt
 
 from face_recon_ros.core.errors import ConfigError
 from face_recon_ros.robot import gaze_controller

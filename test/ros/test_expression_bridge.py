@@ -10,10 +10,10 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
 osc = pytest.importorskip("pythonosc.osc_server", reason="needs python-osc")
 
-from conftest import Graph
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseWithCovarianceStamped
 from pythonosc.dispatcher import Dispatcher
+from ros_graph import Graph
 from sensor_msgs.msg import JointState
 
 from face_recon_ros.core.crop_pose import CAMERA_FROM_FRONTAL_FACE

@@ -2,16 +2,14 @@
 
 import ast
 import dataclasses
-import importlib.util
 import math
 import re
-import sys
-import types
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 import yaml
+from launch_description import ROOT, describe, of_kind
 
 pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
 
@@ -30,56 +28,12 @@ from face_recon_ros.nodes.parameters import (
     markdown_table,
 )
 
-ROOT = Path(__file__).parents[2]
 PARAMETERS = {name for group in GROUPS for name, *_ in leaves(group)}
-
-
-class Recorded:
-    """Stands for a launch class: keeps what it was made of."""
-
-    def __init__(self, *args, **kwargs):
-        self.args, self.kwargs = args, kwargs
-
-
-def describe(name, monkeypatch):
-    """What generate_launch_description of NAME.launch.py returns, launch being stand-ins."""
-    names = {
-        "ament_index_python.packages": {"get_package_share_directory": lambda name: str(ROOT)},
-        "launch": {"LaunchDescription": list},
-        "launch.actions": {
-            "DeclareLaunchArgument": type("Argument", (Recorded,), {}),
-            "SetEnvironmentVariable": type("SetVariable", (Recorded,), {}),
-        },
-        "launch.conditions": {
-            "IfCondition": type("If", (Recorded,), {}),
-            "UnlessCondition": type("Unless", (Recorded,), {}),
-        },
-        "launch.substitutions": {
-            "EnvironmentVariable": type("Variable", (Recorded,), {}),
-            "LaunchConfiguration": type("Configuration", (Recorded,), {}),
-        },
-        "launch_ros": {},
-        "launch_ros.actions": {"Node": type("Node", (Recorded,), {})},
-        "launch_ros.parameter_descriptions": {"ParameterValue": type("Value", (Recorded,), {})},
-    }
-    for module_name, content in names.items():
-        module = types.ModuleType(module_name)
-        vars(module).update(content)
-        monkeypatch.setitem(sys.modules, module_name, module)
-    path = ROOT / "launch" / f"{name}.launch.py"
-    spec = importlib.util.spec_from_file_location(f"{name}_launch", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.generate_launch_description()
 
 
 @pytest.fixture
 def description(monkeypatch):
     return describe("demo", monkeypatch)
-
-
-def of_kind(description, kind):
-    return [item for item in description if type(item).__name__ == kind]
 
 
 def test_every_argument_is_used_and_every_used_one_declared(description):

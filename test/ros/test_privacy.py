@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from ros_graph import ROOT
 
 pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
 

@@ -24,7 +24,6 @@ import pytest
 
 rclpy = pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
 
-from conftest import TABLE_BEGIN, TABLE_END, Listener, a_graph, segments
 from diagnostic_msgs.msg import DiagnosticArray
 from faulty import picture
 from geometry_msgs.msg import PoseArray
@@ -33,6 +32,7 @@ from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParametersAtomically
 from rclpy.lifecycle import TransitionCallbackReturn
+from ros_graph import TABLE_BEGIN, TABLE_END, Listener, a_graph, segments
 from sensor_msgs.msg import CameraInfo, PointCloud2
 from sensor_msgs.msg import Image as ImageMsg
 from vision_msgs.msg import Detection2DArray

@@ -7,9 +7,12 @@ import yaml
 
 pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
 
-from test_launch import PARAMETERS, ROOT, describe, of_kind
+from launch_description import ROOT, describe, of_kind
 
 from face_recon_ros.nodes.neck_config import NeckConfig
+from face_recon_ros.nodes.parameters import GROUPS, leaves
+
+PARAMETERS = {leaf.name for group in GROUPS for leaf in leaves(group)}
 
 
 @pytest.fixture

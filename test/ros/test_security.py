@@ -15,8 +15,9 @@ import time
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
+import keystore as ks
 import pytest
-from conftest import ROOT
+from ros_graph import ROOT
 
 rclpy = pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
 
@@ -30,9 +31,6 @@ from vision_msgs.msg import Classification, Detection2DArray
 from visualization_msgs.msg import MarkerArray
 
 from face_recon_ros.nodes.runtime import MARKER_QOS, RESULT_QOS, SENSOR_QOS
-
-sys.path.insert(0, str(ROOT / "scripts"))
-import make_keystore as ks
 
 #: Module of each node -> its enclave.
 ENCLAVES = {

@@ -90,7 +90,7 @@ def write_face_model(path: Path) -> Path:
         name=FACE_MODEL_NAME,
         licence="CC0-1.0",
         attribution="nobody",
-        source="test/fixtures.py",
+        source="test/helpers/fixtures.py",
         units="metre",
         axes="x out of face, y to subject's left, z up, origin sellion",
         mean_shape=mean.astype(np.float32),

@@ -1,23 +1,20 @@
-#!/usr/bin/env python3
-"""Makes an SROS 2 keystore of config/security/policy.xml where the package sros2 is missing.
+"""An SROS 2 keystore of config/security/policy.xml, for tests where the package sros2 is missing.
 
 The same as `ros2 security generate_artifacts -k DIR -p config/security/policy.xml`, with nothing
 but Python and the openssl program: an authority, and for each enclave a key, a certificate, and
-permissions signed by the authority. How to use it: docs/security.md.
+permissions signed by the authority.
 """
 
 from __future__ import annotations
 
-import argparse
 import datetime
 import secrets
 import subprocess
-import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 POLICY = ROOT / "config" / "security" / "policy.xml"
 _SCHEMA = "http://www.omg.org/spec/DDS-SECURITY/20170901/omg_shared_ca_{}.xsd"
 _CURVE = "prime256v1"  # DDS Security 9.3.1
@@ -195,30 +192,9 @@ def _make_key(path: Path) -> None:
 
 
 def _openssl(*arguments: object) -> None:
-    command = ["openssl", *map(str, arguments)]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True)
-    except FileNotFoundError:
-        sys.exit("make_keystore: expected the program openssl, got none; apt-get install openssl")
-    if done.returncode:
-        sys.exit(f"make_keystore: {' '.join(command[:2])} failed: {done.stderr.strip()}")
+    subprocess.run(["openssl", *map(str, arguments)], check=True, capture_output=True)
 
 
 def _link(link: Path, target: Path) -> None:
     if not link.is_symlink():
         link.symlink_to(target)
-
-
-def main() -> None:
-    """Entry point."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("out", type=Path, metavar="DIR", help="the keystore: keep it secret")
-    parser.add_argument("--policy", type=Path, default=POLICY, help="(default: %(default)s)")
-    parser.add_argument("--domain", type=int, default=0, help="ROS_DOMAIN_ID (default: 0)")
-    options = parser.parse_args()
-    for path in make_keystore(options.policy, options.out, options.domain):
-        print(f"{options.out}: enclave {path}")
-
-
-if __name__ == "__main__":
-    main()
