@@ -30,7 +30,7 @@ setup(
     description="Real-time 3D face reconstruction for robots",
     license="Apache-2.0",
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
-    package_data={NAME: ["py.typed", "io/portrait.jpg"]},
+    package_data={NAME: ["py.typed", "io/portrait.jpg", "evaluation/report.html.jinja"]},
     data_files=share_files(),
     zip_safe=False,
     python_requires=">=3.10",
@@ -52,7 +52,13 @@ setup(
         "cluster": ["distributed>=2024.1"],
         "bags": ["rosbags>=0.10"],
         "heif": ["pillow-heif>=0.18"],
-        "evaluate": ["libigl>=2.6", "rosbags>=0.10", "scipy>=1.10", "matplotlib>=3.7"],
+        "evaluate": [
+            "jinja2>=3.0",
+            "libigl>=2.6",
+            "matplotlib>=3.7",
+            "rosbags>=0.10",
+            "scipy>=1.10",
+        ],
         "view": ["rerun-sdk>=0.20"],
         "train": [
             "torch>=2.4",

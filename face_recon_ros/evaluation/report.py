@@ -7,7 +7,6 @@ which machine.
 from __future__ import annotations
 
 import base64
-import html
 import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,37 +25,8 @@ _APART = ("protocol", "provenance", "skipped", "per_image")
 _MAX_BINS = 1000  # of a line; each keeps its least and its greatest
 _GAP_S = 0.5  # a line breaks where nothing was seen for so long
 
-_STYLE = """
-:root { color-scheme: light dark; --ink: #1b1f24; --soft: #57606a; --line: #d0d7de; --back: #fff;
-  --box: #f6f8fa; --accent: #0b69a3; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6edf3; --soft: #8d96a0; --line: #30363d;
-  --back: #0d1117; --box: #161b22; --accent: #58a6ff; } .plot { background: #fff; } }
-body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--back);
-  max-width: 68rem; margin: 2rem auto; padding: 0 1.25rem; }
-h1 { font-size: 1.6rem; margin: 0 0 .25rem; } h2 { font-size: 1.15rem; margin: 2.2rem 0 .6rem;
-  border-bottom: 1px solid var(--line); padding-bottom: .25rem; }
-.lead { color: var(--soft); margin: 0 0 1.5rem; }
-.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(8rem, 1fr)); gap: .75rem;
-} .card { background: var(--box); border: 1px solid var(--line); border-radius: 6px; padding:
-.7rem .9rem; } .card b { display: block; font-size: 1.35rem; font-variant-numeric: tabular-nums;
-color: var(--accent); } .card span { color: var(--soft); font-size: .85rem; }
-.card small { font-size: .8rem; font-weight: 400; color: var(--soft); display: block; }
-.wide { overflow-x: auto; } table { border-collapse: collapse; margin-bottom: 1rem; width: 100%;
-font-variant-numeric: tabular-nums; font-size: .9rem; } th, td { text-align: left;
-padding: .3rem .7rem .3rem 0; border-bottom: 1px solid var(--line); vertical-align: top;
-overflow-wrap: break-word; } th { color: var(--soft); font-weight: 600; }
-.plots { display: grid; gap: 1rem;
-  grid-template-columns: repeat(auto-fit, minmax(min(26rem, 100%), 1fr)); }
-.plot { border: 1px solid var(--line); border-radius: 6px; padding: .4rem; background: #fff; }
-.plot svg { width: 100%; height: auto; display: block; }
-.pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); gap:
-.75rem; } figure { margin: 0; } figure img { width: 100%; border-radius: 4px; display: block; }
-figcaption { color: var(--soft); font-size: .8rem; overflow-wrap: anywhere; }
-.warn { background: #fff4d6; color: #4d3800; border: 1px solid #d4a72c; border-radius: 6px;
-  padding: .5rem .9rem; margin: .5rem 0; }
-@media print { body { margin: 0; max-width: none; } h2, figure, .plot, tr { break-inside: avoid;
-  break-after: auto; } }
-"""
+#: The page: blocks in order, each with a `kind`.
+_TEMPLATE = "report.html.jinja"
 
 
 @dataclass
@@ -66,55 +36,48 @@ class Report:
     Attributes:
         title: of the page.
         lead: one sentence under it.
-        parts: HTML in order.
+        blocks: what the template shows, in order.
     """
 
     title: str
     lead: str
-    parts: list[str] = field(default_factory=list)
+    blocks: list[dict[str, Any]] = field(default_factory=list)
+
+    def _add(self, kind: str, content: Any) -> None:
+        self.blocks.append({"kind": kind, "content": content})
 
     def heading(self, text: str) -> None:
         """Starts a section."""
-        self.parts.append(f"<h2>{html.escape(text)}</h2>")
+        self._add("heading", text)
 
     def text(self, text: str) -> None:
         """Adds a paragraph."""
-        self.parts.append(f"<p>{html.escape(text)}</p>")
+        self._add("text", text)
 
     def cards(self, figures: Mapping[str, str]) -> None:
-        """Adds the headline figures: what -> value with unit."""
-        cells = "".join(
-            f'<div class="card"><b>{_headline(value)}</b><span>{html.escape(name)}</span></div>'
-            for name, value in figures.items()
+        """Adds the headline figures: what -> value with unit, and perhaps its [interval]."""
+        split = [(*value.partition(" ["), name) for name, value in figures.items()]
+        self._add(
+            "cards", [(figure, rest and f"[{rest}", name) for figure, _, rest, name in split]
         )
-        self.parts.append(f'<div class="cards">{cells}</div>')
 
     def warnings(self, texts: Iterable[str]) -> None:
         """Adds boxes that cannot be overlooked."""
-        self.parts += [f'<div class="warn">{html.escape(text)}</div>' for text in texts]
+        for text in texts:
+            self._add("warning", text)
 
     def table(self, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         """Adds a table."""
-        head = "".join(f"<th>{html.escape(in_words(h))}</th>" for h in header)
-        body = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(show(cell))}</td>" for cell in row) + "</tr>"
-            for row in rows
-        )
-        self.parts.append(f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>')
+        cells = [[show(cell) for cell in row] for row in rows]
+        self._add("table", {"header": [in_words(h) for h in header], "rows": cells})
 
     def plots(self, *drawings: Callable[[Any], None]) -> None:
         """Adds plots, each drawn by a function that is given matplotlib axes."""
-        figures = "".join(f'<div class="plot">{_svg(draw)}</div>' for draw in drawings)
-        self.parts.append(f'<div class="plots">{figures}</div>')
+        self._add("plots", [_svg(draw) for draw in drawings])
 
     def pictures(self, pictures: Iterable[tuple[NDArray[np.uint8], str]]) -> None:
         """Adds (picture, caption) pairs."""
-        figures = "".join(
-            f'<figure><img alt="{html.escape(caption)}" src="{_data_uri(rgb)}">'
-            f"<figcaption>{html.escape(caption)}</figcaption></figure>"
-            for rgb, caption in pictures
-        )
-        self.parts.append(f'<div class="pictures">{figures}</div>')
+        self._add("pictures", [(_data_uri(rgb), caption) for rgb, caption in pictures])
 
     def machine(self, provenance: Mapping[str, Any]) -> None:
         """Says with what and where it was measured."""
@@ -126,13 +89,7 @@ class Report:
 
     def write(self, path: str | Path) -> None:
         """Writes the page."""
-        page = (
-            '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-            '<meta name="viewport" content="width=device-width, initial-scale=1">'
-            f"<title>{html.escape(self.title)}</title><style>{_STYLE}</style></head><body>"
-            f'<h1>{html.escape(self.title)}</h1><p class="lead">{html.escape(self.lead)}</p>'
-            f"{''.join(self.parts)}</body></html>\n"
-        )
+        page = _template().render(title=self.title, lead=self.lead, blocks=self.blocks)
         try:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
             Path(path).write_text(page)
@@ -181,10 +138,14 @@ def with_interval(value: Any, interval: Any, scale: float = 1.0, unit: str = "")
     return f"{scale * v:.3g}{unit} [{scale * i['low']:.3g}, {scale * i['high']:.3g}]"
 
 
-def _headline(value: str) -> str:
-    """The figure large, its interval small."""
-    figure, bracket, interval = html.escape(value).partition(" [")
-    return f"{figure}<small> [{interval}</small>" if bracket else figure
+def _template() -> Any:
+    import jinja2
+
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template(_TEMPLATE)
 
 
 def cumulative(axes: Any, errors: ArrayLike, label: str, limit: float, missed: int = 0) -> None:
