@@ -19,9 +19,8 @@ class LossWeights:
     """Weight of each loss; the names are those of the functions in `losses`.
 
     The first group compares synthetic crops with what they were rendered from, the second asks
-    photographs
-    to agree with a teacher's answer for another crop of themselves, the third with renderings of
-    the answer.
+    photographs to agree with a teacher's answer for another crop of themselves, the third with
+    renderings of the answer.
     """
 
     reprojection: float = 40.0
@@ -54,35 +53,24 @@ class LossWeights:
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """One training run.
+class RunConfig:
+    """What all training runs have.
 
     Attributes:
-        out: folder of checkpoints, logs and sample pictures.
-        backbone: `resnet50`, `efficientnet_lite0` or `tiny`.
-        image_size: S, pixels per side of a crop.
+        out: folder of checkpoints and logs.
         face_model: name in models/ or path of the face model.
         crop_margin: side of the crop over the side of the face box.
-        init: checkpoint, or path or shipped name of an export (`.onnx`), to take weights from
-            where they fit; empty: none.
-        teacher: as `init`, another network, whose feature maps are learned too and whose answers
-            for photographs count; empty: none.
-        teacher_size: pixels per side of the crops the teacher sees; 0: image_size.
-        backbone_weights: ImageNet weights for efficientnet_lite0; empty: none.
-        frozen_stages: first stages of the backbone that stay as `init` has them; with the first
-            of efficientnet_lite0's four frozen, a CPU sees 1.7 times as many crops.
+        init: checkpoint, or path or shipped name of an export (`.onnx`) where the network can be
+            read back from one, to take weights from where they fit; empty: none.
         seed: of everything random.
         steps: how long, in optimiser steps; 0: no limit.
         minutes: how long, in minutes of training; 0: no limit. Whichever comes first.
-        batch_size: crops per process and step.
+        batch_size: examples per process and step.
         learning_rate: peak.
         weight_decay: AdamW's.
-        warmup: share of the run in which the learning rate climbs.
         ema_decay: of the averaged weights, which are what is exported.
         clip_norm: of the gradient.
         threads: of torch per process; 0: torch's choice.
-        device: `cpu`, `cuda`, or `auto`.
-        mixed_precision: bfloat16 on GPUs.
         pool: folder of renderings; empty: `out`/pool.
         pool_slots: renderings kept.
         pool_size: P, pixels per side of a rendering.
@@ -91,7 +79,67 @@ class TrainConfig:
         skins: folder of MakeHuman's system assets, whose photographic skins most synthetic people
             then wear; empty: skin is the face model's.
         turned_away: share of renderings that show the back of the head.
-        loader_workers: processes that make crops.
+        loader_workers: processes that make examples.
+        save_minutes: between checkpoints.
+    """
+
+    out: str = "runs/train"
+    face_model: str = "face_model.npz"
+    crop_margin: float = 1.3
+    init: str = ""
+    seed: int = 0
+    steps: int = 0
+    minutes: float = 60.0
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.02
+    ema_decay: float = 0.998
+    clip_norm: float = 5.0
+    threads: int = 1
+    pool: str = ""
+    pool_slots: int = 16384
+    pool_size: int = 144
+    renew_per_second: float = 6.0
+    skins: str = ""
+    turned_away: float = 0.0
+    loader_workers: int = 1
+    save_minutes: float = 3.0
+
+    def __post_init__(self) -> None:
+        self._at_least_1("batch_size", "pool_slots", "pool_size")
+        self._below_1("turned_away")
+        if self.steps <= 0 and self.minutes <= 0:
+            raise ConfigError("steps or minutes above 0", "neither", "say how long to train")
+        if self.crop_margin <= 0:
+            raise ConfigError("crop_margin above 0", f"{self.crop_margin}", "1.3 is a good start")
+
+    def _at_least_1(self, *names: str) -> None:
+        for name in names:
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} of at least 1", f"{getattr(self, name)}", "raise it")
+
+    def _below_1(self, *names: str) -> None:
+        for name in names:
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"{name} in [0, 1)", f"{getattr(self, name)}", "lower it")
+
+
+@dataclass(frozen=True)
+class TrainConfig(RunConfig):
+    """One training run of the regression network.
+
+    Attributes:
+        backbone: `resnet50`, `efficientnet_lite0` or `tiny`.
+        image_size: S, pixels per side of a crop.
+        teacher: as `init`, another network, whose feature maps are learned too and whose answers
+            for photographs count; empty: none.
+        teacher_size: pixels per side of the crops the teacher sees; 0: image_size.
+        backbone_weights: ImageNet weights for efficientnet_lite0; empty: none.
+        frozen_stages: first stages of the backbone that stay as `init` has them; with the first
+            of efficientnet_lite0's four frozen, a CPU sees 1.7 times as many crops.
+        warmup: share of the run in which the learning rate climbs.
+        device: `cpu`, `cuda`, or `auto`.
+        mixed_precision: bfloat16 on GPUs.
         photographs: folder with photographs, or a text file that lists them; empty: none.
         skip_grey: leave out photographs without colour.
         embedding: face recognition network for the perception loss, ONNX or TorchScript.
@@ -101,39 +149,18 @@ class TrainConfig:
         jitter_shift: standard deviation of the crop's middle, crop sides.
         jitter_zoom: standard deviation of the logarithm of its side.
         jitter_roll: standard deviation, radians.
-        save_minutes: between checkpoints.
         weights: of the losses.
     """
 
-    out: str = "runs/train"
     backbone: str = "resnet50"
     image_size: int = 64
-    face_model: str = "face_model.npz"
-    crop_margin: float = 1.3
-    init: str = ""
     teacher: str = ""
     teacher_size: int = 0
     backbone_weights: str = ""
     frozen_stages: int = 0
-    seed: int = 0
-    steps: int = 0
-    minutes: float = 60.0
-    batch_size: int = 32
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.02
     warmup: float = 0.03
-    ema_decay: float = 0.998
-    clip_norm: float = 5.0
-    threads: int = 1
     device: str = "auto"
     mixed_precision: bool = True
-    pool: str = ""
-    pool_slots: int = 16384
-    pool_size: int = 144
-    renew_per_second: float = 6.0
-    skins: str = ""
-    turned_away: float = 0.0
-    loader_workers: int = 1
     photographs: str = ""
     skip_grey: bool = True
     embedding: str = ""
@@ -143,21 +170,12 @@ class TrainConfig:
     jitter_shift: float = 0.04
     jitter_zoom: float = 0.07
     jitter_roll: float = 0.12
-    save_minutes: float = 3.0
     weights: LossWeights = field(default_factory=LossWeights)
 
     def __post_init__(self) -> None:
-        for name in ("image_size", "batch_size", "pool_slots", "pool_size"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} of at least 1", f"{getattr(self, name)}", "raise it")
-        if self.steps <= 0 and self.minutes <= 0:
-            raise ConfigError("steps or minutes above 0", "neither", "say how long to train")
-        if not 0 <= self.photograph_share < 1:
-            raise ConfigError(
-                "photograph_share in [0, 1)", f"{self.photograph_share}", "0.25 is a good start"
-            )
-        if self.crop_margin <= 0:
-            raise ConfigError("crop_margin above 0", f"{self.crop_margin}", "1.3 is a good start")
+        super().__post_init__()
+        self._at_least_1("image_size")
+        self._below_1("photograph_share")
 
 
 @dataclass(frozen=True)
@@ -181,91 +199,52 @@ class PointLossWeights:
 
 
 @dataclass(frozen=True)
-class PointConfig:
+class PointConfig(RunConfig):
     """One training run of the dense-point network.
 
     Attributes:
-        out: folder of checkpoint and log.
-        face_model: name in models/ or path of the face model.
         regressor: name in models/ or path of the exported network whose answers are corrected.
         points: about how many vertices of the face model are found.
         width: channels of the network at the grid's resolution.
         hidden: width of its fully connected layer.
-        init: checkpoint of another run, to take weights from where they fit; empty: none.
-        seed: of everything random.
-        steps: how long, in optimiser steps; 0: no limit.
-        minutes: how long, in minutes of training; 0: no limit. Whichever comes first.
-        batch_size: examples per step.
-        learning_rate: peak.
-        weight_decay: AdamW's.
         warmup_steps: steps in which the learning rate climbs.
         fit_after: steps after which the losses that go through the fit join.
-        ema_decay: of the averaged weights, which are what is exported.
-        clip_norm: of the gradient.
-        threads: of torch; 0: torch's choice.
         bfloat16: convolutions in bfloat16; half as long again where the processor has AVX512-BF16
             or AMX, slower where it has not.
-        pool: folder of renderings; empty: `out`/pool.
-        pool_slots: renderings kept.
-        pool_size: P, pixels per side of a rendering.
-        renew_per_second: renderings replaced per second once the pool is full; below 0: another
-            run fills this pool.
-        crop_margin: side of the crop over the side of the face box.
-        skins: folder of MakeHuman's system assets; empty: skin is the face model's.
-        turned_away: share of renderings that show the back of the head.
         backgrounds: folder of photographs, pieces of whose lower thirds are backgrounds; empty:
             backgrounds are procedural.
         no_face: share of examples that show no face where one was expected.
         worsen: share of starts that are moved away from the regressor's answer.
-        loader_workers: processes that make examples.
         replay: batches kept, to be used again whenever no new one is ready.
-        save_minutes: between checkpoints.
         weights: of the losses.
     """
 
     out: str = "runs/points"
-    face_model: str = "face_model.npz"
+    minutes: float = 90.0
+    learning_rate: float = 1.5e-3
+    clip_norm: float = 10.0
+    pool_slots: int = 24000
+    pool_size: int = 192
+    renew_per_second: float = 3.0
+    turned_away: float = 0.03
+    save_minutes: float = 4.0
     regressor: str = "face_net.onnx"
     points: int = 500
     width: int = 48
     hidden: int = 256
-    init: str = ""
-    seed: int = 0
-    steps: int = 0
-    minutes: float = 90.0
-    batch_size: int = 32
-    learning_rate: float = 1.5e-3
-    weight_decay: float = 0.02
     warmup_steps: int = 300
     fit_after: int = 900
-    ema_decay: float = 0.998
-    clip_norm: float = 10.0
-    threads: int = 1
     bfloat16: bool = False
-    pool: str = ""
-    pool_slots: int = 24000
-    pool_size: int = 192
-    renew_per_second: float = 3.0
-    crop_margin: float = 1.3
-    skins: str = ""
-    turned_away: float = 0.03
     backgrounds: str = ""
     no_face: float = 0.1
     worsen: float = 0.35
-    loader_workers: int = 1
     replay: int = 700
-    save_minutes: float = 4.0
     weights: PointLossWeights = field(default_factory=PointLossWeights)
 
     def __post_init__(self) -> None:
-        for name in ("points", "width", "hidden", "batch_size", "pool_slots", "pool_size"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} of at least 1", f"{getattr(self, name)}", "raise it")
-        if self.steps <= 0 and self.minutes <= 0:
-            raise ConfigError("steps or minutes above 0", "neither", "say how long to train")
-        for name in ("no_face", "worsen", "turned_away"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(f"{name} in [0, 1)", f"{getattr(self, name)}", "lower it")
+        super().__post_init__()
+        self._at_least_1("points", "width", "hidden")
+        self._below_1("no_face", "worsen")
 
 
 Config = TypeVar("Config", TrainConfig, PointConfig)
