@@ -123,6 +123,7 @@ class OnnxSession:
         provider: that is at work; another than the wanted one where that could not start, or was
             lost under way.
         trouble: why the wanted provider is not at work, and what to do; empty where it is.
+        held: inputs in memory of the device, by name.
     """
 
     def __init__(
@@ -133,6 +134,7 @@ class OnnxSession:
         threads: int = 0,
         content: bytes | None = None,
         exact: bool = False,
+        device: str | None = None,
     ) -> None:
         """Opens the file.
 
@@ -142,6 +144,8 @@ class OnnxSession:
             threads: of the CPU provider; 0 takes all cores.
             content: of the file; the path is then only its name.
             exact: no TensorFloat-32 on the GPU, whose products have ten bits.
+            device: whose memory keeps the inputs from run to run, `cuda` or `cpu`; empty: none
+                does; None: the GPU's where one is at work.
 
         Raises:
             ModelError: the file is missing or damaged.
@@ -168,8 +172,8 @@ class OnnxSession:
                     f"{_CHECK_GPU}, or set provider to auto",
                 )
         on_gpu = self.provider != PROVIDERS["cpu"] and runtime().get_device() == "GPU"
-        self._device = "cuda" if on_gpu else ""
-        self._held: dict[str, Any] = {}
+        self._device = ("cuda" if on_gpu else "") if device is None else device
+        self.held: dict[str, Any] = {}
 
     def run(self, names: list[str], inputs: dict[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
         """The named outputs.
@@ -191,7 +195,7 @@ class OnnxSession:
             self.trouble = f"{self.provider} was lost: {str(fault).splitlines()[0][:200]}"
         self._session = self._open([PROVIDERS["cpu"]])
         self.provider, self._device = PROVIDERS["cpu"], ""
-        self._held.clear()
+        self.held.clear()
         return self.run(names, inputs)
 
     def _run_bound(
@@ -200,11 +204,11 @@ class OnnxSession:
         """As `run`, with inputs in memory of the GPU that is kept while their shapes stay."""
         binding = self._session.io_binding()
         for name, value in inputs.items():
-            held = self._held.get(name)
+            held = self.held.get(name)
             array = np.ascontiguousarray(value)
             if held is None or held.shape() != list(array.shape):
                 held = runtime().OrtValue.ortvalue_from_numpy(array, self._device, 0)
-                self._held[name] = held
+                self.held[name] = held
             else:
                 held.update_inplace(array)
             binding.bind_ortvalue_input(name, held)

@@ -98,6 +98,10 @@ class FaceColours:
             del self._index[next(iter(self._index))]
         return {name: FACE_COLOURS[self._index[name]] for name in present}
 
+    def __len__(self) -> int:
+        """How many people have a colour."""
+        return len(self._index)
+
     def _choice(self, name: str) -> int:
         used = list(self._index.values())
         first = zlib.crc32(name.encode())

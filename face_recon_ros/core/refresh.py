@@ -26,15 +26,19 @@ Pixels = NDArray[np.uint8]
 
 
 class Refresher:
-    """Plans the reconstruction of a video, one image after the other."""
+    """Plans the reconstruction of a video, one image after the other.
+
+    Attributes:
+        budget_s: seconds an image may take; None: a share of the time between two images.
+    """
 
     def __init__(self, budget_s: float | None = None) -> None:
         """Starts with nothing measured: all faces are reconstructed.
 
         Args:
-            budget_s: seconds an image may take; None: `_SHARE` of the time between two images.
+            budget_s: see the attribute.
         """
-        self._budget_s = budget_s
+        self.budget_s = budget_s
         self._stamp: float | None = None
         self._intervals: deque[float] = deque(maxlen=_WINDOW)
         self._per_face: deque[float] = deque(maxlen=_WINDOW)
@@ -86,7 +90,7 @@ class Refresher:
 
     def _room(self, wanted: int) -> int:
         """How many faces the budget has room for."""
-        budget_s = self._budget_s
+        budget_s = self.budget_s
         if budget_s is None:
             budget_s = _SHARE * float(np.median(self._intervals)) if self._intervals else np.inf
         if not self._per_face or not np.isfinite(budget_s):

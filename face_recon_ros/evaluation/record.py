@@ -71,11 +71,11 @@ class BagWriter:
     def image(self, image: Image, topic: str = IMAGE_TOPIC) -> None:
         """Adds an image as rgb8."""
         height, width = image.rgb.shape[:2]
-        self._write(
+        self.write(
             topic,
             "sensor_msgs/msg/Image",
             image.stamp,
-            header=self._header(image.stamp, image.frame),
+            header=self.header(image.stamp, image.frame),
             height=height,
             width=width,
             encoding="rgb8",
@@ -88,11 +88,11 @@ class BagWriter:
         """Adds an image as JPEG."""
         bgr = cv2.cvtColor(image.rgb, cv2.COLOR_RGB2BGR)
         _, jpeg = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
-        self._write(
+        self.write(
             topic,
             "sensor_msgs/msg/CompressedImage",
             image.stamp,
-            header=self._header(image.stamp, image.frame),
+            header=self.header(image.stamp, image.frame),
             format="rgb8; jpeg compressed bgr8",
             data=np.asarray(jpeg, np.uint8).reshape(-1),
         )
@@ -103,11 +103,11 @@ class BagWriter:
         """Adds a CameraInfo."""
         roi = self._types.types["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False)
         projection = np.column_stack([camera.matrix, np.zeros(3)])
-        self._write(
+        self.write(
             topic,
             "sensor_msgs/msg/CameraInfo",
             stamp,
-            header=self._header(stamp, frame),
+            header=self.header(stamp, frame),
             height=camera.height,
             width=camera.width,
             distortion_model=camera.distortion_model,
@@ -127,11 +127,11 @@ class BagWriter:
             make["geometry_msgs/msg/Point"](*frame_from_body.translation.tolist()),
             self._quaternion(frame_from_body),
         )
-        self._write(
+        self.write(
             topic,
             "geometry_msgs/msg/PoseStamped",
             stamp,
-            header=self._header(stamp, frame),
+            header=self.header(stamp, frame),
             pose=pose,
         )
 
@@ -146,25 +146,27 @@ class BagWriter:
         """Adds a transform to TF."""
         make = self._types.types
         transform = make["geometry_msgs/msg/TransformStamped"](
-            self._header(stamp, parent),
+            self.header(stamp, parent),
             child,
             make["geometry_msgs/msg/Transform"](
                 make["geometry_msgs/msg/Vector3"](*parent_from_child.translation.tolist()),
                 self._quaternion(parent_from_child),
             ),
         )
-        self._write(topic, "tf2_msgs/msg/TFMessage", stamp, transforms=[transform])
+        self.write(topic, "tf2_msgs/msg/TFMessage", stamp, transforms=[transform])
 
     def _quaternion(self, motion: Rigid) -> Any:
         xyzw = quaternion_from_rotation(motion.rotation).tolist()
         return self._types.types["geometry_msgs/msg/Quaternion"](*xyzw)
 
-    def _header(self, stamp: float, frame: str) -> Any:
+    def header(self, stamp: float, frame: str) -> Any:
+        """A std_msgs/Header."""
         seconds, nanoseconds = divmod(max(round(stamp * 1e9), 0), 1_000_000_000)
         time = self._types.types["builtin_interfaces/msg/Time"](seconds, nanoseconds)
         return self._types.types["std_msgs/msg/Header"](time, frame)
 
-    def _write(self, topic: str, kind: str, stamp: float, **fields: Any) -> None:
+    def write(self, topic: str, kind: str, stamp: float, **fields: Any) -> None:
+        """Adds a message of any kind, made of its fields."""
         if topic not in self._connections:
             self._connections[topic] = self._writer.add_connection(
                 topic, kind, typestore=self._types

@@ -309,7 +309,7 @@ class Room:
         ]
         guess = PinholeCamera.from_fov(config.width, config.height, config.fov_deg)
         self.camera = PinholeCamera(config.width, config.height, guess.matrix)
-        self._background = _background(config, rng)
+        self.background = _background(config, rng)
         self._noise = rng.normal(0, _NOISE, (config.height, config.width + 64, 1)).astype(
             np.float32
         )
@@ -326,7 +326,7 @@ class Room:
     def frame(self, index: int) -> RoomFrame:
         """The frame of a number, rendered."""
         t = index / self.config.rate_hz
-        canvas = self._background.copy()
+        canvas = self.background.copy()
         owner = np.full(canvas.shape[:2], -1, np.int16)
         placed = []
         for i in sorted(range(len(self.people)), key=lambda i: -self.paths[i].z):

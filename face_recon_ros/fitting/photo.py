@@ -48,7 +48,9 @@ _MIN_ATTENTION = 0.1
 
 
 @dataclass(frozen=True)
-class _State:
+class State:
+    """What is fitted; the head in the nominal crop camera."""
+
     identity: Array
     expression: Array
     albedo: Array
@@ -56,6 +58,7 @@ class _State:
     light: Array
 
     def coefficients(self) -> Coefficients:
+        """One row."""
         rotation, translation = coefficients_from_crop_pose(self.crop_from_face)
         rows = (self.identity, self.expression, self.albedo, rotation, translation, self.light)
         return Coefficients(*(np.asarray(row, np.float32)[None] for row in rows))
@@ -138,7 +141,7 @@ class PhotometricFitter:
         image = crop.astype(np.float32) / 255.0
         history: list[tuple[float, ...]] = []
         first, *rest = self.config.levels
-        states = [self._run(_state(start), image, first) for start in starts]
+        states = [self._run(state_of(start), image, first) for start in starts]
         state, costs = min(states, key=lambda pair: pair[1][-1])
         history.append(costs)
         for level in rest:
@@ -162,27 +165,25 @@ class PhotometricFitter:
         Returns:
             NaN when no skin is in view.
         """
-        state = _state(coefficients)
-        samples = self._sample(state, len(crop), limit=0)
+        state = state_of(coefficients)
+        samples = self.sample(state, len(crop), limit=0)
         if len(samples.corners) == 0:
             return float("nan")
         image = crop.astype(np.float32) / 255.0
-        residual, inside = self._residual(state, samples, image)
+        residual, inside = self.residual(state, samples, image)
         return float(255 * np.abs(residual[inside]).mean()) if inside.any() else float("nan")
 
-    def _run(
-        self, state: _State, image: Array, level: FitLevel
-    ) -> tuple[_State, tuple[float, ...]]:
+    def _run(self, state: State, image: Array, level: FitLevel) -> tuple[State, tuple[float, ...]]:
         sigma = level.blur_px * len(image) / 224.0
         blurred = cv2.GaussianBlur(image, (0, 0), sigma) if sigma > 0 else image
         damping, costs = 1e-3, []
         prior = state
-        samples = self._sample(state, len(image), self.config.samples)
-        slopes = self._normal_slopes(state) if level.shape else None
+        samples = self.sample(state, len(image), self.config.samples)
+        slopes = self.normal_slopes(state) if level.shape else None
         for step in range(level.iterations):
             if step and step % 4 == 0:  # what is visible, and how normals turn, moves slowly
-                samples = self._sample(state, len(image), self.config.samples)
-                slopes = self._normal_slopes(state) if level.shape else None
+                samples = self.sample(state, len(image), self.config.samples)
+                slopes = self.normal_slopes(state) if level.shape else None
                 costs_here = [self._cost(state, prior, samples, blurred)]
             elif step == 0:
                 costs_here = [self._cost(state, prior, samples, blurred)]
@@ -193,7 +194,7 @@ class PhotometricFitter:
                     matrix + damping * np.diag(np.diag(matrix)) + 1e-9 * np.eye(len(matrix)),
                     vector,
                 )
-                moved = self._moved(state, delta, level.shape)
+                moved = self.moved(state, delta, level.shape)
                 cost = self._cost(moved, prior, samples, blurred)
                 if cost < costs_here[-1]:
                     accepted = True
@@ -210,7 +211,7 @@ class PhotometricFitter:
                 break
         return state, tuple(costs)
 
-    def _sample(self, state: _State, size: int, limit: int) -> Samples:
+    def sample(self, state: State, size: int, limit: int) -> Samples:
         """Visible pixels: `limit` of the face to fit it, or with 0 all of its skin to judge it.
 
         The fit needs eyes and lips too, which hold it in place.
@@ -229,7 +230,7 @@ class PhotometricFitter:
             triangle, weights = triangle[chosen], weights[chosen]
         return Samples(self.model.triangles[triangle].astype(np.intp), weights)
 
-    def _geometry(self, state: _State, samples: Samples, size: int) -> tuple[Array, Array, Array]:
+    def _geometry(self, state: State, samples: Samples, size: int) -> tuple[Array, Array, Array]:
         """(M, 3) turned points without translation, (M, 2) pixels, (M, 3) normals; crop camera."""
         vertices = self.model.vertices(state.identity, state.expression)
         rotation = state.crop_from_face.rotation.astype(np.float32)
@@ -241,24 +242,25 @@ class PhotometricFitter:
         normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
         return turned, px, normals
 
-    def _residual(
-        self, state: _State, samples: Samples, image: Array
+    def residual(
+        self, state: State, samples: Samples, image: Array
     ) -> tuple[Array, NDArray[np.bool_]]:
+        """(M, 3) photograph minus rendering, and (M,) whether a sample is in the picture."""
         _, px, normals = self._geometry(state, samples, len(image))
         albedo = interpolate_samples(self.model.albedo(state.albedo), samples)
         shading = np.maximum(sh_basis(normals) @ state.light, MIN_SHADING)
         inside = ((px >= 0) & (px <= len(image) - 1)).all(axis=1)
         return look_up(image, px) - albedo * shading ** (1 / GAMMA), inside
 
-    def _cost(self, state: _State, prior: _State, samples: Samples, image: Array) -> float:
-        residual, inside = self._residual(state, samples, image)
+    def _cost(self, state: State, prior: State, samples: Samples, image: Array) -> float:
+        residual, inside = self.residual(state, samples, image)
         scaled = (residual / self.config.pixel_sigma) ** 2
         robust = np.log1p(scaled.mean(axis=1) / _CAUCHY) * _CAUCHY * 3
         outside = np.float32(np.log1p(_OUTSIDE / _CAUCHY) * _CAUCHY * 3)
         data = np.where(inside, robust, outside).mean() * self.config.samples
         return float(self.config.effective_share * data + self._prior(state, prior)[0])
 
-    def _prior(self, state: _State, start: _State) -> tuple[float, Array, Array]:
+    def _prior(self, state: State, start: State) -> tuple[float, Array, Array]:
         """Cost, and its diagonal and gradient over the parameters, times one half."""
         c = self.config
         e_sigma = c.expression_sigma if self.model.expression_prior == "unit_interval" else 1.0
@@ -303,13 +305,13 @@ class PhotometricFitter:
 
     def _normal_equations(
         self,
-        state: _State,
-        prior: _State,
+        state: State,
+        prior: State,
         samples: Samples,
         image: Array,
         slopes: Array | None,
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        residual, jacobian, inside = self._jacobian(state, samples, image, slopes)
+        residual, jacobian, inside = self.jacobian(state, samples, image, slopes)
         c = self.config
         scaled = (residual / c.pixel_sigma) ** 2
         weight = inside / (1 + scaled.mean(axis=1) / _CAUCHY)  # Cauchy, reweighted
@@ -324,8 +326,8 @@ class PhotometricFitter:
         matrix = (flat.T @ flat).astype(np.float64) + np.diag(diagonal.astype(np.float64))
         return matrix, -(flat.T @ right).astype(np.float64) - gradient
 
-    def _jacobian(
-        self, state: _State, samples: Samples, image: Array, slopes: Array | None
+    def jacobian(
+        self, state: State, samples: Samples, image: Array, slopes: Array | None
     ) -> tuple[Array, Array, NDArray[np.bool_]]:
         """Residuals (M, 3) and their derivatives (M, 3, P).
 
@@ -375,7 +377,7 @@ class PhotometricFitter:
             parts = [by_shape, -tone[:, :, None] * paint, *parts]
         return residual, np.concatenate(parts, axis=2), inside
 
-    def _normal_slopes(self, state: _State) -> Array:
+    def normal_slopes(self, state: State) -> Array:
         """(V, 3, K_id + K_exp) derivative of unit vertex normals, face frame."""
         vertices = self.model.vertices(state.identity, state.expression)
         corners = vertices[self.model.triangles]  # (F, 3, 3)
@@ -395,7 +397,8 @@ class PhotometricFitter:
         ) / length
         return np.asarray(moved - unit * (moved * unit).sum(axis=1, keepdims=True), np.float32)
 
-    def _moved(self, state: _State, delta: NDArray[np.float64], shape: bool) -> _State:
+    def moved(self, state: State, delta: NDArray[np.float64], shape: bool) -> State:
+        """A state after a step, whose parameters are in the order of `jacobian`."""
         sizes = (
             [len(state.identity), len(state.expression), len(state.albedo)] if shape else [0, 0, 0]
         )
@@ -428,8 +431,9 @@ _CAUCHY = 4.0  # variances at which a sample counts a half
 _OUTSIDE = 9.0  # what a sample outside the crop costs, in variances: no gain in leaving
 
 
-def _state(coefficients: Coefficients) -> _State:
-    return _State(
+def state_of(coefficients: Coefficients) -> State:
+    """The state of one row of coefficients."""
+    return State(
         coefficients.identity[0],
         coefficients.expression[0],
         coefficients.albedo[0],

@@ -43,15 +43,15 @@ class CameraStream:
         self._stopping = node.stopping  # of this activation
         if config.max_frames < 0:
             raise SourceError("max_frames of at least 0", f"{config.max_frames}", "0 plays all")
-        self._source = open_source(config, self._now, self._retry, node.complain)
-        topic = image_topic_of(self._source)
+        self.source = open_source(config, self._now, self._retry, node.complain)
+        topic = image_topic_of(self.source)
         self._resolver = CameraResolver(
             config.calibration, config.fov_deg, rectified=config.rectified, image_topic=topic
         )
-        node.meter.fact("source", self._source.name)
+        node.meter.fact("source", self.source.name)
         if topic:
             node.meter.fact("source_topic", topic)
-            node.get_logger().info(f"{self._source.name}: {self._source.choice}")
+            node.get_logger().info(f"{self.source.name}: {self.source.choice}")
         node.watch(self._tell)
 
     def start(self, ready: Callable[[], bool], drain: Callable[[], object]) -> None:
@@ -67,7 +67,7 @@ class CameraStream:
     def _tell(self) -> str:
         if self._resolver.notes:
             self._node.meter.fact("camera_notes", "; ".join(self._resolver.notes))
-        return "; ".join([*self._resolver.warnings, *self._source.warnings])
+        return "; ".join([*self._resolver.warnings, *self.source.warnings])
 
     @property
     def _goes_on(self) -> bool:
@@ -85,7 +85,7 @@ class CameraStream:
     def _run(self) -> None:
         try:
             self._wait_for_listener()
-            self._node.expect_input(self._source.live)
+            self._node.expect_input(self.source.live)
             for count, image in enumerate(self._images(), 1):
                 if not self._goes_on:
                     return
@@ -96,7 +96,7 @@ class CameraStream:
                     break
             self._node.expect_input(False)
             self._drain()
-            self._node.get_logger().info(f"{self._source.name} has ended")
+            self._node.get_logger().info(f"{self.source.name} has ended")
             if self._config.exit_at_end:
                 self._node.end()
         except FaceReconError as fault:
@@ -107,29 +107,29 @@ class CameraStream:
             self._node.exit_status = 1
             self._node.end()
         finally:
-            self._source.close()
+            self.source.close()
 
     def _wait_for_listener(self) -> None:
         until = time.monotonic() + self._config.wait_for_subscriber_s
         while (
-            self._goes_on and not (self._source.live or self._ready()) and time.monotonic() < until
+            self._goes_on and not (self.source.live or self._ready()) and time.monotonic() < until
         ):
             self._stopping.wait(0.02)
         if self._config.wait_for_subscriber_s:
             self._stopping.wait(_SETTLE_S)
 
     def _images(self) -> Iterator[Image]:
-        images = iter(self._source)
-        if self._source.live:
+        images = iter(self.source)
+        if self.source.live:
             return images
         if self._config.lockstep:
             return (Image(i.rgb, self._now(), i.frame) for i in images)
-        return paced(images, self._source.fps, self._now, self._stopping.wait)
+        return paced(images, self.source.fps, self._now, self._stopping.wait)
 
     def camera_of(self, image: Image) -> PinholeCamera:
         """The camera that took the image last read."""
-        if self._source.camera_info is not None:
-            self._resolver.update(self._source.camera_info)
+        if self.source.camera_info is not None:
+            self._resolver.update(self.source.camera_info)
         return self._resolver(image)
 
 

@@ -69,11 +69,11 @@ def image_to_msg(rgb: NDArray[np.uint8], header: Header) -> ImageMsg:
     msg = ImageMsg(header=header, height=rgb.shape[0], width=rgb.shape[1], encoding="rgb8")
     msg.is_bigendian = int(sys.byteorder == "big")
     msg.step = rgb.shape[1] * 3
-    msg.data = _bytes_array(rgb)
+    msg.data = bytes_array(rgb)
     return msg
 
 
-def _bytes_array(values: NDArray[np.generic]) -> array.array[int]:
+def bytes_array(values: NDArray[np.generic]) -> array.array[int]:
     """The bytes of an array as array.array('B'), the one form every rclpy takes fast."""
     out = array.array("B")
     out.frombytes(memoryview(np.ascontiguousarray(values).reshape(-1).view(np.uint8)))
@@ -178,7 +178,7 @@ def cloud_to_msg(cloud: FaceCloud, header: Header) -> PointCloud2:
         for name, offset in (("x", 0), ("y", 4), ("z", 8), ("rgb", 12))
     ]
     msg.point_step, msg.row_step = _POINT.itemsize, _POINT.itemsize * v
-    msg.data = _bytes_array(points)
+    msg.data = bytes_array(points)
     return msg
 
 

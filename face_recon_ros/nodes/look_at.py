@@ -63,7 +63,11 @@ def seconds_now(node: Node) -> float:
 
 
 class RobotFrames:
-    """Where the robot's frames were, and the faces that came in; from /tf and /tf_static."""
+    """Where the robot's frames were, and the faces that came in; from /tf and /tf_static.
+
+    Attributes:
+        waiting: faces that `heads` has not placed yet, with the time they came in.
+    """
 
     def __init__(self, node: Node, max_step_back_s: float) -> None:
         """Subscribes.
@@ -74,8 +78,8 @@ class RobotFrames:
         """
         self._node = node
         self._buffer = TransformBuffer(max_step_back_s=max_step_back_s)
-        self._waiting: deque[tuple[float, FaceTransform]] = deque(maxlen=_MAX_WAITING)
-        node.create_subscription(TFMessage, "/tf", self._receive, 100)
+        self.waiting: deque[tuple[float, FaceTransform]] = deque(maxlen=_MAX_WAITING)
+        node.create_subscription(TFMessage, "/tf", self.receive, 100)
         node.create_subscription(TFMessage, "/tf_static", self._receive_static, _STATIC_TF_QOS)
 
     def lookup(self, target: str, source: str) -> Rigid:
@@ -86,14 +90,14 @@ class RobotFrames:
         self, fixed_frame: str, complain: Callable[[FaceReconError], None]
     ) -> list[SeenHead]:
         """The faces that came in since last asked, placed where the robot was when it saw them."""
-        now, waiting, heads = seconds_now(self._node), list(self._waiting), []
-        self._waiting.clear()
+        now, waiting, heads = seconds_now(self._node), list(self.waiting), []
+        self.waiting.clear()
         for received, face in waiting:
             try:
                 fixed_from_camera = self._buffer.lookup(fixed_frame, face.camera, face.stamp)
             except FrameError as fault:
                 if 0.0 <= now - received < _WAIT_FOR_TF_S:
-                    self._waiting.append((received, face))
+                    self.waiting.append((received, face))
                 else:
                     complain(fault)
                 continue
@@ -101,11 +105,12 @@ class RobotFrames:
             heads.append(SeenHead(face.id, face.stamp, position, face.attention_angle))
         return heads
 
-    def _receive(self, msg: TFMessage) -> None:
+    def receive(self, msg: TFMessage) -> None:
+        """Takes in transforms; faces wait for `heads`, the oldest make room."""
         transforms = robot_conversions.transforms_from_msg(msg)
         now = seconds_now(self._node)
         faces = robot_conversions.faces_of_transforms(transforms)
-        self._waiting.extend((now, face) for face in faces)
+        self.waiting.extend((now, face) for face in faces)
         for t in transforms:
             if not robot_conversions.is_face_frame(t.child):
                 self._buffer.set(t.parent, t.child, t.parent_from_child, t.stamp)

@@ -103,7 +103,7 @@ class FaceNode(LifecycleNode):
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self.create_timer(1.0, self.report_health, clock=self.steady)
         self.create_timer(WAKE_PERIOD_S, lambda: None, clock=self.steady)  # see `spin`
-        self._lasting = {id(entity) for entity in self._entities()}
+        self._lasting = {id(entity) for entity in self.entities()}
 
     def set_up(self) -> None:
         """Loads what takes long; makes nothing of ROS."""
@@ -123,7 +123,7 @@ class FaceNode(LifecycleNode):
 
     def on_activate(self, state: State) -> TransitionCallbackReturn:
         """Inactive -> active."""
-        self._lasting = {id(entity) for entity in self._entities()}
+        self._lasting = {id(entity) for entity in self.entities()}
         done = self._change("active", lambda: self._note("begin", self.begin), self._stop)
         if done == _DONE:
             self.get_logger().info("ready")
@@ -173,7 +173,8 @@ class FaceNode(LifecycleNode):
         finally:
             self._made[what] = [name for name in vars(self) if name not in before]
 
-    def _entities(self) -> Iterator[Any]:
+    def entities(self) -> Iterator[Any]:
+        """All that the node has of ROS."""
         yield from (*self.publishers, *self.subscriptions, *self.timers, *self.clients)
 
     def _stop(self) -> None:

@@ -1,7 +1,6 @@
 """Sessions of ONNX Runtime: which provider, whose memory, and what is said when there is none."""
 
 import sys
-import types
 
 import numpy as np
 import onnxruntime as ort
@@ -28,43 +27,6 @@ def doubling():
     graph.node("Add", "x", "x", output="y")
     graph.node("Neg", "x", output="z")
     return graph.serialised()
-
-
-@pytest.fixture
-def gpu_build(monkeypatch):
-    """The GPU's build of ONNX Runtime; `works`: there is a GPU, which computes on the CPU."""
-    state = types.SimpleNamespace(works=False, settings=None, opened=[])
-
-    class Session:
-        def __init__(self, model, options, providers, settings=None):
-            self.real = ort.InferenceSession(model, options, providers=[CPU])
-            self.providers = providers if state.works else [CPU]
-            state.settings = settings
-            state.opened.append(providers)
-
-        def get_providers(self):
-            return self.providers
-
-        def __getattr__(self, name):
-            return getattr(self.real, name)
-
-    module = types.SimpleNamespace(
-        **{
-            name: getattr(ort, name)
-            for name in ("SessionOptions", "OrtValue", "set_default_logger_severity")
-        },
-        InferenceSession=Session,
-        get_available_providers=lambda: ["TensorrtExecutionProvider", CUDA, CPU],
-        get_device=lambda: "CPU",
-        preload_dlls=lambda: print("Failed to load libcublas.so.13: no such file\nPlease follow"),
-    )
-    monkeypatch.setattr(onnx_session, "_missing_libraries", [])
-    monkeypatch.setitem(sys.modules, "onnxruntime", module)
-    for cached in (runtime, gpu_works):
-        cached.cache_clear()
-    yield state
-    for cached in (runtime, gpu_works):
-        cached.cache_clear()
 
 
 def test_a_gpu_build_without_a_gpu_runs_on_the_cpu_and_says_what_is_missing(gpu_build, capsys):
@@ -116,19 +78,17 @@ def test_the_cpu_build_has_no_cuda():
 @pytest.mark.parametrize("sizes", [[1, 1, 1], [1, 3, 1], [2, 0, 2]])
 def test_bound_memory_gives_the_same_answers_when_shapes_change(sizes):
     plain = OnnxSession("doubling", content=doubling())
-    bound = OnnxSession("doubling", content=doubling())
-    bound._device = "cpu"  # memory of the device, where the device is what we have
+    bound = OnnxSession("doubling", content=doubling(), device="cpu")
     for k, n in enumerate(sizes):
         x = np.arange(2 * n, dtype=np.float32).reshape(n, 2) + k
         ours = bound.run(["y", "z"], {"x": x})
         for a, b in zip(ours, plain.run(["y", "z"], {"x": x}), strict=True):
             np.testing.assert_array_equal(a, b)
-    assert set(bound._held) == {"x"}
+    assert set(bound.held) == {"x"}
 
 
 def test_answers_stay_when_the_next_image_comes():
-    bound = OnnxSession("doubling", content=doubling())
-    bound._device = "cpu"
+    bound = OnnxSession("doubling", content=doubling(), device="cpu")
     first = bound.run(["y"], {"x": np.ones((1, 2), np.float32)})[0]
     bound.run(["y"], {"x": np.full((1, 2), 5, np.float32)})
     assert first.tolist() == [[2, 2]]
@@ -136,8 +96,8 @@ def test_answers_stay_when_the_next_image_comes():
 
 def test_a_gpu_that_is_lost_is_told(gpu_build):
     gpu_build.works = True
-    session = OnnxSession("doubling", content=doubling())
-    session._device = "cuda"  # of which this machine has none: binding fails
+    # There is no such device here: binding fails.
+    session = OnnxSession("doubling", content=doubling(), device="cuda")
     (y,) = session.run(["y"], {"x": np.ones((1, 2), np.float32)})
     assert y.tolist() == [[2, 2]]
     assert session.provider == CPU

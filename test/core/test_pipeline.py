@@ -1,7 +1,7 @@
 """Laws of the pipeline, in the small world where faces are discs."""
 
+import time
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -28,12 +28,12 @@ RED, GREEN = (230, 90, 60), (90, 230, 60)
 
 @pytest.fixture
 def make_pipeline(network_path, face_model_path):
-    def make(tracker=None, **settings):
+    def make(tracker=None, detector=None, timer=time.perf_counter, **settings):
         config = ReconstructorConfig(
             network=str(network_path), face_model=str(face_model_path), **settings
         )
-        finder = FaceFinder(DiscDetector(), Tracker(tracker or TrackerConfig()))
-        return FacePipeline(finder, FaceReconstructor.from_config(config))
+        finder = FaceFinder(detector or DiscDetector(), Tracker(tracker or TrackerConfig()))
+        return FacePipeline(finder, FaceReconstructor.from_config(config), timer)
 
     return make
 
@@ -78,7 +78,8 @@ def test_face_box_by_crop_camera_and_by_real_camera_agree(make_pipeline):
 
 
 def test_the_detector_rests_and_faces_are_found_in_every_frame(make_pipeline):
-    pipeline = make_pipeline(TrackerConfig(detect_every=5))
+    detector = DiscDetector()
+    pipeline = make_pipeline(TrackerConfig(detect_every=5), detector)
     ids = set()
     for k in range(50):
         frame = pipeline.process(image((150 + 4 * k, 200 + k, 40, RED), k=k))
@@ -88,7 +89,7 @@ def test_the_detector_rests_and_faces_are_found_in_every_frame(make_pipeline):
         assert np.abs(centre(box) - [150 + 4 * k, 200 + k]).max() < 4
         assert ("detect" in frame.timings) == (frame.detections is not None)
     assert len(ids) == 1
-    assert pipeline.finder._detector.calls == 11  # twice at the start, then every fifth frame
+    assert detector.calls == 11  # twice at the start, then every fifth frame
 
 
 def test_faces_that_come_and_go(make_pipeline):
@@ -104,12 +105,18 @@ def test_faces_that_come_and_go(make_pipeline):
 
 def test_a_face_that_left_is_no_ghost_and_comes_back_under_its_id(make_pipeline):
     """The detector sees nothing any more, while the network finds its face wherever it looks."""
-    pipeline = make_pipeline()
-    detector = pipeline.finder._detector
-    blind = SimpleNamespace(detect=lambda rgb: Detections.empty())
+
+    class Blinking(DiscDetector):
+        blind = False
+
+        def detect(self, rgb):
+            return Detections.empty() if self.blind else super().detect(rgb)
+
+    detector = Blinking()
+    pipeline = make_pipeline(detector=detector)
     picture, ids = image((200, 200, 40, RED)).rgb, {}
     for k in range(60):
-        pipeline.finder._detector = blind if 30 <= k < 50 else detector
+        detector.blind = 30 <= k < 50
         frame = pipeline.process(Image(picture, k / FPS))
         assert [f.track.id for f in frame.faces] == [t.id for t in frame.tracks]
         ids[k] = [f.track.id for f in frame.faces]
@@ -224,15 +231,13 @@ def test_stills_stand_for_themselves(make_pipeline, refine):
 
 def test_refinement_finds_the_face_a_bad_box_missed(make_pipeline):
     """A box off by a third of its size: one pass puts the next crop right."""
-    pipeline = make_pipeline()
-    detect = DiscDetector.detect
 
     class Sloppy(DiscDetector):
         def detect(self, rgb):
-            found = detect(self, rgb)
+            found = super().detect(rgb)
             return replace(found, boxes=found.boxes + np.float32([20, 0, 20, 0]))
 
-    pipeline.finder._detector = Sloppy()
+    pipeline = make_pipeline(detector=Sloppy())
     boxes = [
         pipeline.process_still(image((300, 200, 40, RED)), refine=n).tracks[0].box for n in (0, 1)
     ]
@@ -255,9 +260,8 @@ def test_no_face_is_an_empty_frame(make_pipeline):
 
 
 def test_stages_add_up(make_pipeline):
-    pipeline = make_pipeline()
     ticks = iter(range(1000))
-    pipeline._timer = lambda: float(next(ticks))
+    pipeline = make_pipeline(timer=lambda: float(next(ticks)))
     timings = pipeline.process(image((200, 200, 40, RED))).timings
     total = timings.pop("total")
     assert sum(timings.values()) == total == len(timings)

@@ -112,8 +112,8 @@ def test_budgets_below_nothing_are_refused():
     with pytest.raises(ConfigError):
         ReconstructorConfig(budget_ms=-5.0)
     assert Refresher.within(0.0) is None
-    assert Refresher.within(-1.0)._budget_s is None
-    assert Refresher.within(20.0)._budget_s == pytest.approx(0.02)
+    assert Refresher.within(-1.0).budget_s is None
+    assert Refresher.within(20.0).budget_s == pytest.approx(0.02)
 
 
 class Clock:

@@ -132,12 +132,12 @@ def test_stamps_out_of_order_twice_and_far_too_late(tmp_path):
 def test_arrival_order_differs_from_stamps(tmp_path, monkeypatch):
     arrival = [1.0, 3.0, 2.0, 3.0, *np.arange(4.0, 20.0), 0.5]
     clock = iter(range(100))
-    real = BagWriter._write
+    real = BagWriter.write
 
     def logged_on_arrival(self, topic, kind, stamp, **fields):
         return real(self, topic, kind, float(next(clock)), **fields)
 
-    monkeypatch.setattr(BagWriter, "_write", logged_on_arrival)
+    monkeypatch.setattr(BagWriter, "write", logged_on_arrival)
     record(pictures(arrival), tmp_path / "bag")
     counts = ImageCounts()
     back = [i.stamp for i in images_in_order(open_bag(tmp_path / "bag"), IMAGE_TOPIC, counts)]
@@ -149,11 +149,11 @@ def test_an_unusable_image_is_counted_and_the_rest_used(tmp_path):
     with BagWriter(tmp_path / "bag") as bag:
         for image in pictures([1.0, 2.0]):
             bag.image(image)
-        bag._write(
+        bag.write(
             IMAGE_TOPIC,
             IMAGE,
             3.0,
-            header=bag._header(3.0, "cam"),
+            header=bag.header(3.0, "cam"),
             height=5,
             width=5,
             encoding="strange",
@@ -200,11 +200,11 @@ def test_truth_in_the_camera_frame_measures_a_constant_error(tmp_path):
 def add_depth(bag, stamp, metres, **fields):
     values = np.full((24, 32), metres, np.float32)
     known = {"height": 24, "width": 32, "encoding": "32FC1", "is_bigendian": 0, "step": 4 * 32}
-    bag._write(
+    bag.write(
         "/depth",
         IMAGE,
         stamp,
-        header=bag._header(stamp, "cam"),
+        header=bag.header(stamp, "cam"),
         data=values.view(np.uint8).reshape(-1),
         **{**known, **fields},
     )

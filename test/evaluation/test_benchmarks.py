@@ -13,6 +13,7 @@ from truth import write_and_learn
 
 from face_recon_ros.core.detection import DetectorConfig, make_detector
 from face_recon_ros.core.errors import DataError
+from face_recon_ros.core.morphable_model import VertexNormals
 from face_recon_ros.core.rasterizer import rasterize
 from face_recon_ros.core.reconstructor import FaceReconstructor, ReconstructorConfig
 from face_recon_ros.core.rigid import Rigid, rotation_from_vector
@@ -260,7 +261,7 @@ def test_a_known_offset_of_the_surface_is_measured(tmp_path, model, scenes, orac
     """The scan is the true face pushed out by 1 mm along its normals."""
     scene = scenes.scene("one", facing([0, 0, 0.6]))
     write_and_learn(tmp_path, [scene], oracle)
-    normals = scenes._normals(scene.neutral.vertices)
+    normals = VertexNormals(model.triangles, model.n_vertices)(scene.neutral.vertices)
     rng = np.random.default_rng(0)
     side = np.where(rng.random(len(normals)) < 0.5, 1.0, -1.0)[:, None]
     pushed = 1000 * scene.neutral.vertices + side * normals

@@ -61,7 +61,7 @@ def test_truth_says_what_is_drawn(small):
             sellion = small.camera.project(face.camera_from_face.translation[None])[0]
             x0, y0, x1, y1 = face.box
             assert x0 < sellion[0] < x1 and y0 < sellion[1] < y1
-            empty = small._background[int(sellion[1]), int(sellion[0])]
+            empty = small.background[int(sellion[1]), int(sellion[0])]
             assert np.abs(frame.image.rgb[int(sellion[1]), int(sellion[0])] - empty).max() > 10
     assert seen > 20
 

@@ -89,11 +89,11 @@ def smooth_image():
 def test_derivatives_equal_finite_differences(model):
     fitter = PhotometricFitter(model, FitConfig(samples=300))
     image = smooth_image()
-    state = photo._state(true_coefficients(model))
+    state = photo.state_of(true_coefficients(model))
     state = replace(state, expression=np.full_like(state.expression, 0.05))
-    samples = fitter._sample(state, SIZE, 300)
-    residual, jacobian, inside = fitter._jacobian(
-        state, samples, image, fitter._normal_slopes(state)
+    samples = fitter.sample(state, SIZE, 300)
+    residual, jacobian, inside = fitter.jacobian(
+        state, samples, image, fitter.normal_slopes(state)
     )
     assert inside.all()
     n = jacobian.shape[2]
@@ -111,8 +111,8 @@ def test_derivatives_equal_finite_differences(model):
         for p in rng.choice(list(members), 3, replace=False):
             delta = np.zeros(n)
             delta[p] = step
-            ahead, _ = fitter._residual(fitter._moved(state, delta, True), samples, image)
-            behind, _ = fitter._residual(fitter._moved(state, -delta, True), samples, image)
+            ahead, _ = fitter.residual(fitter.moved(state, delta, True), samples, image)
+            behind, _ = fitter.residual(fitter.moved(state, -delta, True), samples, image)
             numeric = (ahead - behind) / (2 * step)
             scale = np.abs(numeric).max() + 1e-6
             gap = np.abs(jacobian[:, :, p] - numeric)

@@ -53,6 +53,10 @@ class Graph:
             stderr=subprocess.STDOUT,
             text=True,
         )
+        return self.adopt(process)
+
+    def adopt(self, process: subprocess.Popen):
+        """Ends this process, too, at `close`."""
         self._running.append(process)
         return process
 

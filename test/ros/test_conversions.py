@@ -40,7 +40,7 @@ def image_msg(pixels, encoding, padding=0, big_endian=False):
     rows = np.pad(rows, ((0, 0), (0, padding)), constant_values=77)
     msg = ImageMsg(header=HEADER, height=pixels.shape[0], width=pixels.shape[1])
     msg.encoding, msg.step, msg.is_bigendian = encoding, rows.shape[1], int(big_endian)
-    msg.data = c._bytes_array(rows)
+    msg.data = c.bytes_array(rows)
     return msg
 
 

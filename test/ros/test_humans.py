@@ -68,7 +68,7 @@ def depth_msg(depth_m, header, encoding):
     values = np.full((480, 640), depth_m)
     raw = values.astype(np.float32) if encoding == "32FC1" else (values * 1000).astype(np.uint16)
     msg = ImageMsg(header=header, height=480, width=640, encoding=encoding)
-    msg.step, msg.data = raw.itemsize * 640, conversions._bytes_array(raw)
+    msg.step, msg.data = raw.itemsize * 640, conversions.bytes_array(raw)
     return msg
 
 

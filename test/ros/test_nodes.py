@@ -453,7 +453,7 @@ def test_images_of_a_bag_come_with_its_camera(
     node = stand_in(pytest.fail)
     config = CameraConfig(str(tmp_path / "bag"), calibration=path)
     stream = CameraStream(node, config, lambda *_: None)
-    cameras = [stream.camera_of(image) for image in stream._source]
+    cameras = [stream.camera_of(image) for image in stream.source]
     assert cameras[-1].calibrated == (expected_px is not None)
     if expected_px:
         assert cameras[-1].matrix[0, 0] == expected_px

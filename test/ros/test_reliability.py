@@ -667,7 +667,7 @@ def test_every_node_goes_through_all_states_and_keeps_nothing(graph, small_model
 
             def holds(node=node):
                 threads = {t.name for t in threading.enumerate()} & {*MODULES, "drawing"}
-                return len(list(node._entities())), set(vars(node)), threads
+                return len(list(node.entities())), set(vars(node)), threads
 
             unconfigured = holds()
             for _ in range(2):
@@ -700,11 +700,11 @@ def test_a_bug_in_a_transition_leads_back_to_the_start(graph, small_models):
     rclpy.init(args=["--ros-args", "-p", "camera.source:=pattern"])
     try:
         node = Broken()
-        before = len(list(node._entities()))
+        before = len(list(node.entities()))
         assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
         assert node.trigger_activate() == TransitionCallbackReturn.ERROR
         assert node.phase == "unconfigured"
-        assert len(list(node._entities())) == before
+        assert len(list(node.entities())) == before
         assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
         node.destroy_node()
     finally:

@@ -435,9 +435,9 @@ def test_faces_do_not_pile_up_while_there_is_no_neck():
     pose = Rigid(np.eye(3), np.ones(3))
     for k in range(2000):
         header = conversions.header_of(k / 30, "camera")
-        frames._receive(conversions.transforms_to_msg({"face_abcde": pose}, header))
-    assert 10 < len(frames._waiting) < 1000
-    assert frames._waiting[-1][1].stamp == pytest.approx(1999 / 30)
+        frames.receive(conversions.transforms_to_msg({"face_abcde": pose}, header))
+    assert 10 < len(frames.waiting) < 1000
+    assert frames.waiting[-1][1].stamp == pytest.approx(1999 / 30)
     node.destroy_node()
     rclpy.shutdown(context=context)
 

@@ -307,8 +307,7 @@ def reader(graph, enclave, seconds):
         stderr=subprocess.STDOUT,
         text=True,
     )
-    graph._running.append(process)
-    return process
+    return graph.adopt(process)
 
 
 def middleware_has_security(graph):

@@ -138,7 +138,7 @@ def test_lips_that_hardly_part_show_no_white_teeth(model, monkeypatch):
 
 def test_bleached_brows_leave_no_hair_of_the_model_behind(model):
     people, skin, shape = People(model), model.mean_albedo.copy(), model.mean_shape
-    skin[people._brow_hair] = skin[people.region["face"]].mean(0)
+    skin[people.brow_hair] = skin[people.region["face"]].mean(0)
     brows = (np.abs(shape[:, 2] - 0.012) < 0.008) & (np.abs(shape[:, 1]) < 0.056)
     brows &= (people.region["face"] | people.region["brow"]) & (shape[:, 0] > -0.03)
     light = skin[brows].mean(1)

@@ -101,7 +101,7 @@ class People:
         self._teeth = {"upper": teeth & above, "lower": teeth & ~above}
         known = all(self.region[name].any() for name in NEEDED)
         self._complexion = Complexion(model) if known else None
-        self._brow_hair = self._brows()
+        self.brow_hair = self._brows()
 
     def _brows(self) -> NDArray[np.bool_]:
         """(V,) the model's own brows: what is dark above the lids, in the brows' region or not."""
@@ -153,7 +153,7 @@ class People:
             if random.random() < 0.1:
                 hair = around  # only the skin's own brows
             elif not paint:
-                skin[self._brow_hair] = around
+                skin[self.brow_hair] = around
             paint += (self._complexion.draw(hair / around, mood, random),)
         self._colour_eyes(skin, random)
         self._make_up(skin, around, random)
