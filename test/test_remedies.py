@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import ast
 import re
 import shutil
@@ -10,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from command_line import commands
 
 from face_recon_ros.cli.main import make_parser
 from face_recon_ros.core.detection import BACKENDS
@@ -45,16 +45,6 @@ def remedies() -> dict[str, str]:
 
 
 REMEDIES = remedies()
-
-
-def commands(parser: argparse.ArgumentParser, name: str = "") -> dict[str, set[str]]:
-    """Every command -> its options."""
-    out = {name: set(parser._option_string_actions)}
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            for word, inner in action.choices.items():
-                out |= commands(inner, f"{name} {word}".strip())
-    return out
 
 
 def naming(pattern: str) -> list[tuple[str, str]]:
