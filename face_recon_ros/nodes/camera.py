@@ -40,7 +40,7 @@ class CameraStream:
             SourceError, CameraError: it cannot be read, or its calibration cannot.
         """
         self._node, self._config, self._take = node, config, take
-        self._stopping = node.stopping  # of this activation
+        self._stopping = node.live.stopping  # of this activation
         if config.max_frames < 0:
             raise SourceError("max_frames of at least 0", f"{config.max_frames}", "0 plays all")
         self.source = open_source(config, self._now, self._retry, node.complain)

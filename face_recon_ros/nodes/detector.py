@@ -28,21 +28,22 @@ class DetectorNode(FaceNode):
     def set_up(self) -> None:
         """Loads the detector."""
         detector = self.config("detector")
-        self._finder = FaceFinder.from_config(detector, self.config("tracker").seeded())
+        self.loaded.finder = FaceFinder.from_config(detector, self.config("tracker").seeded())
         wanted = self.config("reconstructor")
-        self._crop_spec = read_crop_spec(find_network(wanted.network, wanted.provider))
+        self.loaded.crop_spec = read_crop_spec(find_network(wanted.network, wanted.provider))
         self.meter.fact("model", detector.backend)
 
     def begin(self) -> None:
         """Subscribes while the results have a subscriber."""
-        self._outputs = DetectionOutputs(self)
-        self._slot = self.start_worker("detector", self._work)
-        self.watch(partial(report_tracks, self.meter, self._finder))
-        self._switch = EnableService(self)
-        self._images = ImageSubscriber(
+        self.live.outputs = DetectionOutputs(self)
+        self.live.slot = self.start_worker("detector", self._work)
+        self.watch(partial(report_tracks, self.meter, self.loaded.finder))
+        self.live.switch = EnableService(self)
+        self.live.images = ImageSubscriber(
             self,
             lambda: (
-                self._switch.enabled and (self._outputs.wanted() or self.config("output").always)
+                self.live.switch.enabled
+                and (self.live.outputs.wanted() or self.config("output").always)
             ),
             self._receive,
             self.config("camera").transport,
@@ -50,20 +51,20 @@ class DetectorNode(FaceNode):
 
     def _receive(self, msg: ImageMsg | CompressedImage) -> None:
         self.meter.arrived(conversions.seconds_from_stamp(msg.header.stamp))
-        self._slot.put(msg)
+        self.live.slot.put(msg)
 
     def _work(self, msg: ImageMsg | CompressedImage) -> None:
         start = time.perf_counter()
-        image = self._images.read(msg)
+        image = self.live.images.read(msg)
         converted = time.perf_counter()
-        self._finder.tune(self.config("detector"))
-        self._finder.find(image)
-        tracks = self._finder.visible()
+        self.loaded.finder.tune(self.config("detector"))
+        self.loaded.finder.find(image)
+        tracks = self.loaded.finder.visible()
         found = time.perf_counter()
-        crops = self._crop_spec.crops(t.box for t in tracks)
-        pixels = self._crop_spec.extract(image.rgb, crops)
+        crops = self.loaded.crop_spec.crops(t.box for t in tracks)
+        pixels = self.loaded.crop_spec.extract(image.rgb, crops)
         cut = time.perf_counter()
-        self._outputs.publish(tracks, pixels, msg.header)
+        self.live.outputs.publish(tracks, pixels, msg.header)
         now = self.get_clock().now().nanoseconds * 1e-9
         self.meter.count("processed")
         self.meter.count("faces", len(tracks))

@@ -31,33 +31,36 @@ class ExpressionBridgeNode(FaceNode):
 
     def begin(self) -> None:
         """Opens the socket and listens to whom there is."""
-        self._sink = UdpSink(self.config("expression_bridge"))
-        self._stream = ExpressionStream(self.config("expression_bridge"), [self._sink])
-        self.at_stop(self._stream.close)
-        self._moments: dict[str, ExactTimeSynchronizer] = {}
+        self.live.sink = UdpSink(self.config("expression_bridge"))
+        self.live.stream = ExpressionStream(self.config("expression_bridge"), [self.live.sink])
+        self.at_stop(self.live.stream.close)
+        self.live.moments: dict[str, ExactTimeSynchronizer] = {}
         kinds = {_EXPRESSION: JointState, _POSE: PoseWithCovarianceStamped}
         PeopleListener(self, kinds, self._receive)
-        self._lost_before = 0
+        self.live.lost_before = 0
         self.watch(self._tell)
 
     def _receive(self, person: str, name: str, msg: Any) -> None:
-        moments = self._moments.setdefault(person, ExactTimeSynchronizer((_EXPRESSION, _POSE)))
+        moments = self.live.moments.setdefault(person, ExactTimeSynchronizer((_EXPRESSION, _POSE)))
         if (moment := moments.add(name, msg)) is None:
             return
         began = time.perf_counter()
         told = moment[_EXPRESSION]
         pose = conversions.rigid_from_pose_msg(moment[_POSE].pose.pose)
         stamp = conversions.seconds_from_stamp(told.header.stamp)
-        if self._stream.offer(person, Performance.of(stamp, told.name, told.position, pose)):
+        if self.live.stream.offer(person, Performance.of(stamp, told.name, told.position, pose)):
             self.meter.count("sent")
             self.meter.time({"bridge": time.perf_counter() - began})
 
     def _tell(self) -> str:
-        lost, self._lost_before = self._sink.lost - self._lost_before, self._sink.lost
-        self.meter.fact("receiver", self._sink.receiver)
-        self.meter.fact("person", self._stream.person)
-        self.meter.fact("packets_lost", str(self._sink.lost))
-        return f"no receiver at {self._sink.receiver}" if lost else ""
+        lost, self.live.lost_before = (
+            self.live.sink.lost - self.live.lost_before,
+            self.live.sink.lost,
+        )
+        self.meter.fact("receiver", self.live.sink.receiver)
+        self.meter.fact("person", self.live.stream.person)
+        self.meter.fact("packets_lost", str(self.live.sink.lost))
+        return f"no receiver at {self.live.sink.receiver}" if lost else ""
 
 
 def main() -> None:

@@ -254,67 +254,67 @@ class LookAtNode(FaceNode):
 
     def set_up(self) -> None:
         """Reads the URDF, if it is a file's."""
-        self._config: NeckConfig = self.config("neck")
-        self._urdf = self._config.read_urdf() if self._config.urdf else ""
+        self.loaded.config: NeckConfig = self.config("neck")
+        self.loaded.urdf = self.loaded.config.read_urdf() if self.loaded.config.urdf else ""
 
     def begin(self) -> None:
         """Follows people, once it knows the neck."""
-        self._period_s = self.config("look_at").period_s
-        self._neck: Neck | None = None
-        self._no_neck: FaceReconError = ConfigError(
+        self.live.period_s = self.config("look_at").period_s
+        self.live.neck: Neck | None = None
+        self.live.no_neck: FaceReconError = ConfigError(
             "a URDF on /robot_description", "none", "publish it, or set neck.urdf"
         )
-        self._output: NeckOutput | None = None
-        self._state = LookAtState()
-        self._frames = RobotFrames(self, self.config("look_at").max_gap_s)
-        self._joints = JointListener(self)
-        self._point = self.create_publisher(PointStamped, "/look_at", RESULT_QOS)
-        if self._urdf:
-            self._use(self._urdf)
+        self.live.output: NeckOutput | None = None
+        self.live.state = LookAtState()
+        self.live.frames = RobotFrames(self, self.config("look_at").max_gap_s)
+        self.live.joints = JointListener(self)
+        self.live.point = self.create_publisher(PointStamped, "/look_at", RESULT_QOS)
+        if self.loaded.urdf:
+            self._use(self.loaded.urdf)
         else:
             self.create_subscription(
                 String, "/robot_description", lambda msg: self._describe(msg.data), LATCHED_QOS
             )
-        self.create_timer(self._period_s, self._step)
+        self.create_timer(self.live.period_s, self._step)
 
     def _describe(self, urdf: str) -> None:
         try:
             self._use(urdf)
         except ConfigError as fault:
-            self._no_neck = fault  # reported at each step
+            self.live.no_neck = fault  # reported at each step
 
     def _use(self, urdf: str) -> None:
-        if self._neck is not None:
+        if self.live.neck is not None:
             return  # a neck does not change under way
-        neck = self._config.neck(urdf)
-        self._output = NeckOutput(self, neck, self._config, self._period_s)
-        self._neck = neck
+        neck = self.loaded.config.neck(urdf)
+        self.live.output = NeckOutput(self, neck, self.loaded.config, self.live.period_s)
+        self.live.neck = neck
         self.meter.fact("joints", ", ".join(neck.joint_names))
 
     def _step(self) -> None:
-        neck, output, config = self._neck, self._output, self.config("look_at")
+        neck, output, config = self.live.neck, self.live.output, self.config("look_at")
         if neck is None or output is None:
             self.meter.fact("status", "waiting for a robot description")
-            self.complain(self._no_neck)
+            self.complain(self.live.no_neck)
             return
-        fixed_frame = self._config.fixed_frame or neck.base_frame
+        fixed_frame = self.loaded.config.fixed_frame or neck.base_frame
         try:
-            base_from_fixed = self._frames.lookup(neck.base_frame, fixed_frame)
+            base_from_fixed = self.live.frames.lookup(neck.base_frame, fixed_frame)
         except FrameError as fault:
             self.complain(fault)
             base_from_fixed = None
-        heads = self._frames.heads(fixed_frame, self.complain) if base_from_fixed else []
-        joints, now = self._joints.reading(neck.joint_names), seconds_now(self)
+        heads = self.live.frames.heads(fixed_frame, self.complain) if base_from_fixed else []
+        joints, now = self.live.joints.reading(neck.joint_names), seconds_now(self)
         for head in heads:
             self.meter.time({"latency": now - head.stamp})
-        self._state, command = gaze_controller.step(
-            config, neck, self._state, heads, joints, now, base_from_fixed
+        self.live.state, command = gaze_controller.step(
+            config, neck, self.live.state, heads, joints, now, base_from_fixed
         )
         point = None
         if command.point is not None:
             header = conversions.header_of(now, fixed_frame)
             point = robot_conversions.point_to_msg(command.point, header)
-            self._point.publish(point)
+            self.live.point.publish(point)
         output.publish(command, point)
         self._tell(command, neck)
 

@@ -95,16 +95,16 @@ class ManagerNode(FaceNode):
 
     def begin(self) -> None:
         """Looks after the nodes of parameter `manager.nodes`."""
-        self._nodes = [ManagedNode(self, name) for name in self.config("manager").nodes]
+        self.live.nodes = [ManagedNode(self, name) for name in self.config("manager").nodes]
         self.create_timer(_PERIOD_S, self._look, clock=self.steady)
         self.watch(self._tell)
 
     def _look(self) -> None:
-        for node in self._nodes:
+        for node in self.live.nodes:
             node.look()
 
     def _tell(self) -> str:
-        there = [node for node in self._nodes if node.label != "absent"]
+        there = [node for node in self.live.nodes if node.label != "absent"]
         for node in there:
             self.meter.fact(node.name, node.label)
         waiting = [f"{n.name} {n.label}" for n in there if n.label != "active"]

@@ -165,79 +165,90 @@ class PanTiltSimulatorNode(FaceNode):
     def set_up(self) -> None:
         """Reads the URDF of parameter neck.urdf."""
         neck_config: NeckConfig = self.config("neck")
-        self._urdf = neck_config.read_urdf()
-        self._neck = neck_config.neck(self._urdf)
+        self.loaded.urdf = neck_config.read_urdf()
+        self.loaded.neck = neck_config.neck(self.loaded.urdf)
 
     def begin(self) -> None:
         """Publishes the URDF as /robot_description, and moves."""
-        self._config: SimulatedNeckConfig = self.config("neck_simulator")
-        self._simulator = NeckSimulator(self._neck, self._config)
-        self._random = np.random.default_rng(self._config.seed)
-        self._joint_states = self.create_publisher(JointState, "/joint_states", RESULT_QOS)
-        self._transforms = self.create_publisher(TFMessage, "/tf", 100)
-        self._person = self.create_publisher(PointStamped, "~/person", RESULT_QOS)
+        self.live.config: SimulatedNeckConfig = self.config("neck_simulator")
+        self.live.simulator = NeckSimulator(self.loaded.neck, self.live.config)
+        self.live.random = np.random.default_rng(self.live.config.seed)
+        self.live.joint_states = self.create_publisher(JointState, "/joint_states", RESULT_QOS)
+        self.live.transforms = self.create_publisher(TFMessage, "/tf", 100)
+        self.live.person = self.create_publisher(PointStamped, "~/person", RESULT_QOS)
         description = self.create_publisher(String, "/robot_description", LATCHED_QOS)
-        description.publish(String(data=self._urdf))
-        self._input = NeckInput(self, self._neck, self.config("neck"), self._simulator)
-        self._exposed: deque[tuple[float, Rigid]] = deque()
-        self._start = self._next_image = seconds_now(self)
-        self.create_timer(1.0 / self._config.rate_hz, self._step)
+        description.publish(String(data=self.loaded.urdf))
+        self.live.input = NeckInput(
+            self, self.loaded.neck, self.config("neck"), self.live.simulator
+        )
+        self.live.exposed: deque[tuple[float, Rigid]] = deque()
+        self.live.start = self.live.next_image = seconds_now(self)
+        self.create_timer(1.0 / self.live.config.rate_hz, self._step)
 
     def _step(self) -> None:
         now = seconds_now(self)
-        reading = self._simulator.read(now)
-        header = conversions.header_of(now, self._neck.base_frame)
-        names = self._neck.joint_names
-        self._joint_states.publish(
+        reading = self.live.simulator.read(now)
+        header = conversions.header_of(now, self.loaded.neck.base_frame)
+        names = self.loaded.neck.joint_names
+        self.live.joint_states.publish(
             robot_conversions.joint_state_to_msg(names, reading.positions, header)
         )
-        if self._config.publish_tf:
-            frames = {self._neck.look_frame: self._neck.base_from_look(reading.positions)}
-            self._transforms.publish(conversions.transforms_to_msg(frames, header))
-        if self._config.person:
-            person = self._person_at(now - self._start)
-            self._person.publish(robot_conversions.point_to_msg(person, header))
+        if self.live.config.publish_tf:
+            frames = {
+                self.loaded.neck.look_frame: self.loaded.neck.base_from_look(reading.positions)
+            }
+            self.live.transforms.publish(conversions.transforms_to_msg(frames, header))
+        if self.live.config.person:
+            person = self._person_at(now - self.live.start)
+            self.live.person.publish(robot_conversions.point_to_msg(person, header))
             self._see(person, now)
         self.meter.count("states")
-        self.meter.fact("limits_hit", str(self._simulator.limits_hit))
+        self.meter.fact("limits_hit", str(self.live.simulator.limits_hit))
 
     def _see(self, person: Array, now: float) -> None:
         """Exposes an image, and shows what was exposed a latency ago."""
-        base_from_camera = self._neck.base_from_look(self._simulator.positions)
-        error = np.linalg.norm(self._neck.bearing(self._simulator.positions, person))
+        base_from_camera = self.loaded.neck.base_from_look(self.live.simulator.positions)
+        error = np.linalg.norm(self.loaded.neck.bearing(self.live.simulator.positions, person))
         self.meter.fact("gaze_error_deg", f"{np.degrees(error):.2f}")
-        if self._next_image - now > 1.0:  # the clock jumped back
-            self._exposed.clear()
-            self._next_image = now
-        if now >= self._next_image:
-            self._next_image = max(self._next_image, now - 1.0) + 1.0 / self._config.camera_rate_hz
+        if self.live.next_image - now > 1.0:  # the clock jumped back
+            self.live.exposed.clear()
+            self.live.next_image = now
+        if now >= self.live.next_image:
+            self.live.next_image = (
+                max(self.live.next_image, now - 1.0) + 1.0 / self.live.config.camera_rate_hz
+            )
             seen = self._noisy(base_from_camera.inverse().apply(person))
             looking_here = rotation_between(_OPTICAL_AXIS, seen) @ CAMERA_FROM_FRONTAL_FACE
-            self._exposed.append((now, Rigid(looking_here, seen)))
-        while self._exposed and now - self._exposed[0][0] >= self._config.camera_latency_s:
-            stamp, camera_from_face = self._exposed.popleft()
+            self.live.exposed.append((now, Rigid(looking_here, seen)))
+        while (
+            self.live.exposed
+            and now - self.live.exposed[0][0] >= self.live.config.camera_latency_s
+        ):
+            stamp, camera_from_face = self.live.exposed.popleft()
             gaze = Rigid(
                 camera_from_face.rotation @ FACE_FROM_STRAIGHT_GAZE, camera_from_face.translation
             )
-            header = conversions.header_of(stamp, self._neck.look_frame)
+            header = conversions.header_of(stamp, self.loaded.neck.look_frame)
             frames = {"face_demo": camera_from_face, "gaze_demo": gaze}
-            self._transforms.publish(conversions.transforms_to_msg(frames, header))
+            self.live.transforms.publish(conversions.transforms_to_msg(frames, header))
 
     def _noisy(self, seen: Array) -> Array:
-        aside = self._config.camera_noise * np.linalg.norm(seen) * self._random.normal(size=3)
-        farther = 1.0 + self._config.range_noise * self._random.normal()
+        aside = (
+            self.live.config.camera_noise * np.linalg.norm(seen) * self.live.random.normal(size=3)
+        )
+        farther = 1.0 + self.live.config.range_noise * self.live.random.normal()
         return np.asarray((seen + aside) * farther)
 
     def _person_at(self, elapsed: float) -> Array:
         """(3,) sellion in the neck's base frame, metres."""
-        speed = np.radians(self._config.person_speed_deg)
+        speed = np.radians(self.live.config.person_speed_deg)
         sweep = 4.0 * _REACH / max(speed, 1e-6)  # seconds for once to and fro
         phase = (elapsed / sweep + 0.25) % 1.0
         angle = {
             "still": 0.3,
             "walking": _REACH * (4.0 * abs(phase - 0.5) - 1.0),
             "jumping": np.radians(15.0) * (1.0 if elapsed % 4.0 < 2.0 else -1.0),
-        }[self._config.person]
+        }[self.live.config.person]
         return np.array([_DISTANCE_M * np.cos(angle), _DISTANCE_M * np.sin(angle), _HEIGHT_M])
 
 

@@ -47,7 +47,7 @@ class PipelineNode(FaceNode):
 
     def set_up(self) -> None:
         """Loads the models."""
-        self._pipeline = FacePipeline.from_config(
+        self.loaded.pipeline = FacePipeline.from_config(
             PipelineConfig(
                 self.config("detector"),
                 self.config("tracker").seeded(),
@@ -56,41 +56,43 @@ class PipelineNode(FaceNode):
             ),
             live=not self._in_lockstep(),
         )
-        describe(self, self._pipeline.reconstructor)
+        describe(self, self.loaded.pipeline.reconstructor)
 
     def begin(self) -> None:
         """With `camera.source` it is its own camera, else it listens to one."""
         camera = self.config("camera")
         stream = None if camera.is_topic else CameraStream(self, camera, self._take)
-        self._switch = EnableService(self)
-        self._detections = DetectionOutputs(self)
-        self._faces = FaceOutputs(self, self._pipeline.reconstructor.model)
-        self._depth = DepthSubscriber(self) if self.config("output").depth else None
-        self._visualizer = Visualizer(self)
-        self._slot = self.start_worker("pipeline", self._work)
-        self._drawing = self.start_worker("drawing", self._draw)
-        self.watch(partial(report_provider, self.meter, self._pipeline.reconstructor.network))
-        self.watch(partial(report_tracks, self.meter, self._pipeline.finder))
+        self.live.switch = EnableService(self)
+        self.live.detections = DetectionOutputs(self)
+        self.live.faces = FaceOutputs(self, self.loaded.pipeline.reconstructor.model)
+        self.live.depth = DepthSubscriber(self) if self.config("output").depth else None
+        self.live.visualizer = Visualizer(self)
+        self.live.slot = self.start_worker("pipeline", self._work)
+        self.live.drawing = self.start_worker("drawing", self._draw)
+        self.watch(
+            partial(report_provider, self.meter, self.loaded.pipeline.reconstructor.network)
+        )
+        self.watch(partial(report_tracks, self.meter, self.loaded.pipeline.finder))
         if stream:
-            self._camera_topics = CameraPublisher(self)
+            self.live.camera_topics = CameraPublisher(self)
             stream.start(ready=self._wanted, drain=self._drain)
         else:
-            self._listener = CameraInfoSubscriber(self, camera)
-            self._images = ImageSubscriber(self, self._wanted, self._receive, camera.transport)
+            self.live.listener = CameraInfoSubscriber(self, camera)
+            self.live.images = ImageSubscriber(self, self._wanted, self._receive, camera.transport)
 
     def _wanted(self) -> bool:
-        return self._switch.enabled and (
-            self._faces.wanted(self.config("output"))
-            or self._detections.wanted()
-            or self._visualizer.wanted()
+        return self.live.switch.enabled and (
+            self.live.faces.wanted(self.config("output"))
+            or self.live.detections.wanted()
+            or self.live.visualizer.wanted()
         )
 
     def _take(self, image: Image, camera: PinholeCamera, header: Header) -> None:
         """An image of our own source, in its thread."""
         if self._wanted():
-            put = self._slot.put_when_idle if self._in_lockstep() else self._slot.put
+            put = self.live.slot.put_when_idle if self._in_lockstep() else self.live.slot.put
             put((image, camera, header))
-        self._camera_topics.publish(image, camera, header)
+        self.live.camera_topics.publish(image, camera, header)
 
     def _in_lockstep(self) -> bool:
         return bool(self.config("camera").lockstep)
@@ -98,31 +100,31 @@ class PipelineNode(FaceNode):
     def _receive(self, msg: ImageMsg | CompressedImage) -> None:
         """An image of another node's camera, in the executor's thread."""
         self.meter.arrived(conversions.seconds_from_stamp(msg.header.stamp))
-        self._slot.put((msg, None, msg.header))
+        self.live.slot.put((msg, None, msg.header))
 
     def _work(self, item: tuple[Any, PinholeCamera | None, Header]) -> None:
         image, camera, header = item
         start = time.perf_counter()
         if not isinstance(image, Image):
-            image = self._images.read(image)
+            image = self.live.images.read(image)
         if camera is None:
-            camera = self._listener.of(image)
+            camera = self.live.listener.of(image)
         converted = time.perf_counter()
-        self._pipeline.finder.tune(self.config("detector"))
-        self._pipeline.reconstructor.tune(self.config("reconstructor"))
-        self._pipeline.head_state.tune(self.config("output"))
-        depth = self._depth.at(image.stamp, camera) if self._depth else None
-        frame = self._pipeline.process(image, camera, depth)
+        self.loaded.pipeline.finder.tune(self.config("detector"))
+        self.loaded.pipeline.reconstructor.tune(self.config("reconstructor"))
+        self.loaded.pipeline.head_state.tune(self.config("output"))
+        depth = self.live.depth.at(image.stamp, camera) if self.live.depth else None
+        frame = self.loaded.pipeline.process(image, camera, depth)
         processed = time.perf_counter()
-        if self._detections.wanted():
-            self._detections.publish(frame.tracks, frame.crops, header)
-        cloud = self._faces.publish(
+        if self.live.detections.wanted():
+            self.live.detections.publish(frame.tracks, frame.crops, header)
+        cloud = self.live.faces.publish(
             frame.faces, frame.crops, camera, header, self.config("output")
         )
         now = self.get_clock().now().nanoseconds * 1e-9
-        if self._visualizer.due(image.stamp, self.config("visualization")):
+        if self.live.visualizer.due(image.stamp, self.config("visualization")):
             faces = [DrawnFace.of(face) for face in frame.faces]
-            self._drawing.put(Scene(header, faces, cloud, camera, image.rgb))
+            self.live.drawing.put(Scene(header, faces, cloud, camera, image.rgb))
         self.meter.count("processed")
         self.meter.count("faces", len(frame.faces))
         self.meter.count("faces_carried", frame.carried)
@@ -140,11 +142,11 @@ class PipelineNode(FaceNode):
         )
 
     def _draw(self, scene: Scene) -> None:
-        self._visualizer.publish(scene, self.config("visualization"))
+        self.live.visualizer.publish(scene, self.config("visualization"))
 
     def _drain(self) -> None:
-        self._slot.wait_until_idle(_DRAIN_S)
-        self._drawing.wait_until_idle(_DRAIN_S)
+        self.live.slot.wait_until_idle(_DRAIN_S)
+        self.live.drawing.wait_until_idle(_DRAIN_S)
 
 
 def main() -> None:

@@ -43,19 +43,21 @@ class ReconstructionNode(FaceNode):
 
     def set_up(self) -> None:
         """Loads the network and the face model."""
-        self._reconstructor = FaceReconstructor.from_config(self.config("reconstructor"))
-        self._head_state = HeadStateEstimator(self._reconstructor.model, self.config("output"))
-        describe(self, self._reconstructor)
+        self.loaded.reconstructor = FaceReconstructor.from_config(self.config("reconstructor"))
+        self.loaded.head_state = HeadStateEstimator(
+            self.loaded.reconstructor.model, self.config("output")
+        )
+        describe(self, self.loaded.reconstructor)
 
     def begin(self) -> None:
         """Subscribes while the results have a subscriber."""
-        self._outputs = FaceOutputs(self, self._reconstructor.model)
-        self._depth = DepthSubscriber(self) if self.config("output").depth else None
-        self._slot = self.start_worker("reconstruction", self._work)
-        self._camera = CameraInfoSubscriber(self, self.config("camera"))
-        self._matcher = ExactTimeSynchronizer(("detections", "crops"))
-        self.watch(partial(report_provider, self.meter, self._reconstructor.network))
-        self.listen_while(lambda: self._outputs.wanted(self.config("output")), self._listen)
+        self.live.outputs = FaceOutputs(self, self.loaded.reconstructor.model)
+        self.live.depth = DepthSubscriber(self) if self.config("output").depth else None
+        self.live.slot = self.start_worker("reconstruction", self._work)
+        self.live.camera = CameraInfoSubscriber(self, self.config("camera"))
+        self.live.matcher = ExactTimeSynchronizer(("detections", "crops"))
+        self.watch(partial(report_provider, self.meter, self.loaded.reconstructor.network))
+        self.listen_while(lambda: self.live.outputs.wanted(self.config("output")), self._listen)
 
     def _listen(self) -> list[Subscription]:
         return [
@@ -67,17 +69,17 @@ class ReconstructionNode(FaceNode):
         ]
 
     def _receive(self, topic: str, msg: Detection2DArray | ImageMsg) -> None:
-        if (parts := self._matcher.add(topic, msg)) is None:
+        if (parts := self.live.matcher.add(topic, msg)) is None:
             return
         self.meter.arrived(conversions.seconds_from_stamp(msg.header.stamp))
-        if camera := self._camera.get():
-            self._slot.put((parts["detections"], parts["crops"], camera))
+        if camera := self.live.camera.get():
+            self.live.slot.put((parts["detections"], parts["crops"], camera))
 
     def _work(self, item: tuple[Detection2DArray, ImageMsg, PinholeCamera]) -> None:
         detections, stacked, camera = item
         start = time.perf_counter()
         tracks = conversions.tracks_from_msg(detections)
-        size = self._reconstructor.network.size
+        size = self.loaded.reconstructor.network.size
         pixels = np.zeros((0, size, size, 3), np.uint8)
         if tracks:
             rgb = conversions.image_from_msg(stacked).rgb
@@ -89,22 +91,22 @@ class ReconstructionNode(FaceNode):
                 )
             pixels = rgb.reshape(len(tracks), size, size, 3)
         converted = time.perf_counter()
-        self._reconstructor.tune(self.config("reconstructor"))
-        crops = self._reconstructor.crops(tracks)
-        crops, pixels, prediction = self._reconstructor.look(tracks, crops, pixels)
+        self.loaded.reconstructor.tune(self.config("reconstructor"))
+        crops = self.loaded.reconstructor.crops(tracks)
+        crops, pixels, prediction = self.loaded.reconstructor.look(tracks, crops, pixels)
         inferred = time.perf_counter()
-        prediction = self._reconstructor.fit_crops(pixels, tracks, prediction)
+        prediction = self.loaded.reconstructor.fit_crops(pixels, tracks, prediction)
         fitted = time.perf_counter()
         pictures = [Picture(crop, is_crop=True) for crop in pixels]
-        faces = self._reconstructor.decode(tracks, crops, prediction, camera, pictures)
+        faces = self.loaded.reconstructor.decode(tracks, crops, prediction, camera, pictures)
         decoded = time.perf_counter()
         stamp = conversions.seconds_from_stamp(stacked.header.stamp)
-        self._head_state.tune(self.config("output"))
-        depth = self._depth.at(stamp, camera) if self._depth and faces else None
+        self.loaded.head_state.tune(self.config("output"))
+        depth = self.live.depth.at(stamp, camera) if self.live.depth and faces else None
         faces = self._head_state(faces, camera, stamp, depth)
         estimated = time.perf_counter()
         usable = pixels[prediction.usable]
-        self._outputs.publish(faces, usable, camera, stacked.header, self.config("output"))
+        self.live.outputs.publish(faces, usable, camera, stacked.header, self.config("output"))
         now = self.get_clock().now().nanoseconds * 1e-9
         self.meter.fact("camera_calibrated", str(camera.calibrated).lower())
         self.meter.count("processed")

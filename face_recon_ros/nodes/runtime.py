@@ -9,7 +9,8 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import rclpy
@@ -49,6 +50,31 @@ _JOIN_S = 0.6
 _DONE, _FAILED = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
 
+class Activation:
+    """What belongs to one activation of a node; subclasses add attributes of their own.
+
+    Attributes:
+        stopping: set when this activation ends; its threads look at it.
+        workers: started by it.
+        threads: started by it, beside those of workers.
+        watches: asked before each report of diagnostics.
+        closers: called at its end.
+    """
+
+    def __init__(self, before: Iterable[Any]) -> None:
+        """Starts without anything; `before`: entities of ROS that the node has in any case."""
+        self.stopping = threading.Event()
+        self.workers: list[Worker[Any]] = []
+        self.threads: list[threading.Thread] = []
+        self.watches: list[Callable[[], str]] = []
+        self.closers: list[Callable[[], object]] = []
+        self._before = {id(entity) for entity in before}
+
+    def owns(self, entity: object) -> bool:
+        """Whether an entity of ROS was made since."""
+        return id(entity) not in self._before
+
+
 class FaceNode(LifecycleNode):
     """A managed node with parameters, /diagnostics at 1 Hz, and workers whose crash ends it.
 
@@ -64,7 +90,8 @@ class FaceNode(LifecycleNode):
         exit_status: of the process.
         crash: the bug that ended it, if one did.
         finished: set, from any thread, to end it.
-        stopping: set when this activation ends; its threads look at it.
+        loaded: what `set_up` loads; dropped at cleanup.
+        live: what `begin` makes; dropped at deactivation.
         input_due: whether images ought to come in, so that it is worth a warning if none do.
         rate_of: the counter that `rate_hz` is of.
         steady: a clock that neither jumps nor stands still.
@@ -88,28 +115,23 @@ class FaceNode(LifecycleNode):
         self.exit_status = 0
         self.crash: BaseException | None = None
         self.finished: Future = Future()
-        self.stopping = threading.Event()
         self.input_due = False
         self.rate_of = "processed"
         self._settings = Parameters(self, ("", *groups))
-        self._workers: list[Worker[Any]] = []
-        self._threads: list[threading.Thread] = []
-        self._watches: list[Callable[[], str]] = []
-        self._closers: list[Callable[[], object]] = []
         self._due_since = time.monotonic()
-        self._made: dict[str, list[str]] = {"set_up": [], "begin": []}
         # Of its own time: nothing of these may stand still with a simulated clock.
         self.steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self.create_timer(1.0, self.report_health, clock=self.steady)
         self.create_timer(WAKE_PERIOD_S, lambda: None, clock=self.steady)  # see `spin`
-        self._lasting = {id(entity) for entity in self.entities()}
+        self.loaded: Any = SimpleNamespace()
+        self.live: Any = Activation(self.entities())
 
     def set_up(self) -> None:
-        """Loads what takes long; makes nothing of ROS."""
+        """Loads what takes long into `loaded`; makes nothing of ROS."""
 
     def begin(self) -> None:
-        """Subscribes, publishes, starts threads."""
+        """Subscribes, publishes, starts threads; keeps what it needs in `live`."""
 
     # --- lifecycle -------------------------------------------------------------------------------
 
@@ -119,12 +141,12 @@ class FaceNode(LifecycleNode):
 
     def on_configure(self, state: State) -> TransitionCallbackReturn:
         """Unconfigured -> inactive."""
-        return self._change("inactive", lambda: self._note("set_up", self.set_up), self._clean_up)
+        return self._change("inactive", self.set_up, self._clean_up)
 
     def on_activate(self, state: State) -> TransitionCallbackReturn:
         """Inactive -> active."""
-        self._lasting = {id(entity) for entity in self.entities()}
-        done = self._change("active", lambda: self._note("begin", self.begin), self._stop)
+        self.live = Activation(self.entities())
+        done = self._change("active", self.begin, self._stop)
         if done == _DONE:
             self.get_logger().info("ready")
         return done
@@ -164,30 +186,22 @@ class FaceNode(LifecycleNode):
         self.report_health()
         return _DONE
 
-    def _note(self, what: str, act: Callable[[], None]) -> None:
-        """Does it and notes the attributes that it added."""
-        self.stopping = threading.Event()
-        before = set(vars(self))
-        try:
-            act()
-        finally:
-            self._made[what] = [name for name in vars(self) if name not in before]
-
     def entities(self) -> Iterator[Any]:
         """All that the node has of ROS."""
         yield from (*self.publishers, *self.subscriptions, *self.timers, *self.clients)
 
     def _stop(self) -> None:
-        """Takes back what `begin` made: threads first, none may run into what is gone."""
-        self.stopping.set()
+        """Takes back what `begin` made: threads first, none may use what is gone."""
+        live = self.live
+        live.stopping.set()
         until = time.monotonic() + _JOIN_S
-        for worker in self._workers:
+        for worker in live.workers:
             worker.slot.close()
             self.meter.count("dropped_late", worker.slot.dropped)
-        for thread in [*(w.thread for w in self._workers), *self._threads]:
+        for thread in [*(w.thread for w in live.workers), *live.threads]:
             if thread is not threading.current_thread():
                 thread.join(max(0.0, until - time.monotonic()))
-        for close in self._closers:
+        for close in live.closers:
             close()
         for destroy, entities in (
             (self.destroy_publisher, self.publishers),
@@ -196,21 +210,14 @@ class FaceNode(LifecycleNode):
             (self.destroy_client, self.clients),
         ):
             for entity in list(entities):
-                if id(entity) not in self._lasting:
+                if live.owns(entity):
                     destroy(entity)
-        for made in (self._workers, self._threads, self._watches, self._closers):
-            made.clear()
         self.input_due = False
-        self._forget("begin")
+        self.live = Activation(self.entities())
 
     def _clean_up(self) -> None:
         self._stop()
-        self._forget("set_up")
-
-    def _forget(self, what: str) -> None:
-        for name in self._made[what]:
-            vars(self).pop(name, None)
-        self._made[what] = []
+        self.loaded = SimpleNamespace()
 
     # --- for subclasses --------------------------------------------------------------------------
 
@@ -229,11 +236,11 @@ class FaceNode(LifecycleNode):
                 self.complain(fault)
 
         worker = Worker(name, guarded, self._guard())
-        self._workers.append(worker)
+        self.live.workers.append(worker)
         return worker.slot
 
     def start_thread(self, name: str, target: Callable[[], None]) -> None:
-        """Starts a thread that ends by itself once `stopping` is set."""
+        """Starts a thread that ends by itself once `live.stopping` is set."""
         end_by = self._guard()
 
         def guarded() -> None:
@@ -243,21 +250,21 @@ class FaceNode(LifecycleNode):
                 end_by(bug)
 
         thread = threading.Thread(target=guarded, name=name, daemon=True)
-        self._threads.append(thread)
+        self.live.threads.append(thread)
         thread.start()
 
     def _guard(self) -> Callable[[BaseException], None]:
         """What to do with a bug in a thread of this activation: nothing, once that is over."""
-        stopping = self.stopping
+        stopping = self.live.stopping
         return lambda bug: None if stopping.is_set() else self.end_by(bug)
 
     def watch(self, look: Callable[[], str]) -> None:
         """Has `look` asked before each report: it sets facts and returns a warning, or none."""
-        self._watches.append(look)
+        self.live.watches.append(look)
 
     def at_stop(self, close: Callable[[], object]) -> None:
         """Has `close` called when this activation ends."""
-        self._closers.append(close)
+        self.live.closers.append(close)
 
     def listen_while(
         self, wanted: Callable[[], bool], subscribe: Callable[[], list[Subscription]]
@@ -308,13 +315,13 @@ class FaceNode(LifecycleNode):
         """Publishes /diagnostics."""
         if not rclpy.ok() or self.finished.done():
             return
-        warnings = [self.meter.take_fault(), *(look() for look in list(self._watches))]
+        warnings = [self.meter.take_fault(), *(look() for look in list(self.live.watches))]
         silent_s = min(self.meter.input_age_s(), time.monotonic() - self._due_since)
         if self.input_due and silent_s > SILENCE_S:
             warnings.append(f"no images for {silent_s:.0f} s")
         warnings = [text for text in warnings if text]
         self.meter.fact("state", self.phase)
-        late = sum(worker.slot.dropped for worker in self._workers)
+        late = sum(worker.slot.dropped for worker in self.live.workers)
         values = self.meter.values(self.rate_of, late)
         active = f"{values['rate_hz']} Hz" if self.phase == "active" else self.phase
         health = conversions.Health(

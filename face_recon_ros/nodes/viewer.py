@@ -58,7 +58,7 @@ class ViewerNode(FaceNode):
             raise ConfigError(
                 "the package rerun-sdk", str(fault), "pip install rerun-sdk"
             ) from None
-        self._rerun: Any = rerun
+        self.live.rerun: Any = rerun
         rerun.init("face_recon", spawn=path is None and options.web is None)
         if path:
             rerun.save(str(path))
@@ -70,8 +70,8 @@ class ViewerNode(FaceNode):
         self.at_stop(rerun.disconnect)
         # REP-103 optical frame: x right, y down, z forward
         rerun.log("camera", rerun.ViewCoordinates.RDF, static=True)
-        self._triangles: NDArray[np.int32] | None = None
-        self._shown = 0
+        self.live.triangles: NDArray[np.int32] | None = None
+        self.live.shown = 0
         self.create_subscription(MeshMsg, "mesh/topology", self._receive_topology, LATCHED_QOS)
         self.create_subscription(PointCloud2, "mesh/vertices", self._receive_mesh, NEWEST_QOS)
         self.create_subscription(PoseArray, "head_poses", self._receive_poses, RESULT_QOS)
@@ -80,36 +80,38 @@ class ViewerNode(FaceNode):
 
     def _receive_topology(self, msg: MeshMsg) -> None:
         try:
-            self._triangles = conversions.topology_from_msg(msg)[0]
+            self.live.triangles = conversions.topology_from_msg(msg)[0]
         except FaceReconError as fault:
             self.complain(fault)
 
     def _receive_mesh(self, msg: PointCloud2) -> None:
-        if self._triangles is None:
+        if self.live.triangles is None:
             return
         self._at(msg)
         cloud = conversions.cloud_from_msg(msg)
         for i, (vertices, colours) in enumerate(zip(cloud.vertices, cloud.colours, strict=True)):
-            mesh = self._rerun.Mesh3D(
+            mesh = self.live.rerun.Mesh3D(
                 vertex_positions=vertices,
-                triangle_indices=self._triangles,
+                triangle_indices=self.live.triangles,
                 vertex_colors=colours,
             )
-            self._rerun.log(f"camera/face_{i}", mesh)
-        for i in range(len(cloud.vertices), self._shown):
-            self._rerun.log(f"camera/face_{i}", self._rerun.Clear(recursive=True))
-        self._shown = len(cloud.vertices)
+            self.live.rerun.log(f"camera/face_{i}", mesh)
+        for i in range(len(cloud.vertices), self.live.shown):
+            self.live.rerun.log(f"camera/face_{i}", self.live.rerun.Clear(recursive=True))
+        self.live.shown = len(cloud.vertices)
         self.meter.count("meshes")
         stamp = conversions.seconds_from_stamp(msg.header.stamp)
         latency = self.get_clock().now().nanoseconds * 1e-9 - stamp
-        self._rerun.log("latency_ms", self._rerun.Scalars(1e3 * latency))
+        self.live.rerun.log("latency_ms", self.live.rerun.Scalars(1e3 * latency))
 
     def _receive_expression(self, person: str, _: str, msg: JointState) -> None:
         self._at(msg)
-        self._rerun.log(f"expression/{person}", self._rerun.BarChart(list(msg.position)))
+        self.live.rerun.log(f"expression/{person}", self.live.rerun.BarChart(list(msg.position)))
         told = dict(zip(msg.name, msg.position, strict=False))
         for name in _SHOWN & told.keys():
-            self._rerun.log(f"expressions/{person}/{name}", self._rerun.Scalars(told[name]))
+            self.live.rerun.log(
+                f"expressions/{person}/{name}", self.live.rerun.Scalars(told[name])
+            )
 
     def _receive_poses(self, msg: PoseArray) -> None:
         self._at(msg)
@@ -117,19 +119,19 @@ class ViewerNode(FaceNode):
         origins = [pose.translation for pose in poses for _ in range(3)]
         axes = [axis for pose in poses for axis in pose.rotation.T * _AXIS_M]
         colours = [(235, 50, 50), (50, 200, 50), (70, 110, 255)] * len(poses)
-        self._rerun.log(
+        self.live.rerun.log(
             "camera/head_poses",
-            self._rerun.Arrows3D(origins=origins, vectors=axes, colors=colours),
+            self.live.rerun.Arrows3D(origins=origins, vectors=axes, colors=colours),
         )
 
     def _receive_image(self, msg: ImageMsg) -> None:
         self._at(msg)
         rgb = conversions.image_from_msg(msg).rgb
-        self._rerun.log("overlay", self._rerun.Image(rgb).compress(jpeg_quality=85))
+        self.live.rerun.log("overlay", self.live.rerun.Image(rgb).compress(jpeg_quality=85))
 
     def _at(self, msg: Any) -> None:
         stamp = conversions.seconds_from_stamp(msg.header.stamp)
-        self._rerun.set_time("image", timestamp=stamp)
+        self.live.rerun.set_time("image", timestamp=stamp)
 
 
 def main() -> None:

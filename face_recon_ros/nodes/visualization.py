@@ -198,16 +198,16 @@ class VisualizationNode(FaceNode):
 
     def begin(self) -> None:
         """Subscribes while there are subscribers."""
-        self._visualizer = Visualizer(self)
-        self._camera = CameraInfoSubscriber(self, self.config("camera"))
-        self._triangles: NDArray[np.int32] | None = None
-        self._stream = ImageStream()
-        self._slot = self.start_worker("visualization", self._work)
-        self._matcher = ExactTimeSynchronizer(())
+        self.live.visualizer = Visualizer(self)
+        self.live.camera = CameraInfoSubscriber(self, self.config("camera"))
+        self.live.triangles: NDArray[np.int32] | None = None
+        self.live.stream = ImageStream()
+        self.live.slot = self.start_worker("visualization", self._work)
+        self.live.matcher = ExactTimeSynchronizer(())
         self.create_subscription(MeshMsg, "mesh/topology", self._receive_topology, LATCHED_QOS)
-        self.listen_while(self._visualizer.wants_image, partial(self._listen, with_image=True))
+        self.listen_while(self.live.visualizer.wants_image, partial(self._listen, with_image=True))
         self.listen_while(
-            lambda: self._visualizer.wanted() and not self._visualizer.wants_image(),
+            lambda: self.live.visualizer.wanted() and not self.live.visualizer.wants_image(),
             partial(self._listen, with_image=False),
         )
 
@@ -221,7 +221,7 @@ class VisualizationNode(FaceNode):
         if with_image:
             topic, kind = choose_topic(self, self.config("camera").transport)
             sources.append((topic, kind, SENSOR_QOS))
-        self._matcher = ExactTimeSynchronizer(tuple(name for name, _, _ in sources))
+        self.live.matcher = ExactTimeSynchronizer(tuple(name for name, _, _ in sources))
         return [
             self.create_subscription(kind, topic, partial(self._receive, topic), qos)
             for topic, kind, qos in sources
@@ -229,23 +229,23 @@ class VisualizationNode(FaceNode):
 
     def _receive_topology(self, msg: MeshMsg) -> None:
         try:
-            self._triangles = conversions.topology_from_msg(msg)[0]
+            self.live.triangles = conversions.topology_from_msg(msg)[0]
         except FaceReconError as fault:
             self.complain(fault)
 
     def _receive(self, topic: str, msg: PointCloud2) -> None:
         if topic == "mesh/vertices":
             self.meter.arrived(conversions.seconds_from_stamp(msg.header.stamp))
-        if (parts := self._matcher.add(topic, msg)) is None or self._triangles is None:
+        if (parts := self.live.matcher.add(topic, msg)) is None or self.live.triangles is None:
             return
         stamp = conversions.seconds_from_stamp(msg.header.stamp)
-        camera = self._camera.get()
-        if camera and self._visualizer.due(stamp, self.config("visualization")):
-            self._slot.put((parts, self._triangles, camera))
+        camera = self.live.camera.get()
+        if camera and self.live.visualizer.due(stamp, self.config("visualization")):
+            self.live.slot.put((parts, self.live.triangles, camera))
 
     def _work(self, item: tuple[dict, NDArray[np.int32], PinholeCamera]) -> None:
-        scene = scene_from_msgs(*item, self._stream)
-        self._visualizer.publish(scene, self.config("visualization"))
+        scene = scene_from_msgs(*item, self.live.stream)
+        self.live.visualizer.publish(scene, self.config("visualization"))
         self.meter.count("processed")
 
 

@@ -425,7 +425,7 @@ def stand_in(complain):
     return SimpleNamespace(
         complain=complain,
         meter=meter,
-        stopping=threading.Event(),
+        live=SimpleNamespace(stopping=threading.Event()),
         watch=lambda look: None,
         get_logger=lambda: logger,
     )

@@ -666,8 +666,9 @@ def test_every_node_goes_through_all_states_and_keeps_nothing(graph, small_model
             done = TransitionCallbackReturn.SUCCESS
 
             def holds(node=node):
+                attributes = [set(vars(part)) for part in (node, node.loaded, node.live)]
                 threads = {t.name for t in threading.enumerate()} & {*MODULES, "drawing"}
-                return len(list(node.entities())), set(vars(node)), threads
+                return len(list(node.entities())), attributes, threads
 
             unconfigured = holds()
             for _ in range(2):
