@@ -12,7 +12,7 @@ from face_recon_ros.cli.options import (
     open_input,
     pipeline_config,
     progress,
-    tell_input,
+    report_input,
     without_colours,
 )
 from face_recon_ros.core.errors import ConfigError, DataError
@@ -91,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
             for face in pipeline.process(image, camera).faces:
                 maker.add(image.rgb, face)
     source.close()
-    tell_input(source, resolver)
+    report_input(source, resolver)
     name = _chosen(maker, source, args.id)
     head = maker.head(name, animate=args.animate and not still, fused=not still)
     size = write_glb(args.out, head)

@@ -12,7 +12,7 @@ from face_recon_ros.cli.options import (
     add_pipeline_options,
     add_topic_options,
     open_input,
-    tell_input,
+    report_input,
 )
 from face_recon_ros.core.errors import DataError
 
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
         for image, camera in islice(with_cameras(source, resolver), args.frames or None):
             recording.add(pipeline.process(image, camera), image.stamp)
             bar(len(recording.stamps), source.length or 0)
-    tell_input(source, resolver)
+    report_input(source, resolver)
     if not recording.stamps:
         raise DataError(f"images in {args.source}", "none", "check the source")
     figures = sequence_figures(recording, names)

@@ -20,7 +20,7 @@ from face_recon_ros.cli.options import (
     open_input,
     pipeline_config,
     pipeline_settings,
-    tell_input,
+    report_input,
 )
 from face_recon_ros.core.errors import ConfigError, DataError
 from face_recon_ros.core.models import EMBEDDING, find_model
@@ -144,7 +144,7 @@ def run(args: argparse.Namespace) -> int:
     )
     if args.source:
         source.close()
-        tell_input(source, resolver)
+        report_input(source, resolver)
     names = ("people", "seconds", "rate", "seed", "frames", "appearance")
     settings = {name: getattr(args, name) for name in names}
     settings["source"] = Path(args.source).name or "room"

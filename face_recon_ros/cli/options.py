@@ -293,7 +293,7 @@ def left_out(fault: FaceReconError) -> None:
     print(f"face-recon: left out: {fault}", file=sys.stderr)
 
 
-def tell_input(source: Source, resolver: CameraResolver) -> None:
+def report_input(source: Source, resolver: CameraResolver) -> None:
     """Says on stderr what was wrong with the images and their camera."""
     for warning in (*source.warnings, *resolver.problems):
         print(f"face-recon: {warning}", file=sys.stderr)

@@ -27,8 +27,8 @@ from face_recon_ros.cli.options import (
     pipeline_config,
     pool_of,
     progress,
+    report_input,
     settings_of,
-    tell_input,
 )
 from face_recon_ros.core.anonymise import LostFaces, hide_faces
 from face_recon_ros.core.camera import PinholeCamera
@@ -141,7 +141,7 @@ def run(args: argparse.Namespace) -> int:
         reconstructor = FaceReconstructor.from_config(config.reconstructor)
         finder = FaceFinder.from_config(config.detector, config.tracker)
         found = _video(args, FacePipeline(finder, reconstructor), source, resolver)
-    tell_input(source, resolver)
+    report_input(source, resolver)
     if found == 0:
         raise no_face(source)
     print(f"{found} face{'s' if found > 1 else ''} in {args.out}")

@@ -11,7 +11,7 @@ from face_recon_ros.cli.options import (
     add_frames_option,
     add_topic_options,
     open_input,
-    tell_input,
+    report_input,
 )
 
 if TYPE_CHECKING:
@@ -72,6 +72,6 @@ def run(args: argparse.Namespace) -> int:
             progress=bar,
         )
     source.close()
-    tell_input(source, resolver)
+    report_input(source, resolver)
     print(f"{count} images in {args.out}")
     return 0

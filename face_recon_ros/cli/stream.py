@@ -13,7 +13,7 @@ from face_recon_ros.cli.options import (
     no_face,
     open_input,
     pipeline_config,
-    tell_input,
+    report_input,
     without_colours,
 )
 from face_recon_ros.core.camera import PinholeCamera
@@ -107,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
     finally:
         source.close()
         stream.close()
-    tell_input(source, resolver)
+    report_input(source, resolver)
     if stream.count == 0:
         raise no_face(source, f"face {args.id}" if args.id else "a face")
     if not stream.calibrated:

@@ -52,7 +52,7 @@ class CameraStream:
         if topic:
             node.meter.fact("source_topic", topic)
             node.get_logger().info(f"{self.source.name}: {self.source.choice}")
-        node.watch(self._tell)
+        node.watch(self._report)
 
     def start(self, ready: Callable[[], bool], drain: Callable[[], object]) -> None:
         """Starts.
@@ -64,7 +64,7 @@ class CameraStream:
         self._ready, self._drain = ready, drain
         self._node.start_thread("camera", self._run)
 
-    def _tell(self) -> str:
+    def _report(self) -> str:
         if self._resolver.notes:
             self._node.meter.fact("camera_notes", "; ".join(self._resolver.notes))
         return "; ".join([*self._resolver.warnings, *self.source.warnings])

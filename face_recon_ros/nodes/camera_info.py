@@ -49,7 +49,7 @@ class CameraInfoSubscriber:
         self._images: Subscription | None = None
         self._looked_s = self._received_s = -np.inf
         self._calibrated = False
-        node.watch(self._tell)
+        node.watch(self._report)
         node.create_subscription(CameraInfo, CAMERA_INFO_TOPIC, self._receive_info, SENSOR_QOS)
 
     def of(self, image: Image) -> PinholeCamera:
@@ -80,7 +80,7 @@ class CameraInfoSubscriber:
         self._calibrated = camera is not None and camera.calibrated
         return camera
 
-    def _tell(self) -> str:
+    def _report(self) -> str:
         meter, age_s = self._node.meter, time.monotonic() - self._received_s
         late = age_s - meter.input_age_s() > SILENCE_S  # images come, and it does not
         known = self._calibrated or self._resolver.reading().camera is not None

@@ -38,7 +38,7 @@ class ExpressionBridgeNode(FaceNode):
         kinds = {_EXPRESSION: JointState, _POSE: PoseWithCovarianceStamped}
         PeopleListener(self, kinds, self._receive)
         self.live.lost_before = 0
-        self.watch(self._tell)
+        self.watch(self._report)
 
     def _receive(self, person: str, name: str, msg: Any) -> None:
         moments = self.live.moments.setdefault(person, ExactTimeSynchronizer((_EXPRESSION, _POSE)))
@@ -52,7 +52,7 @@ class ExpressionBridgeNode(FaceNode):
             self.meter.count("sent")
             self.meter.time({"bridge": time.perf_counter() - began})
 
-    def _tell(self) -> str:
+    def _report(self) -> str:
         lost, self.live.lost_before = (
             self.live.sink.lost - self.live.lost_before,
             self.live.sink.lost,

@@ -93,7 +93,7 @@ class ImageSubscriber:
         self._listening: tuple[str, type] | None = None
         self._since = self._said = self._last = 0.0
         self._received = False
-        node.watch(self._tell)
+        node.watch(self._report)
         node.create_timer(LISTEN_PERIOD_S, self._check, clock=node.steady)
 
     def read(self, msg: ImageMsg | CompressedImage) -> Image:
@@ -158,7 +158,7 @@ class ImageSubscriber:
             hint = f"its quality of service may not fit, or nothing is sent; {hint}"
         return f"no image on {topic} ({kind.__name__}, {who}) for {_PATIENCE_S:.0f} s; {hint}"
 
-    def _tell(self) -> str:
+    def _report(self) -> str:
         meter = self._node.meter
         if self._listening is not None:
             topic, kind = self._listening

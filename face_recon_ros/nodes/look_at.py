@@ -316,9 +316,9 @@ class LookAtNode(FaceNode):
             point = robot_conversions.point_to_msg(command.point, header)
             self.live.point.publish(point)
         output.publish(command, point)
-        self._tell(command, neck)
+        self._report(command, neck)
 
-    def _tell(self, command: Command, neck: Neck) -> None:
+    def _report(self, command: Command, neck: Neck) -> None:
         self.meter.count("steps")
         self.meter.count("following", command.status == gaze_controller.FOLLOWING)
         self.meter.count("clock_jumps", command.status == gaze_controller.CLOCK_JUMP)

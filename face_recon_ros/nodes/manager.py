@@ -97,13 +97,13 @@ class ManagerNode(FaceNode):
         """Looks after the nodes of parameter `manager.nodes`."""
         self.live.nodes = [ManagedNode(self, name) for name in self.config("manager").nodes]
         self.create_timer(_PERIOD_S, self._look, clock=self.steady)
-        self.watch(self._tell)
+        self.watch(self._report)
 
     def _look(self) -> None:
         for node in self.live.nodes:
             node.look()
 
-    def _tell(self) -> str:
+    def _report(self) -> str:
         there = [node for node in self.live.nodes if node.label != "absent"]
         for node in there:
             self.meter.fact(node.name, node.label)
