@@ -61,7 +61,7 @@ def add_detection_command(subparsers: argparse._SubParsersAction[argparse.Argume
     )
     parser.add_argument("--backgrounds", type=Path, metavar="DIR", help="pictures without faces")
     parser.add_argument(
-        "--size", default="1280x720", metavar="WxH", help="of composed pictures (%(default)s)"
+        "--size", default="1280x720", metavar="WxH", help="size of composed pictures (%(default)s)"
     )
     parser.add_argument(
         "--sides",
@@ -69,9 +69,11 @@ def add_detection_command(subparsers: argparse._SubParsersAction[argparse.Argume
         type=float,
         default=(16.0, 200.0),
         metavar=("MIN", "MAX"),
-        help="of composed faces' boxes, pixels (default: 16 200)",
+        help="sides of composed faces' boxes, pixels (default: 16 200)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of composed pictures (%(default)s)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of composed pictures (%(default)s)"
+    )
     parser.add_argument(
         "--min-side",
         type=float,
@@ -80,7 +82,7 @@ def add_detection_command(subparsers: argparse._SubParsersAction[argparse.Argume
         help="smaller faces count neither way (default: %(default)g)",
     )
     parser.add_argument(
-        "--preview", type=Path, metavar="DIR", help="writes the pictures with what was found"
+        "--preview", type=Path, metavar="DIR", help="write the pictures with the detections"
     )
     add_detector_options(parser)
     parser.set_defaults(run=run)

@@ -47,10 +47,10 @@ def add_speed_command(subparsers: argparse._SubParsersAction[argparse.ArgumentPa
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.json")
     parser.add_argument(
-        "--frames", type=int, default=300, help="to measure (default: %(default)s)"
+        "--frames", type=int, default=300, help="images to measure (default: %(default)s)"
     )
     parser.add_argument(
-        "--warmup", type=int, default=20, help="before that (default: %(default)s)"
+        "--warmup", type=int, default=20, help="images before that (default: %(default)s)"
     )
     parser.add_argument("--report", type=Path, metavar="FILE.html", help="one self-contained page")
     add_pipeline_options(parser)

@@ -40,13 +40,20 @@ def add_synthetic_command(kinds: Subparsers[argparse.ArgumentParser]) -> None:
         type=float,
         default=60.0,
         metavar="DEG",
-        help="of the turntable, to each side (default: %(default)g)",
+        help="range of the turntable to each side (default: %(default)g)",
     )
     parser.add_argument(
-        "--size", type=at_least(16), default=480, metavar="PX", help="(default: %(default)s)"
+        "--size",
+        type=at_least(16),
+        default=480,
+        metavar="PX",
+        help="side of the pictures (default: %(default)s)",
     )
     parser.add_argument(
-        "--seed", type=at_least(0), default=1, help="of people and light (default: %(default)s)"
+        "--seed",
+        type=at_least(0),
+        default=1,
+        help="seed of people and light (default: %(default)s)",
     )
     parser.add_argument(
         "--face-model", default=FACE_MODEL, metavar="FILE", help="(default: the shipped one)"
@@ -62,7 +69,10 @@ def add_synthetic_command(kinds: Subparsers[argparse.ArgumentParser]) -> None:
         help='its 68 landmarks, lines "x y z", same unit and frame',
     )
     group.add_argument(
-        "--unit", choices=("mm", "cm", "m"), default="mm", help="of both (default: %(default)s)"
+        "--unit",
+        choices=("mm", "cm", "m"),
+        default="mm",
+        help="unit of both (default: %(default)s)",
     )
     parser.set_defaults(run=run)
 

@@ -72,19 +72,19 @@ def add_tracking_command(subparsers: argparse._SubParsersAction[argparse.Argumen
     parser.add_argument(
         "source", nargs="?", default="", metavar="SOURCE", help="video, folder of pictures, bag"
     )
-    parser.add_argument("--truth", type=Path, metavar="GT.txt", help="of SOURCE")
+    parser.add_argument("--truth", type=Path, metavar="GT.txt", help="true faces of SOURCE")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.json", help="the figures")
     parser.add_argument(
         "--preview",
         type=Path,
         metavar="DIR",
-        help="writes a picture with true and found faces for every two seconds",
+        help="write a picture with true and found faces for every two seconds",
     )
     parser.add_argument(
         "--min-iou",
         type=float,
         default=MotConfig.min_iou,
-        help="of a true and a found box (default: %(default)s)",
+        help="least IoU of a true and a found box (default: %(default)s)",
     )
     parser.add_argument(
         "--appearance",
@@ -94,17 +94,24 @@ def add_tracking_command(subparsers: argparse._SubParsersAction[argparse.Argumen
     )
     add_frames_option(parser)
     group = parser.add_argument_group("room")
-    group.add_argument("--people", type=at_least(0), default=room.people, help="(%(default)s)")
-    group.add_argument("--seconds", type=float, default=room.seconds, help="(%(default)s)")
+    group.add_argument(
+        "--people", type=at_least(0), default=room.people, help="people (%(default)s)"
+    )
+    group.add_argument("--seconds", type=float, default=room.seconds, help="length (%(default)s)")
     group.add_argument(
         "--rate", type=float, default=room.rate_hz, help="images a second (%(default)s)"
     )
-    group.add_argument("--seed", type=at_least(0), default=0, help="(%(default)s)")
     group.add_argument(
-        "--portraits", type=Path, metavar="DIR", help="of people, one picture each; none is kept"
+        "--seed", type=at_least(0), default=0, help="seed of the room (%(default)s)"
     )
     group.add_argument(
-        "--write", type=Path, metavar="DIR", help="writes the room's images and gt.txt"
+        "--portraits",
+        type=Path,
+        metavar="DIR",
+        help="photographs, one person each; they are not kept",
+    )
+    group.add_argument(
+        "--write", type=Path, metavar="DIR", help="write the room's images and gt.txt"
     )
     add_pipeline_options(parser)
     add_camera_options(parser)

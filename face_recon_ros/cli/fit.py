@@ -32,7 +32,7 @@ def add_fit_command(commands: Subparsers[argparse.ArgumentParser]) -> None:
         "--start",
         choices=("network", "scratch"),
         default="network",
-        help="where to begin (default: %(default)s)",
+        help="start of the fit (default: %(default)s)",
     )
     parser.add_argument("--refine", type=int, default=0, help=argparse.SUPPRESS)
     add_pipeline_options(parser)

@@ -92,8 +92,7 @@ def add_model_commands(commands: argparse._SubParsersAction[argparse.ArgumentPar
     fit.add_argument(
         "--free-scale",
         action="store_true",
-        help="estimate a scale too, where the scan's unit is not to be trusted (size is part of "
-        "who a head is)",
+        help="estimate a scale, too, if the unit of the scan is uncertain",
     )
     fit.set_defaults(run=_run_fit)
 

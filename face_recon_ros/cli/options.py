@@ -52,7 +52,7 @@ def add_frames_option(parser: argparse._ActionsContainer) -> None:
         type=at_least(0),
         default=0,
         metavar="N",
-        help="stop after so many (default: all)",
+        help="stop after this number of images (default: all)",
     )
 
 
@@ -99,13 +99,16 @@ def add_detector_options(parser: argparse.ArgumentParser) -> argparse._ArgumentG
         "person; full_range: persons up to 2 m away (default: %(default)s)",
     )
     group.add_argument(
-        "--detector-model", default="", metavar="FILE", help="its file, where it is not ours"
+        "--detector-model",
+        default="",
+        metavar="FILE",
+        help="the detector's file (default: the shipped one)",
     )
     group.add_argument(
         "--min-score",
         type=float,
         default=d.min_score,
-        help="of a detection (default: %(default)s)",
+        help="drop detections with a lower score (default: %(default)s)",
     )
     group.add_argument(
         "--tiles",
@@ -137,7 +140,10 @@ def add_pipeline_options(
     t, r = TrackerConfig(), ReconstructorConfig()
     group = add_detector_options(parser)
     group.add_argument(
-        "--max-faces", type=int, default=max_faces, help="in one picture (default: %(default)s)"
+        "--max-faces",
+        type=int,
+        default=max_faces,
+        help="follow at most this number of faces (default: %(default)s)",
     )
     group.add_argument(
         "--detect-every",
@@ -164,19 +170,25 @@ def add_pipeline_options(
         "--face-model", default=FACE_MODEL, metavar="FILE", help="(default: the shipped one)"
     )
     group.add_argument(
-        "--level", choices=("coarse", "fine"), default=r.level, help="of the mesh (%(default)s)"
+        "--level",
+        choices=("coarse", "fine"),
+        default=r.level,
+        help="resolution of the mesh (default: %(default)s)",
     )
     group.add_argument(
-        "--part", default=r.part, help="of the mesh: face, facial_skin, head (%(default)s)"
+        "--part", default=r.part, help="part of the mesh: face, facial_skin, head (%(default)s)"
     )
     group.add_argument(
         "--provider",
         choices=("auto", *PROVIDERS),
         default=r.provider,
-        help="of ONNX Runtime (default: %(default)s)",
+        help="execution provider of ONNX Runtime (default: %(default)s)",
     )
     group.add_argument(
-        "--threads", type=int, default=r.threads, help="of the network on the CPU (%(default)s)"
+        "--threads",
+        type=int,
+        default=r.threads,
+        help="threads of the network on the CPU (%(default)s)",
     )
 
 
@@ -213,14 +225,17 @@ def add_camera_options(parser: argparse.ArgumentParser) -> None:
     """Adds what `camera_resolver` reads."""
     group = parser.add_argument_group("camera")
     group.add_argument(
-        "--calibration", type=Path, metavar="FILE.yaml", help="as camera_calibration writes it"
+        "--calibration",
+        type=Path,
+        metavar="FILE.yaml",
+        help="calibration file of camera_calibration",
     )
     group.add_argument(
         "--fov",
         type=float,
         default=DEFAULT_HORIZONTAL_FOV_DEG,
         metavar="DEG",
-        help="across the longer side, where there is no calibration (default: %(default)g)",
+        help="field of view of the longer side without calibration (default: %(default)g)",
     )
     group.add_argument(
         "--rectified",
@@ -236,13 +251,13 @@ def add_topic_options(parser: argparse._ActionsContainer) -> None:
         "--image-topic",
         default="",
         metavar="TOPIC",
-        help="of a bag's images (default: that which shows colour, else grey; never depth)",
+        help="topic of a bag's images (default: the one with colour, else grey; never depth)",
     )
     parser.add_argument(
         "--info-topic",
         default="",
         metavar="TOPIC",
-        help="of a bag's CameraInfo (default: the one beside the images)",
+        help="topic of a bag's CameraInfo (default: the one beside the images)",
     )
 
 

@@ -47,7 +47,7 @@ from face_recon_ros.io.sources import Source, SourceConfig, with_cameras
 from face_recon_ros.io.video import VideoWriter
 
 _WORTH_A_PROCESS = 8  # pictures
-_MIN_SIGHTINGS = 3  # of a person in a video; the detector's passing fancies have fewer
+_MIN_SIGHTINGS = 3  # of a person in a video; false detections have fewer
 _NO_MESH = Mesh(np.zeros((0, 3), np.float32), np.zeros((0, 3), np.int32))
 
 _DESCRIPTION = """Reconstructs every face of a picture, a folder of pictures, a video, a bag or
@@ -55,13 +55,13 @@ _DESCRIPTION = """Reconstructs every face of a picture, a folder of pictures, a 
   NAME_overlay.png or overlay.mp4   the mesh drawn on the faces
   NAME_ID.ply (and .obj)            meshes, metres, face frame, vertex colours
   NAME_ID_views.png                 the mesh from the front and the side
-  NAME.json, NAME.npz               who, where, pose, expression, all coefficients
+  NAME.json, NAME.npz               id, box, pose, expression, all coefficients
 NAME is the picture's name, or `faces` for a video: there JSON and meshes show each person as
 last seen, if seen three times, and the NPZ has a row for every face in every image.
 With --same-person a folder's pictures all show one person, by their largest faces: one neutral
 head, faces_person.ply, from all of them together; faces.json and faces.npz have every picture.
-Pictures of a folder are shared out to all cores (not with --same-person); interrupted, the same
-command goes on where it stopped."""
+Pictures of a folder are processed on all cores (not with --same-person). An interrupted command
+continues where it stopped."""
 
 _EXAMPLES = """examples:
   face-recon reconstruct portrait.jpg --out out
@@ -83,9 +83,7 @@ def add_reconstruct_command(
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("source", help="picture, folder, video, bag, device number or `pattern`")
-    parser.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="is made if need be"
-    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="output folder")
     parser.add_argument(
         "--mesh",
         choices=("ply", "obj", "both", "none"),
@@ -95,7 +93,7 @@ def add_reconstruct_command(
     parser.add_argument(
         "--thorough",
         action="store_true",
-        help="pictures: look also for small and turned faces; done anyway where none is found",
+        help="pictures: search small and turned faces, too; the default where none is found",
     )
     parser.add_argument(
         "--refine",
@@ -112,7 +110,7 @@ def add_reconstruct_command(
     parser.add_argument(
         "--anonymise",
         action="store_true",
-        help="makes mosaics of the faces in the overlay (not in meshes and coefficients)",
+        help="pixelate the faces in the overlay (not in meshes and coefficients)",
     )
     add_source_options(parser, max_faces=64)
     add_pool_options(parser)

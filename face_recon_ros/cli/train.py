@@ -46,7 +46,9 @@ def add_training_commands(subparsers: argparse._SubParsersAction[argparse.Argume
         action="store_true",
         help="the dense-point network, which corrects the regressor (config/train_points.yaml)",
     )
-    train.add_argument("--resume", action="store_true", help="go on from the folder's checkpoint")
+    train.add_argument(
+        "--resume", action="store_true", help="continue from the folder's checkpoint"
+    )
     train.set_defaults(run=_train)
     _add_prepare(train)
 
@@ -88,7 +90,7 @@ def _add_prepare(train: argparse.ArgumentParser) -> None:
     prepare.add_argument(
         "--out", default="runs/train", help="folder of the run (default: %(default)s)"
     )
-    prepare.add_argument("--config", metavar="FILE.yaml", help="the run's")
+    prepare.add_argument("--config", metavar="FILE.yaml", help="settings of the run")
     prepare.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     add_pool_options(prepare)
     prepare.set_defaults(run=_prepare)
