@@ -635,7 +635,7 @@ ENCODING_ROWS = (
     EncodingRow("mono16", lambda: (grey().astype(np.uint16) * 8 + 28000), is_grey=True,
                 tolerance=-1.0, note="far from zero (thermal): stretched"),
     EncodingRow("16UC1", lambda: _deep(grey(), 10), is_grey=True, tolerance=1.0,
-                note="as mono16; in a bag depth is told from pictures by its holes"),
+                note="as mono16; in a bag its holes distinguish depth from pictures"),
     *(EncodingRow(f"mono{b}", lambda b=b: _deep(grey(), b), is_grey=True, tolerance=1.0,
                   note="of some drivers, two bytes a pixel") for b in (10, 12, 14)),
     EncodingRow("yuv422", lambda: _packed("uyvy"), tolerance=3.0, note="as uyvy"),
@@ -1146,12 +1146,12 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def page() -> str:
     """docs/inputs.md."""
     parts = [
-        "# What is read, and what is refused",
-        "This page is made of the tables that the tests of `test/io` try, row by row:\n"
+        "# Supported input",
+        "This page is generated from the tables that the tests of `test/io` run, row by row:\n"
         "`python test/io/input_tables.py > docs/inputs.md`. One reader serves all commands and the nodes: what holds for a\n"
-        "file holds for `reconstruct`, `evaluate`, `record` and `camera.source` alike. What is refused is refused in one line\n"
-        "that says what was expected, what was found, and what helps.",
-        "## Pictures\n\nTold by content, not by name. In a folder, what cannot be read is named and counted.",
+        "file holds for `reconstruct`, `evaluate`, `record` and `camera.source` alike. Refused input gives a one-line error\n"
+        "with what was expected, what was found, and the remedy.",
+        "## Pictures\n\nRecognised by content, not by name. In a folder, unreadable files are named and counted.",
         _table(
             ("picture", "result", "how"),
             [
@@ -1164,8 +1164,8 @@ def page() -> str:
             ("video", "result", "how"),
             [(r.name, r.result, r.note) for r in VIDEOS],
         ),
-        "## Encodings of sensor_msgs/Image\n\nWhat uses more than 8 bits a channel is scaled by what the stream shows, steadily\n"
-        "from image to image; diagnostics and reports say how (`pixel_range`).",
+        "## Encodings of sensor_msgs/Image\n\nMore than 8 bits a channel are scaled by the content of the stream, steadily\n"
+        "from image to image; diagnostics and reports show the scale (`pixel_range`).",
         _table(
             ("encoding", "result", "how"),
             [
@@ -1181,7 +1181,7 @@ def page() -> str:
                 for r in COMPRESSED_ROWS
             ],
         ),
-        "## CameraInfo and calibration files\n\nOne odd field costs that field alone. While it lasts it is a warning in\n"
+        "## CameraInfo and calibration files\n\nAn invalid field is ignored alone. While it lasts it is a warning in\n"
         "diagnostics, reports and on the console. Without usable intrinsics the field of view is assumed (`camera.fov_deg`,\n"
         "`--fov`), and poses are marked as uncalibrated. Images of a topic named `image_rect...` or `..._rect` are rectified:\n"
         "P counts and there is no distortion (`camera.rectified`, `--rectified`).",
@@ -1208,15 +1208,15 @@ def page() -> str:
             ("recording", "result", "how"),
             [(r.name, r.result, r.note or (r.says and f"says: {r.says}")) for r in BAGS],
         ),
-        "## Which topic of a bag\n\nWhat images show decides: colour, then grey; depth and masks never. The choice is printed;\n"
+        "## Which topic of a bag\n\nThe content of images decides: colour, then grey; never depth and masks. The choice is printed;\n"
         "`--image-topic` (`camera.topic`) overrides it.",
         _table(
             ("bag with", "taken"),
             [(r.name, f"`{r.chosen}`" if r.chosen else "refused: no picture") for r in TOPICS],
         ),
-        "## Live topics\n\n`camera.transport` is `auto`, `raw` or `compressed`: auto takes raw images where somebody publishes\n"
-        "them, else `.../compressed`. After 5 s without an image the console says which topic is waited for, whether it has\n"
-        "publishers, and which other image topics there are. CameraInfo is read as above.",
+        "## Live topics\n\n`camera.transport` is `auto`, `raw` or `compressed`: auto takes raw images where they are published,\n"
+        "else `.../compressed`. After 5 s without an image the console names the topic, its\n"
+        "publishers, and the other image topics. CameraInfo is read as above.",
     ]
     return "\n\n".join(parts) + "\n"
 
