@@ -20,6 +20,6 @@ if [ $# -eq 0 ]; then
     core=$("$python" -c 'import sys; print("sysmon" if sys.version_info >= (3, 12) else "ctrace")')
     export COVERAGE_CORE=$core # how lines are counted: sysmon costs next to nothing
     # One process per core, a file in one of them: half of the tests compute, half wait for nodes.
-    set -- --cov -n auto --maxprocesses 4 --dist loadfile # coverage of core; fails under 90 % (pyproject.toml)
+    set -- --cov -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder # coverage of core; fails under 90 % (pyproject.toml)
 fi
 exec "$python" -m pytest "$@"

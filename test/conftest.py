@@ -21,3 +21,20 @@ def face_model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def network_path(face_model_path: Path) -> Path:
     """An ONNX network that reconstructs bright discs with the dome."""
     return write_network(face_model_path.with_name("disc.onnx"), face_model_path)
+
+
+#: Slow parts first: with a file per process, none is left over when the others are done.
+SLOW_FIRST = ("ros/test_reliability.py", "training", "ros", "evaluation", "face_model", "cli")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Orders files by how long they take; tests of a file keep their order."""
+    here = Path(__file__).parent
+
+    def rank(item: pytest.Item) -> int:
+        file = item.path.relative_to(here).as_posix()
+        return next(
+            (k for k, part in enumerate(SLOW_FIRST) if file.startswith(part)), len(SLOW_FIRST)
+        )
+
+    items.sort(key=rank)
