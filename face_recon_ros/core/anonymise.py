@@ -1,4 +1,4 @@
-"""Faces made unrecognisable in pictures that people look at.
+"""Pixelation of faces in pictures.
 
 A face becomes a mosaic of few cells: what is finer than a cell is gone from the picture, not only
 hard to see. The mesh that is drawn over it still shows the shape that was reconstructed.

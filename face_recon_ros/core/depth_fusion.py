@@ -1,4 +1,4 @@
-"""How a registered depth image makes the distance of a head surer."""
+"""Fusion of a registered depth image into the distance of a head."""
 
 from __future__ import annotations
 

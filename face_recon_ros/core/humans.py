@@ -1,4 +1,4 @@
-"""What REP-155 wants to know of a face in a picture: region, landmarks, upright crop.
+"""What REP-155 publishes of a face in a picture: region, landmarks, upright crop.
 
 Coordinates are normalised: (0, 0) is the image's top left corner, (1, 1) its bottom right one.
 """

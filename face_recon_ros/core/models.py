@@ -1,4 +1,4 @@
-"""Where model files are, and whether they are the ones we shipped.
+"""Paths of model files, and their check against the manifest.
 
 `models/manifest.json` lists every shipped file with its SHA-256, licence and origin.
 """

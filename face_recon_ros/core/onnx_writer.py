@@ -1,4 +1,4 @@
-"""Just enough of the ONNX format to write a graph: no onnx package at run time.
+"""A writer of ONNX graphs, so that no onnx package is needed at run time.
 
 Field numbers are those of onnx.proto (https://github.com/onnx/onnx), in protobuf's wire format.
 """

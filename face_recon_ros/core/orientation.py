@@ -1,4 +1,4 @@
-"""Which way up a face is in its crop: heads that lie, hang, or a camera that does.
+"""The orientation of a face in its crop: lying or upside-down heads and cameras.
 
 Detectors find faces that are rolled by any angle and do not say by how much; the network knows
 faces that are rolled by less than about 60 degrees. So a new face is shown to it in the four

@@ -1,4 +1,4 @@
-"""Pictures of what was found, for people to look at: the mesh on the face, box, name, axes."""
+"""The overlay picture: the mesh on the face, box, name, axes."""
 
 from __future__ import annotations
 

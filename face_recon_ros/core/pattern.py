@@ -1,4 +1,4 @@
-"""A test pattern with known truth: our own face model, turning and talking."""
+"""A test pattern with known truth: the face model, turning and talking."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The readable story: image -> detections -> tracks -> crops -> coefficients -> faces.
+"""The pipeline: image -> detections -> tracks -> crops -> coefficients -> faces.
 
 `FaceFinder` finds faces, `FaceReconstructor` reconstructs them; `FacePipeline` has both
 and closes the loop, so that a reconstructed mesh says where to look in the next frame. Separate

@@ -1,8 +1,8 @@
 """Which faces are reconstructed when there is no time for all of them, and what the others show.
 
-Near people, and those who look here, are reconstructed in every image, the others in turn; in
-between the mesh of each goes where its track goes. Nothing is ever put off: an image that was not
-looked at is gone.
+Near people, and those who look at the camera, are reconstructed in every image, the others in
+turn; in between the mesh of each moves with its track. Nothing is postponed: an image that was
+not processed is dropped.
 """
 
 from __future__ import annotations

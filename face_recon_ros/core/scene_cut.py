@@ -1,4 +1,4 @@
-"""Cuts between scenes: the picture before has nothing to do with this one."""
+"""Detection of cuts between scenes."""
 
 from __future__ import annotations
 

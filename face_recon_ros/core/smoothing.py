@@ -1,4 +1,4 @@
-"""Less jitter, little lag: the One Euro filter on vectors and on rotations, by stamp.
+"""The One Euro filter on vectors and on rotations, by stamp.
 
 Casiez, Roussel and Vogel 2012, "1 euro filter". Stamps come from the images, so a replay smooths
 as the live run did.

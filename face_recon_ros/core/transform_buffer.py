@@ -1,4 +1,4 @@
-"""Where every frame was at a moment of the recent past: a small interpolating TF tree.
+"""A small interpolating TF tree: the pose of every frame at a time of the recent past.
 
 What tf2's buffer does, for machines and tests without tf2. Time is an argument.
 """

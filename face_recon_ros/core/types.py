@@ -1,4 +1,4 @@
-"""What travels down the pipeline. Structures of arrays, frozen; every one has an empty form."""
+"""The data of the pipeline: frozen structures of arrays; each has an empty form."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Annotated images on disk: found, paired, checked.
 
-What does not fit is named and counted, the rest is used.
+Unusable files are named and counted, the rest is used.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The traditional way: iterative analysis by synthesis (Blanz and Vetter 1999), same model.
+"""Iterative analysis by synthesis (Blanz and Vetter 1999), same model.
 
 Levenberg-Marquardt on the differences between a photograph's crop and the rendered face, coarse
 to fine, under the model's prior. It is the baseline a network has to beat in time, and refines

@@ -1,4 +1,4 @@
-"""How a photograph is fitted, and what comes of it."""
+"""Settings and results of the fit to a photograph."""
 
 from __future__ import annotations
 

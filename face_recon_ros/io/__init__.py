@@ -1,1 +1,1 @@
-"""The one door for everything that is read and written: files, videos, bags, camera messages."""
+"""All reading and writing: files, videos, bags, camera messages."""

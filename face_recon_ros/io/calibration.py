@@ -1,4 +1,4 @@
-"""Which camera took an image: the one answer that files, bags and live nodes share."""
+"""Which camera took an image: shared by files, bags and live nodes."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What a sensor_msgs/CameraInfo says about the camera of an image, and what is wrong with it.
+"""The camera of an image from a sensor_msgs/CameraInfo, and the faults of it.
 
-One odd field costs that field alone: a distortion that cannot be read leaves K in use, a region of
+An invalid field is ignored alone: a distortion that cannot be read leaves K in use, a region of
 interest that does not fit is left out, and each such thing is a warning for as long as it lasts.
 """
 

@@ -1,4 +1,4 @@
-"""Depth images: what their messages say, and which goes with an image of a bag."""
+"""Depth images: their messages, and which of a bag belongs to an image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One person's performance to animation tools: whose it is, at rest or not, and where it goes.
+"""One person's performance to animation tools: choice of the person, calibration at rest, output.
 
 The command `face-recon stream` and the expression bridge node both use it.
 """

@@ -1,4 +1,4 @@
-"""The camera's images on the topic, raw or compressed, and what to say while none come."""
+"""The camera's images on the topic, raw or compressed, and diagnostics while none come."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the nodes publish of faces; shared by the composed node and the separate ones."""
+"""Publishers of faces, shared by the composed node and the separate ones."""
 
 from __future__ import annotations
 

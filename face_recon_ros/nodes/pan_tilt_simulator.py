@@ -1,4 +1,4 @@
-"""Simulated neck: takes whatever the look-at node says, publishes joint states and transforms.
+"""Simulated neck: follows the look-at node, publishes joint states and transforms.
 
 With `neck_simulator.person` it also publishes a person, as a camera on this neck would see one.
 """
@@ -155,7 +155,7 @@ def _position(msg: PointStamped) -> Array:
 
 
 class PanTiltSimulatorNode(FaceNode):
-    """A neck that is not there."""
+    """A simulated neck."""
 
     def __init__(self) -> None:
         """Declares the parameters."""

@@ -1,4 +1,4 @@
-"""Recorder nodes: what the demo shows of a run, taken from the topics by processes of their own.
+"""Recorder nodes of the demo: separate processes that listen to the topics.
 
 `meshes` receives the meshes and writes summary.json and mesh.ply; `overlay` receives the overlay
 picture and writes overlay.mp4 and preview.png. Two processes, so that encoding video does not

@@ -1,4 +1,4 @@
-"""What a node counts of itself, and its /diagnostics."""
+"""A node's counters, and its /diagnostics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Puts together what several topics say of one image, by equal stamps."""
+"""Joins messages of several topics about one image, by equal stamps."""
 
 from __future__ import annotations
 

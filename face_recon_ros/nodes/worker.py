@@ -1,4 +1,4 @@
-"""Work off the executor's thread: a slot that holds the latest, a thread that empties it."""
+"""A worker thread beside the executor: a slot for the newest item, and a thread that takes it."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""A robot that looks at people: whom, where they will be, how the neck gets there."""
+"""Gaze control: choice of the person, prediction, motion of the neck."""

@@ -1,4 +1,4 @@
-"""A robot that looks at people: whom, where they will be, and how the neck gets there.
+"""Gaze control: choice of the person, prediction, motion of the neck.
 
 A pure function of what was seen, where the joints are, and the time:
 

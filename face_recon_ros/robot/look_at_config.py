@@ -1,4 +1,4 @@
-"""How to look at people."""
+"""Settings of gaze control."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A robot's neck, read from its URDF: where it looks, how to aim it, what its limits are."""
+"""A robot's neck, read from its URDF: kinematics, aiming, limits."""
 
 from __future__ import annotations
 

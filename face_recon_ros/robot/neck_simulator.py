@@ -1,4 +1,4 @@
-"""A neck that is not there: transport delay, servo lag, limits, encoder noise."""
+"""A simulated neck: transport delay, servo lag, limits, encoder noise."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints: written atomically, and they say what they came from."""
+"""Checkpoints: written atomically, with their provenance."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every loss by its own name. None of them knows a landmark.
+"""All losses. None uses a landmark.
 
 Synthetic crops are compared with what they were rendered from; photographs with renderings of
 the answer, with

@@ -1,4 +1,4 @@
-"""How faces move: activations drawn as they occur together, not one by one.
+"""Random expressions: activations are drawn as they occur together, not one by one.
 
 Names are ARKit's 52. The mixture is set by hand from what photographs of people show: mostly
 near rest, many

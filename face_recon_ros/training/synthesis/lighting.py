@@ -1,4 +1,4 @@
-"""Light on synthetic faces: where it comes from, whom it reaches."""
+"""Light on synthetic faces: sources and shadows."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""Who is seen: a head dressed up with hair, beard, teeth, make-up, hats and clothes.
+"""People around the face model: hair, beard, teeth, make-up, hats and clothes.
 
-None of it is in the label: it is what a photograph shows beside the face model, drawn so that a
-network meets it before it meets people.
+None of it is in the label: it is what a photograph shows beside the face model.
 """
 
 from __future__ import annotations
