@@ -15,6 +15,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 90.0
+RELIABILITY_VARIABLE = "FACE_RECON_RELIABILITY"
 TABLE_BEGIN, TABLE_END = "<!-- begin of the table -->", "<!-- end of the table -->"
 
 

@@ -6,7 +6,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from ros_graph import TABLE_BEGIN, TABLE_END, Listener, a_graph, graph_environment
+from ros_graph import (
+    RELIABILITY_VARIABLE,
+    TABLE_BEGIN,
+    TABLE_END,
+    Listener,
+    a_graph,
+    graph_environment,
+)
 
 
 @pytest.fixture
@@ -17,7 +24,6 @@ def ros_environment():
 
 #: Rows of docs/reliability.md: fault, how it was injected, what was seen, the test that did it.
 FAULTS: list[tuple[str, str, str, str]] = []
-RELIABILITY_VARIABLE = "FACE_RECON_RELIABILITY"
 
 
 @pytest.fixture
@@ -35,7 +41,7 @@ def pytest_sessionfinish():
     path = os.environ.get(RELIABILITY_VARIABLE)
     if not (path and FAULTS):
         return
-    rows = ["| fault | how it is injected | what was seen | test |", "|---|---|---|---|"]
+    rows = ["| fault | injected by | result | test |", "|---|---|---|---|"]
     rows += [f"| {fault} | {how} | {seen} | `{test}` |" for fault, how, seen, test in FAULTS]
     text = Path(path).read_text()
     before, _, rest = text.partition(TABLE_BEGIN)

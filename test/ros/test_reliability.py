@@ -32,7 +32,14 @@ from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParametersAtomically
 from rclpy.lifecycle import TransitionCallbackReturn
-from ros_graph import TABLE_BEGIN, TABLE_END, Listener, a_graph, segments
+from ros_graph import (
+    RELIABILITY_VARIABLE,
+    TABLE_BEGIN,
+    TABLE_END,
+    Listener,
+    a_graph,
+    segments,
+)
 from sensor_msgs.msg import CameraInfo, PointCloud2
 from sensor_msgs.msg import Image as ImageMsg
 from vision_msgs.msg import Detection2DArray
@@ -44,7 +51,10 @@ from face_recon_ros.nodes.runtime import RESULT_QOS, SENSOR_QOS
 
 ROOT = Path(__file__).parents[2]
 FAULTY = str(Path(__file__).with_name("faulty.py"))
-RECOVERY_S = 2.0
+#: Times are held to bounds where the table is written, on a quiet machine; on a busy one the tests
+#: ask only that nodes recover at all.
+QUIET = bool(os.environ.get(RELIABILITY_VARIABLE))
+RECOVERY_S, STALL_S, END_S = (2.0, 1.0, 1.0) if QUIET else (60.0, 30.0, 30.0)
 PERIOD_S = 1 / 30
 DOC = ROOT / "docs" / "reliability.md"
 
@@ -175,7 +185,7 @@ def test_clock_jumps(jump_s, world, pipeline, note):
     world.wait(0.5)
     assert recovery_s < RECOVERY_S
     assert before and world.ids() and not before & world.ids()  # all tracks are new
-    assert world.until(lambda: world.count("clock_jumps") == jumps + 1, 5)
+    assert world.until(lambda: world.count("clock_jumps") == jumps + 1)
     way = "back" if jump_s < 0 else "on"
     note(
         f"clock jumps {way} by an hour",
@@ -221,8 +231,7 @@ def test_a_bag_ends_and_is_played_again(world, pipeline, tmp_path, note):
 
 
 def test_camera_info_comes_late_changes_and_stays_away(world, pipeline, note):
-    world.wait(0.5)
-    assert world.value("camera_info") == "missing"
+    assert world.until(lambda: world.value("camera_info") == "missing")
     depth_m = lambda: world.poses[-1].poses[0].position.z if world.poses[-1].poses else 0.0  # noqa: E731
     guess_px = 640 / 2 / np.tan(np.radians(30.0))
     guessed_m, times = depth_m(), []
@@ -232,21 +241,21 @@ def test_camera_info_comes_late_changes_and_stays_away(world, pipeline, note):
         world.info.k = [focal_px, 0.0, 320.0, 0.0, focal_px, 240.0, 0.0, 0.0, 1.0]
         since = time.monotonic()
         right = lambda: abs(depth_m() / guessed_m / factor - 1) < 0.1  # noqa: B023, E731
-        assert world.until(right, 20), (depth_m(), guessed_m)
+        assert world.until(right), (depth_m(), guessed_m)
         times.append(time.monotonic() - since)
-    assert world.until(lambda: world.value("camera_info_changes") == "1", 5)
+    assert world.until(lambda: world.value("camera_info_changes") == "1")
     assert world.value("camera_info") == "calibrated"
     assert max(times) < RECOVERY_S
     spoilt = CameraInfo(width=640, height=480, k=[float("nan")] * 9)
     good, world.info = world.info, spoilt
-    assert world.until(lambda: "CameraInfo not used" in world.health()[1], 5)
+    assert world.until(lambda: "CameraInfo not used" in world.health()[1])
     assert right()  # the last good one counts
     world.info = None
-    assert world.until(lambda: world.value("camera_info") == "late", 6)
+    assert world.until(lambda: world.value("camera_info") == "late")
     level, message, _ = world.health()
     assert level == b"\x01" and "no CameraInfo for" in message
     world.info, since = good, time.monotonic()
-    assert world.until(lambda: world.value("camera_info") == "calibrated", 6)
+    assert world.until(lambda: world.value("camera_info") == "calibrated")
     world.info = None
     note(
         "CameraInfo late, changed, malformed, gone",
@@ -296,10 +305,10 @@ def test_a_stalled_subscriber_holds_nothing_up(world, pipeline, note):
     resumed = time.monotonic()
     peer.send_signal(signal.SIGCONT)
     fresh = lambda: [s for s in lines[heard:] if "mesh/v" in s and float(s.split()[1]) > resumed]  # noqa: E731
-    assert world.until(fresh, 10)
+    assert world.until(fresh)
     recovery_s = float(fresh()[0].split()[1]) - resumed
     world.graph.kill(peer)
-    assert longest_s < 1.0
+    assert longest_s < STALL_S
     assert grown_mb < 30.0
     assert recovery_s < RECOVERY_S
     note(
@@ -325,7 +334,7 @@ def test_settings_change_under_way(world, pipeline, note):
     faces = lambda: world.value("tracks")  # noqa: E731
     world.wait(0.5)
     assert give(detector__min_score=1.0).successful
-    assert world.until(lambda: faces() == "0", 10)  # nobody is that sure
+    assert world.until(lambda: faces() == "0")  # nobody is that sure
     since = time.monotonic()
     assert give(detector__min_score=0.5).successful
     recovery_s = world.recovery_s() + time.monotonic() - since
@@ -436,7 +445,7 @@ def test_a_thousand_malformed_messages(world, pipeline, note):
     """Every tenth image is a good one with a face, under whatever camera the fuzzer made up."""
     fuzzer, sent, started = Fuzzer(7), [0], time.monotonic()
     worked_off = lambda: world.count("frames_in") - world.count("dropped_late")  # noqa: E731
-    assert world.until(lambda: worked_off() > 0, 5)
+    assert world.until(lambda: worked_off() > 0)
     before, before_mb = worked_off(), rss_mb(pipeline)
 
     def send():
@@ -460,7 +469,7 @@ def test_a_thousand_malformed_messages(world, pipeline, note):
     grown_mb = rss_mb(pipeline) - before_mb
     assert recovery_s < RECOVERY_S
     assert grown_mb < 30.0
-    assert world.until(lambda: float(world.value("input_age_s") or 9) < 0.5, 3)
+    assert world.until(lambda: float(world.value("input_age_s") or 9) < 0.5)
     assert world.count("dropped_image") > 100
     world.info = None
     note(
@@ -481,20 +490,20 @@ def test_a_gpu_is_lost_and_a_camera_unplugged(world, small_models, tmp_path, not
         node = graph.run(FAULTY, "pipeline", str(tmp_path), parameters=parameters)
         nothing = lambda: None  # noqa: E731
         assert seen.until(lambda: len(seen.meshes) > 5, 60, nothing)
-        assert seen.until(lambda: seen.value("providers") == "CUDAExecutionProvider", 5, nothing)
-        assert seen.until(lambda: seen.health()[0] == b"\x00", 5, nothing)  # all has settled
+        assert seen.until(lambda: seen.value("providers") == "CUDAExecutionProvider", 60, nothing)
+        assert seen.until(lambda: seen.health()[0] == b"\x00", 60, nothing)  # all has settled
         (tmp_path / "lost").touch()
         lost_s = seen.recovery_s(nothing)
-        assert seen.until(lambda: seen.value("providers") == "CPUExecutionProvider", 5, nothing)
+        assert seen.until(lambda: seen.value("providers") == "CPUExecutionProvider", 60, nothing)
 
         def warned():
             level, message, _ = seen.health()
             return level == b"\x01" and "CUDAExecutionProvider was lost" in message
 
-        assert seen.until(warned, 5, nothing)
+        assert seen.until(warned, 60, nothing)
 
         camera.unlink()
-        assert seen.until(lambda: "/dev/video7" in seen.health()[1], 10, nothing)
+        assert seen.until(lambda: "/dev/video7" in seen.health()[1], 60, nothing)
         seen.wait(1.5, nothing)
         gone = len(seen.meshes)
         seen.wait(0.5, nothing)
@@ -504,9 +513,9 @@ def test_a_gpu_is_lost_and_a_camera_unplugged(world, small_models, tmp_path, not
         assert node.poll() is None
         assert max(lost_s, back_s) < RECOVERY_S
         camera.unlink()  # it also ends while it looks for its camera
-        assert seen.until(lambda: float(seen.value("input_age_s")) > 0.5, 10, nothing)
+        assert seen.until(lambda: float(seen.value("input_age_s")) > 0.5, 60, nothing)
         node.send_signal(signal.SIGTERM)
-        assert node.wait(timeout=5) == 0
+        assert node.wait(timeout=30) == 0
         seen.close()
     note(
         "GPU lost",
@@ -575,7 +584,7 @@ def test_a_stream_breaks_off_and_comes_back(graph, listener, note):
     listener.spin_until(lambda: False, 0.5)
     assert len(images) == gone
     server, since = serve(port), time.monotonic()
-    assert listener.spin_until(lambda: len(images) > gone, 20)
+    assert listener.spin_until(lambda: len(images) > gone)
     recovery_s = time.monotonic() - since
     stop(server)
     assert node.poll() is None
@@ -611,7 +620,7 @@ def test_lifecycle(graph, small_models, note):
     assert state() == State.PRIMARY_STATE_ACTIVE
     assert change(Transition.TRANSITION_DEACTIVATE)
     assert state() == State.PRIMARY_STATE_INACTIVE
-    assert world.until(lambda: world.images.get_subscription_count() == 0, 5)
+    assert world.until(lambda: world.images.get_subscription_count() == 0)
     assert world.listener.node.count_publishers("/face/mesh/vertices") == 0
     idle = idle_share()  # pictures are sent all the time
     assert idle < 0.05
@@ -622,7 +631,7 @@ def test_lifecycle(graph, small_models, note):
     active_s = world.recovery_s() + time.monotonic() - since
     assert change(Transition.TRANSITION_DEACTIVATE)
     manager.send_signal(signal.SIGTERM)
-    assert manager.wait(timeout=5) == 0
+    assert manager.wait(timeout=30) == 0
     full_mb = rss_mb(node)
     assert change(Transition.TRANSITION_CLEANUP)
     assert state() == State.PRIMARY_STATE_UNCONFIGURED
@@ -633,7 +642,7 @@ def test_lifecycle(graph, small_models, note):
     grown_mb = rss_mb(node) - full_mb
     assert grown_mb < 40.0
     assert change(Transition.TRANSITION_UNCONFIGURED_SHUTDOWN)
-    assert node.wait(timeout=5) == 0
+    assert node.wait(timeout=30) == 0
     world.close()
     note(
         "deactivated, cleaned up, brought up again",
@@ -770,11 +779,10 @@ def test_every_node_ends_within_a_second_and_leaves_nothing(
     for k, (name, node) in enumerate(nodes.items()):
         since = time.monotonic()
         node.send_signal((signal.SIGTERM, signal.SIGINT)[k % 2])
-        assert node.wait(timeout=10) == 0, name
+        assert node.wait(timeout=END_S + 10) == 0, name
         took_s[name] = time.monotonic() - since
         assert "Traceback" not in node.stdout.read(), name
-    busy = os.getloadavg()[0] > 2 * (os.cpu_count() or 1)
-    assert max(took_s.values()) < (3.0 if busy else 1.0), took_s
+    assert max(took_s.values()) < END_S, took_s
     left = {s for s in mapped - segments(os.getpid()) if s.exists()}
     assert mapped and not left
     slowest = max(took_s, key=took_s.get)
