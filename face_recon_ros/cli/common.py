@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +12,12 @@ from tqdm import tqdm
 
 from face_recon_ros.cli.options import (
     add_pipeline_options,
+    add_pool_options,
     at_least,
     pipeline_config,
     pipeline_settings,
+    pool_of,
+    settings_of,
 )
 from face_recon_ros.core.models import (
     DETECTORS,
@@ -23,10 +25,12 @@ from face_recon_ros.core.models import (
     sha256_of,
 )
 from face_recon_ros.evaluation.output import Progress, provenance, write_json
+from face_recon_ros.io.jobs import Journal
 
 if TYPE_CHECKING:
     from face_recon_ros.core.morphable_model import MorphableModel
     from face_recon_ros.evaluation.chain import StillChain
+    from face_recon_ros.evaluation.stills import Execution
 
 Subparsers = argparse._SubParsersAction
 
@@ -90,7 +94,8 @@ def add_image_options(
             help="of the photographs' camera (default: unknown; landmarks as the crop shows them)",
         )
     add_pipeline_options(parser)
-    refuse_options(parser, *SEQUENCE_OPTIONS)
+    refuse_options(parser, *SEQUENCE_OPTIONS, "threads")
+    add_pool_options(parser)
 
 
 def add_report_option(parser: argparse.ArgumentParser) -> None:
@@ -102,15 +107,10 @@ def add_report_option(parser: argparse.ArgumentParser) -> None:
 
 def still_chain(args: argparse.Namespace) -> tuple[StillChain, MorphableModel]:
     """The chain that still images are measured with, and the whole coarse face model."""
-    from face_recon_ros.core.detection import make_detector
-    from face_recon_ros.core.reconstructor import FaceReconstructor
     from face_recon_ros.evaluation.chain import StillChain
 
-    config = pipeline_config(args)
-    whole = replace(config.reconstructor, level="coarse", part="head")
-    reconstructor = FaceReconstructor.from_config(whole)
-    chain = StillChain(make_detector(config.detector), reconstructor, refine=args.refine)
-    return chain, reconstructor.model
+    chain = StillChain.from_config(pipeline_config(args), refine=args.refine)
+    return chain, chain.model
 
 
 def pipeline_provenance(args: argparse.Namespace, **settings: Any) -> dict[str, Any]:
@@ -161,7 +161,7 @@ def finish(args: argparse.Namespace, result: dict[str, Any], summary: str) -> in
 def run_still_evaluation(
     args: argparse.Namespace,
     name: str,
-    measure: Callable[[StillChain, MorphableModel, Progress], dict[str, Any]],
+    measure: Callable[[StillChain, MorphableModel, Execution], dict[str, Any]],
     summary: Callable[[dict[str, Any]], str],
     **settings: Any,
 ) -> int:
@@ -170,19 +170,26 @@ def run_still_evaluation(
     Args:
         args: of the command, with what `add_image_options` adds.
         name: of the evaluation; of its page too, where there is one.
-        measure: chain, face model and progress bar -> result.
+        measure: chain, face model and where pictures are worked on -> result.
         summary: result -> the line that is printed.
         settings: for the provenance.
     """
+    from face_recon_ros.evaluation.stills import Execution
+
     chain, model = still_chain(args)
-    with Bar(name) as bar:
-        result = measure(chain, model, bar)
-    result["provenance"] = pipeline_provenance(args, refine=args.refine, **settings)
+    told = pipeline_provenance(args, refine=args.refine, threads=1, **settings)
+    journal = Journal(
+        args.out.with_name(f".{args.out.name}.unfinished"), (settings_of(args), told)
+    )
+    result = measure(chain, model, Execution(pool_of(args), journal, bar=True))
+    result["provenance"] = told
     if getattr(args, "report", None):
         from face_recon_ros.evaluation.still_reports import STILL_REPORTS
 
         STILL_REPORTS[name](result, args.images).write(args.report)
-    return finish(args, result, summary(result))
+    finish(args, result, summary(result))
+    journal.remove()
+    return 0
 
 
 def figure(value: float | None) -> str:

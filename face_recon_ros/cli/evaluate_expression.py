@@ -31,8 +31,8 @@ def run(args: argparse.Namespace) -> int:
     return common.run_still_evaluation(
         args,
         "expression",
-        lambda chain, model, progress: evaluate_expression(
-            args.images, chain, model, progress=progress
+        lambda chain, model, execution: evaluate_expression(
+            args.images, chain, model, execution=execution
         ),
         lambda r: f"{_table(r)}\n{r['count']} images, {r['missed']} missed",
     )

@@ -47,14 +47,14 @@ def run(args: argparse.Namespace) -> int:
     return common.run_still_evaluation(
         args,
         "geometry",
-        lambda chain, model, progress: evaluate_geometry(
+        lambda chain, model, execution: evaluate_geometry(
             args.images,
             chain,
             model,
             unit=args.unit,
             floor=not args.no_floor,
             fine_triangles=fine,
-            progress=progress,
+            execution=execution,
         ),
         lambda r: f"{_geometry_table(r)}\n{r['count']} images, {r['missed']} missed",
         unit=args.unit,

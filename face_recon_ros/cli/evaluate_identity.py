@@ -3,18 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any
 
 from face_recon_ros.cli import common
 from face_recon_ros.cli.options import at_least
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from face_recon_ros.core.morphable_model import MorphableModel
-    from face_recon_ros.evaluation.chain import Estimate, StillChain
-    from face_recon_ros.evaluation.output import Progress
 
 Subparsers = argparse._SubParsersAction
 
@@ -38,25 +29,18 @@ def add_identity_command(kinds: Subparsers[argparse.ArgumentParser]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command on its parsed arguments."""
-    from face_recon_ros.core.appearance import FaceEmbedder, FacePoints
-    from face_recon_ros.evaluation.identity import evaluate_identity
-
-    embedder = FaceEmbedder(threads=args.threads)
-
-    def evaluate(chain: StillChain, model: MorphableModel, progress: Progress) -> dict[str, Any]:
-        points = FacePoints(model)
-
-        def look(rgb: NDArray[np.uint8], e: Estimate) -> NDArray[np.float32]:
-            return embedder(rgb, [points(e.coefficients, e.crop)])[0]
-
-        return evaluate_identity(
-            args.images, chain, look, max_persons=args.max_persons, progress=progress
-        )
+    from face_recon_ros.evaluation.identity import EmbeddingLook, evaluate_identity
 
     return common.run_still_evaluation(
         args,
         "identity",
-        evaluate,
+        lambda chain, model, execution: evaluate_identity(
+            args.images,
+            chain,
+            EmbeddingLook(model),
+            max_persons=args.max_persons,
+            execution=execution,
+        ),
         lambda r: (
             f"{r['count']} images of {r['persons']} people, {r['missed']} missed, "
             f"AUC {r['identity']['auc_cosine']:.3f}, of the tracker's embedding "

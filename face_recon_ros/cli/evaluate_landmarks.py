@@ -32,8 +32,8 @@ def run(args: argparse.Namespace) -> int:
     return common.run_still_evaluation(
         args,
         "landmarks",
-        lambda chain, model, progress: evaluate_landmarks(
-            args.images, chain, LandmarkProjector(model), fov_deg=args.fov, progress=progress
+        lambda chain, model, execution: evaluate_landmarks(
+            args.images, chain, LandmarkProjector(model), fov_deg=args.fov, execution=execution
         ),
         lambda r: (
             f"{r['count']} images, {r['missed']} missed, "

@@ -37,8 +37,13 @@ def run(args: argparse.Namespace) -> int:
     return common.run_still_evaluation(
         args,
         "photometric",
-        lambda chain, model, progress: evaluate_photometric(
-            args.images, chain, model, fit=args.fit, max_images=args.max_images, progress=progress
+        lambda chain, model, execution: evaluate_photometric(
+            args.images,
+            chain,
+            model,
+            fit=args.fit,
+            max_images=args.max_images,
+            execution=execution,
         ),
         _summary,
         fit=args.fit,

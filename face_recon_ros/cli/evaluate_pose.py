@@ -33,8 +33,8 @@ def run(args: argparse.Namespace) -> int:
     return common.run_still_evaluation(
         args,
         "pose",
-        lambda chain, model, progress: evaluate_pose(
-            args.images, args.layout, chain, progress=progress
+        lambda chain, model, execution: evaluate_pose(
+            args.images, args.layout, chain, execution=execution
         ),
         lambda r: (
             f"{r['count']} images, {r['missed']} missed, mean absolute error "

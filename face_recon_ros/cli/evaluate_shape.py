@@ -147,6 +147,7 @@ def _pictures(args: argparse.Namespace, reconstructor: FaceReconstructor) -> dic
     from face_recon_ros.evaluation.chain import StillChain
     from face_recon_ros.evaluation.landmark_benchmark import evaluate_landmarks
     from face_recon_ros.evaluation.landmarks import LandmarkProjector
+    from face_recon_ros.evaluation.stills import Execution
     from face_recon_ros.evaluation.synthetic import ModelScenes, write_scenes
 
     chain = StillChain(make_detector(pipeline_config(args).detector), reconstructor)
@@ -154,10 +155,9 @@ def _pictures(args: argparse.Namespace, reconstructor: FaceReconstructor) -> dic
     with tempfile.TemporaryDirectory(prefix="face_recon_") as folder:
         scenes = ModelScenes(fine).random(args.pictures, seed=1 + args.seed)
         write_scenes(tqdm(scenes, "pictures", args.pictures, disable=None), folder, seed=1)
-        with _Bar("landmarks", args.pictures) as bar:
-            marks = evaluate_landmarks(
-                folder, chain, LandmarkProjector(reconstructor.model), progress=bar
-            )
+        marks = evaluate_landmarks(
+            folder, chain, LandmarkProjector(reconstructor.model), execution=Execution(bar=True)
+        )
         trembling = _jitter(Path(folder), chain, reconstructor)
     keys = ("count", "missed", "nme51", "nme51_interval_95", "nme68")
     return {**{key: marks[key] for key in keys}, "jitter_px": trembling}

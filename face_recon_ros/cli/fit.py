@@ -36,7 +36,7 @@ def add_fit_command(commands: Subparsers[argparse.ArgumentParser]) -> None:
     )
     parser.add_argument("--refine", type=int, default=0, help=argparse.SUPPRESS)
     add_pipeline_options(parser)
-    common.refuse_options(parser, *common.SEQUENCE_OPTIONS)
+    common.refuse_options(parser, *common.SEQUENCE_OPTIONS, "threads")
     add_camera_options(parser)
     parser.set_defaults(run=run)
 

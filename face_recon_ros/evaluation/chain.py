@@ -6,10 +6,11 @@ track.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,8 +19,10 @@ from face_recon_ros.core.boxes import iou
 from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.crop import Crop
 from face_recon_ros.core.crop_pose import crop_from_face
-from face_recon_ros.core.detection import Detector
+from face_recon_ros.core.detection import Detector, make_detector
 from face_recon_ros.core.errors import ModelError
+from face_recon_ros.core.morphable_model import MorphableModel
+from face_recon_ros.core.pipeline import PipelineConfig
 from face_recon_ros.core.placement import place_again
 from face_recon_ros.core.reconstructor import FaceReconstructor
 from face_recon_ros.core.rigid import Rigid
@@ -87,6 +90,33 @@ class StillChain:
         self._detector = detector
         self._reconstructor = reconstructor
         self._refine = refine
+        self._config: PipelineConfig | None = None
+
+    @classmethod
+    def from_config(cls, config: PipelineConfig, *, refine: int = 0) -> StillChain:
+        """Detector and network of a configuration, on one thread: other cores take other pictures.
+
+        Such a chain can be sent to other processes, which make it anew.
+
+        Args:
+            config: its level and part of the mesh do not count: all of the coarse head is made.
+            refine: see `StillChain`.
+        """
+        whole = replace(config.reconstructor, level="coarse", part="head", threads=1)
+        detector = make_detector(replace(config.detector, threads=1))
+        chain = cls(detector, FaceReconstructor.from_config(whole), refine=refine)
+        chain._config = config
+        return chain
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._config is None:
+            raise TypeError("only a chain made by from_config can be sent to other processes")
+        return functools.partial(StillChain.from_config, refine=self._refine), (self._config,)
+
+    @property
+    def model(self) -> MorphableModel:
+        """The face model of its answers."""
+        return self._reconstructor.model
 
     def detect(self, rgb: NDArray[np.uint8]) -> Detections:
         """See `Estimator`."""

@@ -29,8 +29,13 @@ from face_recon_ros.evaluation.datasets import (
     read_landmarks,
 )
 from face_recon_ros.evaluation.expression import MEASURES, amplitude, correlation, measures
-from face_recon_ros.evaluation.output import Progress, no_progress
-from face_recon_ros.evaluation.stills import Still, StillBenchmark, score_samples
+from face_recon_ros.evaluation.stills import (
+    HERE,
+    Execution,
+    Still,
+    StillBenchmark,
+    score_samples,
+)
 
 Array = NDArray[np.float64]
 
@@ -74,7 +79,7 @@ def evaluate_expression(
     estimator: Estimator,
     model: MorphableModel,
     *,
-    progress: Progress = no_progress,
+    execution: Execution = HERE,
 ) -> dict[str, Any]:
     """Measures expressions over a folder of NAME.jpg + NAME.xyz.
 
@@ -82,7 +87,7 @@ def evaluate_expression(
         folder: see `datasets.list_samples`.
         estimator: what is measured.
         model: whole head, coarse.
-        progress: called as images are done.
+        execution: where pictures are worked on.
 
     Returns:
         protocol, count, missed and a row for each measure.
@@ -93,7 +98,7 @@ def evaluate_expression(
     skipped = Skipped()
     samples = list_samples(folder, (".xyz",), skipped)
 
-    scored = score_samples(samples, ExpressionBenchmark(), estimator, skipped, progress=progress)
+    scored = score_samples(samples, ExpressionBenchmark(), estimator, skipped, execution)
     found = [s.kept for s in scored if s.found]
     if len(found) < 3:
         raise DataError(

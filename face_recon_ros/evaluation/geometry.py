@@ -8,8 +8,8 @@ the nearest surface says little, as all faces lie near each other.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,19 +27,21 @@ from face_recon_ros.evaluation.datasets import (
     read_image,
 )
 from face_recon_ros.evaluation.metrics import bootstrap
-from face_recon_ros.evaluation.output import Progress, no_progress
 from face_recon_ros.evaluation.scans import (
     REGIONS,
     Measured,
     Scan,
     ScanJudge,
     figures,
+    measured_of,
     read_scan,
     region_distances,
     skills,
     statistics,
 )
 from face_recon_ros.evaluation.stills import (
+    HERE,
+    Execution,
     Scored,
     Still,
     StillBenchmark,
@@ -47,8 +49,10 @@ from face_recon_ros.evaluation.stills import (
     score_samples,
 )
 
-#: A picture, the box of its face, its camera.
-View = tuple[Sample, NDArray[np.float32], PinholeCamera]
+#: A picture and the box of its face.
+View = tuple[Sample, NDArray[np.float32]]
+#: Scans are measured so slowly.
+_WORTH_A_PROCESS = 8
 
 PROTOCOL = {
     "name": "scan to mesh, NoW style",
@@ -113,10 +117,10 @@ class GeometryBenchmark(StillBenchmark[_Truth]):
         surface = Surface(neutral.astype(np.float64) * 1000.0, self.judge.model.triangles)
         return figures([ours]), {
             "person": still.truth.person,
-            "ours": ours,
+            "ours": asdict(ours),
             "apart": region_distances(surface, scan, ours.scan_from_mesh),
             "region": scan.region,
-            "view": (still.sample, still.box, still.camera),
+            "box": still.box,
         }
 
     def measure(self, estimate: Estimate, scan: Scan) -> Measured:
@@ -151,16 +155,19 @@ class PersonScorer:
     estimator: Estimator
     with_floor: bool
 
-    def __call__(self, views: Sequence[View]) -> Person:
-        """Takes the pictures in which the face was found, at least one."""
+    def __call__(self, views: Sequence[View]) -> dict[str, Any]:
+        """The fields of `Person`, of the pictures in which the face was found, at least one."""
         judge = self.benchmark.judge
-        scan = self.benchmark.truth(views[0][0]).scan
+        truth = self.benchmark.truth(views[0][0])
         track = None
         if len(views) > 1:
-            seen = [(read_image(sample.image), box, camera) for sample, box, camera in views]
-            track = self.benchmark.measure(self.estimator.estimate_person(seen), scan)
-        floor = judge.floor(scan) if self.with_floor else None
-        return Person(judge.mean_face(scan), floor, track, len(views))
+            seen = []
+            for sample, box in views:
+                rgb = read_image(sample.image)
+                seen.append((rgb, box, self.benchmark.camera(truth, rgb.shape[1], rgb.shape[0])))
+            track = self.benchmark.measure(self.estimator.estimate_person(seen), truth.scan)
+        floor = judge.floor(truth.scan) if self.with_floor else None
+        return asdict(Person(judge.mean_face(truth.scan), floor, track, len(views)))
 
 
 def evaluate_geometry(
@@ -172,7 +179,7 @@ def evaluate_geometry(
     fov_deg: float = DEFAULT_HORIZONTAL_FOV_DEG,
     floor: bool = True,
     fine_triangles: NDArray[np.int32] | None = None,
-    progress: Progress = no_progress,
+    execution: Execution = HERE,
 ) -> dict[str, Any]:
     """Measures neutral shape over a folder of NAME.jpg + NAME.ply + NAME.pts3d.
 
@@ -184,7 +191,7 @@ def evaluate_geometry(
         fov_deg: horizontal field of view assumed for every photograph.
         floor: fit the face model to every scan; the slowest part.
         fine_triangles: of the face model's fine level, to know scans of that topology too.
-        progress: called as images are done.
+        execution: where pictures are worked on.
 
     Returns:
         The result, see docs/evaluation.md: count, median_mm, mean_mm, std_mm, metrical,
@@ -202,22 +209,38 @@ def evaluate_geometry(
         benchmark,
         estimator,
         skipped,
-        progress=progress,
+        execution,
+        worth=_WORTH_A_PROCESS,
         wanted="readable image with scan and landmarks",
     )
     views: dict[str, list[View]] = {}
     for s in scored:
         if s.found:
-            views.setdefault(s.kept["person"], []).append(s.kept["view"])
-    people = run_stills(
-        views.values(),
+            views.setdefault(s.kept["person"], []).append((s.sample, s.kept["box"]))
+    known = run_stills(
+        {_name(seen): seen for seen in views.values()},
         PersonScorer(benchmark, estimator, floor),
         skipped,
-        name=lambda seen: seen[0][0].name,
-        progress=lambda done, _: progress(len(samples) + done, len(samples) + len(views)),
+        execution,
+        what="people",
+        worth=_WORTH_A_PROCESS,
     )
-    result = _result(scored, dict(zip(views, people, strict=True)))
+    people = {
+        key: _person(known[_name(seen)]) for key, seen in views.items() if _name(seen) in known
+    }
+    scored = [s for s in scored if not s.found or s.kept["person"] in people]
+    result = _result(scored, people)
     return {**result, "skipped": skipped.as_json(), "per_image": [s.entry() for s in scored]}
+
+
+def _name(views: Sequence[View]) -> str:
+    return "person of " + ", ".join(sample.name for sample, _ in views)
+
+
+def _person(known: Mapping[str, Any]) -> Person:
+    """Of what `PersonScorer` says."""
+    measured = {key: known[key] and measured_of(known[key]) for key in known if key != "pictures"}
+    return Person(**measured, pictures=known["pictures"])
 
 
 def _result(scored: list[Scored], people: dict[str, Person]) -> dict[str, Any]:
@@ -230,7 +253,7 @@ def _result(scored: list[Scored], people: dict[str, Person]) -> dict[str, Any]:
             s.figures["floor_median_mm"] = float(np.median(person.floor.free))
     region_of = np.concatenate([np.zeros(0, np.intp), *(s.kept["region"] for s in found)])
     apart = np.concatenate([np.zeros(0), *(s.kept["apart"] for s in found)])
-    compared = _compared([(s.kept["ours"], people[s.kept["person"]]) for s in found])
+    compared = _compared([(measured_of(s.kept["ours"]), people[s.kept["person"]]) for s in found])
     ours = compared.pop("ours")
     # Of the mean over images of the images' medians; images are the independent draws.
     metrical = bootstrap([s.figures["metrical"]["median_mm"] for s in found])

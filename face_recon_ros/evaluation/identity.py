@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable
 from itertools import combinations
@@ -11,7 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from face_recon_ros.core.appearance import FaceEmbedder, FacePoints
 from face_recon_ros.core.errors import DataError
+from face_recon_ros.core.morphable_model import MorphableModel
 from face_recon_ros.core.types import Detections
 from face_recon_ros.evaluation.chain import (
     Estimate,
@@ -25,12 +28,36 @@ from face_recon_ros.evaluation.datasets import (
     images_by_name,
 )
 from face_recon_ros.evaluation.metrics import Interval, roc_auc
-from face_recon_ros.evaluation.output import Progress, no_progress
-from face_recon_ros.evaluation.stills import Still, StillBenchmark, score_samples
+from face_recon_ros.evaluation.stills import (
+    HERE,
+    Execution,
+    Still,
+    StillBenchmark,
+    score_samples,
+)
 
 Array = NDArray[np.float64]
 #: Picture and answer -> embedding of the face.
 Look = Callable[[NDArray[np.uint8], Estimate], NDArray[np.floating]]
+
+
+class EmbeddingLook:
+    """The tracker's embedding, as a `Look` that other processes can be sent."""
+
+    def __init__(self, model: MorphableModel) -> None:
+        """Takes the face model of the answers."""
+        self._points = FacePoints(model)
+
+    def __call__(self, rgb: NDArray[np.uint8], estimate: Estimate) -> NDArray[np.float32]:
+        """(E,) embedding."""
+        points = self._points(estimate.coefficients, estimate.crop)
+        return _embedder()(rgb, [points])[0]
+
+
+@functools.cache
+def _embedder() -> FaceEmbedder:
+    return FaceEmbedder(threads=1)
+
 
 _NAME = re.compile(r"(?P<person>.+)_\d+$")
 
@@ -84,7 +111,7 @@ def evaluate_identity(
     max_persons: int = 0,
     max_photos: int = 6,
     seed: int = 0,
-    progress: Progress = no_progress,
+    execution: Execution = HERE,
 ) -> dict[str, Any]:
     """Measures how well identity separates people.
 
@@ -95,7 +122,7 @@ def evaluate_identity(
         max_persons: random choice of so many people with two photographs or more; 0 takes all.
         max_photos: of each person.
         seed: of the choices.
-        progress: called as images are done.
+        execution: where pictures are worked on.
 
     Raises:
         DataError: fewer than two people with two found faces.
@@ -104,7 +131,7 @@ def evaluate_identity(
     rng = np.random.default_rng(seed)
     samples = _choose(Path(folder), max_persons, max_photos, rng, skipped)
 
-    scored = score_samples(samples, IdentityBenchmark(look), estimator, skipped, progress=progress)
+    scored = score_samples(samples, IdentityBenchmark(look), estimator, skipped, execution)
     found = [s for s in scored if s.found]
     names = np.array([_person_of(s.sample.name) or s.sample.name for s in found])
     same, different = _pairs(names, rng)

@@ -36,8 +36,13 @@ from face_recon_ros.evaluation.metrics import (
     interocular_distance,
     normalised_mean_error,
 )
-from face_recon_ros.evaluation.output import Progress, no_progress
-from face_recon_ros.evaluation.stills import Still, StillBenchmark, score_samples
+from face_recon_ros.evaluation.stills import (
+    HERE,
+    Execution,
+    Still,
+    StillBenchmark,
+    score_samples,
+)
 
 Array = NDArray[np.float64]
 
@@ -112,7 +117,7 @@ def evaluate_landmarks(
     projector: LandmarkProjector,
     *,
     fov_deg: float | None = None,
-    progress: Progress = no_progress,
+    execution: Execution = HERE,
 ) -> dict[str, Any]:
     """Measures landmark error over a folder of NAME.jpg + NAME.pts.
 
@@ -124,7 +129,7 @@ def evaluate_landmarks(
             landmarks are those of the face in the crop as the network sees it. Which distance,
             and with it which perspective, a guess would add moves the contour by up to a point of
             error, most on photographs that were cut out of larger ones.
-        progress: called as images are done.
+        execution: where pictures are worked on.
 
     Returns:
         The result, see docs/evaluation.md: count, missed, nme68, nme51, ..., per_image.
@@ -140,7 +145,7 @@ def evaluate_landmarks(
         LandmarkBenchmark(projector, fov_deg),
         estimator,
         skipped,
-        progress=progress,
+        execution,
         wanted="readable image with 68 points",
     )
     return summarise([s.entry() for s in scored], skipped)

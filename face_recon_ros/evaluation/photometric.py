@@ -18,9 +18,14 @@ from face_recon_ros.evaluation.datasets import (
     images_by_name,
 )
 from face_recon_ros.evaluation.metrics import bootstrap
-from face_recon_ros.evaluation.output import Progress, no_progress
 from face_recon_ros.evaluation.portrait import FIT_SIZE
-from face_recon_ros.evaluation.stills import Still, StillBenchmark, score_samples
+from face_recon_ros.evaluation.stills import (
+    HERE,
+    Execution,
+    Still,
+    StillBenchmark,
+    score_samples,
+)
 from face_recon_ros.fitting.photo import PhotometricFitter
 
 PROTOCOL = {
@@ -67,7 +72,7 @@ def evaluate_photometric(
     *,
     fit: bool = False,
     max_images: int = 0,
-    progress: Progress = no_progress,
+    execution: Execution = HERE,
 ) -> dict[str, Any]:
     """Measures the difference between rendering and photograph.
 
@@ -77,7 +82,7 @@ def evaluate_photometric(
         model: whole head, coarse.
         fit: run the iterative fit from the network's answer and from scratch on each, too.
         max_images: evenly chosen; 0 takes all.
-        progress: called as images are done.
+        execution: where pictures are worked on.
 
     Raises:
         DataError: no picture with a face.
@@ -91,7 +96,7 @@ def evaluate_photometric(
         paths = [paths[i] for i in np.linspace(0, len(paths) - 1, max_images).astype(int)]
     samples = [Sample(p.stem, p, {}) for p in paths]
     scored = score_samples(
-        samples, PhotometricBenchmark(model, fit), estimator, skipped, progress=progress
+        samples, PhotometricBenchmark(model, fit), estimator, skipped, execution
     )
     entries = [s.entry() for s in scored]
     found = [e for e in entries if e["found"]]

@@ -43,8 +43,13 @@ from face_recon_ros.evaluation.metrics import (
     euler_errors,
     percentiles,
 )
-from face_recon_ros.evaluation.output import Progress, no_progress
-from face_recon_ros.evaluation.stills import Still, StillBenchmark, score_samples
+from face_recon_ros.evaluation.stills import (
+    HERE,
+    Execution,
+    Still,
+    StillBenchmark,
+    score_samples,
+)
 from face_recon_ros.evaluation.synthetic import read_truth
 
 Array = NDArray[np.float64]
@@ -108,7 +113,14 @@ class PoseBenchmark(StillBenchmark[Truth]):
     def score(self, still: Still[Truth]) -> tuple[dict[str, Any], dict[str, Any]]:
         """True angles, and the errors where the head was found."""
         figures: dict[str, Any] = {"true_deg": _named(still.truth.angles)}
-        kept: dict[str, Any] = {"truth": still.truth}
+        truth = still.truth
+        kept: dict[str, Any] = {
+            "truth": {
+                "rotation": truth.rotation,
+                "angles": truth.angles,
+                "rgb_camera_rotation": truth.rgb_camera_rotation,
+            }
+        }
         if (e := still.estimate) is not None:
             head = e.crop_from_face if self.to_the_ray else e.camera_from_face
             kept["rotation"] = head.rotation
@@ -122,7 +134,7 @@ def evaluate_pose(
     estimator: Estimator,
     *,
     fov_deg: float = DEFAULT_HORIZONTAL_FOV_DEG,
-    progress: Progress = no_progress,
+    execution: Execution = HERE,
 ) -> dict[str, Any]:
     """Measures head rotation.
 
@@ -131,7 +143,7 @@ def evaluate_pose(
         layout: one of `LAYOUTS`.
         estimator: what is measured.
         fov_deg: horizontal field of view assumed where the camera is not known.
-        progress: called as images are done.
+        execution: where pictures are worked on.
 
     Returns:
         The result, see docs/evaluation.md.
@@ -155,15 +167,18 @@ def evaluate_pose(
         PoseBenchmark(read, convention, fov_deg, to_the_ray=layout == "aflw2000"),
         estimator,
         skipped,
-        progress=progress,
+        execution,
         wanted="readable image with pose",
     )
-    pairs = [(s.kept["rotation"], s.kept["truth"]) for s in scored if s.found]
+    truths = [Truth(camera=None, **s.kept["truth"]) for s in scored]
+    pairs = [
+        (s.kept["rotation"], truth) for s, truth in zip(scored, truths, strict=True) if s.found
+    ]
     result = _result(pairs, layout, convention)
     result |= {
         "count": len(scored),
         "missed": len(scored) - len(pairs),
-        "extreme_count": sum(_is_extreme(s.kept["truth"]) for s in scored),
+        "extreme_count": sum(_is_extreme(truth) for truth in truths),
     }
     return {
         **result,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -150,6 +150,12 @@ class Measured:
     landmark_mm: float
     corresponding_mm: float
     scan_from_mesh: Similarity
+
+
+def measured_of(fields: Mapping[str, Any]) -> Measured:
+    """`Measured` again, after `dataclasses.asdict`."""
+    moved = Similarity(**fields["scan_from_mesh"])
+    return Measured(**{**fields, "scan_from_mesh": moved})
 
 
 class ScanJudge:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -17,51 +17,77 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face_recon_ros.core.camera import PinholeCamera
-from face_recon_ros.core.errors import DataError, FaceReconError
+from face_recon_ros.core.errors import DataError
 from face_recon_ros.core.types import Detections
 from face_recon_ros.evaluation.chain import Estimate, Estimator, largest
 from face_recon_ros.evaluation.datasets import Sample, Skipped, read_image
-from face_recon_ros.evaluation.output import Progress, no_progress
+from face_recon_ros.io.jobs import Journal, Pool, run_jobs
 
 Item = TypeVar("Item")
-Score = TypeVar("Score")
 Truth = TypeVar("Truth")
+
+#: So many pictures make up for the start of a process, which takes seconds.
+WORTH_A_PROCESS = 64
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How items are worked on.
+
+    Attributes:
+        pool: where; by itself in this process.
+        journal: where finished items are kept, so that an interrupted evaluation goes on.
+        bar: show a progress bar.
+    """
+
+    pool: Pool = field(default_factory=lambda: Pool(1))
+    journal: Journal | None = None
+    bar: bool = False
+
+
+HERE = Execution()
 
 
 def run_stills(
-    items: Iterable[Item],
-    score: Callable[[Item], Score],
+    items: Mapping[str, Item],
+    score: Callable[[Item], Any],
     skipped: Skipped,
+    execution: Execution = HERE,
     *,
-    name: Callable[[Item], str],
-    total: int = 0,
-    progress: Progress = no_progress,
+    what: str = "pictures",
+    worth: int = WORTH_A_PROCESS,
     wanted: str = "",
-) -> list[Score]:
-    """Scores item after item; one that cannot be used is noted and left out.
+) -> dict[str, Any]:
+    """Scores every item; one that cannot be used is noted and left out.
 
     Args:
-        items: pictures, or all pictures of one person.
-        score: see `StillScorer`; its answer depends on the item alone.
+        items: name -> picture, or all pictures of one person.
+        score: see `StillScorer`. Its answer depends on the item alone, and is what JSON can hold,
+            with arrays in it.
         skipped: receives what cannot be used, and why.
-        name: of an item, for `skipped`.
-        total: how many items there are, for `progress`.
-        progress: called as items are done.
+        execution: where the items are worked on.
+        what: the items are, for the progress bar.
+        worth: see `Pool.count`.
         wanted: what an item must be. Empty: having none at all is no error here.
 
     Returns:
-        The scores, in the order of the items.
+        Name -> score, in the order of the items.
 
     Raises:
         DataError: no item could be used.
     """
-    scores = []
-    for done, item in enumerate(items, 1):
-        try:
-            scores.append(score(item))
-        except FaceReconError as fault:
-            skipped.add(name(item), f"expected {fault.expected}, got {fault.got}")
-        progress(done, total)
+    outcomes = run_jobs(
+        score,
+        items,
+        execution.pool,
+        what=what if execution.bar else "",
+        worth=worth,
+        journal=execution.journal,
+    )
+    for outcome in outcomes:
+        if outcome.fault:
+            skipped.add(outcome.key, outcome.fault)
+    scores = {o.key: o.value for o in outcomes if not o.fault}
     if wanted and not scores:
         reasons = "; ".join(f"{k}: {v}" for k, v in [*skipped.reasons.items()][:3])
         raise DataError(
@@ -103,7 +129,7 @@ class Scored:
         sample: the picture.
         found: whether its face was.
         figures: what the result says of this picture.
-        kept: what only the summary needs.
+        kept: what only the summary needs; both are what JSON can hold, with arrays in it.
     """
 
     sample: Sample
@@ -152,8 +178,8 @@ class StillScorer(Generic[Truth]):
     benchmark: StillBenchmark[Truth]
     estimator: Estimator
 
-    def __call__(self, sample: Sample) -> Scored:
-        """Reads, detects, chooses, estimates and scores.
+    def __call__(self, sample: Sample) -> dict[str, Any]:
+        """Reads, detects, chooses, estimates and scores; the fields of `Scored`.
 
         Raises:
             FaceReconError: picture or annotation cannot be used.
@@ -169,7 +195,8 @@ class StillScorer(Generic[Truth]):
         estimate = None if box is None else self.estimator.estimate([(rgb, box, camera)])[0]
         seconds = time.perf_counter() - began
         still = Still(sample, truth, rgb, box, camera, estimate, seconds)
-        return Scored(sample, box is not None, *self.benchmark.score(still))
+        figures, kept = self.benchmark.score(still)
+        return {"found": box is not None, "figures": figures, "kept": kept}
 
 
 def score_samples(
@@ -177,17 +204,13 @@ def score_samples(
     benchmark: StillBenchmark[Any],
     estimator: Estimator,
     skipped: Skipped,
+    execution: Execution = HERE,
     *,
-    progress: Progress = no_progress,
+    worth: int = WORTH_A_PROCESS,
     wanted: str = "",
 ) -> list[Scored]:
     """`run_stills` over pictures on disk."""
-    return run_stills(
-        samples,
-        StillScorer(benchmark, estimator),
-        skipped,
-        name=lambda sample: sample.name,
-        total=len(samples),
-        progress=progress,
-        wanted=wanted,
-    )
+    by_name = {sample.name: sample for sample in samples}
+    scorer = StillScorer(benchmark, estimator)
+    scores = run_stills(by_name, scorer, skipped, execution, worth=worth, wanted=wanted)
+    return [Scored(by_name[name], **score) for name, score in scores.items()]

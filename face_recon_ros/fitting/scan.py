@@ -115,10 +115,11 @@ def fit_scan(
     for _ in range(3):
         state = problem.step(state, None)
     near = scan[facial_region(scan, _filled(marks, problem, state, model))]
+    some = {count: _thinned(near, count) for _, count in _STEPS}
     for i, (width, count) in enumerate(_STEPS):
         if progress:
             progress(i, len(_STEPS))
-        state = problem.step(state, problem.observe(state, _thinned(near, count), width))
+        state = problem.step(state, problem.observe(state, some[count], width))
     return _result(model, problem, state, near, marks, usable)
 
 
@@ -334,7 +335,9 @@ def _thinned(points: Array, count: int) -> Array:
     first = np.arange(len(points))
     for _ in range(24):
         cell = np.sqrt(low * high)
-        _, found = np.unique(np.floor(points / cell).astype(np.int64), axis=0, return_index=True)
+        index = np.floor(points / cell).astype(np.int64)
+        x, y, z = (index - index.min(axis=0)).T
+        _, found = np.unique((x << 42) | (y << 21) | z, return_index=True)
         low, high = (low, cell) if len(found) < count else (cell, high)
         first = found
         if count <= len(found) <= 1.1 * count:

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import hashlib
 import json
 import os
+import pickle
 import sys
+import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
@@ -30,6 +34,7 @@ RAY = "ray://"
 CONNECT_S = 10.0
 _DIED = "its process ended: killed, or out of memory"
 _ARRAY = "__array__"
+_LARGE = 100_000  # bytes of work that are not sent with every item
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,7 @@ class Journal:
     """
 
     def __init__(self, folder: str | Path, settings: object) -> None:
-        """Opens or makes the journal.
+        """Opens the journal; the first answer makes its folder.
 
         Args:
             folder: of its files.
@@ -90,12 +95,18 @@ class Journal:
         """
         self._folder = Path(folder)
         self._settings = hashlib.sha256(repr(settings).encode()).hexdigest()
-        note = self._folder / "settings"
+        self._note = self._folder / "settings"
         with _disk(self._folder):
-            self._folder.mkdir(parents=True, exist_ok=True)
-            if not note.is_file() or note.read_text() != self._settings:
+            if not self._note.is_file() or self._note.read_text() != self._settings:
                 self.forget()
-                note.write_text(self._settings)
+
+    def folder(self) -> Path:
+        """Makes the folder if need be."""
+        if not self._note.is_file():
+            with _disk(self._folder):
+                self._folder.mkdir(parents=True, exist_ok=True)
+                self._note.write_text(self._settings)
+        return self._folder
 
     def read(self, key: str) -> Any:
         """The answer of an item.
@@ -114,6 +125,7 @@ class Journal:
         """Keeps an answer, whole or not at all."""
         arrays: dict[str, NDArray[Any]] = {}
         text = json.dumps(_without_arrays(value, arrays))
+        self.folder()
         file = self._file(key)
         part = file.with_suffix(".part")
         with _disk(file), part.open("wb") as out:
@@ -122,13 +134,14 @@ class Journal:
 
     def forget(self) -> None:
         """Throws all answers away."""
-        for file in (*self._folder.glob("*.npz"), *self._folder.glob("*.part")):
-            file.unlink()
+        self._note.unlink(missing_ok=True)
+        for kind in ("npz", "part", "work"):
+            for file in self._folder.glob(f"*.{kind}"):
+                file.unlink()
 
     def remove(self) -> None:
         """Deletes the journal; the work is done."""
         self.forget()
-        (self._folder / "settings").unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self._folder.rmdir()
 
@@ -171,12 +184,18 @@ def run_jobs(
             with contextlib.suppress(KeyError):
                 done[key] = Outcome(key, journal.read(key))
     every_s = 0.1 if sys.stderr.isatty() else 10.0
-    bar = tqdm(total=len(items), initial=len(done), desc=what, unit="", mininterval=every_s)
-    with bar:
+    with tqdm(
+        total=len(items),
+        initial=len(done),
+        desc=what,
+        unit="",
+        mininterval=every_s,
+        disable=not what,
+    ) as bar:
         for outcome in done.values():
             report(outcome)
         todo = {key: item for key, item in items.items() if key not in done}
-        for outcome in _outcomes(work, todo, pool, pool.count(len(todo), worth)):
+        for outcome in _outcomes(work, todo, pool, pool.count(len(todo), worth), journal):
             if journal is not None and not outcome.fault:
                 journal.write(outcome.key, outcome.value)
             done[outcome.key] = outcome
@@ -186,7 +205,11 @@ def run_jobs(
 
 
 def _outcomes(
-    work: Callable[[T], Any], todo: Mapping[str, T], pool: Pool, processes: int
+    work: Callable[[T], Any],
+    todo: Mapping[str, T],
+    pool: Pool,
+    processes: int,
+    journal: Journal | None,
 ) -> Iterator[Outcome[Any]]:
     """Outcomes as they come. When a process dies, those whose item it may have been go alone."""
     if not todo:
@@ -195,7 +218,7 @@ def _outcomes(
         for key, item in todo.items():
             yield _attempt(work, key, item)
         return
-    with _backend(pool, processes) as (jobs, deaths):
+    with _backend(pool, processes) as (jobs, deaths), _sent(work, pool, journal) as work:
         left = dict(todo)
         while left:
             running: dict[str, None] = {}
@@ -217,7 +240,7 @@ def _parallel(
     def tasks() -> Iterator[Any]:
         for key, item in list(items.items()):
             running[key] = None
-            yield joblib.delayed(_attempt)(work, key, item)
+            yield joblib.delayed(_attempt_elsewhere)(work, key, item)
 
     parallel = joblib.Parallel(
         n_jobs=jobs, return_as="generator_unordered", batch_size=1, pre_dispatch="2*n_jobs"
@@ -235,6 +258,48 @@ def _alone(
         return outcome
     except deaths:
         return Outcome(key, None, _DIED)
+
+
+@contextlib.contextmanager
+def _sent(
+    work: Callable[[T], Any], pool: Pool, journal: Journal | None
+) -> Iterator[Callable[[T], Any]]:
+    """What every item takes along: the work, or where it is large the name of its file.
+
+    A cluster's machines see the journal's folder, and no other of this machine.
+    """
+    content = pickle.dumps(work)
+    if len(content) < _LARGE or (pool.cluster and journal is None):
+        yield work
+        return
+    folder = None if journal is None else journal.folder().absolute()
+    with tempfile.NamedTemporaryFile(dir=folder, suffix=".work") as file:
+        with _disk(Path(file.name)):
+            file.write(content)
+            file.flush()
+        yield _FiledWork(file.name)
+
+
+@dataclass(frozen=True)
+class _FiledWork:
+    """Work that each process reads from a file once."""
+
+    file: str
+
+    def __call__(self, item: Any) -> Any:
+        return _filed_work(self.file)(item)
+
+
+@functools.lru_cache(maxsize=1)
+def _filed_work(file: str) -> Callable[[Any], Any]:
+    work: Callable[[Any], Any] = pickle.loads(Path(file).read_bytes())
+    return work
+
+
+def _attempt_elsewhere(work: Callable[[T], Any], key: str, item: T) -> Outcome[Any]:
+    """`_attempt` in one of many processes, which leaves the other cores to the others."""
+    cv2.setNumThreads(1)
+    return _attempt(work, key, item)
 
 
 def _attempt(work: Callable[[T], Any], key: str, item: T) -> Outcome[Any]:
