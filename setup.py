@@ -44,6 +44,7 @@ setup(
         "pillow>=9.1",
         "mediapipe>=0.10.14",
         "pyyaml>=6",
+        "threadpoolctl>=3",
         "tqdm>=4.60",
     ],
     extras_require={

@@ -23,6 +23,7 @@ from typing import Any, Generic, TypeVar
 
 import cv2
 import numpy as np
+import threadpoolctl
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -215,8 +216,9 @@ def _outcomes(
     if not todo:
         return
     if processes == 1 and not pool.cluster:
-        for key, item in todo.items():
-            yield _attempt(work, key, item)
+        with threadpoolctl.threadpool_limits(1, "blas"):
+            for key, item in todo.items():
+                yield _attempt(work, key, item)
         return
     with _backend(pool, processes) as (jobs, deaths), _sent(work, pool, journal) as work:
         left = dict(todo)
@@ -297,9 +299,16 @@ def _filed_work(file: str) -> Callable[[Any], Any]:
 
 
 def _attempt_elsewhere(work: Callable[[T], Any], key: str, item: T) -> Outcome[Any]:
-    """`_attempt` in one of many processes, which leaves the other cores to the others."""
-    cv2.setNumThreads(1)
+    """`_attempt` in one of many processes."""
+    _one_thread()
     return _attempt(work, key, item)
+
+
+@functools.cache
+def _one_thread() -> None:
+    """Leaves the other cores to other processes; sums in the last digit depend on it, too."""
+    cv2.setNumThreads(1)
+    threadpoolctl.threadpool_limits(1, "blas")
 
 
 def _attempt(work: Callable[[T], Any], key: str, item: T) -> Outcome[Any]:
