@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
 import sys
 import zlib
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,18 +28,17 @@ from face_recon_ros.cli.options import (
     report_input,
     settings_of,
 )
+from face_recon_ros.cli.reconstruction_files import MESHES, Sighting, textured_heads, write_results
 from face_recon_ros.core.anonymise import LostFaces, hide_faces
-from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.detection import THOROUGH
 from face_recon_ros.core.errors import ConfigError, DataError
-from face_recon_ros.core.overlay import Overlay, OverlayConfig, render_mesh
+from face_recon_ros.core.overlay import Overlay, OverlayConfig
 from face_recon_ros.core.pipeline import FaceFinder, FacePipeline, PipelineConfig
 from face_recon_ros.core.reconstructor import FaceReconstructor
-from face_recon_ros.core.types import COEFFICIENT_NAMES, Coefficients, Face, Image, Mesh
+from face_recon_ros.core.types import Face, Image, Mesh
 from face_recon_ros.io.calibration import CameraResolver
 from face_recon_ros.io.images import png_bytes
 from face_recon_ros.io.jobs import Journal, run_jobs
-from face_recon_ros.io.meshes import MESH_SUFFIXES, write_mesh
 from face_recon_ros.io.picture_sources import FolderSource
 from face_recon_ros.io.sources import Source, SourceConfig, with_cameras
 from face_recon_ros.io.video import VideoWriter
@@ -53,7 +50,9 @@ _NO_MESH = Mesh(np.zeros((0, 3), np.float32), np.zeros((0, 3), np.int32))
 _DESCRIPTION = """Reconstructs every face of a picture, a folder of pictures, a video, a bag or
 `pattern` (our own head, turning). Writes into --out:
   NAME_overlay.png or overlay.mp4   the mesh drawn on the faces
-  NAME_ID.ply (and .obj)            meshes, metres, face frame, vertex colours
+  NAME_ID.ply                       meshes, metres, face frame, vertex colours
+  NAME_ID.obj, .mtl, .png           --mesh obj: the whole head with a texture
+  NAME_ID.glb                       --mesh glb: the same, neutral, with 52 expressions (glTF)
   NAME_ID_views.png                 the mesh from the front and the side
   NAME.json, NAME.npz               id, box, pose, expression, all coefficients
 NAME is the picture's name, or `faces` for a video: there JSON and meshes show each person as
@@ -65,7 +64,8 @@ continues where it stopped."""
 
 _EXAMPLES = """examples:
   face-recon reconstruct portrait.jpg --out out
-  face-recon reconstruct group.jpg --out out --thorough --mesh both --level fine
+  face-recon reconstruct group.jpg --out out --thorough --level fine
+  face-recon reconstruct portrait.jpg --out out --mesh all     PLY, OBJ and GLB
   face-recon reconstruct talk.mp4 --out out --calibration ost.yaml
   face-recon reconstruct --same-person photographs_of_ann --out ann
   face-recon reconstruct pattern --out out"""
@@ -86,9 +86,10 @@ def add_reconstruct_command(
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="output folder")
     parser.add_argument(
         "--mesh",
-        choices=("ply", "obj", "both", "none"),
+        choices=tuple(MESHES),
         default="ply",
-        help="format of the meshes (default: %(default)s)",
+        help="format of the meshes; both: PLY and OBJ; OBJ and GLB hold the whole head with its "
+        "texture, whatever --part and --level (default: %(default)s)",
     )
     parser.add_argument(
         "--thorough",
@@ -144,15 +145,6 @@ def run(args: argparse.Namespace) -> int:
         raise no_face(source)
     print(f"{found} face{'s' if found > 1 else ''} in {args.out}")
     return 0
-
-
-@dataclass(frozen=True)
-class _Sighting:
-    """One face in one image, without its mesh."""
-
-    frame: int
-    face: Face
-    camera: PinholeCamera
 
 
 def _pictures(args: argparse.Namespace, source: FolderSource) -> int:
@@ -213,8 +205,11 @@ class _PictureJob:
         (args.out / f"{name}_overlay.png").write_bytes(
             png_bytes(overlay.draw(image.rgb, faces, camera))
         )
-        sightings = [_Sighting(0, face, camera) for face in faces]
-        _write_results(args, name, reconstructor, sightings, faces)
+        sightings = [Sighting(0, face, camera) for face in faces]
+        heads = textured_heads(args, reconstructor)
+        for face in faces if heads else ():
+            heads.add(image.rgb, face)
+        write_results(args, name, reconstructor, sightings, faces, heads)
         return {"faces": len(faces), "warnings": [*source.warnings, *resolver.problems]}
 
 
@@ -240,7 +235,8 @@ def _person(
     """One head from all pictures: each adds what it shows of the person to one track."""
     reconstructor = pipelines[0].reconstructor
     overlay = _overlay(args, reconstructor, mesh_side_px=1024)
-    sightings: list[_Sighting] = []
+    heads = textured_heads(args, reconstructor)
+    sightings: list[Sighting] = []
     shown: list[Path] = []
     for path, rgb in progress(args, source.readable(), source.length):
         image = Image(rgb, float(len(shown)))  # a second apart: another moment
@@ -251,7 +247,9 @@ def _person(
                 frame = pipeline.process_person(image, camera, person="person", refine=args.refine)
                 faces = frame.faces
         if faces:
-            sightings.append(_Sighting(len(shown), faces[0], camera))
+            if heads:
+                heads.add(rgb, faces[0])
+            sightings.append(Sighting(len(shown), faces[0], camera))
             shown.append(path)
         else:
             print(f"left out: {path.name}: no face", file=sys.stderr)
@@ -268,10 +266,10 @@ def _person(
             (args.out / f"{path.name}_overlay.png").write_bytes(png_bytes(drawn))
     last = sightings[-1].face
     head = replace(last.mesh, vertices=reconstructor.model.neutral(identity))
+    neutral = replace(last.coefficients, expression=0 * last.coefficients.expression)
+    people = [replace(last, mesh=head, coefficients=neutral)]
     names = [path.name for path in shown]
-    _write_results(
-        args, "faces", reconstructor, sightings, [replace(last, mesh=head)], pictures=names
-    )
+    write_results(args, "faces", reconstructor, sightings, people, heads, pictures=names)
     return len(sightings)
 
 
@@ -279,13 +277,16 @@ def _video(
     args: argparse.Namespace, pipeline: FacePipeline, source: Source, resolver: CameraResolver
 ) -> int:
     overlay, lost = _overlay(args, pipeline.reconstructor, mesh_side_px=384), LostFaces()
-    sightings: list[_Sighting] = []
+    heads = textured_heads(args, pipeline.reconstructor)
+    sightings: list[Sighting] = []
     last: dict[str, Face] = {}
     seen: Counter[str] = Counter()
     with VideoWriter(args.out / "overlay.mp4", source.fps) as video:
         taken = with_cameras(source, resolver)
         for k, (image, camera) in enumerate(progress(args, taken, source.length)):
             faces = pipeline.process(image, camera).faces
+            for face in faces if heads else ():
+                heads.add(image.rgb, face)
             picture = image.rgb
             if args.anonymise:
                 picture = picture.copy()
@@ -293,11 +294,11 @@ def _video(
             video.write(overlay.draw(picture, faces, camera), image.stamp)
             last.update({face.track.id: face for face in faces})
             seen.update(face.track.id for face in faces)
-            sightings += [_Sighting(k, replace(f, mesh=_NO_MESH), camera) for f in faces]
+            sightings += [Sighting(k, replace(f, mesh=_NO_MESH), camera) for f in faces]
     source.close()
     enough = min(_MIN_SIGHTINGS, max(seen.values(), default=0))
     people = [face for name, face in last.items() if seen[name] >= enough]
-    _write_results(args, "faces", pipeline.reconstructor, sightings, people)
+    write_results(args, "faces", pipeline.reconstructor, sightings, people, heads)
     return len(people)
 
 
@@ -306,84 +307,3 @@ def _overlay(
 ) -> Overlay:
     config = OverlayConfig(mesh_side_px=mesh_side_px, anonymise=args.anonymise)
     return Overlay(reconstructor.model.triangles, reconstructor.model.n_vertices, config)
-
-
-def _write_results(
-    args: argparse.Namespace,
-    name: str,
-    reconstructor: FaceReconstructor,
-    sightings: list[_Sighting],
-    people: list[Face],
-    **more: Any,
-) -> None:
-    """Writes meshes and portraits of `people`, JSON with `more`, and NPZ of all sightings."""
-    suffixes = {"both": MESH_SUFFIXES, "none": ()}.get(args.mesh, (f".{args.mesh}",))
-    described = []
-    for face in people:
-        stem = f"{name}_{face.track.id}"
-        for suffix in suffixes:
-            write_mesh(args.out / f"{stem}{suffix}", face.mesh)
-        views = [render_mesh(face.mesh, 320, yaw) for yaw in (0.0, -45.0, 90.0)]
-        (args.out / f"{stem}_views.png").write_bytes(png_bytes(np.concatenate(views, axis=1)))
-        seen = [s for s in sightings if s.face.track.id == face.track.id]
-        described.append(
-            {
-                "id": face.track.id,
-                "images": len(seen),
-                "first_stamp": seen[0].face.stamp,
-                "last_stamp": seen[-1].face.stamp,
-                "meshes": [f"{stem}{suffix}" for suffix in suffixes],
-                **_described(seen[-1], reconstructor.model.expression_names),
-            }
-        )
-    summary = {
-        "source": args.source,
-        "network": reconstructor.network.path.name,
-        "face_model": reconstructor.model.name,
-        "units": "metres, seconds, radians, pixels",
-        **more,
-        "faces": described,
-    }
-    (args.out / f"{name}.json").write_text(json.dumps(summary, indent=1) + "\n")
-    np.savez_compressed(args.out / f"{name}.npz", **_table(sightings, reconstructor))
-
-
-def _described(sighting: _Sighting, expression_names: Sequence[str]) -> dict[str, Any]:
-    face, c = sighting.face, sighting.face.coefficients
-    return {
-        "box": face.box.tolist(),
-        "score": face.track.score,
-        "camera_matrix": sighting.camera.matrix.tolist(),
-        "camera_calibrated": sighting.camera.calibrated,
-        "camera_from_face": {
-            "rotation": face.camera_from_face.rotation.tolist(),
-            "translation": face.camera_from_face.translation.tolist(),
-        },
-        "expression": dict(zip(expression_names, c.expression[0].tolist(), strict=True)),
-        "identity": c.identity[0].tolist(),
-        "albedo": c.albedo[0].tolist(),
-        "illumination": c.illumination[0].tolist(),
-    }
-
-
-def _table(sightings: list[_Sighting], reconstructor: FaceReconstructor) -> dict[str, Any]:
-    """All sightings as arrays with one row each."""
-    faces = [s.face for s in sightings]
-    sizes = reconstructor.network.sizes
-    coefficients = [f.coefficients for f in faces] or [Coefficients.zeros(0, *sizes.values())]
-    poses = [f.camera_from_face for f in faces]
-    return {
-        "image": np.array([s.frame for s in sightings], np.int64),
-        "stamp": np.array([f.stamp for f in faces], np.float64),
-        "id": np.array([f.track.id for f in faces], np.str_),
-        "score": np.array([f.track.score for f in faces], np.float32),
-        "box": np.array([f.box for f in faces], np.float32).reshape(-1, 4),
-        "camera_from_face_rotation": np.array([p.rotation for p in poses]).reshape(-1, 3, 3),
-        "camera_from_face_translation": np.array([p.translation for p in poses]).reshape(-1, 3),
-        "camera_matrix": np.array([s.camera.matrix for s in sightings]).reshape(-1, 3, 3),
-        "expression_names": np.array(reconstructor.model.expression_names, np.str_),
-        **{
-            key: np.concatenate([getattr(c, key) for c in coefficients])
-            for key in COEFFICIENT_NAMES
-        },
-    }

@@ -18,7 +18,7 @@ from face_recon_ros.core.rigid import Rigid, angle_between
 from face_recon_ros.core.texture import Picture, seen_at
 from face_recon_ros.core.texture_atlas import TextureAtlas, TextureBuilder, View
 from face_recon_ros.core.texture_sampler import TextureSampler
-from face_recon_ros.core.types import Face
+from face_recon_ros.core.types import Coefficients, Face
 from face_recon_ros.io.gltf import Animation, TexturedHead
 
 TEXTURE_SIZES = (256, 512, 1024, 2048)
@@ -55,6 +55,10 @@ class AvatarMaker:
         self._occlusion = OcclusionSense(points.mean if points else None, model.mean_shape)
         self._people: dict[str, _Person] = {}
 
+    def forget(self) -> None:
+        """Forgets all people; what depends on the mesh only is kept."""
+        self._people.clear()
+
     @property
     def images(self) -> dict[str, int]:
         """Person -> in how many images, the most seen first."""
@@ -86,14 +90,22 @@ class AvatarMaker:
             person.texture.add(self._view(rgb, face, pose))
             person.views.append((pose, px_per_mm))
 
-    def head(self, name: str, *, animate: bool = False, fused: bool = True) -> TexturedHead:
-        """The head of a person, neutral, with texture and every expression.
+    def head(
+        self,
+        name: str,
+        *,
+        animate: bool = False,
+        fused: bool = True,
+        shown: Coefficients | None = None,
+    ) -> TexturedHead:
+        """The head of a person, with texture and every expression.
 
         Args:
             name: of the person.
             animate: with the motion over the images.
             fused: images of one track, whose identity the pipeline has fused already: the last
                 counts. Otherwise the mean over the images.
+            shown: a row of coefficients, whose expression the head has at rest; None: neutral.
 
         Raises:
             DataError: there is no such person.
@@ -106,9 +118,12 @@ class AvatarMaker:
         last = slice(-1, None) if fused else slice(None)
         identity = np.mean(person.identities[last], axis=0)
         albedo = self.model.albedo(np.mean(person.albedos[last], axis=0))
+        expression = np.zeros(self.model.k_expression, np.float32)
+        if shown is not None:
+            expression = shown.expression[0]
         moves = self.model.expression_basis.reshape(self.model.n_vertices, 3, -1)
         return TexturedHead(
-            vertices=self.model.neutral(identity),
+            vertices=self.model.vertices(identity, expression),
             triangles=self.model.triangles,
             uvs=self._atlas.uvs,
             uv_triangles=self.model.uv_triangles,

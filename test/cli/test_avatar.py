@@ -42,6 +42,26 @@ def test_a_video_becomes_a_head_that_moves(head_video, tmp_path, capsys):
     assert written["asset"]["extras"]["texture_coverage"] > 0.1
 
 
+def test_a_picture_becomes_files_that_others_open(head_video, tmp_path):
+    """PLY of the part asked for; OBJ and GLB of the whole head, with a texture."""
+    trimesh = pytest.importorskip("trimesh")
+    ok, frame = cv2.VideoCapture(str(head_video)).read()
+    assert ok
+    cv2.imwrite(str(tmp_path / "head.png"), frame)
+    out = tmp_path / "out"
+    assert (
+        main(["reconstruct", str(tmp_path / "head.png"), "--out", str(out), "--mesh", "all"]) == 0
+    )
+    (face,) = json.loads((out / "head.json").read_text())["faces"]
+    ply, obj, glb = (trimesh.load(out / name, force="mesh") for name in face["meshes"])
+    assert len(ply.visual.vertex_colors) == len(ply.vertices)
+    assert obj.visual.uv.shape[1] == glb.visual.uv.shape[1] == 2
+    assert len(obj.faces) == len(glb.faces) > len(ply.faces)
+    smiling = np.asarray(face["expression"]["jawOpen"]) > 0.02
+    apart = np.abs(np.sort(obj.vertices[:, 0]) - np.sort(glb.vertices[:, 2]))
+    assert smiling == (apart.max() > 1e-4) or apart.max() > 0  # OBJ as seen, GLB neutral
+
+
 def test_one_line_on_what_is_wrong(head_video, tmp_path, capsys):
     blank = tmp_path / "blank.png"
     cv2.imwrite(str(blank), np.full((200, 300, 3), 127, np.uint8))

@@ -1,4 +1,4 @@
-"""glTF files, read by others: Khronos' validator and trimesh."""
+"""glTF and textured OBJ files, read by others: Khronos' validator and trimesh."""
 
 import json
 import shutil
@@ -17,6 +17,8 @@ from face_recon_ros.core.morphable_model import load_morphable_model
 from face_recon_ros.core.rigid import rotation_from_vector
 from face_recon_ros.core.texture_atlas import TextureAtlas
 from face_recon_ros.io.gltf import Animation, TexturedHead, glb_bytes, write_glb
+from face_recon_ros.io.meshes import read_mesh
+from face_recon_ros.io.textured_obj import write_textured_obj
 
 VALIDATOR = "gltf-validator@2.0.0-dev.3.10"
 SCRIPT = """
@@ -111,6 +113,25 @@ def test_trimesh_reads_what_was_written(head, tmp_path):
     assert (outward > 0).mean() > 0.6
     uv = mesh.visual.uv
     assert uv.min() >= 0 and uv.max() <= 1
+
+
+def test_trimesh_reads_the_obj_with_its_texture(head, tmp_path):
+    """Every corner of every triangle has its place on the head and in the picture."""
+    trimesh = pytest.importorskip("trimesh")
+    files = write_textured_obj(tmp_path / "a.obj", head)
+    assert [path.name for path in files] == ["a.obj", "a.mtl", "a.png"]
+    mesh = trimesh.load(tmp_path / "a.obj", process=False)
+    assert len(mesh.faces) == len(head.triangles)
+    corners = head.vertices[head.triangles.ravel()]
+    np.testing.assert_allclose(mesh.triangles.reshape(-1, 3), corners, atol=1e-6)
+    uv = mesh.visual.uv[mesh.faces.ravel()]
+    np.testing.assert_allclose(uv, head.uvs[head.uv_triangles.ravel()], atol=1e-5)
+    assert (np.asarray(mesh.visual.material.image) == head.texture).all()
+    ours = read_mesh(tmp_path / "a.obj")
+    np.testing.assert_array_equal(ours.triangles, head.triangles)
+    np.testing.assert_allclose(ours.vertices, head.vertices, atol=1e-7)
+    with pytest.raises(DataError, match="choose another place"):
+        write_textured_obj(tmp_path / "none" / "a.obj", head)
 
 
 def test_expressions_are_named_and_say_how_far(head):
