@@ -57,9 +57,8 @@ def test_a_picture_becomes_files_that_others_open(head_video, tmp_path):
     assert len(ply.visual.vertex_colors) == len(ply.vertices)
     assert obj.visual.uv.shape[1] == glb.visual.uv.shape[1] == 2
     assert len(obj.faces) == len(glb.faces) > len(ply.faces)
-    smiling = np.asarray(face["expression"]["jawOpen"]) > 0.02
     apart = np.abs(np.sort(obj.vertices[:, 0]) - np.sort(glb.vertices[:, 2]))
-    assert smiling == (apart.max() > 1e-4) or apart.max() > 0  # OBJ as seen, GLB neutral
+    assert apart.max() > 1e-4  # OBJ as it was seen, GLB neutral
 
 
 def test_one_line_on_what_is_wrong(head_video, tmp_path, capsys):
