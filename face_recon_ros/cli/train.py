@@ -64,7 +64,8 @@ def add_training_commands(subparsers: argparse._SubParsersAction[argparse.Argume
         "--precision",
         choices=("float32", "int8", "int8_weights"),
         default="int8",
-        help="int8_weights: a quarter of the file, computed in float32 (default: int8)",
+        help="int8_weights: a quarter of the file, computed in float32; not for dense points "
+        "(default: int8)",
     )
     export.add_argument(
         "--size", type=int, default=0, help="input size in pixels; 0: the training's"
@@ -141,7 +142,7 @@ def _export(arguments: argparse.Namespace) -> None:
     from face_recon_ros.training.train_points import KIND
 
     if load_checkpoint(arguments.checkpoint).get("kind") == KIND:
-        report = export_points(arguments.checkpoint, arguments.out)
+        report = export_points(arguments.checkpoint, arguments.out, precision=arguments.precision)
     else:
         report = export(
             arguments.checkpoint,

@@ -21,6 +21,7 @@ from face_recon_ros.core.rectification import CELLS, FaceFrame, Rectifier, grid_
 from face_recon_ros.core.rigid import rotation_from_vector
 from face_recon_ros.training.config import PointConfig, TrainConfig, config_from_dict
 from face_recon_ros.training.export_points import export_points
+from face_recon_ros.training.point_calibration import identity_scale
 from face_recon_ros.training.point_examples import PointBatch, PointExamples
 from face_recon_ros.training.point_fit import Fit
 from face_recon_ros.training.point_network import PointNetwork, choose_points
@@ -198,7 +199,8 @@ def settings(tmp_path, pool, **more):
     return config_from_dict(values | more, PointConfig)
 
 
-def test_a_run_resumes_and_its_export_answers(tmp_path, pool, model):
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_a_run_resumes_and_its_export_answers(tmp_path, pool, model, precision):
     config = settings(tmp_path, pool)
     checkpoint = train_points(config)
     with pytest.raises(ConfigError, match="resume"):
@@ -208,7 +210,8 @@ def test_a_run_resumes_and_its_export_answers(tmp_path, pool, model):
     lines = (tmp_path / "run" / "log.jsonl").read_text().splitlines()
     assert all("points_mm" in json.loads(line) for line in lines)
     out = tmp_path / "points.onnx"
-    report = export_points(checkpoint, out, pool=str(pool[0]), calibration=4)
+    fresh = str(tmp_path / "held_out")
+    report = export_points(checkpoint, out, precision=precision, pool=fresh, calibration=8)
     network = DensePointNetwork(out, threads=1)
     assert len(network.vertices) == report["points"]
     assert network.prior.pose_scale == pytest.approx(report["pose_scale"])
@@ -220,6 +223,24 @@ def test_a_run_resumes_and_its_export_answers(tmp_path, pool, model):
         assert displacement.shape == (n, len(network.vertices), 2)
         assert log_sigma.shape == displacement.shape[:2]
         assert ((presence >= 0) & (presence <= 1)).all()
+
+
+def test_a_precision_that_there_is_not_is_refused(tmp_path):
+    for precision, calibration in (("int8_weights", 8), ("int8", 0)):
+        with pytest.raises(ConfigError, match="--precision"):
+            export_points(
+                tmp_path / "c.pt", tmp_path / "x", precision=precision, calibration=calibration
+            )
+
+
+def test_identity_scale_makes_claims_true():
+    """Errors as large as information claims need no change; claims four times too high do."""
+    random, k = np.random.default_rng(6), 20
+    prior, claimed = np.eye(k), np.diag(np.linspace(0, 20, k))
+    for true in (1.0, 0.25):
+        deviation = 1 / np.sqrt(1 + true * claimed.diagonal())
+        people = [(random.normal(0, deviation), claimed) for _ in range(400)]
+        assert identity_scale(people, prior) == pytest.approx(true, rel=0.15)
 
 
 def test_checkpoints_of_other_networks_are_refused(tmp_path):

@@ -1,0 +1,154 @@
+"""How sure the fit to a network's dense points may be: made true on held-out renderings."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from face_recon_ros.core.dense_points import DensePointNetwork
+from face_recon_ros.core.identity_posterior import marginal_information
+from face_recon_ros.core.models import find_model
+from face_recon_ros.core.morphable_model import FACIAL_SKIN, MorphableModel
+from face_recon_ros.core.point_fit import POSE, FitState
+from face_recon_ros.core.rectification import FaceFrame, Rectifier
+from face_recon_ros.core.rigid import vector_from_rotation
+from face_recon_ros.training.config import PointConfig
+from face_recon_ros.training.data import open_render_cache, open_skins
+from face_recon_ros.training.point_examples import PointBatch, PointExamples
+from face_recon_ros.training.synthesis.faces import SyntheticFaces
+from face_recon_ros.training.synthesis.render_cache import fill_render_cache
+
+#: Median of a squared standard normal.
+_MEDIAN_CHI2 = 0.4549
+
+
+def held_out(
+    model: MorphableModel, config: PointConfig, pool: str, count: int
+) -> list[PointBatch]:
+    """Examples that the run has not seen, all with a face, starts as the regressor answers.
+
+    Args:
+        model: coarse level, whole head.
+        config: of the run.
+        pool: folder of renderings, filled if it is not.
+        count: how many at least.
+
+    Returns:
+        Batches of numpy arrays.
+    """
+    slots = max(1, count // 2)
+    settings = dataclasses.replace(config, pool=pool, pool_slots=slots, seed=config.seed + 77777)
+    sizes = (model.k_identity, model.k_expression, model.k_albedo)
+    cache = open_render_cache(settings, sizes)
+    if len(cache) < slots:
+        skins = open_skins(config.skins, model, str(find_model(config.face_model)))
+        faces = SyntheticFaces(
+            model, margin=config.crop_margin, size=config.pool_size, skins=skins
+        )
+        fill_render_cache(cache, faces, settings.seed)
+    examples = PointExamples(
+        cache, model, str(find_model(config.regressor)), settings.seed, no_face=0.0, worsen=0.0
+    )
+    batches: list[PointBatch] = []
+    for batch in examples:
+        seen = batch.present.numpy() > 0.5
+        batches.append(PointBatch(*(v.numpy()[seen] for v in batch)))
+        if sum(len(b.present) for b in batches) >= count:
+            break
+    return batches
+
+
+def seen_normals(rectifier: Rectifier, batch: PointBatch) -> NDArray[np.float32]:
+    """What the network is told of the starts' attitudes."""
+    return rectifier.seen_normals(FaceFrame.of(batch.start_rotation, batch.start_translation))
+
+
+def calibrate(
+    network: DensePointNetwork, model: MorphableModel, batches: list[PointBatch]
+) -> dict[str, Any]:
+    """How much wider or narrower the fit's covariance must be to be true.
+
+    Args:
+        network: as exported.
+        model: coarse level, whole head.
+        batches: from `held_out`.
+
+    Returns:
+        `pose_scale`: factors of the standard deviations of rotation, of translation across the
+        line of sight, and of depth at known head size; `identity_scale`, of the information
+        about identity; `rotation_deg` and `depth_percent`, the median errors of the pose.
+    """
+    rectifier = Rectifier(model)
+    fitter = network.fitter(model)
+    skin = model.subset(FACIAL_SKIN)
+    scores: list[NDArray[np.float64]] = []
+    errors: list[tuple[float, float]] = []
+    known = np.eye(model.k_identity) / network.prior.identity**2
+    people: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = []
+    for b in batches:
+        frame = FaceFrame.of(b.start_rotation, b.start_translation)
+        displacement, log_sigma, _ = network.predict(b.image, rectifier.seen_normals(frame))
+        start = FitState(
+            b.start_rotation, b.start_translation, b.start_identity, b.start_expression
+        )
+        fit = fitter.fit(start, frame.seen(displacement, fitter.mean), np.exp(log_sigma))
+        deviation = np.sqrt(np.diagonal(fit.covariance, axis1=1, axis2=2)[:, :POSE])
+        for i in np.flatnonzero(fit.converged):
+            turn = vector_from_rotation(b.rotation[i] @ fit.state.rotation[i].T)
+            ours, truth = fit.state.translation[i], b.translation[i]
+            size = np.log(
+                _size(skin.neutral(b.identity[i])) / _size(skin.neutral(fit.state.identity[i]))
+            )
+            across = truth[:2] / truth[2] - ours[:2] / ours[2]
+            depth = np.log(truth[2] / ours[2]) - size
+            error = np.concatenate([turn, across, [depth]])
+            claimed = marginal_information(fit.information[i], model.k_identity) - known
+            people.append((b.identity[i] - fit.state.identity[i], claimed))
+            scores.append(np.square(error / deviation[i]))
+            errors.append((float(np.degrees(np.linalg.norm(turn))), 100 * abs(float(depth))))
+    z = np.array(scores)
+    groups = (z[:, :3], z[:, 3:5], z[:, 5:])
+    rotation, depth = np.median(errors, axis=0)
+    return {
+        "pose_scale": [float(np.sqrt(np.median(g) / _MEDIAN_CHI2)) for g in groups],
+        "identity_scale": identity_scale(people, known),
+        "rotation_deg": float(rotation),
+        "depth_percent": float(depth),
+    }
+
+
+def identity_scale(
+    people: list[tuple[NDArray[np.float64], NDArray[np.float64]]], prior: NDArray[np.float64]
+) -> float:
+    """What a fit's information about identity is to be multiplied with so that its errors fit it.
+
+    Args:
+        people: error (K_id,) and information beyond the prior (K_id, K_id) of each fit.
+        prior: (K_id, K_id) information about anybody.
+
+    Returns:
+        The factor, at most 1, for which squared errors in the better known half of all directions
+        have the mean that information promises.
+    """
+    along, claimed = [], []
+    for error, information in people:
+        values, directions = np.linalg.eigh(information)
+        half = len(values) // 2
+        along.append(np.square(directions[:, half:].T @ error))
+        claimed.append(np.maximum(values[half:], 0.0))
+    squared, known = np.array(along), np.array(claimed)
+    anybody = float(prior.diagonal().mean())
+    low, high = 1e-3, 1.0
+    for _ in range(40):  # the mean of the squared scores rises with the factor
+        middle = np.sqrt(low * high)
+        too_sure = (squared * (anybody + middle * known)).mean() > 1.0
+        low, high = (low, middle) if too_sure else (middle, high)
+    return float(np.sqrt(low * high))
+
+
+def _size(vertices: NDArray[np.floating]) -> float:
+    """Root mean square distance of (V, 3) vertices from their middle."""
+    return float(np.sqrt(np.square(vertices - vertices.mean(0)).sum(1).mean()))
