@@ -27,6 +27,7 @@ from face_recon_ros.core.types import Float32
 
 _GAP = 0.012  # between islands, as a share of the picture
 _ENLARGED = {"eyeball": 3.0, "teeth": 2.0, "tongue": 1.5}  # islands that are looked at closely
+_TALLEST = 0.9  # the largest island, as a share: the others need room below it
 _BLEED_PX = 6  # islands grow over their edges, so that filters find no ground there
 
 
@@ -203,7 +204,8 @@ def _laid_out(model: MorphableModel) -> Float32:
     if height > width:  # lies on its side in MakeHuman's layout, the chin to the right
         place = np.stack([place[:, 1], width - place[:, 0]], axis=1)
         width, height = height, width
-    scale = (1 - 2 * _GAP) / max(width, height)
+    alone = len(boxes) == 1
+    scale = (1 - 2 * _GAP) / max(width, height if alone else height / _TALLEST)
     out[members] = place * scale + [_GAP, 1 - _GAP - height * scale]
     names = model.region_names
     others = []
@@ -212,10 +214,10 @@ def _laid_out(model: MorphableModel) -> Float32:
         others.append((members, place * enlarged * scale))
     room = 1 - 3 * _GAP - height * scale
     shrink, places = 1.0, _in_rows([np.ptp(p, axis=0) for _, p in others])
-    while places is None or _height(places, others, shrink) > room:
+    while others and (places is None or _height(places, others, shrink) > room):
         shrink *= 0.9
         places = _in_rows([np.ptp(p, axis=0) * shrink for _, p in others])
-    for (members, place), corner in zip(others, places, strict=True):
+    for (members, place), corner in zip(others, places or [], strict=True):
         out[members] = place * shrink + corner
     return np.asarray(out, np.float32)
 

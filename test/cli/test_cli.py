@@ -81,8 +81,10 @@ def test_a_picture_becomes_meshes_overlay_and_coefficients(models, pictures, tmp
         )
         assert (out / f"two_{face['id']}_views.png").is_file()
         ply, obj = (read_mesh(out / name) for name in face["meshes"])
-        np.testing.assert_array_equal(ply.vertices, obj.vertices)
-        np.testing.assert_allclose(ply.colours, obj.colours, atol=1e-6)
+        assert len(ply.colours) == len(ply.vertices) < len(obj.vertices)  # OBJ: always fine
+        np.testing.assert_allclose(ply.vertices.mean(axis=0), obj.vertices.mean(axis=0), atol=5e-3)
+        texture = cv2.imread(str(out / f"two_{face['id']}.png"))
+        assert texture.shape == (1024, 1024, 3) and np.ptp(texture) > 0
         # The JSON's pose and camera put the mesh where the box is.
         pose = face["camera_from_face"]
         points = ply.vertices @ np.array(pose["rotation"]).T + pose["translation"]

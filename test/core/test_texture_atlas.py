@@ -62,6 +62,13 @@ def test_every_texel_is_a_point_of_its_triangle(model, atlas):
     assert apart.max() < 0.03
 
 
+def test_one_square_island_fills_the_picture(face_model_path):
+    """There is no other island that would need room."""
+    dome = load_morphable_model(face_model_path)
+    atlas = TextureAtlas(dome, 64)
+    assert len(atlas.texels) > 0.9 * 64**2
+
+
 def test_a_coarse_mesh_has_no_texture():
     with pytest.raises(ModelError, match="fine level"):
         TextureAtlas(load_morphable_model(find_model(FACE_MODEL), level="coarse"))
