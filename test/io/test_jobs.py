@@ -7,13 +7,24 @@ import os
 import signal
 import time
 
+import cv2
 import numpy as np
 import pytest
 
+from face_recon_ros.cli import common
+from face_recon_ros.cli.main import make_parser
+from face_recon_ros.core.crop import crop_from_face_box
 from face_recon_ros.core.errors import ConfigError, DataError
+from face_recon_ros.core.models import FACE_MODEL, find_model
+from face_recon_ros.core.morphable_model import load_morphable_model
+from face_recon_ros.core.rigid import Rigid, rotation_from_vector
+from face_recon_ros.core.types import Coefficients, Detections
+from face_recon_ros.evaluation.chain import Estimate
 from face_recon_ros.io import jobs
 from face_recon_ros.io.jobs import Journal, Outcome, Pool, run_jobs
 
+#: Rotation of a face that looks into the camera.
+FACING = np.array([[0.0, 1.0, 0.0], [0.0, 0.0, -1.0], [-1.0, 0.0, 0.0]])
 ITEMS = {f"item {k}": k for k in range(7)}
 
 
@@ -215,3 +226,47 @@ def test_a_worker_of_the_cluster_that_is_killed_loses_nothing(dask_cluster, tmp_
 
 def test_outcomes_compare_by_what_they_say():
     assert Outcome("a", 1) == Outcome("a", 1) != Outcome("a", None, "fault")
+
+
+class Guesser:
+    """An `Estimator` that sees a mean face in the middle of every picture, turned by its shade."""
+
+    def detect(self, rgb):
+        side = np.float32(rgb.shape[0])
+        return Detections(np.array([[0, 0, side, side]], np.float32), np.ones(1, np.float32))
+
+    def estimate(self, views):
+        answers = []
+        for rgb, box, camera in views:
+            crop = crop_from_face_box(box, 1.3, 100)
+            turn = rotation_from_vector([0.0, 0.0, float(rgb.mean()) / 1000])
+            pose = Rigid(FACING @ turn, np.array([0.0, 0.0, 0.6]))
+            answers.append(Estimate(Coefficients.zeros(1, 80, 52, 80), crop, pose, pose, camera))
+        return answers
+
+
+def test_an_evaluation_writes_the_same_bytes_here_on_processes_and_on_a_cluster(
+    tmp_path, monkeypatch, dask_cluster
+):
+    model = load_morphable_model(find_model(FACE_MODEL), level="coarse")
+    monkeypatch.setattr(common, "still_chain", lambda args: (Guesser(), model))
+    random = np.random.default_rng(0)
+    (tmp_path / "in").mkdir()
+    for k in range(5):
+        picture = np.full((64, 64, 3), 40 * k, np.uint8)
+        assert cv2.imwrite(str(tmp_path / "in" / f"{k}.png"), picture)
+        np.savetxt(tmp_path / "in" / f"{k}.pts", random.uniform(8, 56, (68, 2)))
+    (tmp_path / "in" / "3.pts").write_text("1 2\n")
+    written = []
+    for where in (("--workers", "1"), ("--workers", "2"), ("--cluster", dask_cluster)):
+        out = tmp_path / "out.json"
+        command = ["evaluate", "landmarks", "--images", str(tmp_path / "in"), "--out", str(out)]
+        args = make_parser().parse_args([*command, *where])
+        assert args.run(args) == 0
+        written.append(out.read_bytes())
+        assert not (tmp_path / ".out.json.unfinished").exists()
+    assert written[0] == written[1] == written[2]
+    result = json.loads(written[0])
+    assert [entry["name"] for entry in result["per_image"]] == ["0", "1", "2", "4"]
+    assert len({entry["nme68"] for entry in result["per_image"]}) == 4
+    assert "68" in result["skipped"]["files"][0]["reason"]
