@@ -103,7 +103,7 @@ class ReconstructionNode(FaceNode):
         stamp = conversions.seconds_from_stamp(stacked.header.stamp)
         self.loaded.head_state.tune(self.config("output"))
         depth = self.live.depth.at(stamp, camera) if self.live.depth and faces else None
-        faces = self._head_state(faces, camera, stamp, depth)
+        faces = self.loaded.head_state(faces, camera, stamp, depth)
         estimated = time.perf_counter()
         usable = pixels[prediction.usable]
         self.live.outputs.publish(faces, usable, camera, stacked.header, self.config("output"))
