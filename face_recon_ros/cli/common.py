@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,13 +39,18 @@ SEQUENCE_OPTIONS = ("max_faces", "detect_every", "level", "part")
 
 
 def command(
-    subparsers: Subparsers[argparse.ArgumentParser], name: str, summary: str, description: str
+    subparsers: Subparsers[argparse.ArgumentParser],
+    name: str,
+    summary: str,
+    description: str,
+    examples: str = "",
 ) -> argparse.ArgumentParser:
     """Adds a command, with its one line for the list and its own page."""
     return subparsers.add_parser(
         name,
         help=summary,
         description=description,
+        epilog=examples or None,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
 
@@ -195,6 +200,19 @@ def run_still_evaluation(
 def figure(value: float | None) -> str:
     """A figure for a table; - where there is none."""
     return "-" if value is None or value != value else f"{value:.2f}"
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str | float | None]]) -> str:
+    """Aligned columns: texts to the left, figures to the right, two places each."""
+    body = [list(row) for row in rows]
+    columns = []
+    for k, title in enumerate(header):
+        values = [row[k] for row in body]
+        texts = all(isinstance(value, str) for value in values)
+        cells = [title, *(v if isinstance(v, str) else figure(v) for v in values)]
+        width = max(map(len, cells))
+        columns.append([c.ljust(width) if texts else c.rjust(width) for c in cells])
+    return "\n".join("  ".join(line).rstrip() for line in zip(*columns, strict=True))
 
 
 def live_pipeline(args: argparse.Namespace) -> tuple[Any, tuple[str, ...]]:

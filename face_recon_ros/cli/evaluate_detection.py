@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from face_recon_ros.cli import common
 from face_recon_ros.cli.options import add_detector_options, at_least, detector_config
 from face_recon_ros.core.detection import make_detector
 from face_recon_ros.core.errors import ConfigError, DataError
@@ -26,7 +27,7 @@ from face_recon_ros.evaluation.detection import (
     read_scenes,
     rendered_portraits,
 )
-from face_recon_ros.evaluation.output import provenance, write_json
+from face_recon_ros.evaluation.output import provenance
 
 _DESCRIPTION = """Recall and precision of the detector by the size of the faces, as JSON.
 
@@ -44,12 +45,12 @@ _EXAMPLES = """examples:
 
 def add_detection_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds `detection` to the sub-commands of `evaluate`."""
-    parser = subparsers.add_parser(
+    parser = common.command(
+        subparsers,
         "detection",
-        help="recall and precision of the detector by size of the faces",
-        description=_DESCRIPTION,
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "recall and precision of the detector by size of the faces",
+        _DESCRIPTION,
+        _EXAMPLES,
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.json", help="the figures")
     parser.add_argument("--images", type=Path, metavar="DIR", help="annotated pictures")
@@ -117,14 +118,14 @@ def run(args: argparse.Namespace) -> int:
     files = [find_model(args.detector_model or DETECTORS[args.detector])]
     result["skipped"] = skipped.as_json()
     result["provenance"] = provenance(files, {**settings, "compose": count})
-    write_json(args.out, result)
     rows = ", ".join(f"{r['from_px']}-{r['to_px']} {r['recall']:.3f}" for r in result["by_size"])
-    print(
+    return common.finish(
+        args,
+        result,
         f"{result['faces']} faces of {args.min_side:g} px and more in {result['pictures']} "
         f"pictures: recall {result['recall']:.4f}, precision {result['precision']:.4f}, "
-        f"{result['ms']:.1f} ms a picture; recall by size in pixels: {rows}: {args.out}"
+        f"{result['ms']:.1f} ms a picture; recall by size in pixels: {rows}: {args.out}",
     )
-    return 0
 
 
 def _size(text: str) -> tuple[int, int]:

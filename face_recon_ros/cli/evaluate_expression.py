@@ -40,10 +40,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _table(result: dict[str, Any]) -> str:
     """Correlation and amplitude of every measure, and its channels."""
-    lines = [f"{'measure':16}{'correlation':>12}{'amplitude':>11}  channels"]
+    rows = []
     for name, row in result["measures"].items():
-        mesh, channels = row["mesh"], row["channels"]
-        told = ", ".join(f"{k} {common.figure(v)}" for k, v in channels.items())
-        correlation, amplitude = (common.figure(mesh[k]) for k in ("correlation", "amplitude"))
-        lines.append(f"{name:16}{correlation:>12}{amplitude:>11}  {told}")
-    return "\n".join(lines)
+        mesh = row["mesh"]
+        channels = ", ".join(f"{k} {common.figure(v)}" for k, v in row["channels"].items())
+        rows.append((name, mesh["correlation"], mesh["amplitude"], channels))
+    return common.table(("measure", "correlation", "amplitude", "channels"), rows)

@@ -64,21 +64,16 @@ def run(args: argparse.Namespace) -> int:
 def _geometry_table(result: dict[str, Any]) -> str:
     """What was measured beside the mean face, the floor and the skill, a line a figure."""
     tracks = result["people"] if result["people"]["count"] else {}
-    together = tracks.get("ours", {}), tracks.get("skill", {})
-    lines = [
-        f"{'mm':28}{'mean face':>10}{'ours':>8}{'floor':>8}{'skill':>8}"
-        + (f"{'as tracks':>11}{'skill':>8}" if tracks else "")
-    ]
-    for name, label in (
-        ("median_mm", "nearest surface, median"),
-        ("landmark_mm", "51 landmarks, mean"),
-        ("corresponding_mm", "corresponding vertices, mean"),
-    ):
-        sides = [result["mean_face"], result, result.get("floor", {}), result.get("skill", {})]
-        cells = [common.figure(side.get(name)) for side in sides]
-        line = f"{label:28}{cells[0]:>10}{cells[1]:>8}{cells[2]:>8}{cells[3]:>8}"
-        if tracks:
-            ours, skill = (common.figure(side.get(name)) for side in together)
-            line += f"{ours:>11}{skill:>8}"
-        lines.append(line)
-    return "\n".join(lines)
+    header = ["mm", "mean face", "ours", "floor", "skill"]
+    sides = [result["mean_face"], result, result.get("floor", {}), result.get("skill", {})]
+    if tracks:
+        header += ["as tracks", "skill"]
+        sides += [tracks["ours"], tracks.get("skill", {})]
+    figures = {
+        "median_mm": "nearest surface, median",
+        "landmark_mm": "51 landmarks, mean",
+        "corresponding_mm": "corresponding vertices, mean",
+    }
+    return common.table(
+        header, [[label, *(side.get(key) for side in sides)] for key, label in figures.items()]
+    )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm import tqdm
 
+from face_recon_ros.cli import common
 from face_recon_ros.cli.options import (
     add_pipeline_options,
     at_least,
@@ -22,7 +23,7 @@ from face_recon_ros.core.detection import make_detector
 from face_recon_ros.core.models import find_model
 from face_recon_ros.core.morphable_model import MorphableModel, load_morphable_model
 from face_recon_ros.core.reconstructor import FaceReconstructor
-from face_recon_ros.evaluation.output import Progress, provenance, write_json
+from face_recon_ros.evaluation.output import provenance
 
 if TYPE_CHECKING:
     from face_recon_ros.evaluation.shape import KnownView
@@ -50,12 +51,12 @@ _EXAMPLES = """examples:
 
 def add_shape_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds `shape` to the sub-commands of `evaluate`."""
-    parser = subparsers.add_parser(
+    parser = common.command(
+        subparsers,
         "shape",
-        help="shape, expressions, landmarks, pose and jitter on rendered people never trained on",
-        description=_DESCRIPTION,
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "shape, expressions, landmarks, pose and jitter on rendered people never trained on",
+        _DESCRIPTION,
+        _EXAMPLES,
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.json", help="the figures")
     parser.add_argument(
@@ -94,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
     settings = replace(config.reconstructor, level="coarse", part="head", colours="off")
     reconstructor = FaceReconstructor.from_config(settings)
     model = reconstructor.model
-    with _Bar("people", args.people) as bar:
+    with common.Bar("people") as bar:
         result = evaluate_shape(
             _people(args, model, reconstructor.network.crop_margin),
             reconstructor,
@@ -105,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
     if args.pictures:
         result["pictures"] = _pictures(args, reconstructor)
     if args.heads:
-        with _Bar("heads", args.heads * 16) as bar:
+        with common.Bar("heads") as bar:
             result["heads"] = evaluate_head_poses(
                 reconstructor, model, count=args.heads, progress=bar
             )
@@ -114,9 +115,7 @@ def run(args: argparse.Namespace) -> int:
         files.append(reconstructor.points.network.path)
     own = {k: getattr(args, k) for k in ("people", "views", "pictures", "seed")}
     result["provenance"] = provenance(files, {**pipeline_settings(args), **own})
-    write_json(args.out, result)
-    print(_table(result, args.views))
-    return 0
+    return common.finish(args, result, _table(result, args.views))
 
 
 def _people(
@@ -187,38 +186,18 @@ def _jitter(folder: Path, chain: Any, reconstructor: FaceReconstructor) -> dict[
     }
 
 
-class _Bar:
-    """A progress bar on stderr, with the time left; silent where stderr is no terminal."""
-
-    def __init__(self, what: str, total: int) -> None:
-        self._bar = tqdm(desc=what, total=total, disable=None, dynamic_ncols=True)
-
-    def __call__(self, done: int, total: int) -> None:
-        self._bar.update(done - self._bar.n)
-
-    def __enter__(self) -> Progress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
-
-
 def _table(result: dict[str, Any], views: int) -> str:
     """The figures as people read them."""
     shape, skill, rank = result["shape_mm"], result["skill"], result["rank"]
     rms, px = result["identity_rms"], result["vertices_px"]
-    together = f"{views} as one track"
     rows = [
-        ("", "mean face", "one picture", together),
-        ("shape, mm", f"{shape['mean_face']:.2f}", f"{shape['one_view']:.2f}", shape["track"]),
-        ("skill", "0", f"{skill['one_view']:.2f}", skill["track"]),
-        ("rank of the right person", "0.5", f"{rank['one_view']:.2f}", rank["track"]),
-        (f"identity, rms ({rms['truth']:.2f})", "0", f"{rms['one_view']:.2f}", rms["track"]),
+        ("shape, mm", shape["mean_face"], shape["one_view"], shape["track"]),
+        ("skill", 0.0, skill["one_view"], skill["track"]),
+        ("rank of the right person", 0.5, rank["one_view"], rank["track"]),
+        (f"identity, rms ({rms['truth']:.2f})", 0.0, rms["one_view"], rms["track"]),
     ]
-    lines = [
-        f"{name:26}{a:>11}{b:>13}{c if isinstance(c, str) else f'{c:.2f}':>17}"
-        for name, a, b, c in rows
-    ]
+    header = ("", "mean face", "one picture", f"{views} as one track")
+    lines = [common.table(header, rows)]
     lines.append(f"vertices, pixels of a 96 px crop: {px['mean']:.2f} (median {px['median']:.2f})")
     if pictures := result.get("pictures"):
         jitter = pictures["jitter_px"]

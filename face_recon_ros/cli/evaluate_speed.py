@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from face_recon_ros.cli import common
 from face_recon_ros.cli.options import (
     add_camera_options,
     add_pipeline_options,
@@ -35,12 +36,12 @@ Loops the source until --frames have been measured, after --warmup frames that a
 
 def add_speed_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds `speed` to the sub-commands of `evaluate`."""
-    parser = subparsers.add_parser(
+    parser = common.command(
+        subparsers,
         "speed",
-        help="milliseconds of every stage, fps, overhead, memory",
-        description=_DESCRIPTION,
-        epilog="example: face-recon evaluate speed --source talk.mp4 --out speed.json",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "milliseconds of every stage, fps, overhead, memory",
+        _DESCRIPTION,
+        "example: face-recon evaluate speed --source talk.mp4 --out speed.json",
     )
     parser.add_argument(
         "--source", required=True, help="video, picture, folder of pictures, bag, or `pattern`"

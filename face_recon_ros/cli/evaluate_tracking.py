@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 from tqdm import tqdm
 
+from face_recon_ros.cli import common
 from face_recon_ros.cli.options import (
     add_camera_options,
     add_frames_option,
@@ -62,12 +63,12 @@ _PREVIEW_EVERY_S = 2.0
 def add_tracking_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds `tracking` to the sub-commands of `evaluate`."""
     room = RoomConfig()
-    parser = subparsers.add_parser(
+    parser = common.command(
+        subparsers,
         "tracking",
-        help="ids over time: MOTA, IDF1, id switches, ghosts, returns",
-        description=_DESCRIPTION,
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "ids over time: MOTA, IDF1, id switches, ghosts, returns",
+        _DESCRIPTION,
+        _EXAMPLES,
     )
     parser.add_argument(
         "source", nargs="?", default="", metavar="SOURCE", help="video, folder of pictures, bag"

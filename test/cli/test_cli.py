@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from fixtures import ARKIT_NAMES, K_ALBEDO, K_IDENTITY, draw_discs
 
+from face_recon_ros.cli import common
 from face_recon_ros.cli import main as cli_main
 from face_recon_ros.cli.main import EXIT_FAULT, EXTRAS, main, make_parser
 from face_recon_ros.core.pattern import TurningHead
@@ -316,3 +317,9 @@ def test_one_person_needs_pictures_with_a_face(models, video, tmp_path, capsys):
     fails(capsys, "reconstruct", "--same-person", empty, *out)
     cv2.imwrite(str(empty / "black.png"), np.zeros((240, 320, 3), np.uint8))
     assert "face" in fails(capsys, "reconstruct", "--same-person", empty, *out)
+
+
+def test_tables_are_aligned_and_empty_ones_have_their_header():
+    text = common.table(("mm", "ours", "of"), [("median", 1.25, "skin"), ("a", None, "x")])
+    assert text.splitlines() == ["mm      ours  of", "median  1.25  skin", "a          -  x"]
+    assert common.table(("a", "b"), []) == "a  b"
