@@ -8,7 +8,7 @@ that into pose, identity and expression.
 Contract of the ONNX file:
     inputs   `image` (N, S, S, 3) uint8 RGB, S = `rectification.RECTIFIED_PX`; `normals` (N, C, C,
              3) float32, `Rectifier.seen_normals`
-    outputs  `displacement` (N, P, 2) metres, as `rectification.FaceFrame` tells it; `log_sigma`
+    outputs  `displacement` (N, P, 2) metres, frame of `rectification.FaceFrame`; `log_sigma`
              (N, P) natural logarithm of its standard deviation in metres; `presence` (N, 1) in
              [0, 1]
     metadata `face_recon_points_format` = 1, `face_model`, `vertices` (JSON list of P indices into

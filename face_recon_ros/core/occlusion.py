@@ -1,4 +1,4 @@
-"""Which parts of a face are hidden by hands, masks and the like: where the points are in doubt."""
+"""Which parts of a face are hidden by hands or masks: where dense points are uncertain."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from numpy.typing import NDArray
 
 from face_recon_ros.core.types import Float32
 
-#: Points away from the middle of the face are in more doubt: by a factor e over this distance.
+#: Points away from the middle of the face are less certain: by a factor e over this distance.
 #: Measured on 64 portraits; the rest varies by 20 %.
 _SPREAD_M = 0.064
-_SEEN, _HIDDEN = 1.5, 2.1  # doubt over what is usual in this picture: up to, from
+_SEEN, _HIDDEN = 1.5, 2.1  # uncertainty over the usual of this picture: up to, from
 _SURE, _UNSURE = 0.9, 0.5  # presence
 
 
 class OcclusionSense:
-    """Turns the doubt of dense points into how far each vertex is seen."""
+    """Turns the uncertainty of dense points into the visibility of each vertex."""
 
     def __init__(
         self, points: NDArray[np.floating] | None, vertices: NDArray[np.floating]

@@ -45,7 +45,7 @@ class Person:
         self.decoded: dict[str, tuple[Float32, Float32]] = {}
 
     def smooth(self, config: ReconstructorConfig) -> None:
-        """Starts the filters anew."""
+        """Restarts the filters."""
         self.pose = OneEuroRigid(config.smooth_rotation, config.smooth_translation)
         self.expression = OneEuroVector(config.smooth_expression)
         self.smooths_pose = config.smooth_rotation.enabled or config.smooth_translation.enabled
@@ -99,8 +99,8 @@ def learn_identities(
         person, state = people[i], fit.state
         if person.posterior is None:
             person.posterior = IdentityPosterior(seen[i], unknown, config, prior.identity_scale)
-        told = marginal_information(fit.information[i], seen.shape[1])
-        person.posterior.add(state.identity[i], told, state.rotation[i], seen[i])
+        information = marginal_information(fit.information[i], seen.shape[1])
+        person.posterior.add(state.identity[i], information, state.rotation[i], seen[i])
 
 
 def decoded(
@@ -109,7 +109,7 @@ def decoded(
     coefficients: list[Float32],
     decode: Callable[[Float32], Float32],
 ) -> Float32:
-    """What `decode` makes of each person's coefficients, anew only where they are another array.
+    """What `decode` makes of each person's coefficients, again only where they are another array.
 
     Args:
         people: N.

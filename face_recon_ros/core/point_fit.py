@@ -51,7 +51,7 @@ class FitPrior:
     identity_scale: float = 1.0
 
     def identity_information(self, k_identity: int) -> Array:
-        """(K_id, K_id) about anybody's identity."""
+        """(K_id, K_id) about the identity of a person."""
         return np.asarray(np.eye(k_identity) / self.identity**2)
 
     def precision(self, k_identity: int) -> Array:
@@ -159,7 +159,7 @@ class PointFitter:
         """Gauss-Newton from `start`, which is also the middle of the prior.
 
         The normal equations are made once a round: a regressor's answer leaves little curvature,
-        and one round will do. Each step weighs the residuals anew, so that points that fit far
+        and one round will do. Each step weighs the residuals again, so that points that fit far
         worse than they promised, and than the others, count less (Cauchy).
 
         Args:

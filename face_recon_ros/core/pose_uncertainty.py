@@ -1,8 +1,8 @@
 """How sure a head pose is.
 
-A picture of a face of unknown size tells its direction well and its distance badly. The covariance
-says so: it is made of the first-order effects of what is not known (head size, focal length) and
-of noise in the image. Priors, not measured on the face at hand.
+A picture of a face of unknown size gives its direction precisely and its distance badly. The
+covariance is the sum of first-order effects of unknowns (head size, focal length) and of noise in
+the image. These are priors, not measurements on this face.
 """
 
 from __future__ import annotations

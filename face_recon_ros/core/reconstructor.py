@@ -213,7 +213,7 @@ class FaceReconstructor:
         """Looks at each face again and fits the face model to what is seen there.
 
         Args:
-            images: N images (H, W, 3) that the crops are told in; mostly N times the same.
+            images: N images (H, W, 3) of the crops; mostly N times the same.
             tracks: N.
             crops: N, in the same order.
             prediction: N rows of the network, in the same order.
@@ -242,7 +242,7 @@ class FaceReconstructor:
     def fit_crops(
         self, pixels: NDArray[np.uint8], tracks: list[Track], prediction: Prediction
     ) -> Prediction:
-        """`fit` where only the crops' (N, S, S, 3) pixels are at hand, not their images."""
+        """`fit` where only the crops' (N, S, S, 3) pixels are available, not their images."""
         crops = [whole_crop(self.network.size)] * len(pixels)
         return self.fit(list(pixels), tracks, crops, prediction)
 
@@ -325,7 +325,7 @@ class FaceReconstructor:
         return self._faces(people, tracks, crops, prediction.rows(usable), camera, seen)
 
     def as_known(self, face: Face, identity: Float32) -> Face:
-        """The same face of somebody who is known better by now.
+        """The same face of a person who is known better by now.
 
         Args:
             face: of one picture.
@@ -425,9 +425,10 @@ class FaceReconstructor:
             translation=translation.astype(np.float32),
         )
         covariance: list[NDArray[np.float64] | None] = [None] * n
-        if (told := prediction.pose_covariance) is not None:
+        if (covariances := prediction.pose_covariance) is not None:
             covariance = [
-                covariance_in_camera(*row) for row in zip(told, crop_poses, poses, strict=True)
+                covariance_in_camera(*row)
+                for row in zip(covariances, crop_poses, poses, strict=True)
             ]
         return [
             Face(

@@ -98,9 +98,12 @@ class Appearance:
         self._weight += gain
         share = (gain / np.maximum(self._weight, 1e-9))[:, None]
         self._ratio += share * (comparison.ratio - self._ratio)
-        for sums, told in ((self._visible, comparison.visible), (self._agreed, comparison.weight)):
+        for sums, known in (
+            (self._visible, comparison.visible),
+            (self._agreed, comparison.weight),
+        ):
             sums *= _FORGETTING
-            sums += comparison.visible * told * sharpness**2
+            sums += comparison.visible * known * sharpness**2
         np.maximum(self._best, comparison.visible, out=self._best)
         total = self._field_weight * _FORGETTING + sharpness**2
         self._field += sharpness**2 / total * (comparison.field - self._field).astype(np.float32)

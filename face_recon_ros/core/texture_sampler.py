@@ -159,11 +159,11 @@ class TextureSampler:
         Hair hangs from above: what is higher on the forehead than disputed skin is disputed.
         """
         cells = self._grid[0] * self._grid[1]
-        told, asked = (
+        known, asked = (
             cv2.blur(np.bincount(self._cell, w, cells).reshape(self._grid), (3, 3))
             for w in (agreed, weight)
         )
-        share = np.where(asked > 0, told / np.maximum(asked, 1e-6), 1)
+        share = np.where(asked > 0, known / np.maximum(asked, 1e-6), 1)
         level = np.clip((share - _DISPUTED) / (_SETTLED - _DISPUTED), 0, 1)
         forehead = np.clip((share[self._brows :] - _DISPUTED) / (_SURE - _DISPUTED), 0, 1)
         level[self._brows :] = np.minimum.accumulate(forehead, axis=0)
