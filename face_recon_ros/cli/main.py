@@ -31,6 +31,7 @@ Live video and ROS 2: scripts/demo.sh, or ros2 launch face_recon_ros demo.launch
 #: package -> the pip extra that brings it; everything else is there from the start
 EXTRAS = {
     "igl": "evaluate",
+    "jinja2": "evaluate",
     "matplotlib": "evaluate",
     "numba": "train",
     "onnx": "train",

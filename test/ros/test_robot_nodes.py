@@ -217,7 +217,7 @@ def test_a_target_that_is_lost_stops_the_neck(graph, listener, neck):
         neck.wait(0.033)
     assert listener.spin_until(lambda: neck.status() == LOST_TARGET)
     neck.wait(0.5)
-    assert np.ptp(neck.positions(30), axis=0).max() < 0.01
+    assert listener.spin_until(lambda: np.ptp(neck.positions(30), axis=0).max() < 0.01)
     commands = np.array([msg.data for msg in neck.commands])
     assert (np.abs(commands) <= [1.55 + 1e-9, 0.68 + 1e-9]).all()
 
