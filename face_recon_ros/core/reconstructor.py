@@ -425,10 +425,9 @@ class FaceReconstructor:
             translation=translation.astype(np.float32),
         )
         covariance: list[NDArray[np.float64] | None] = [None] * n
-        if (covariances := prediction.pose_covariance) is not None:
+        if (own := prediction.pose_covariance) is not None:
             covariance = [
-                covariance_in_camera(*row)
-                for row in zip(covariances, crop_poses, poses, strict=True)
+                covariance_in_camera(*row) for row in zip(own, crop_poses, poses, strict=True)
             ]
         return [
             Face(
