@@ -3,35 +3,60 @@
 import signal
 
 import pytest
+import yaml
 
 pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
 
 import launch_stand_in
+from geometry_msgs.msg import PoseArray, TransformStamped
 from rclpy.parameter_client import AsyncParameterClient
+from sensor_msgs.msg import JointState
+from tf2_msgs.msg import TFMessage
 
-from face_recon_ros.nodes.runtime import RESULT_QOS
+from face_recon_ros.nodes.runtime import LATCHED_QOS, RESULT_QOS
 
 COMPOSED = {"/face/pipeline"}
 SEPARATE = {"/camera/camera", "/face/detector", "/face/reconstruction", "/face/visualization"}
 
 
+CAMERA = "camera_optical_frame"
+ROBOT = {
+    "/face/pipeline",
+    "/look_at",
+    "/neck_simulator",
+    "/face/expression_bridge",
+    "/face/lifecycle_manager",
+}
+
+
 @pytest.fixture
 def small_config(tmp_path, small_models):
-    """The demo's parameters with the tests' own models."""
-    import yaml
+    """Makes copies of the launch files' parameters, with the tests' own models."""
 
-    content = yaml.safe_load((launch_stand_in.ROOT / "config/demo.yaml").read_text())
-    values = content["/**"]["ros__parameters"]
-    values.update(p.split(":=", 1) for p in small_models)
-    values["camera.fps"] = 10.0
-    path = tmp_path / "small.yaml"
-    path.write_text(yaml.safe_dump(content))
-    return path
+    def copied(name, **changed):
+        content = yaml.safe_load((launch_stand_in.ROOT / "config" / name).read_text())
+        models = dict(p.split(":=", 1) for p in small_models)
+        content["/**"]["ros__parameters"].update({**models, **changed})
+        path = tmp_path / name
+        path.write_text(yaml.safe_dump(content))
+        return str(path)
+
+    return copied
 
 
 def nodes(listener):
     names = listener.node.get_node_names_and_namespaces()
     return {f"{space.rstrip('/')}/{name}" for name, space in names} - {"/listener"}
+
+
+def ended(processes):
+    """What the processes said, after Ctrl-C."""
+    for process in processes:
+        process.send_signal(signal.SIGINT)
+    output = "".join(process.communicate(timeout=60)[0] for process in processes)
+    assert [process.returncode for process in processes] == [0] * len(processes), output
+    assert "Traceback" not in output
+    return output
 
 
 def parameter(listener, node, name):
@@ -46,9 +71,8 @@ def parameter(listener, node, name):
 def test_the_demo_starts_its_nodes_with_their_parameters_and_ends(
     composed, expected, graph, listener, small_config, monkeypatch
 ):
-    from geometry_msgs.msg import PoseArray
-
-    arguments = {"composed": composed, "source": "pattern", "config": str(small_config)}
+    config = small_config("demo.yaml", **{"camera.fps": 10.0})
+    arguments = {"composed": composed, "source": "pattern", "config": config}
     poses = listener.listen(PoseArray, "/face/head_poses", RESULT_QOS)
     with launch_stand_in.run("demo", arguments, graph.env, monkeypatch) as (processes, scope):
         assert scope["elsewhere"] == ["rviz2"]
@@ -58,13 +82,39 @@ def test_the_demo_starts_its_nodes_with_their_parameters_and_ends(
         reader = min(expected & {"/face/pipeline", "/camera/camera"})
         assert parameter(listener, reader, "camera.source").string_value == "pattern"
         assert parameter(listener, reader, "camera.fps").double_value == 10.0
-        for process in processes:
-            process.send_signal(signal.SIGINT)
-        output = "".join(process.communicate(timeout=60)[0] for process in processes)
-        assert [process.returncode for process in processes] == [0] * len(processes), output
+        output = ended(processes)
     assert output.count("ready") >= len(expected)
     assert "first face: " in output
-    assert "Traceback" not in output
+
+
+def test_the_robot_starts_its_nodes_with_their_parameters_and_looks_at_a_person(
+    graph, listener, small_config, monkeypatch
+):
+    """All nodes that the file can start, activated by the manager."""
+    arguments = {
+        "config": small_config("robot.yaml", **{"neck.output": "commands"}),
+        "person": "still",
+        "autostart": "false",
+        "expressions": "true",
+    }
+    joints = listener.listen(JointState, "/joint_states", RESULT_QOS)
+    looking_ahead = TransformStamped()  # stands in for robot_state_publisher
+    looking_ahead.header.frame_id, looking_ahead.child_frame_id = "base_link", CAMERA
+    q = looking_ahead.transform.rotation
+    q.x, q.y, q.z, q.w = -0.5, 0.5, -0.5, 0.5
+    static = listener.node.create_publisher(TFMessage, "/tf_static", LATCHED_QOS)
+    static.publish(TFMessage(transforms=[looking_ahead]))
+    with launch_stand_in.run("robot", arguments, graph.env, monkeypatch) as (processes, scope):
+        assert scope["elsewhere"] == ["robot_state_publisher", "rviz2"]
+        assert len(processes) == len(ROBOT)
+        assert listener.spin_until(lambda: nodes(listener) >= ROBOT), nodes(listener)
+        assert listener.spin_until(lambda: any(max(map(abs, m.position)) > 0.05 for m in joints))
+        simulator = "/neck_simulator"
+        assert parameter(listener, simulator, "neck_simulator.person").string_value == "still"
+        assert not parameter(listener, simulator, "neck_simulator.publish_tf").bool_value
+        assert parameter(listener, "/face/pipeline", "camera.source").string_value == "topic"
+        output = ended(processes)
+    assert output.count("ready") >= len(ROBOT) - 1, output
 
 
 def test_a_profile_of_the_users_own_stays(graph, monkeypatch):
