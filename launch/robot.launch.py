@@ -5,6 +5,7 @@ On a robot: `config:=my_robot.yaml simulate:=false`; its own drivers publish /jo
 urdf/pan_tilt.urdf; `person:=walking` also simulates a person to look at, instead of the camera.
 """
 
+import os
 from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
@@ -17,8 +18,12 @@ from launch_ros.parameter_descriptions import ParameterValue
 from launch import LaunchDescription
 
 PACKAGE = "face_recon_ros"
-#: Of Fast DDS, by its new and its old name: its default shared memory is too small for images.
-PROFILES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
+#: Of Fast DDS, whose default shared memory is too small for images. Named FASTRTPS up to Jazzy.
+PROFILE = (
+    "FASTRTPS_DEFAULT_PROFILES_FILE"
+    if os.environ.get("ROS_DISTRO") in ("humble", "jazzy")
+    else "FASTDDS_DEFAULT_PROFILES_FILE"
+)
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -36,10 +41,7 @@ def generate_launch_description() -> LaunchDescription:
     profile = str(share / "config" / "fastdds_network.xml")
     return LaunchDescription(
         [
-            *(
-                SetEnvironmentVariable(name, EnvironmentVariable(name, default_value=profile))
-                for name in PROFILES
-            ),
+            SetEnvironmentVariable(PROFILE, EnvironmentVariable(PROFILE, default_value=profile)),
             DeclareLaunchArgument(
                 "source",
                 default_value="topic",

@@ -186,17 +186,18 @@ def test_files_wait_for_rviz_and_begin_again():
 
 
 @pytest.mark.parametrize("name", ["demo", "robot"])
-def test_images_fit_into_shared_memory_unless_the_user_has_a_profile(name, monkeypatch):
+@pytest.mark.parametrize(("distribution", "old"), [("jazzy", True), ("lyrical", False)])
+def test_images_fit_into_shared_memory_unless_the_user_has_a_profile(
+    name, distribution, old, monkeypatch
+):
+    """One variable: with both, Fast DDS warns of the old one, and ours would join the user's."""
+    monkeypatch.setenv("ROS_DISTRO", distribution)
     description = describe(name, monkeypatch)
-    variables = {s.args[0]: s.args[1] for s in of_kind(description, "SetVariable")}
-    assert set(variables) == {
-        "FASTDDS_DEFAULT_PROFILES_FILE",
-        "FASTRTPS_DEFAULT_PROFILES_FILE",
-    }
-    for variable, value in variables.items():
-        assert type(value).__name__ == "Variable"  # what the user has set, else the default
-        assert value.args == (variable,)
-        assert Path(value.kwargs["default_value"]).is_file()
+    ((variable, value),) = (s.args for s in of_kind(description, "SetVariable"))
+    assert variable == f"FAST{'RTPS' if old else 'DDS'}_DEFAULT_PROFILES_FILE"
+    assert type(value).__name__ == "Variable"  # what the user has set, else the default
+    assert value.args == (variable,)
+    assert Path(value.kwargs["default_value"]).is_file()
     first_node = next(i for i, d in enumerate(description) if type(d).__name__ == "Node")
     assert all(type(d).__name__ != "SetVariable" for d in description[first_node:])
 

@@ -118,15 +118,17 @@ def test_the_robot_starts_its_nodes_with_their_parameters_and_looks_at_a_person(
 
 
 def test_a_profile_of_the_users_own_stays(graph, monkeypatch):
+    monkeypatch.delenv("ROS_DISTRO", raising=False)
+
     class Never:
         def __init__(self, *_, **__):
             raise AssertionError("nothing is to be started here")
 
     monkeypatch.setattr(launch_stand_in.subprocess, "Popen", Never)
     monkeypatch.setattr(launch_stand_in.Node, "act", lambda self, scope: None)
-    mine = {**graph.env, "FASTDDS_DEFAULT_PROFILES_FILE": "/mine.xml"}
-    mine.pop("FASTRTPS_DEFAULT_PROFILES_FILE", None)
-    with launch_stand_in.run("demo", {}, mine, monkeypatch) as (_, scope):
-        assert scope["environment"]["FASTDDS_DEFAULT_PROFILES_FILE"] == "/mine.xml"
-        default = scope["environment"]["FASTRTPS_DEFAULT_PROFILES_FILE"]
-        assert default.endswith("config/fastdds_network.xml")
+    for mine, expected in (("/mine.xml", "/mine.xml"), (None, "config/fastdds_network.xml")):
+        environment = {k: v for k, v in graph.env.items() if "PROFILES_FILE" not in k}
+        environment |= {} if mine is None else {"FASTDDS_DEFAULT_PROFILES_FILE": mine}
+        with launch_stand_in.run("demo", {}, environment, monkeypatch) as (_, scope):
+            assert scope["environment"]["FASTDDS_DEFAULT_PROFILES_FILE"].endswith(expected)
+            assert "FASTRTPS_DEFAULT_PROFILES_FILE" not in scope["environment"]
