@@ -210,6 +210,12 @@ class PhotographCache:
         """
         paths = [str(path.absolute()) for path in list_photographs(source)]
         folder = self._folder.resolve()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as fault:
+            raise DataError(
+                f"a folder at {folder}", fault.strerror or str(fault), "choose another"
+            ) from None
         work = Cropper(folder, find, margin, size, skip_grey)
         journal = Journal(folder / "journal", (margin, size, skip_grey, paths))
         shards = {
