@@ -259,7 +259,7 @@ class DensePointStage:
         sigma = np.exp(log_sigma.astype(np.float64))
         fit = self._fitter.fit(start, seen, sigma, identity_information)
         scale = np.repeat(self.network.prior.pose_scale, [3, 2, 1])
-        covariance = fit.covariance[:, :POSE, :POSE] * np.outer(scale, scale)
+        covariance = fit.pose_covariance * np.outer(scale, scale)
         return DensePoints(seen, sigma * frame.scale[:, None], presence, covariance, fit)
 
 

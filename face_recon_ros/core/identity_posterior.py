@@ -16,7 +16,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from face_recon_ros.core.point_fit import POSE
 from face_recon_ros.core.ranges import check_ranges, ranged
 from face_recon_ros.core.rigid import angle_between
 
@@ -99,7 +98,7 @@ class IdentityPosterior:
 
         Args:
             identity: (K_id,) that the fit found.
-            information: (K_id, K_id) about identity after the fit, from `marginal_information`.
+            information: (K_id, K_id) about identity after the fit, the rest marginalised.
             rotation: (3, 3) camera_from_face, or crop_from_face: from which side it was seen.
             guess: (K_id,) of this picture; a fit to it alone would have begun there. None: the
                 prior's mean.
@@ -132,21 +131,3 @@ class IdentityPosterior:
         if last is None or np.sqrt(np.square(mean - last).mean()) > self._config.min_change:
             self._handed_out = last = mean
         return last
-
-
-def marginal_information(information: Array, k_identity: int) -> Array:
-    """Information about identity once pose and expression are marginalised (Schur complement).
-
-    Args:
-        information: (M, M) of a fit: pose, identity, expression.
-        k_identity: K_id.
-
-    Returns:
-        (K_id, K_id).
-    """
-    identity = np.arange(POSE, POSE + k_identity)
-    rest = np.setdiff1d(np.arange(len(information)), identity)
-    across = information[np.ix_(identity, rest)]
-    inner = np.linalg.solve(information[np.ix_(rest, rest)], across.T)
-    out = information[np.ix_(identity, identity)] - across @ inner
-    return np.asarray((out + out.T) / 2)

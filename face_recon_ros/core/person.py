@@ -13,7 +13,6 @@ from face_recon_ros.core.decoding import MeshDecoder
 from face_recon_ros.core.identity_posterior import (
     IdentityPosterior,
     PosteriorConfig,
-    marginal_information,
 )
 from face_recon_ros.core.point_fit import FitPrior, PointFit
 from face_recon_ros.core.rigid import Rigid
@@ -99,7 +98,7 @@ def learn_identities(
         person, state = people[i], fit.state
         if person.posterior is None:
             person.posterior = IdentityPosterior(seen[i], unknown, config, prior.identity_scale)
-        information = marginal_information(fit.information[i], seen.shape[1])
+        information = fit.identity_information[i]
         person.posterior.add(state.identity[i], information, state.rotation[i], seen[i])
 
 

@@ -55,13 +55,13 @@ class FitPrior:
         return np.asarray(np.eye(k_identity) / self.identity**2)
 
     def precision(self, k_identity: int) -> Array:
-        """(6 + K_id + K_exp,) of all unknowns."""
+        """(6 + K_exp + K_id,) of all unknowns."""
         sigma = np.concatenate(
             [
                 np.full(3, self.rotation),
                 np.asarray(self.translation),
-                np.full(k_identity, self.identity),
                 self.expression,
+                np.full(k_identity, self.identity),
             ]
         )
         return np.asarray(1.0 / np.square(sigma))
@@ -90,17 +90,19 @@ class PointFit:
 
     Attributes:
         state: the fit.
-        information: (N, M, M) inverse covariance of all unknowns, priors included, M = 6 + K_id +
-            K_exp: rotation about the crop camera's axes, translation over depth, identity,
-            expression.
-        covariance: (N, M, M) its inverse.
+        information: (N, M, M) inverse covariance of all unknowns, priors included, M = 6 + K_exp +
+            K_id: rotation about the crop camera's axes, translation over depth, expression,
+            identity.
+        pose_covariance: (N, 6, 6) of rotation and translation over depth.
+        identity_information: (N, K_id, K_id) about identity, the rest marginalised.
         residual: (N,) root mean square of the points' residuals over what the network expected.
         converged: (N,) the fit is finite, fits no worse than its start and lies not far from it.
     """
 
     state: FitState
     information: Array
-    covariance: Array
+    pose_covariance: Array
+    identity_information: Array
     residual: Array
     converged: NDArray[np.bool_]
 
@@ -138,8 +140,9 @@ class PointFitter:
         self._used_mean = model.mean_shape[vertices].astype(np.float64)
         identity = model.identity_basis.reshape(n, 3, -1)[vertices]
         expression = model.expression_basis.reshape(n, 3, -1)[vertices]
-        basis = np.concatenate([identity, expression], 2).astype(np.float32)
+        basis = np.concatenate([expression, identity], 2).astype(np.float32)
         self._k_identity = identity.shape[2]
+        self._rest = POSE + expression.shape[2]
         self._by_axis = np.ascontiguousarray(basis.transpose(1, 0, 2))  # (3, P, K)
         self._by_point = np.ascontiguousarray(
             basis.reshape(-1, basis.shape[2]).T, float
@@ -170,11 +173,11 @@ class PointFitter:
             steps: of Gauss-Newton in each round.
             rounds: how often the normal equations are made, at least once.
         """
-        n, k, m = len(seen), self._k_identity, len(self._precision)
+        n, m = len(seen), len(self._precision)
         prior = np.zeros((n, m, m))
         prior[:, np.arange(m), np.arange(m)] = self._precision
         if identity_information is not None:
-            prior[:, POSE : POSE + k, POSE : POSE + k] = identity_information
+            prior[:, self._rest :, self._rest :] = identity_information
         places = np.asarray(seen, np.float64)[:, self._used]
         variance = np.square(np.asarray(sigma, np.float64)[:, self._used])
         weight = self._independence / variance
@@ -184,7 +187,7 @@ class PointFitter:
         for _ in range(rounds):
             rows = self._jacobian(state, unit, root).reshape(n, 2 * len(self._used_mean), m)
             information = prior + np.array([r.T @ r for r in rows]).reshape(n, m, m)
-            covariance = np.asarray(np.linalg.inv(information), np.float64)
+            equations = _NormalEquations.of(information, self._rest)
             for _ in range(steps):
                 residual = self._residual(state, places, unit)
                 surprise = np.square(residual).sum(1) / variance / 2
@@ -194,22 +197,28 @@ class PointFitter:
                 pull = residual * (root / (1 + surprise / usual / _OUTLIER))[:, None]
                 gradient = (pull.reshape(n, 1, rows.shape[1]) @ rows)[:, 0]
                 gradient = gradient - (prior @ offset[..., None])[..., 0]
-                change = (covariance @ gradient[..., None])[..., 0]
-                state, offset = self._move(state, offset, change)
+                state, offset = self._move(state, offset, equations.solve(gradient))
         residual = self._residual(state, places, unit)
         last = (np.square(residual).sum(1) / variance / 2).mean(1)
         good = np.isfinite(last) & np.isfinite(offset).all(1) & (state.translation[:, 2] > 0)
         good &= last <= np.maximum(first, 1.0)
         moved = np.abs(offset[:, :POSE]) * np.sqrt(self._precision[:POSE])
         good &= (moved < _FARTHEST).all(1)
-        return PointFit(_choose(good, state, start), information, covariance, np.sqrt(last), good)
+        return PointFit(
+            _choose(good, state, start),
+            information,
+            equations.covariance(POSE),
+            equations.schur,
+            np.sqrt(last),
+            good,
+        )
 
     def _shape(self, state: FitState) -> Array:
         """(N, P, 3) the points in the face frame, turned as the head is.
 
         In double precision, as all sums here: else results would depend on the number of threads.
         """
-        coefficients = np.concatenate([state.identity, state.expression], 1).astype(np.float64)
+        coefficients = np.concatenate([state.expression, state.identity], 1).astype(np.float64)
         moved = (coefficients @ self._by_point).reshape(-1, *self._used_mean.shape)
         shape = self._used_mean + moved
         return np.asarray(shape @ np.asarray(state.rotation, np.float64).transpose(0, 2, 1))
@@ -252,19 +261,62 @@ class PointFitter:
 
     def _move(self, state: FitState, offset: Array, change: Array) -> tuple[FitState, Array]:
         """One step on, and how far it is from the start then; expressions stay in their range."""
-        k = self._k_identity
         turn = np.array([rotation_from_vector(v) for v in change[:, :3]]).reshape(-1, 3, 3)
-        expression = state.expression + change[:, POSE + k :]
+        expression = state.expression + change[:, POSE : self._rest]
         if self._unit_interval:
             expression = np.clip(expression, 0.0, 1.0)
-        change[:, POSE + k :] = expression - state.expression
+        change[:, POSE : self._rest] = expression - state.expression
         moved = FitState(
             turn @ state.rotation,
             state.translation + change[:, 3:POSE] * state.translation[:, 2:],
-            state.identity + change[:, POSE : POSE + k],
+            state.identity + change[:, self._rest :],
             expression,
         )
         return moved, offset + change
+
+
+@dataclass(frozen=True)
+class _NormalEquations:
+    """Of N faces, solved in two blocks: the last unknowns, identity, apart from the rest.
+
+    Two small inverses take half as long as one large one, and the Schur complement of the rest is
+    the information about identity that a track needs.
+
+    Attributes:
+        rest: (N, R, R) inverse of the rest's block.
+        across: (N, R, K) `rest` times the block of rest and identity.
+        schur: (N, K, K) information about identity, the rest marginalised.
+        inverse: (N, K, K) of `schur`.
+    """
+
+    rest: Array
+    across: Array
+    schur: Array
+    inverse: Array
+
+    @staticmethod
+    def of(information: Array, rest: int) -> _NormalEquations:
+        """Of (N, M, M) information; the first `rest` unknowns are the rest."""
+        mixed = information[:, :rest, rest:]
+        inner = np.asarray(np.linalg.inv(information[:, :rest, :rest]))
+        across = np.asarray(inner @ mixed)
+        schur = information[:, rest:, rest:] - mixed.transpose(0, 2, 1) @ across
+        schur = (schur + schur.transpose(0, 2, 1)) / 2
+        return _NormalEquations(inner, across, schur, np.asarray(np.linalg.inv(schur)))
+
+    def solve(self, gradient: Array) -> Array:
+        """(N, M) -> (N, M)."""
+        rest = self.rest.shape[1]
+        first, last = gradient[:, :rest, None], gradient[:, rest:, None]
+        identity = self.inverse @ (last - self.across.transpose(0, 2, 1) @ first)
+        others = self.rest @ first - self.across @ identity
+        return np.concatenate([others, identity], 1)[..., 0]
+
+    def covariance(self, count: int) -> Array:
+        """(N, count, count) of the first unknowns, all others marginalised."""
+        across = self.across[:, :count]
+        added = across @ self.inverse @ across.transpose(0, 2, 1)
+        return np.asarray(self.rest[:, :count, :count] + added)
 
 
 def _choose(good: NDArray[np.bool_], fit: FitState, start: FitState) -> FitState:

@@ -9,10 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face_recon_ros.core.dense_points import DensePointNetwork
-from face_recon_ros.core.identity_posterior import marginal_information
 from face_recon_ros.core.models import find_model
 from face_recon_ros.core.morphable_model import FACIAL_SKIN, MorphableModel
-from face_recon_ros.core.point_fit import POSE, FitState
+from face_recon_ros.core.point_fit import FitState
 from face_recon_ros.core.rectification import FaceFrame, Rectifier
 from face_recon_ros.core.rigid import vector_from_rotation
 from face_recon_ros.training.config import PointConfig
@@ -95,7 +94,7 @@ def calibrate(
             b.start_rotation, b.start_translation, b.start_identity, b.start_expression
         )
         fit = fitter.fit(start, frame.seen(displacement, fitter.mean), np.exp(log_sigma))
-        deviation = np.sqrt(np.diagonal(fit.covariance, axis1=1, axis2=2)[:, :POSE])
+        deviation = np.sqrt(np.diagonal(fit.pose_covariance, axis1=1, axis2=2))
         for i in np.flatnonzero(fit.converged):
             turn = vector_from_rotation(b.rotation[i] @ fit.state.rotation[i].T)
             ours, truth = fit.state.translation[i], b.translation[i]
@@ -105,7 +104,7 @@ def calibrate(
             across = truth[:2] / truth[2] - ours[:2] / ours[2]
             depth = np.log(truth[2] / ours[2]) - size
             error = np.concatenate([turn, across, [depth]])
-            claimed = marginal_information(fit.information[i], model.k_identity) - known
+            claimed = fit.identity_information[i] - known
             people.append((b.identity[i] - fit.state.identity[i], claimed))
             scores.append(np.square(error / deviation[i]))
             errors.append((float(np.degrees(np.linalg.norm(turn))), 100 * abs(float(depth))))

@@ -7,9 +7,7 @@ from face_recon_ros.core.errors import ConfigError
 from face_recon_ros.core.identity_posterior import (
     IdentityPosterior,
     PosteriorConfig,
-    marginal_information,
 )
-from face_recon_ros.core.point_fit import POSE
 from face_recon_ros.core.rigid import rotation_from_vector
 
 K = 6
@@ -121,16 +119,6 @@ def test_the_identity_handed_out_is_the_same_array_until_it_moves():
     assert posterior.handed_out() is first
     posterior.add(posterior.mean + 1.0, 3 * posterior.information, FRONTAL)
     assert posterior.handed_out() is not first
-
-
-def test_marginal_information_is_that_of_the_inverse():
-    random = np.random.default_rng(4)
-    a = random.normal(0, 1, (40, POSE + K + 5))
-    information = a.T @ a + np.eye(POSE + K + 5)
-    covariance = np.linalg.inv(information)[POSE : POSE + K, POSE : POSE + K]
-    np.testing.assert_allclose(
-        marginal_information(information, K), np.linalg.inv(covariance), rtol=1e-8
-    )
 
 
 @pytest.mark.parametrize(

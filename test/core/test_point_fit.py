@@ -136,9 +136,28 @@ def test_what_the_points_say_narrows_the_posterior(model, vertices, fitter):
     for loose, tight in zip(wide, narrow, strict=True):
         before, after = np.linalg.inv(loose), np.linalg.inv(tight)
         assert (after.diagonal() <= before.diagonal() + 1e-12).all()
-        identity = slice(POSE, POSE + model.k_identity)
+        identity = slice(POSE + K_EXPRESSION, None)
         assert after[identity, identity].trace() < 0.7 * before[identity, identity].trace()
         assert (before[identity, identity].diagonal() <= 1 + 1e-9).all()
+
+
+def test_covariances_are_those_of_the_whole_inverse(model, vertices, fitter):
+    state = people(3, model)
+    seen, _ = see(state, model, vertices)
+    fit = fitter.fit(start_of(state, model), seen, np.full(seen.shape[:2], 0.002))
+    whole = np.linalg.inv(fit.information)
+    np.testing.assert_allclose(fit.pose_covariance, whole[:, :POSE, :POSE], rtol=1e-6)
+    identity = whole[:, POSE + K_EXPRESSION :, POSE + K_EXPRESSION :]
+    np.testing.assert_allclose(
+        fit.identity_information, np.linalg.inv(identity), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_no_faces_are_no_fits(model, vertices, fitter):
+    start = FitState(*(v[:0] for v in vars(start_of(people(1, model), model)).values()))
+    points = len(vertices)
+    fit = fitter.fit(start, np.zeros((0, points, 2)), np.zeros((0, points)))
+    assert len(fit.converged) == len(fit.pose_covariance) == 0
 
 
 def test_independence_counts_points_as_fewer(model, vertices):
