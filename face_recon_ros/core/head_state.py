@@ -99,7 +99,11 @@ class HeadStateEstimator:
     ) -> Face:
         pose, reading = face.camera_from_face, None
         covariance = pose_covariance(
-            pose, camera, self.config.pose_noise, measured=face.picture_covariance
+            pose,
+            camera,
+            self.config.pose_noise,
+            measured=face.picture_covariance,
+            presence=1.0 if face.presence is None else face.presence,
         )
         if depth is not None:
             checks, vertices = self.config.depth_checks, face.mesh.vertices

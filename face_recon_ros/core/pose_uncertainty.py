@@ -19,6 +19,7 @@ from face_recon_ros.core.rigid import Rigid
 Array = NDArray[np.float64]
 
 _FACE_SIDE_M = 0.15  # side of the face box of an average face
+_LEAST_PRESENCE = 0.05  # covariances stay finite below it
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ def pose_covariance(
     camera: PinholeCamera,
     noise: PoseNoise | None = None,
     measured: Array | None = None,
+    presence: float = 1.0,
 ) -> Array:
     """Covariance of a head pose.
 
@@ -64,6 +66,8 @@ def pose_covariance(
         noise: what is not known.
         measured: (6, 6) what the picture itself says, from `covariance_in_camera`, in place of
             `noise`'s `scale`, `position`, `image_px` and `attitude`; None where it does not.
+        presence: probability that a face is seen there. The picture is believed by that much:
+            what it tells counts with this share of its information.
 
     Returns:
         (6, 6): x, y, z in metres, then rotations about the camera's x, y, z in radians.
@@ -72,7 +76,8 @@ def pose_covariance(
     position = camera_from_face.translation
     distance = max(float(np.linalg.norm(position)), 1e-6)
     ray = position / distance
-    out = _from_table(ray, distance, camera, noise) if measured is None else measured.copy()
+    out = _from_table(ray, distance, camera, noise) if measured is None else measured
+    out = out / np.clip(presence, _LEAST_PRESENCE, 1.0)
     effects = [(noise.head_size, np.concatenate([position, np.zeros(3)]))]
     if not camera.calibrated:
         effects.append((noise.focal, _effect_of_focal(ray, distance)))

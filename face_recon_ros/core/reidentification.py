@@ -61,7 +61,10 @@ class ReIdentificationConfig:
 
 @dataclass
 class _Person:
-    """An entry of the gallery. `settled`: the id stands; else it may be that of a lost one."""
+    """An entry of the gallery. `settled`: the id stands; else it may be that of a lost one.
+
+    `shown`: the id was told to others.
+    """
 
     began: float
     seen: float
@@ -69,6 +72,7 @@ class _Person:
     total: Array | None = None  # sum of looks, unit vectors
     looks: int = 0
     settled: bool = False
+    shown: bool = False
     contested: bool = False
     strikes: int = 0
     with_others: set[str] = field(default_factory=set)
@@ -125,7 +129,7 @@ class ReIdentifier:
             name: person
             for name, person in self._people.items()
             if name in self._active
-            or (person.looks > 0 and stamp - person.seen <= self.config.memory_s)
+            or (person.shown and person.looks and stamp - person.seen <= self.config.memory_s)
         }
         lost = self._lost()
         if ended := lost & before:
@@ -136,6 +140,7 @@ class ReIdentifier:
             person = self._people[name]
             # Nobody is missing: whoever this is, it is nobody we know.
             person.settled |= not lost and person.looks > 0
+            person.shown |= not self.is_anonymous(name)
 
     def side_by_side(self, ids: Iterable[str]) -> None:
         """Says that these tracks surely show different people: all detected in one frame."""

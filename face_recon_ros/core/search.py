@@ -1,9 +1,9 @@
 """Where to look for faces: the whole picture, parts of it for small faces, turned copies.
 
 A detector sees a picture shrunk to what its network takes, so that small faces vanish. In parts of
-the picture they are larger. A single picture is searched in all parts at once. Of a video each
-image is searched in one part, in turn, every other time in the whole: no image costs much, and a
-face too small for the whole is found within a round.
+the picture they are larger. A single picture is searched in all parts at once. Images of a video
+are searched as a whole and, in turn, in one part or another: no image costs much, and a face too
+small for the whole is found within a round.
 """
 
 from __future__ import annotations
@@ -15,12 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face_recon_ros.core.boxes import nms
-from face_recon_ros.core.types import Detections
+from face_recon_ros.core.types import Detections, Float32
 
 if TYPE_CHECKING:
     from face_recon_ros.core.detection import Detector
 
 Box = tuple[int, int, int, int]
+
+_CLEAR = 0.05  # share of a face's side between it and the border of a part that holds all of it
+_OVERLAP = 1.2  # of parts, over the side of the largest face that only parts show
+_WHOLE_S = 0.05  # images that follow faster are not each searched as a whole
 
 
 class SearchingDetector:
@@ -42,7 +46,7 @@ class SearchingDetector:
             tiles: parts along each side of the picture; 1 is the whole only.
             rotations_deg: the whole picture is searched turned by these as well.
             smallest: side of the smallest face box that the detector reliably finds, as a share
-                of the longer side of the picture it is shown. Tiles overlap by as much.
+                of the longer side of the picture it is shown. Tiles overlap by more.
             native_px: pictures up to this long are seen in full detail as a whole: no tiles.
             scan_period_s: seconds within which `detect_next` has looked everywhere; 0: each time.
         """
@@ -54,6 +58,7 @@ class SearchingDetector:
         self._scan_period_s = scan_period_s
         self._turn, self._owed = 0, 0.0
         self._stamp: float | None = None
+        self._whole_stamp = 0.0
 
     def detect(self, rgb: NDArray[np.uint8]) -> Detections:
         """The faces of a picture by itself, looked for everywhere; see `Detector`."""
@@ -72,23 +77,31 @@ class SearchingDetector:
         parts = self._parts(rgb)
         if not parts:
             return self.detect(rgb)
-        cycle = [view for part in parts for view in (None, part)]
-        waited = -1.0 if self._stamp is None else stamp - self._stamp
-        in_time = 0.0 <= waited < self._scan_period_s
-        self._owed += len(cycle) * waited / self._scan_period_s if in_time else len(cycle)
-        due = min(max(1, int(self._owed)), len(cycle))
-        self._owed = min(max(0.0, self._owed - due), 1.0)
-        self._stamp = stamp
-        views = dict.fromkeys(cycle[(self._turn + k) % len(cycle)] for k in range(due))
-        self._turn += due
+        views = self._due(parts, stamp)
         found = _merge([self._look(rgb, view) for view in views])
         shown = [self._shown(rgb, view) for view in views]
         return Detections(found.boxes, found.scores, np.array(shown, np.float32))
 
+    def _due(self, parts: list[Box], stamp: float) -> list[Box | None]:
+        """Where to look in the image of a stamp: the whole (None), unless just seen, and parts."""
+        waited = np.inf if self._stamp is None else stamp - self._stamp
+        self._stamp = stamp
+        if not 0.0 <= waited < self._scan_period_s:
+            self._owed, self._whole_stamp = 0.0, stamp
+            return [None, *parts]
+        self._owed = min(self._owed + len(parts) * waited / self._scan_period_s, len(parts))
+        whole = bool(stamp - self._whole_stamp >= _WHOLE_S)
+        if whole:
+            self._whole_stamp = stamp
+        due = max(int(self._owed), 0 if whole else 1)
+        self._owed = max(0.0, self._owed - due)
+        turn, self._turn = self._turn, self._turn + due
+        return [None] * whole + [parts[(turn + k) % len(parts)] for k in range(due)]
+
     def _parts(self, rgb: NDArray[np.uint8]) -> list[Box]:
         height, width = rgb.shape[:2]
         tiles = self._tiles if max(height, width) > self._native_px else 1
-        return tile_boxes(width, height, tiles, self._smallest)
+        return tile_boxes(width, height, tiles, _OVERLAP * self._smallest)
 
     def _look(self, rgb: NDArray[np.uint8], part: Box | None) -> Detections:
         """What is found in a part, or in the whole and its turned copies; whole image's pixels."""
@@ -96,8 +109,10 @@ class SearchingDetector:
             turned = [self._detect_turned(rgb, angle) for angle in self._rotations_deg]
             return _merge([self._detector.detect(rgb), *turned])
         x0, y0, x1, y1 = part
-        found = _whole(self._detector.detect(rgb[y0:y1, x0:x1]), x1 - x0, y1 - y0)
-        return Detections(found.boxes + np.array([x0, y0, x0, y0], np.float32), found.scores)
+        found = self._detector.detect(rgb[y0:y1, x0:x1])
+        boxes = found.boxes + np.array([x0, y0, x0, y0], np.float32)
+        kept = _whole(boxes, part, (rgb.shape[1], rgb.shape[0]))
+        return Detections(boxes[kept], found.scores[kept])
 
     def _shown(self, rgb: NDArray[np.uint8], part: Box | None) -> tuple[float, ...]:
         """The row of `Detections.views` of a part or of the whole."""
@@ -158,13 +173,20 @@ def _merge(found: list[Detections]) -> Detections:
     return Detections(boxes[keep], scores[keep])
 
 
-def _whole(detections: Detections, width: int, height: int) -> Detections:
-    """Those whose middle lies in the part: a face cut by its border is another part's business."""
-    centre = (detections.boxes[:, :2] + detections.boxes[:, 2:]) / 2
-    side = detections.boxes[:, 2:3] - detections.boxes[:, :1]
-    low, high = centre - side / 4, centre + side / 4
-    inside = (low >= 0).all(axis=1) & (high <= [width, height]).all(axis=1)
-    return Detections(detections.boxes[inside], detections.scores[inside])
+def _whole(boxes: Float32, part: Box, size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Which boxes in a part are of whole faces; a face it cuts is another part's business.
+
+    Args:
+        boxes: (N, 4) image pixels.
+        part: of the image.
+        size: of the image, whose own border may cut faces down to the middle half.
+    """
+    sides = boxes[:, 2:] - boxes[:, :2]
+    low, high = np.array(part[:2]), np.array(part[2:])
+    before = np.where(low > 0, -_CLEAR, 0.25) * sides
+    behind = np.where(high < size, -_CLEAR, 0.25) * sides
+    inside = (boxes[:, :2] + before >= low) & (boxes[:, 2:] - behind <= high)
+    return np.asarray(inside.all(axis=1))
 
 
 def _turn(

@@ -108,7 +108,7 @@ class TrackState:
         self.measure(box, gain)
         self.detected_position = positions_of(np.asarray(box)[None])[0]
         self.detected_velocity = self.velocity
-        self.track = replace(self.track, score=score)
+        self.track = replace(self.track, score=score if self.presence is None else self.presence)
 
     def may_reactivate(self, stamp: float, within_s: float) -> bool:
         """Whether a track out of sight may be taken up again: not after its first detection."""

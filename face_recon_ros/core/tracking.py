@@ -38,6 +38,8 @@ _TOUCHING = 0.05  # IoU from which two faces may be taken for each other
 _TURNED_AWAY = np.radians(65.0)  # from the camera: a face missed then has turned on, most likely
 _NO_FACE = np.radians(95.0)  # a mesh turned farther shows none, unless the detector finds it
 _USUAL_RATE_HZ = 30.0  # of cameras; slower ones have the detector look as often as these
+_SIDES_PER_S = 2.0 / 0.15  # of a face that walks past: 2 m/s over the side of a face box
+_FARTHEST_SIDES = 3.0  # farther off is somebody else
 _PROVEN = 3  # detections after the first that earn a track its full patience
 _ID_LENGTH = 5  # REP-155
 
@@ -162,21 +164,26 @@ class Tracker:
         self._detection_stamp = stamp
         candidates = [*self._states, *self._hidden]
         places = np.array([s.track.box for s in candidates], np.float64).reshape(-1, 4)
-        cost = self._costs_of_boxes(places, detections)
+        reach = np.array([self._reach(state, stamp) for state in candidates])
+        cost = self._costs_of_boxes(places, detections, reach)
+        shared = iou(places, detections.boxes)
         returning = self._costs_of_return(candidates, detections, stamp)
-        cost[len(self._states) :] = _FORBIDDEN  # out of sight: only where they would be by now
+        followed = len(self._states)
+        cost[followed:] = _FORBIDDEN  # out of sight: only where they would be by now
         claimed: set[int] = set()
-        came_back: list[str] = []
+        doubtful: list[str] = []
         for i, j in assign(np.minimum(cost, returning)):
             score = float(detections.scores[j])
             if min(cost[i, j], returning[i, j]) >= _FORBIDDEN:
                 continue
             claimed.add(j)
             if cost[i, j] < _FORBIDDEN:
+                if reach[i] > self.config.max_distance and not shared[i, j]:
+                    doubtful.append(candidates[i].track.id)
                 self._detected(candidates[i], detections.boxes[j], score, stamp)
-            else:
+            elif i < followed or len(self._states) < self.config.max_faces:
                 self._reactivate(candidates[i], detections.boxes[j], score, stamp)
-                came_back.append(candidates[i].track.id)
+                doubtful.append(candidates[i].track.id)
         places = np.array([s.track.box for s in self._states]).reshape(-1, 4)
         for state, looked_at in zip(self._states, detections.looked_at(places), strict=True):
             if looked_at:
@@ -189,7 +196,7 @@ class Tracker:
             if int(j) not in claimed:
                 self._begin(detections.boxes[j], float(detections.scores[j]), stamp)
         self._follow_people(stamp)
-        for name in came_back:
+        for name in doubtful:
             self._people.contest(name)
         return self.tracks
 
@@ -322,16 +329,33 @@ class Tracker:
         costs[~boxes.any(axis=1)] = _FORBIDDEN
         return costs
 
+    def _reach(self, state: TrackState, stamp: float) -> float:
+        """How far from its prediction a face may be, in sides: of unknown speed, as it may walk."""
+        if state.measured_stamp > state.began_stamp:
+            return self.config.max_distance
+        walked = min(_SIDES_PER_S * (stamp - state.began_stamp), _FARTHEST_SIDES)
+        return max(self.config.max_distance, walked)
+
     def _costs_of_boxes(
-        self, boxes: NDArray[np.float64], detections: Detections
+        self,
+        boxes: NDArray[np.float64],
+        detections: Detections,
+        reach: ArrayLike | None = None,
     ) -> NDArray[np.float64]:
-        """(boxes, detections): 1 - IoU + distance in sides; `_FORBIDDEN` beyond the gates."""
+        """(boxes, detections): 1 - IoU + distance in sides; `_FORBIDDEN` beyond the gates.
+
+        Args:
+            boxes: (N, 4).
+            detections: M.
+            reach: (N,) largest distance in sides; None: `max_distance`.
+        """
         a, b = positions_of(boxes)[:, None], positions_of(detections.boxes)[None]
         shared = iou(boxes, detections.boxes)
         log_ratio = np.abs(a[..., 2] - b[..., 2])
         side = np.exp((a[..., 2] + b[..., 2]) / 2)
         distance = np.linalg.norm(a[..., :2] - b[..., :2], axis=-1) / side
-        near = (distance <= self.config.max_distance) & (
+        farthest = np.reshape(self.config.max_distance if reach is None else reach, (-1, 1))
+        near = (distance <= farthest) & (
             log_ratio <= np.log(self.config.max_size_ratio)
         )
         allowed = near | (shared >= self.config.min_iou)

@@ -210,17 +210,37 @@ class TestScan:
                 if k / fps > 1.0:
                     assert k / fps - seen.min() <= max(1.0 + 2 / fps, 8 / fps)
 
-    def test_an_image_costs_one_run_at_camera_rate_and_no_more_than_all_ever(self):
-        first, *rest = self.looks(np.arange(60) / 10.0)
+    def test_an_image_costs_few_runs_at_camera_rate_and_no_more_than_all_ever(self):
+        whole = (640, 360)
+        first, *rest = self.looks(np.arange(61) / 10.0)
         assert len(first[0]) == 5  # the first image of all is searched everywhere
-        assert all(len(where) == 1 for where, _ in rest)
-        assert sum(where == [(640, 360)] for where, _ in rest) == pytest.approx(30, abs=1)
+        assert all(where.count(whole) == 1 and len(where) <= 2 for where, _ in rest)
+        assert sum(len(where) - 1 for where, _ in rest) == pytest.approx(24, abs=1)
+        _, *rest = self.looks(np.arange(61) / 30.0)
+        assert all(1 <= len(where) <= 2 for where, _ in rest)
+        assert sum(whole in where for where, _ in rest) == pytest.approx(30, abs=1)
         for where, _ in self.looks([0.0, 50.0, 20.0, 20.0]):
             assert len(where) <= 5
 
+    def test_a_face_that_a_part_cuts_is_left_to_the_others(self):
+        """Of a face on the border of two parts each shows half, which makes a smaller face."""
+
+        def detect(rgb):
+            rows, columns = np.nonzero(rgb[..., 0] > 128)
+            if len(rows) == 0 or rgb.shape[0] == 360:  # too small for the whole
+                return Detections.empty()
+            box = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+            return Detections(np.array([box], np.float32), np.ones(1, np.float32))
+
+        search = SearchingDetector(SimpleNamespace(detect=detect), 2, smallest=0.1)
+        for x, y in [(300, 190), (290, 100), (320, 160), (350, 170), (0, 0), (600, 330)]:
+            picture = np.zeros((360, 640, 3), np.uint8)
+            picture[y : y + 30, x : x + 30] = 255
+            np.testing.assert_array_equal(search.detect(picture).boxes, [[x, y, x + 30, y + 30]])
+
     def test_what_is_large_counts_as_looked_for_in_the_whole_only_from_its_size_on(self):
         _, (where, found) = self.looks([0.0, 0.1])
-        assert where == [(640, 360)]
+        assert where == [(640, 360)]  # no part is due yet
         large, small = [100, 100, 180, 180], [100, 100, 150, 150]
         assert found.looked_at([large, small]).tolist() == [True, False]
 

@@ -47,6 +47,15 @@ def test_every_face_says_how_sure_it_is_and_where_it_looks(pipeline):
     assert spreads["near"] < spreads["far"]
 
 
+def test_a_doubtful_face_has_a_wide_covariance(pipeline):
+    (face,) = pipeline.process_still(Image(PICTURE, 0.0), CAMERA).faces
+    sure, doubtful = (
+        pipeline.head_state.still([replace(face, presence=presence)], CAMERA)[0].covariance
+        for presence in (1.0, 0.5)
+    )
+    assert (np.linalg.eigvalsh(doubtful - sure) > 0).all()
+
+
 def test_nobody_is_an_empty_frame(pipeline):
     depth = np.zeros((H, W))
     frame = pipeline.process(Image(np.zeros((H, W, 3), np.uint8), 0.0), CAMERA, depth)

@@ -174,6 +174,17 @@ def test_a_second_track_of_a_face_takes_up_the_id_when_the_first_one_ends():
     assert known.see({"b": look(person(1), 8)}) == {"b": "a"}
 
 
+def test_an_id_that_nobody_was_told_is_forgotten_with_its_track():
+    """Else short tracks of somebody who returns would stand in the way of the old id."""
+    known = gallery(max_anonymous_s=1.0)
+    end = meet(known, "a", person(1))
+    known.follow(["b"], end + 10)
+    known.see({"b": look(person(1), seed=9, similarity=0.4)})  # blurred: not sure
+    known.follow([], end + 10.2)
+    known.follow(["c"], end + 10.4)
+    assert known.see({"c": look(person(1), seed=9, similarity=0.6)}) == {"c": "a"}
+
+
 def test_nobody_missing_nobody_held_back():
     known = gallery()
     known.follow(["a", "b"], 0.0)

@@ -204,6 +204,17 @@ def test_a_slow_camera_has_the_detector_look_as_often_as_a_usual_one():
         tracker.confirm({track.id: box(300, 200)})
 
 
+@pytest.mark.parametrize("fps", [5.0, 10.0])
+def test_who_walks_past_a_slow_camera_keeps_one_id(fps):
+    """1.2 m/s at 2 m: from one image to the next a face moves by more than its own side."""
+    tracker, ids = Tracker(), set()
+    for k in range(int(2 * fps)):
+        tracks = tracker.update(detections(box(100 + 550 * k / fps, 200, 70)), k / fps)
+        tracker.confirm({t.id: box(100 + 550 * k / fps, 200, 70) for t in tracks})
+        ids |= {t.id for t in tracker.visible}
+    assert len(ids) == 1
+
+
 def test_a_face_missed_while_it_turns_away_is_hidden_at_once():
     for turn, shown in ((0.2, True), (1.4, False)):
         tracker = Tracker()
@@ -456,6 +467,16 @@ def test_no_more_than_max_faces_and_no_face_twice():
     found = detections(box(100, 100), box(105, 100), box(300, 100), box(500, 100))
     assert len(tracker.update(found, 0.0)) == 2
     assert len({t.id for t in tracker.update(found, 0.1)}) == 2
+
+
+def test_who_comes_back_while_others_fill_the_places_is_not_one_too_many():
+    tracker = Tracker(TrackerConfig(max_faces=2, detect_every=1))
+    first, second, third = box(100, 200), box(300, 200), box(500, 200)
+    for k in range(2):
+        tracker.update(detections(first, second), k / FPS)
+    for k in range(2, 20):  # a face seen but twice is given up soon, and remembered for a while
+        tracker.update(detections(second, third), k / FPS)
+    assert len(tracker.update(detections(first, second, third), 20 / FPS)) == 2
 
 
 def test_slow_cameras_do_not_lose_faces():
