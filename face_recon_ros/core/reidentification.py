@@ -22,6 +22,8 @@ from face_recon_ros.core.ranges import check_ranges, ranged
 Array = NDArray[np.float64]
 
 _EARLY_LOOKS, _EARLY_S = 3, 0.3  # the first looks follow each other faster
+_SURE_LOOKS = 2  # that agree say that somebody is new: one may have missed the face
+_PATIENCE = 4  # looks at a face that seems to be another track's, until that one is looked at
 _YOUNG_S = 2.0  # a track that began so shortly before another ended may be that one's person
 _MEMORY_LOOKS = 30  # an entry goes on learning as if it had so many looks at most
 
@@ -149,6 +151,12 @@ class ReIdentifier:
             if name in self._people:
                 self._people[name].with_others |= names - {name}
 
+    def postpone(self, name: str) -> None:
+        """Says that a track shows no face: its time to be told apart has not begun."""
+        person = self._people.get(name)
+        if person is not None and not person.shown:
+            person.began = self._stamp
+
     def contest(self, name: str) -> None:
         """Says that a track may have moved on to another face: it is looked at soon."""
         if name in self._people:
@@ -206,6 +214,9 @@ class ReIdentifier:
         for name, look in useful.items():
             if name in strangers:
                 final = self._taken_up(name, look) or self._trade(name, look, renamed)
+                if not final and self._asks_another(name, look):
+                    self._active.add(name)
+                    continue
                 renamed[name] = self._become(name, final or self._new_id(), look)
             elif not self._people[name].settled and name not in renamed:
                 final = self._settle(name, look)
@@ -234,13 +245,15 @@ class ReIdentifier:
     def _settle(self, name: str, look: Array) -> str:
         """A look at somebody new: takes up a lost id, or keeps its own, once that is sure."""
         person = self._people[name]
+        if person.mean is not None and float(person.mean @ look) < self.config.different:
+            person.total, person.looks = None, 0  # one of the two saw no face
         person.learn(look)
         mean = person.mean
         assert mean is not None
         if best := self._taken_up(name, mean):
             return self._become(name, best, look)
         close = max((s for s, _ in self._similarities(name, mean, self._lost())), default=-1.0)
-        clear = close < self.config.same - self.config.margin
+        clear = close < self.config.same - self.config.margin and person.looks >= _SURE_LOOKS
         person.settled = clear or person.looks >= _EARLY_LOOKS
         return name
 
@@ -259,6 +272,22 @@ class ReIdentifier:
         renamed[best] = name
         self._people[name].contested, self._people[name].strikes = True, 0
         return best
+
+    def _asks_another(self, name: str, look: Array) -> bool:
+        """Whether it looks like the face of another track, which is then looked at first.
+
+        Two tracks may have traded faces unseen; if the other one is itself, this is a new face.
+        """
+        similar = self._similarities(name, look, self._people)
+        if not similar or not self._is(similar[0][1], similar):
+            return False
+        best = similar[0][1]
+        other = self._people[best]
+        unseen = best in self._active and self._stamp - other.looked > _EARLY_S
+        if not unseen or self._people[name].strikes > _PATIENCE:
+            return False
+        other.contested = True
+        return True
 
     def _become(self, name: str, final: str, look: Array) -> str:
         """Hands a track over to another id. What it showed before stays with the old one."""

@@ -178,7 +178,8 @@ class Tracker:
                 continue
             claimed.add(j)
             if cost[i, j] < _FORBIDDEN:
-                if reach[i] > self.config.max_distance and not shared[i, j]:
+                leaps = reach[i] > self.config.max_distance and not shared[i, j]
+                if leaps or candidates[i].missed or not self._shows_face(candidates[i]):
                     doubtful.append(candidates[i].track.id)
                 self._detected(candidates[i], detections.boxes[j], score, stamp)
             elif i < followed or len(self._states) < self.config.max_faces:
@@ -243,6 +244,8 @@ class Tracker:
         for i, state in enumerate(self._states):
             if self._touching(i):
                 self._people.contest(state.track.id)
+            if not self._shows_face(state):
+                self._people.postpone(state.track.id)
 
     def _touching(self, index: int) -> bool:
         boxes = np.array([state.track.box for state in self._states])
@@ -330,7 +333,7 @@ class Tracker:
         return costs
 
     def _reach(self, state: TrackState, stamp: float) -> float:
-        """How far from its prediction a face may be, in sides: of unknown speed, as it may walk."""
+        """How far from its prediction a face may be, in sides; without a speed: as it may walk."""
         if state.measured_stamp > state.began_stamp:
             return self.config.max_distance
         walked = min(_SIDES_PER_S * (stamp - state.began_stamp), _FARTHEST_SIDES)
@@ -355,11 +358,9 @@ class Tracker:
         side = np.exp((a[..., 2] + b[..., 2]) / 2)
         distance = np.linalg.norm(a[..., :2] - b[..., :2], axis=-1) / side
         farthest = np.reshape(self.config.max_distance if reach is None else reach, (-1, 1))
-        near = (distance <= farthest) & (
-            log_ratio <= np.log(self.config.max_size_ratio)
-        )
+        near = (distance <= farthest) & (log_ratio <= np.log(self.config.max_size_ratio))
         allowed = near | (shared >= self.config.min_iou)
-        return np.asarray(np.where(allowed, 1.0 - shared + distance, _FORBIDDEN))
+        return np.asarray(np.where(allowed, 1.0 - shared + distance + log_ratio, _FORBIDDEN))
 
     def _detected(self, state: TrackState, box: Float32, score: float, stamp: float) -> None:
         # Where the mesh closes the loop it is steadier than the detector, which then pulls gently,

@@ -259,9 +259,7 @@ def test_what_the_picture_says_takes_the_place_of_the_table():
 @pytest.mark.parametrize("measured", [None, np.diag([1e-6, 1e-6, 1e-4, 1e-3, 1e-3, 1e-3])])
 @settings(deadline=None)
 @given(direction=directions, distance=distances, presence=st.floats(0.1, 0.99))
-def test_the_less_a_face_is_one_the_less_sure_is_its_pose(
-    measured, direction, distance, presence
-):
+def test_the_less_a_face_is_one_the_less_sure_is_its_pose(measured, direction, distance, presence):
     face, calm = _face(direction, distance), PoseNoise(head_size=0.0)
     sure = pose_covariance(face, CAMERA, calm, measured)
     told = pose_covariance(face, CAMERA, calm, measured, presence)

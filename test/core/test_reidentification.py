@@ -185,6 +185,67 @@ def test_an_id_that_nobody_was_told_is_forgotten_with_its_track():
     assert known.see({"c": look(person(1), seed=9, similarity=0.6)}) == {"c": "a"}
 
 
+def test_one_look_that_missed_the_face_makes_nobody_new():
+    known = gallery()
+    end = meet(known, "a", person(1))
+    known.follow(["b"], end + 10)
+    assert known.see({"b": person(99)}) == {}  # of the back of the head
+    assert known.is_anonymous("b")
+    known.follow(["b"], end + 10.1)
+    assert known.see({"b": look(person(1), seed=9)}) == {"b": "a"}
+
+
+def test_a_track_that_shows_no_face_yet_is_held_back_when_it_does():
+    known = gallery(max_anonymous_s=0.5)
+    end = meet(known, "a", person(1))
+    for k in range(20):
+        known.follow(["b"], end + 10 + k / 10)
+        known.postpone("b")
+    assert known.is_anonymous("b")
+    known.follow(["b"], end + 12.5)
+    assert not known.is_anonymous("b")
+
+
+def test_two_who_traded_tracks_unseen_get_their_ids_back():
+    """Only one of the tracks is in doubt: the other one is looked at before an id is made."""
+    known = gallery()
+    for k in range(4):
+        known.follow(["a", "b"], k)
+        known.side_by_side(["a", "b"])
+        known.see({"a": look(person(1), seed=k), "b": look(person(2), seed=k)})
+    known.follow(["a", "b"], 5.0)
+    known.contest("a")
+    assert known.see({"a": look(person(2), seed=9)}) == {}
+    assert known.wanted()[0] == "b"
+    known.follow(["a", "b"], 5.1)
+    assert known.see({"b": look(person(1), seed=9)}) == {"a": "b", "b": "a"}
+
+
+def test_a_twin_who_takes_over_a_track_is_new_when_the_other_one_stays():
+    known = gallery()
+    for k in range(4):
+        known.follow(["a", "b"], k)
+        known.side_by_side(["a", "b"])
+        known.see({"a": look(person(1), seed=k), "b": look(person(2), seed=k)})
+    known.follow(["a", "b"], 5.0)
+    known.contest("a")
+    assert known.see({"a": look(person(2), seed=9)}) == {}
+    known.follow(["a", "b"], 5.1)
+    renamed = known.see({"a": look(person(2), seed=8), "b": look(person(2), seed=7)})
+    known.follow([renamed.get("a", "a"), "b"], 5.2)
+    renamed = renamed or known.see({"a": look(person(2), seed=10)})
+    assert renamed["a"] not in ("a", "b") and "b" not in renamed
+
+
+def test_a_mirror_is_another_face_and_both_keep_their_ids():
+    known = gallery()
+    for k in range(40):
+        known.follow(["a", "b"], k)
+        known.side_by_side(["a", "b"])
+        who = {name: look(person(1), seed=10 * k + i) for i, name in enumerate("ab")}
+        assert known.see(who) == {}
+
+
 def test_nobody_missing_nobody_held_back():
     known = gallery()
     known.follow(["a", "b"], 0.0)
