@@ -77,7 +77,7 @@ def pose_covariance(
     distance = max(float(np.linalg.norm(position)), 1e-6)
     ray = position / distance
     out = _from_table(ray, distance, camera, noise) if measured is None else measured
-    out = out / np.clip(presence, _LEAST_PRESENCE, 1.0)
+    out = np.asarray(out / np.clip(presence, _LEAST_PRESENCE, 1.0), np.float64)
     effects = [(noise.head_size, np.concatenate([position, np.zeros(3)]))]
     if not camera.calibrated:
         effects.append((noise.focal, _effect_of_focal(ray, distance)))
