@@ -4,7 +4,10 @@
     python scripts/likeness.py DIR --count 50
 
 Mean absolute difference (colours from 0 to 1) over facial skin that faces the camera, of the
-largest face in each picture; the sheet shows the first faces from 20 degrees aside.
+largest face in each picture; the sheet shows the first faces from 20 degrees aside. With --people
+a few pictures are shown instead: each photograph, its mesh in the person's colours, and plain:
+
+    python scripts/likeness.py --people ann.jpg bob.jpg cem.jpg dee.jpg --sheet people.png
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import cv2
 import numpy as np
 
 from face_recon_ros.core.camera import PinholeCamera
+from face_recon_ros.core.crop import Crop
 from face_recon_ros.core.morphable_model import FACIAL_SKIN, VertexNormals
 from face_recon_ros.core.overlay import render_mesh
 from face_recon_ros.core.pipeline import FacePipeline, PipelineConfig
@@ -26,6 +30,7 @@ from face_recon_ros.io.images import read_picture
 
 _LEAST_FACING = 0.25  # cosine to the viewing ray
 _SHEET = 24
+_TILE = 260  # pixels
 
 
 def difference(pipeline: FacePipeline, rgb: np.ndarray, face: Face) -> float:
@@ -43,13 +48,37 @@ def difference(pipeline: FacePipeline, rgb: np.ndarray, face: Face) -> float:
     return float(np.abs(drawn - rgb / 255.0)[skin].mean())
 
 
+def people_sheet(paths: list[Path]) -> np.ndarray:
+    """A row a picture: the photograph, its mesh from two sides in its colours, and plain."""
+    config = ReconstructorConfig(level="fine", colours=IMAGE)
+    pipeline, rows = FacePipeline.from_config(PipelineConfig(reconstructor=config)), []
+    for path in paths:
+        rgb = read_picture(path).rgb
+        faces = pipeline.process_still(Image(rgb, 0.0)).faces
+        if not faces:
+            raise SystemExit(f"expected a face in {path}, got none; choose another picture")
+        face = max(faces, key=lambda f: f.box[2] - f.box[0])
+        middle, side = (face.box[:2] + face.box[2:]) / 2, 1.9 * (face.box[2] - face.box[0])
+        tiles = [Crop(middle.astype(np.float64), float(side), _TILE).extract(rgb)]
+        for textured in (True, False):
+            tiles += [render_mesh(face.mesh, _TILE, y, textured=textured) for y in (0, 30, -30)]
+        rows.append(np.hstack(tiles))
+    return np.vstack(rows)
+
+
 def main() -> None:
     """Measures a folder of pictures."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=Path, nargs="?")
+    parser.add_argument("--people", type=Path, nargs="+", help="pictures to show, not to measure")
     parser.add_argument("--count", type=int, default=50, help="pictures, evenly over the folder")
     parser.add_argument("--sheet", type=Path, help="PNG of the first 24 faces from aside")
     options = parser.parse_args()
+    if options.people and options.sheet:
+        cv2.imwrite(str(options.sheet), people_sheet(options.people)[..., ::-1])
+        return
+    if options.folder is None:
+        parser.error("give a folder, or --people with --sheet")
     paths = sorted(options.folder.glob("*.jpg"))
     paths = paths[:: max(1, len(paths) // options.count)][: options.count]
     pipelines = {
