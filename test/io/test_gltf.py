@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from likeness_picture import GROUND, SIDE, in_three
 
 from face_recon_ros.core.errors import DataError
 from face_recon_ros.core.models import FACE_MODEL, find_model
@@ -20,7 +21,7 @@ from face_recon_ros.io.gltf import Animation, TexturedHead, glb_bytes, write_glb
 from face_recon_ros.io.meshes import read_mesh
 from face_recon_ros.io.textured_obj import write_textured_obj
 
-VALIDATOR = "gltf-validator@2.0.0-dev.3.10"
+VALIDATOR, THREE = "gltf-validator@2.0.0-dev.3.10", "three@0.180.0"
 SCRIPT = """
 const validator = require(process.argv[1] + '/gltf-validator'), fs = require('fs');
 validator.validateBytes(new Uint8Array(fs.readFileSync(process.argv[2]))).then(
@@ -30,12 +31,13 @@ validator.validateBytes(new Uint8Array(fs.readFileSync(process.argv[2]))).then(
 
 @pytest.fixture(scope="module")
 def node_modules():
-    """The folder that holds Khronos' validator, which is fetched from npm once."""
+    """The folder that holds Khronos' validator and three.js, which are fetched from npm once."""
     folder = Path(sys.prefix) / "lib" / "node_modules"
-    if not (folder / "gltf-validator").is_dir():
+    if not all((folder / name).is_dir() for name in ("gltf-validator", "three")):
         if not (shutil.which("node") and shutil.which("npm")):
             pytest.skip("no node, no npm")
-        command = ["npm", "install", "--prefix", str(folder.parent), "--no-save", VALIDATOR]
+        command = ["npm", "install", "--prefix", str(folder.parent), "--no-save"]
+        command += [VALIDATOR, THREE]
         done = subprocess.run(command, capture_output=True, text=True, timeout=600)
         if done.returncode:
             pytest.skip(f"npm does not reach its registry: {done.stderr[-200:]}")
@@ -90,6 +92,21 @@ def test_khronos_validator_finds_nothing(kind, request, node_modules, tmp_path):
     assert report["issues"]["numWarnings"] == 0, report["issues"]["messages"]
     assert report["info"]["animationCount"] == (kind == "animated")
     assert report["info"]["hasMorphTargets"] == (kind != "plain")
+
+
+def test_three_js_shows_it_smiling_and_turned(head, node_modules, tmp_path):
+    """In a browser, by the names of the expressions."""
+    write_glb(tmp_path / "a.glb", head)
+    picture = in_three(tmp_path / "a.glb", node_modules.parent).astype(int)
+    neutral, smiling, turned = (picture[:, k * SIDE : (k + 1) * SIDE] for k in range(3))
+    drawn = np.abs(picture - GROUND).max(axis=-1) > 20
+    assert 0.1 < drawn[:, :SIDE].mean() < 0.6
+    moved = np.abs(neutral - smiling).max(axis=-1) > 20
+    rows, columns = np.nonzero(moved)
+    assert moved.sum() > 100
+    assert np.median(rows) > 0.55 * SIDE  # the lower half of the face
+    assert abs(np.median(columns) - SIDE / 2) < 0.1 * SIDE
+    assert (np.abs(smiling - turned).max(axis=-1) > 20).mean() > 0.1
 
 
 def test_trimesh_reads_what_was_written(head, tmp_path):
