@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 #: Pixels per side of the renderings of people: a crop of 192 with room around it.
 _RENDERING_PX = 288
-_JITTER_FACES, _JITTER_BOXES, _JITTER_FACE_PX = 20, 60, 100.0
+JITTER_FACES, JITTER_BOXES, JITTER_FACE_PX = 20, 60, 100.0
 
 _DESCRIPTION = """How well a network knows faces, on rendered people that no training has seen; one
 command for the figures that matter, about a minute and a half on one core.
@@ -168,19 +168,19 @@ def _jitter(folder: Path, chain: Any, reconstructor: FaceReconstructor) -> dict[
     from face_recon_ros.evaluation.jitter import jitter_px, scaled_to, scattered_boxes
 
     found = []
-    files = sorted(folder.glob("*.png"))[:_JITTER_FACES]
+    files = sorted(folder.glob("*.png"))[:JITTER_FACES]
     for number, file in enumerate(tqdm(files, "jitter", disable=None)):
         rgb = read_image(file)
         detections = chain.detect(rgb)
         if (best := largest(detections)) is not None:
-            rgb, box = scaled_to(rgb, detections.boxes[best], _JITTER_FACE_PX)
-            boxes = scattered_boxes(box, _JITTER_BOXES, np.random.default_rng(number))
+            rgb, box = scaled_to(rgb, detections.boxes[best], JITTER_FACE_PX)
+            boxes = scattered_boxes(box, JITTER_BOXES, np.random.default_rng(number))
             found.append(jitter_px(rgb, boxes, reconstructor))
     known = np.array(found)[np.isfinite(found)]
     nan = float("nan")
     return {
         "faces": len(known),
-        "face_px": _JITTER_FACE_PX,
+        "face_px": JITTER_FACE_PX,
         "median": float(np.median(known)) if len(known) else nan,
         "p90": float(np.percentile(known, 90)) if len(known) else nan,
     }
