@@ -29,6 +29,7 @@ from face_recon_ros.training.photographs import list_photographs
 from face_recon_ros.training.point_examples import PointBatch, PointExamples
 from face_recon_ros.training.point_network import DensePoints, PointNetwork, choose_points
 from face_recon_ros.training.point_objective import PointObjective
+from face_recon_ros.training.point_weights import load_export, renew_statistics
 from face_recon_ros.training.train import (
     CHECKPOINT,
     Log,
@@ -86,6 +87,8 @@ def train_points(config: PointConfig, *, resume: bool = False) -> Path:
         raise ConfigError(
             f"no run at {out}", "one that began already", "use --resume, or another --out"
         )
+    elif config.init.endswith(".onnx"):
+        load_export(find_model(config.init), network, objective.fit, vertices)
     elif config.init:
         state = load_point_checkpoint(Path(config.init))
         for module, key in ((network, "network"), (average, "average"), (objective.fit, "fit")):
@@ -121,6 +124,10 @@ def train_points(config: PointConfig, *, resume: bool = False) -> Path:
     with renderer(config, str(face_model)):
         wait_for_pool(config, (model.k_identity, model.k_expression, model.k_albedo))
         batches = replayed(_loader(config, model, step), config.replay, config.seed)
+        if not resume and config.init.endswith(".onnx"):
+            batch, _ = next(batches)
+            renew_statistics(network, batch.image, objective.normals(batch.start_rotation))
+            average.load_state_dict(network.state_dict())
         bar = tqdm(total=100, bar_format="{l_bar}{bar}| {elapsed}<{remaining}{postfix}")
         clock = saved = time.monotonic()
         with contextlib.suppress(KeyboardInterrupt):

@@ -26,9 +26,10 @@ from face_recon_ros.training.point_examples import PointBatch, PointExamples
 from face_recon_ros.training.point_fit import Fit
 from face_recon_ros.training.point_network import PointNetwork, choose_points
 from face_recon_ros.training.point_objective import PointObjective
+from face_recon_ros.training.point_weights import load_export, renew_statistics
 from face_recon_ros.training.synthesis.faces import SyntheticFaces
 from face_recon_ros.training.synthesis.render_cache import RenderCache, fill_render_cache
-from face_recon_ros.training.train_points import replayed, train_points
+from face_recon_ros.training.train_points import build_point_network, replayed, train_points
 
 POINTS = 60
 
@@ -224,6 +225,37 @@ def test_a_run_resumes_and_its_export_answers(tmp_path, pool, model, precision):
         assert displacement.shape == (n, len(network.vertices), 2)
         assert log_sigma.shape == displacement.shape[:2]
         assert ((presence >= 0) & (presence <= 1)).all()
+
+
+def test_a_run_goes_on_from_an_export(tmp_path, pool, model):
+    """Same answers in evaluation and, with the statistics of a batch, in training."""
+    out = tmp_path / "points.onnx"
+    checkpoint = train_points(settings(tmp_path, pool))
+    export_points(checkpoint, out, calibration=0)
+    vertices = choose_points(model, POINTS)
+    network = build_point_network(model, vertices, settings(tmp_path, pool))
+    fit = Fit(model, vertices)
+    load_export(out, network, fit, vertices)
+    random = np.random.default_rng(8)
+    image = random.integers(0, 256, (6, 96, 96, 3)).astype(np.uint8)
+    normals = random.normal(0, 1, (6, CELLS, CELLS, 3)).astype(np.float32)
+    expected = DensePointNetwork(out, threads=1).predict(image, normals)[0]
+    images, seen = torch.from_numpy(image), torch.from_numpy(normals)
+    with torch.no_grad():
+        before = network.eval()(images, seen).displacement.numpy()
+        renew_statistics(network, images, seen)
+        after = network.eval()(images, seen).displacement.numpy()
+        trained = network.train()
+        trained.whole[1].eval()  # its statistics are the run's
+        training = trained(images, seen).displacement.numpy()
+    for answer in (before, after, training):
+        np.testing.assert_allclose(answer, expected, atol=2e-4)
+    prior = json.loads(DensePointNetwork(out).metadata["prior"])
+    assert fit.prior()["independence"] == pytest.approx(prior["independence"])
+    more = settings(tmp_path, pool, out=str(tmp_path / "more"), init=str(out), steps=1)
+    assert train_points(more).is_file()
+    with pytest.raises(ModelError, match="export of the same points"):
+        train_points(settings(tmp_path, pool, out=str(tmp_path / "x"), init=str(out), width=12))
 
 
 def test_a_precision_that_there_is_not_is_refused(tmp_path):
