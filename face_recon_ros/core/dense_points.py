@@ -30,9 +30,14 @@ from face_recon_ros.core.crop import Crop, whole_crop
 from face_recon_ros.core.crop_pose import CAMERA_FROM_FRONTAL_FACE, crop_from_face
 from face_recon_ros.core.errors import ModelError
 from face_recon_ros.core.inference import Prediction
-from face_recon_ros.core.models import POINT_NETWORK, find_model, models_dir
+from face_recon_ros.core.models import (
+    POINT_NETWORK,
+    POINT_NETWORK_FLOAT,
+    find_model,
+    models_dir,
+)
 from face_recon_ros.core.morphable_model import MorphableModel, same_decoding
-from face_recon_ros.core.onnx_session import OnnxSession
+from face_recon_ros.core.onnx_session import OnnxSession, gpu_works
 from face_recon_ros.core.point_fit import POSE, FitPrior, FitState, PointFit, PointFitter
 from face_recon_ros.core.rectification import CELLS, RECTIFIED_PX, FaceFrame, Rectifier
 from face_recon_ros.core.rigid import vector_from_rotation
@@ -315,9 +320,11 @@ def open_points(
     if name == "off":
         return None
     automatic = name == "auto"
-    if automatic and not (models_dir() / POINT_NETWORK).is_file():
-        return None
-    path = find_model(POINT_NETWORK if automatic else name)
+    if automatic:
+        name = POINT_NETWORK_FLOAT if gpu_works(provider) else POINT_NETWORK
+        if not (models_dir() / name).is_file():
+            return None
+    path = find_model(name)
     network = DensePointNetwork(path, provider=provider, threads=threads)
     if automatic and not network.trained_for(coarse, face_model):
         return None
