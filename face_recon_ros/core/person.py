@@ -49,6 +49,10 @@ class Person:
         self.expression = OneEuroVector(config.smooth_expression)
         self.smooths_pose = config.smooth_rotation.enabled or config.smooth_translation.enabled
 
+    def identity_deviation(self, k_identity: int) -> NDArray[np.float64]:
+        """(K_id,) standard deviations; those of anybody where no fit says more."""
+        return np.ones(k_identity) if self.posterior is None else self.posterior.deviation
+
     def known_identity(self, seen: Float32, confidence: float) -> Float32:
         """(K_id,) the person's identity, after it was seen once more."""
         if self.posterior is not None:

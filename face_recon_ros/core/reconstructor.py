@@ -252,6 +252,10 @@ class FaceReconstructor:
         self._people[track.id] = person
         return person
 
+    def identity_deviation(self, track: Track) -> NDArray[np.float64]:
+        """(K_id,) standard deviations of what is known of the person on a track."""
+        return self._person(track).identity_deviation(self.model.k_identity)
+
     def look(
         self, tracks: list[Track], crops: list[Crop], pixels: NDArray[np.uint8]
     ) -> tuple[list[Crop], NDArray[np.uint8], Prediction]:

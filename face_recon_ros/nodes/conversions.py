@@ -394,18 +394,18 @@ def expression_to_msg(
     return JointState(header=header, name=list(names), position=activations.tolist())
 
 
-def coefficients_to_msg(coefficients: Coefficients) -> Float32MultiArray:
+def coefficients_to_msg(rows: Coefficients, deviation: NDArray) -> Float32MultiArray:
     """N rows of all coefficients; the second dimension's label says what lies where.
 
-    Labels: `face`, and `identity[80] expression[52] ...` in the order of the columns.
+    Labels: `face`, and `identity[80] expression[52] ... identity_deviation[80]` in the order of
+    the columns; the last are `deviation` (N, K_id), standard deviations of the identity.
     """
-    n = len(coefficients)
-    arrays = [getattr(coefficients, name) for name in COEFFICIENT_NAMES]
-    parts = [a.reshape(n, math.prod(a.shape[1:])) for a in arrays]
-    values = np.concatenate(parts, axis=1).astype(np.float32)
-    label = " ".join(
-        f"{name}[{part.shape[1]}]" for name, part in zip(COEFFICIENT_NAMES, parts, strict=True)
-    )
+    n = len(rows)
+    named = {name: getattr(rows, name) for name in COEFFICIENT_NAMES}
+    named["identity_deviation"] = deviation
+    parts = {name: a.reshape(n, math.prod(a.shape[1:])) for name, a in named.items()}
+    values = np.concatenate(list(parts.values()), axis=1).astype(np.float32)
+    label = " ".join(f"{name}[{part.shape[1]}]" for name, part in parts.items())
     msg = Float32MultiArray()
     columns = values.shape[1]
     msg.layout.dim = [

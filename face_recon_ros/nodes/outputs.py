@@ -19,6 +19,7 @@ from vision_msgs.msg import Classification, Detection2DArray
 
 from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.morphable_model import MorphableModel
+from face_recon_ros.core.reconstructor import FaceReconstructor
 from face_recon_ros.core.types import COEFFICIENT_NAMES, Coefficients, Face, Track
 from face_recon_ros.nodes import conversions, robot_conversions
 from face_recon_ros.nodes.parameters import OutputConfig
@@ -65,9 +66,10 @@ class DetectionOutputs:
 class FaceOutputs:
     """Meshes, poses, expressions, transforms, attention, coefficients; REP-155's topics."""
 
-    def __init__(self, node: FaceNode, model: MorphableModel) -> None:
+    def __init__(self, node: FaceNode, reconstructor: FaceReconstructor) -> None:
         """Creates the publishers and says the topology, once."""
-        self._node, self._model = node, model
+        self._node, self._reconstructor = node, reconstructor
+        self._model = model = reconstructor.model
         self.vertices = node.create_publisher(PointCloud2, "mesh/vertices", SENSOR_QOS)
         self._topology = node.create_publisher(MeshMsg, "mesh/topology", LATCHED_QOS)
         self._topology.publish(conversions.topology_cdr(model.triangles, model.mean_shape))
@@ -127,7 +129,7 @@ class FaceOutputs:
         if self._humans and config.humans:
             self._humans.publish(faces, crops, camera, header)
         if config.coefficients and wanted([self._coefficients]):
-            self._coefficients.publish(conversions.coefficients_to_msg(_all(faces, self._model)))
+            self._coefficients.publish(self._coefficients_of(faces))
         if faces and not self._told:
             self._told = True
             distance_m = np.linalg.norm(faces[0].camera_from_face.translation)
@@ -138,6 +140,11 @@ class FaceOutputs:
             self._publish_face(face, header)
         self._forget(conversions.seconds_from_stamp(header.stamp))
         return cloud
+
+    def _coefficients_of(self, faces: Sequence[Face]) -> Float32MultiArray:
+        deviations = [self._reconstructor.identity_deviation(face.track) for face in faces]
+        table = np.array(deviations).reshape(len(faces), self._model.k_identity)
+        return conversions.coefficients_to_msg(_all(faces, self._model), table)
 
     def _publish_face(self, face: Face, header: Header) -> None:
         name = face.track.id

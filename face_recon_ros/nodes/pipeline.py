@@ -64,7 +64,7 @@ class PipelineNode(FaceNode):
         stream = None if camera.is_topic else CameraStream(self, camera, self._take)
         self.live.switch = EnableService(self)
         self.live.detections = DetectionOutputs(self)
-        self.live.faces = FaceOutputs(self, self.loaded.pipeline.reconstructor.model)
+        self.live.faces = FaceOutputs(self, self.loaded.pipeline.reconstructor)
         self.live.depth = DepthSubscriber(self) if self.config("output").depth else None
         self.live.visualizer = Visualizer(self)
         self.live.slot = self.start_worker("pipeline", self._work)

@@ -51,7 +51,7 @@ class ReconstructionNode(FaceNode):
 
     def begin(self) -> None:
         """Subscribes while the results have a subscriber."""
-        self.live.outputs = FaceOutputs(self, self.loaded.reconstructor.model)
+        self.live.outputs = FaceOutputs(self, self.loaded.reconstructor)
         self.live.depth = DepthSubscriber(self) if self.config("output").depth else None
         self.live.slot = self.start_worker("reconstruction", self._work)
         self.live.camera = CameraInfoSubscriber(self, self.config("camera"))

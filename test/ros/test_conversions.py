@@ -385,13 +385,15 @@ def test_transforms_name_their_frames():
 def test_coefficients_are_labelled():
     n, sizes = 2, (80, 52, 80)
     coefficients = Coefficients.zeros(n, *sizes)
-    msg = c.coefficients_to_msg(coefficients)
-    assert [d.size for d in msg.layout.dim] == [2, 80 + 52 + 80 + 3 + 3 + 27]
+    msg = c.coefficients_to_msg(coefficients, np.full((n, 80), 0.5))
+    assert [d.size for d in msg.layout.dim] == [2, 80 + 52 + 80 + 3 + 3 + 27 + 80]
     label = "identity[80] expression[52] albedo[80] rotation[3] translation[3] illumination[27]"
-    assert msg.layout.dim[1].label == label
+    assert msg.layout.dim[1].label == label + " identity_deviation[80]"
     values = np.array(msg.data).reshape(n, -1)
     np.testing.assert_array_equal(values[:, 215:218], coefficients.translation)
-    assert len(c.coefficients_to_msg(Coefficients.zeros(0, *sizes)).data) == 0
+    assert (values[:, -80:] == 0.5).all()
+    nobody = c.coefficients_to_msg(Coefficients.zeros(0, *sizes), np.zeros((0, 80)))
+    assert len(nobody.data) == 0
 
 
 def test_expression_carries_names():

@@ -362,7 +362,8 @@ def test_markers_can_be_read_by_rclpy(name, text, n, lifetime, stamp):
 @ANY
 @given(st.integers(0, 4), st.integers(0, 5), st.integers(0, 5), st.integers(0, 5))
 def test_coefficients_say_their_layout(n, k_identity, k_expression, k_albedo):
-    msg = c.coefficients_to_msg(Coefficients.zeros(n, k_identity, k_expression, k_albedo))
+    coefficients = Coefficients.zeros(n, k_identity, k_expression, k_albedo)
+    msg = c.coefficients_to_msg(coefficients, np.zeros((n, k_identity)))
     rows, columns = (dim.size for dim in msg.layout.dim)
-    assert (rows, columns) == (n, k_identity + k_expression + k_albedo + 3 + 3 + 27)
+    assert (rows, columns) == (n, 2 * k_identity + k_expression + k_albedo + 3 + 3 + 27)
     assert len(msg.data) == rows * columns

@@ -58,7 +58,7 @@ def test_nobody_listens_to_what_is_destroyed(node):
 
 
 def test_other_threads_may_ask_while_faces_come_and_go(node, reconstructor):
-    outputs = FaceOutputs(node, reconstructor.model)
+    outputs = FaceOutputs(node, reconstructor)
     face = one_face(reconstructor)
     size = reconstructor.network.size
     crops = np.zeros((1, size, size, 3), np.uint8)
