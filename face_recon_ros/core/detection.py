@@ -84,8 +84,8 @@ class DetectorConfig:
         model: This is the path of the detector's file; empty takes the shipped one.
         min_score: Detections with a lower score, in (0, 1], are dropped.
         tiles: The image is also searched in this number of parts along each side, for
-            small faces; 1 searches only the whole image. Of a video one part after the
-            other is searched.
+            small faces; 1 searches only the whole image. A video's parts are searched
+            one after the other.
         scan_period_s: All parts of a video's images are searched within this time in
             seconds; 0 searches all parts of each image.
         rotations_deg: The image is also searched turned by these angles, for lying or
