@@ -1,11 +1,10 @@
-"""Who a track shows: a gallery of faces seen of late, and what a new look says about it.
+"""Re-identification: a gallery of recently seen faces, and what a new look says about a track.
 
-Places say who a face is as long as nobody is near and nothing is missed; appearance says it
-otherwise. A look is an embedding (`core.appearance`): faces of one person point the same way. A
+Position identifies a face as long as no other is near and none is missed; else appearance does. A look is an embedding (`core.appearance`): faces of one person point the same way. A
 face that was lost is taken up again when a look is close enough to its gallery entry, clearly
 closer than to any other, and closer than any two people are who were seen side by side: these are
-certainly two, so that the scene itself says how alike different people look. When in doubt it is
-somebody new.
+certainly two, so that the scene itself says how alike different people look. In case of doubt it is
+a new person.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from face_recon_ros.core.ranges import check_ranges, ranged
 Array = NDArray[np.float64]
 
 _EARLY_LOOKS, _EARLY_S = 3, 0.3  # the first looks follow each other faster
-_SURE_LOOKS = 2  # that agree say that somebody is new: one may have missed the face
+_SURE_LOOKS = 2  # that agree make a person new: one may have missed the face
 _PATIENCE = 4  # looks at a face that seems to be another track's, until that one is looked at
 _YOUNG_S = 2.0  # a track that began so shortly before another ended may be that one's person
 _MEMORY_LOOKS = 30  # an entry goes on learning as if it had so many looks at most
@@ -65,7 +64,7 @@ class ReIdentificationConfig:
 class _Person:
     """An entry of the gallery. `settled`: the id stands; else it may be that of a lost one.
 
-    `shown`: the id was told to others.
+    `shown`: the id was published.
     """
 
     began: float
@@ -100,7 +99,7 @@ class ReIdentifier:
     def __init__(
         self, new_id: Callable[[], str], config: ReIdentificationConfig | None = None
     ) -> None:
-        """Starts with nobody.
+        """Starts without people.
 
         Args:
             new_id: makes an id that was never used.
@@ -113,7 +112,7 @@ class ReIdentifier:
         self._stamp = 0.0
 
     def reset(self) -> None:
-        """Forgets everybody."""
+        """Forgets all people."""
         self._people, self._active = {}, set()
 
     def follow(self, ids: Iterable[str], stamp: float) -> None:
@@ -140,7 +139,7 @@ class ReIdentifier:
                 self._people[name].settled &= self._people[name].began < last - _YOUNG_S
         for name in self._active:
             person = self._people[name]
-            # Nobody is missing: whoever this is, it is nobody we know.
+            # No one is missing: this is a new person.
             person.settled |= not lost and person.looks > 0
             person.shown |= not self.is_anonymous(name)
 
@@ -152,7 +151,7 @@ class ReIdentifier:
                 self._people[name].with_others |= names - {name}
 
     def postpone(self, name: str) -> None:
-        """Says that a track shows no face: its time to be told apart has not begun."""
+        """Notes that a track shows no face: its time for identification has not begun."""
         person = self._people.get(name)
         if person is not None and not person.shown:
             person.began = self._stamp
@@ -163,9 +162,9 @@ class ReIdentifier:
             self._people[name].contested = True
 
     def is_anonymous(self, name: str) -> bool:
-        """Whether a track must not be shown yet, as it may turn out to be somebody who was lost.
+        """Whether a track must not be shown yet, as it may turn out to be a lost person.
 
-        Only for `max_anonymous_s`, and only while somebody is missing.
+        Only for `max_anonymous_s`, and only while a person is missing.
         """
         person = self._people.get(name)
         return (
@@ -194,7 +193,7 @@ class ReIdentifier:
             looks: track id -> (D,) embedding of its face.
 
         Returns:
-            old id -> new id, of tracks that turned out to be somebody else.
+            old id -> new id, of tracks that turned out to be another person.
         """
         useful = {}
         for name, look in looks.items():
@@ -225,7 +224,7 @@ class ReIdentifier:
         return renamed
 
     def _is_still(self, person: _Person, look: Array) -> bool:
-        """Whether a look at somebody known is of that person; learns it if it is."""
+        """Whether a look at a known person is of that person; learns it if it is."""
         mean = person.mean
         own = 1.0 if mean is None else float(look @ mean)
         others = [p.mean for p in self._people.values() if p is not person]
@@ -238,12 +237,12 @@ class ReIdentifier:
             return True
         person.strikes += 1
         if person.strikes < 2 and not person.contested:
-            person.contested = True  # a second look will tell
+            person.contested = True  # a second look decides
             return True
         return False
 
     def _settle(self, name: str, look: Array) -> str:
-        """A look at somebody new: takes up a lost id, or keeps its own, once that is sure."""
+        """A look at a new track: takes up a lost id, or keeps its own, once that is sure."""
         person = self._people[name]
         if person.mean is not None and float(person.mean @ look) < self.config.different:
             person.total, person.looks = None, 0  # one of the two saw no face
@@ -258,7 +257,7 @@ class ReIdentifier:
         return name
 
     def _trade(self, name: str, look: Array, renamed: dict[str, str]) -> str:
-        """The other of two whose tracks met, if it goes by this one's id; empty if not.
+        """The other of two whose tracks met, if it has this one's id; empty if not.
 
         The other track gets this one's id in exchange, and is looked at soon.
         """

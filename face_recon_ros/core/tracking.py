@@ -3,7 +3,7 @@
 A track moves with constant velocity in x, y and log size. Detections are assigned to predicted
 boxes for the least total cost; between detections the box of the reconstructed mesh takes their
 place (`confirm`), so the detector need not run on every frame. Only a detection keeps a track
-alive, as the network makes a mesh of anything: one nobody detected for `max_undetected_s` ends.
+alive, as the network makes a mesh of anything; after `max_undetected_s` without one it ends.
 It stays `visible` for `max_tentative_s` only, or while the network's presence says it is a face.
 
 Place and motion say who a face is as long as it is followed without a gap. After a crossing, a
@@ -39,7 +39,7 @@ _TURNED_AWAY = np.radians(65.0)  # from the camera: a face missed then has turne
 _NO_FACE = np.radians(95.0)  # a mesh turned farther shows none, unless the detector finds it
 _USUAL_RATE_HZ = 30.0  # of cameras; slower ones have the detector look as often as these
 _SIDES_PER_S = 2.0 / 0.15  # of a face that walks past: 2 m/s over the side of a face box
-_FARTHEST_SIDES = 3.0  # farther off is somebody else
+_FARTHEST_SIDES = 3.0  # farther off is another person
 _PROVEN = 3  # detections after the first that earn a track its full patience
 _ID_LENGTH = 5  # REP-155
 
@@ -48,7 +48,7 @@ class Tracker:
     """Follows faces. Per frame: `needs_detection`, `update` or `predict`, `identify`, `confirm`.
 
     The last two are left out where the mesh is made elsewhere; detections then place the boxes
-    alone, and nobody is known again after `max_undetected_s`.
+    alone, and no one is recognised after `max_undetected_s`.
     """
 
     def __init__(self, config: TrackerConfig | None = None) -> None:
@@ -57,7 +57,7 @@ class Tracker:
         self._random = random.Random(self.config.seed)
         self._used_ids: set[str] = set()
         self._states: list[TrackState] = []
-        self._hidden: list[TrackState] = []  # lost of late, perhaps behind somebody: may come back
+        self._hidden: list[TrackState] = []  # lost recently, perhaps occluded: may return
         self._stamp: float | None = None
         self._detection_stamp = 0.0
         self._image: NDArray[np.float64] | None = None
@@ -71,11 +71,11 @@ class Tracker:
 
     @property
     def visible(self) -> list[Track]:
-        """The tracks that show a face, and nobody else's.
+        """The tracks that show a face of their own.
 
         Not those the detector misses for `max_tentative_s`: who left would else be a ghost in
         its place for as long as its track lives. Where the network gives a presence score, that
-        says it better. Nor those that may turn out to be somebody who was lost (`identify`).
+        says it better. Nor those that may turn out to be a lost person (`identify`).
         """
         return [
             state.track
@@ -157,7 +157,7 @@ class Tracker:
             stamp: seconds, of the frame.
 
         Returns:
-            The tracks, corrected; new ones for detections nobody claims.
+            The tracks, corrected; new ones for unclaimed detections.
         """
         self._advance(stamp)
         self._frames_since_detection = 0
@@ -221,7 +221,7 @@ class Tracker:
             embeddings: track id -> (D,) of its face; see `core.appearance`.
 
         Returns:
-            old id -> new id, of the tracks that turned out to show somebody else.
+            old id -> new id, of the tracks that turned out to show another person.
         """
         renamed = self._people.see(embeddings)
         taken = set(renamed.values())
@@ -262,7 +262,7 @@ class Tracker:
         """Corrects tracks by the boxes of their reconstructed meshes, for the frame just tracked.
 
         A box that is not about where the track is, or was not about where the detector last saw
-        the face, puts the track in doubt instead, and so does a low presence score: the detector
+        the face, makes the track tentative instead, and so does a low presence score: the detector
         then looks at the next frame.
 
         Args:
@@ -398,7 +398,7 @@ class Tracker:
         )
 
     def _drop_lost(self, stamp: float) -> None:
-        """Ends tracks undetected for too long, and those that slid onto somebody else's face."""
+        """Ends tracks undetected for too long, and those that slid onto another person's face."""
         kept: list[TrackState] = []
         for state in sorted(self._states, key=lambda s: (s.tentative, -s.track.age)):
             boxes = np.array([s.track.box for s in kept]).reshape(-1, 4)
