@@ -1,10 +1,10 @@
 """Re-identification: a gallery of recently seen faces, and what a new look says about a track.
 
-Position identifies a face as long as no other is near and none is missed; else appearance does. A look is an embedding (`core.appearance`): faces of one person point the same way. A
-face that was lost is taken up again when a look is close enough to its gallery entry, clearly
-closer than to any other, and closer than any two people are who were seen side by side: these are
-certainly two, so that the scene itself says how alike different people look. In case of doubt it is
-a new person.
+Position identifies a face as long as no other is near and none is missed; else appearance does. A
+look is an embedding (`core.appearance`): faces of one person point the same way. A face that was
+lost is taken up again when a look is close enough to its gallery entry, clearly closer than to any
+other, and closer than any two people are who were seen side by side: these are certainly two, so
+that the scene itself says how alike different people look. In case of doubt it is a new person.
 """
 
 from __future__ import annotations
