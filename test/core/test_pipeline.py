@@ -259,6 +259,17 @@ def test_no_face_is_an_empty_frame(make_pipeline):
     assert make_pipeline().process_still(image()).faces == []
 
 
+def test_nobody_for_minutes_costs_the_detector_alone(make_pipeline, monkeypatch):
+    pipeline = make_pipeline(detector=(detector := DiscDetector()))
+    network = pipeline.reconstructor.network
+    with monkeypatch.context() as none_runs:
+        none_runs.setattr(network, "session", None)
+        for k in range(60):
+            assert not pipeline.process(Image(np.zeros((H, W, 3), np.uint8), 5.0 * k)).faces
+    assert detector.calls == 60
+    assert len(pipeline.process(Image(image((200, 200, 40, RED)).rgb, 300.0)).faces) == 1
+
+
 def test_stages_add_up(make_pipeline):
     ticks = iter(range(1000))
     pipeline = make_pipeline(timer=lambda: float(next(ticks)))

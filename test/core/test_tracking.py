@@ -215,6 +215,33 @@ def test_who_walks_past_a_slow_camera_keeps_one_id(fps):
     assert len(ids) == 1
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_dropped_images_lose_nobody(seed):
+    """Every other image of two people who walk is lost, now and then several in a row."""
+    tracker, kept = Tracker(), np.random.default_rng(seed).random(300) < 0.5
+    ids: list[set[str]] = [set(), set()]
+    for k in np.flatnonzero(kept):
+        places = box(150 + 0.8 * k, 200), box(600 - 0.8 * k, 420)
+        if tracker.needs_detection(k / FPS):
+            tracks = tracker.update(detections(*places), k / FPS)
+        else:
+            tracks = tracker.predict(k / FPS)
+        tracker.confirm({t.id: places[int(centre(t)[1] > 310)] for t in tracks})
+        for track in tracker.visible:
+            ids[int(centre(track)[1] > 310)].add(track.id)
+    assert [len(i) for i in ids] == [1, 1]
+
+
+def test_the_published_score_is_presence_also_in_images_without_a_reconstruction():
+    tracker = Tracker(TrackerConfig(detect_every=1))
+    track = known(tracker, box(300, 200))
+    for k in range(2, 8):
+        tracker.update(detections(box(300, 200)), k / FPS)
+        tracker.confirm({track.id: box(300, 200)}, {track.id: 0.75})
+    (track,) = tracker.update(detections(box(300, 200)), 8 / FPS)
+    assert track.score == pytest.approx(0.75, abs=1e-6)
+
+
 def test_a_face_missed_while_it_turns_away_is_hidden_at_once():
     for turn, shown in ((0.2, True), (1.4, False)):
         tracker = Tracker()
