@@ -33,7 +33,7 @@ class OcclusionSense:
         self._usual = np.exp(distance / _SPREAD_M)
         self._nearest = np.zeros(len(vertices), np.intp)
         for i in range(0, len(vertices), 1024):
-            apart = ((vertices[i : i + 1024, None] - points) ** 2).sum(axis=-1)
+            apart = (points**2).sum(axis=1) - 2 * vertices[i : i + 1024] @ points.T
             self._nearest[i : i + 1024] = apart.argmin(axis=1)
 
     def __call__(

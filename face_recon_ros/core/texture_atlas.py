@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,6 +29,7 @@ from face_recon_ros.core.types import Float32
 _GAP = 0.012  # between islands, as a share of the picture
 _ENLARGED = {"eyeball": 3.0, "teeth": 2.0, "tongue": 1.5}  # islands that are looked at closely
 _TALLEST = 0.9  # the largest island, as a share: the others need room below it
+_BESIDE = np.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]], np.float32)
 _BLEED_PX = 6  # islands grow over their edges, so that filters find no ground there
 
 
@@ -81,10 +83,7 @@ class TextureAtlas:
         flat[self.texels], known[self.texels] = colours, 1.0
         image, mask = flat.reshape(self.size, self.size, 3), known.reshape(self.size, self.size)
         for _ in range(_BLEED_PX):
-            total, count = np.zeros_like(image), np.zeros_like(mask)
-            for down, right in ((0, 1), (0, -1), (1, 0), (-1, 0)):
-                total += np.roll(image * mask[..., None], (down, right), (0, 1))
-                count += np.roll(mask, (down, right), (0, 1))
+            total, count = cv2.filter2D(image, -1, _BESIDE), cv2.filter2D(mask, -1, _BESIDE)
             grown = (mask == 0) & (count > 0)
             image[grown] = total[grown] / count[grown, None]
             mask[grown] = 1.0
