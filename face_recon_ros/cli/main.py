@@ -62,6 +62,12 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _runtime_warnings() -> list[str]:
+    """Of ONNX Runtime, if the command has used it."""
+    used = sys.modules.get("face_recon_ros.core.onnx_session")
+    return used.runtime_warnings() if used else []
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command.
 
@@ -73,7 +79,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = make_parser().parse_args(argv)
     try:
-        return int(args.run(args) or 0)
+        code = int(args.run(args) or 0)
+        for warning in _runtime_warnings():
+            print(f"face-recon: {warning}", file=sys.stderr)
+        return code
     except FaceReconError as fault:
         print(f"face-recon: {fault}", file=sys.stderr)
     except ModuleNotFoundError as fault:

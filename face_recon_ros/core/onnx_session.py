@@ -28,6 +28,7 @@ PROVIDERS = {
 _BUILDS = ("onnxruntime", "onnxruntime-gpu")
 _CHECK_GPU = "nvidia-smi must show a driver for the CUDA of this ONNX Runtime (docs/install.md)"
 _missing_libraries: list[str] = []  # of CUDA and cuDNN
+_troubles: dict[str, None] = {}  # of all sessions of this process
 
 
 @functools.cache
@@ -46,7 +47,7 @@ def runtime() -> ModuleType:
             "pip install 'face_recon_ros[cpu]', or [gpu] for NVIDIA GPUs; never both",
         ) from None
     if PROVIDERS["cuda"] in onnxruntime.get_available_providers():
-        onnxruntime.set_default_logger_severity(3)
+        onnxruntime.set_default_logger_severity(4)  # what does not start is in `trouble`
         if hasattr(onnxruntime, "preload_dlls"):  # 1.21 and newer
             with contextlib.redirect_stdout(io.StringIO()) as told:  # it prints what it misses
                 onnxruntime.preload_dlls()
@@ -70,6 +71,11 @@ def clashing_builds() -> str:
         f"{' and '.join(found)} are both installed and overwrite each other; "
         f"pip uninstall -y {' '.join(_BUILDS)}, then install one of them again"
     )
+
+
+def runtime_warnings() -> list[str]:
+    """What this process should be told of its ONNX Runtime: see `trouble`, `clashing_builds`."""
+    return [*_troubles, *filter(None, [clashing_builds()])]
 
 
 def choose_providers(provider: str = "auto") -> list[str]:
@@ -165,6 +171,7 @@ class OnnxSession:
         if self.provider != self.wanted_provider:
             missing = f" without {', '.join(_missing_libraries)}" if _missing_libraries else ""
             self.trouble = f"{self.wanted_provider} did not start{missing}; {_CHECK_GPU}"
+            _troubles[f"{self.trouble}; everything runs on {self.provider}"] = None
             if provider != "auto":
                 raise ConfigError(
                     f"{self.wanted_provider} to start",
@@ -193,6 +200,7 @@ class OnnxSession:
                     "check memory, or restore the network",
                 ) from None
             self.trouble = f"{self.provider} was lost: {str(fault).splitlines()[0][:200]}"
+            _troubles[self.trouble] = None
         self._session = self._open([PROVIDERS["cpu"]])
         self.provider, self._device = PROVIDERS["cpu"], ""
         self.held.clear()

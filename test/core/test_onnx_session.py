@@ -102,6 +102,7 @@ def test_a_gpu_that_is_lost_is_told(gpu_build):
     assert y.tolist() == [[2, 2]]
     assert session.provider == CPU
     assert session.trouble.startswith(f"{CUDA} was lost: ")
+    assert session.trouble in onnx_session.runtime_warnings()
     session.run(["y"], {"x": np.ones((1, 2), np.float32)})
     assert gpu_build.opened[-1] == [CPU]
 
