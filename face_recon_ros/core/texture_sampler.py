@@ -70,10 +70,10 @@ class TextureSampler:
         loose = np.maximum(near_feature, beard * inwards)
         skin = _TOLERANCE_RIM + (_TOLERANCE_SKIN - _TOLERANCE_RIM) * inwards
         darker, brighter = (skin + (most - skin) * loose * inwards for most in _TOLERANCE_FEATURE)
-        #: (V, 3) log ratio: how much darker and brighter than the smooth field a sample may be,
-        #: and of how much another hue.
         shine = brighter * (1 + inwards**2)
         hue = np.where(_of_regions(model, _OWN_COLOUR), _TOLERANCE_HUE[1], _TOLERANCE_HUE[0])
+        #: (V, 3) log ratio: how much darker and brighter than the smooth field a sample may be,
+        #: and of how much another hue.
         self.tolerance = np.stack([darker, shine, hue], 1).astype(np.float32)
         above = np.clip((mean[:, 2:] - _FOREHEAD_M) / _FEATURE_M, 0, 1)
         narrow = np.minimum(self.tolerance, _TOLERANCE_FOREHEAD)
@@ -82,11 +82,18 @@ class TextureSampler:
         self.sampled = (members * _bare(model, members)).astype(np.float32)
         self._core = (self.sampled * (inwards >= 1) * (1 - near_feature)).astype(np.float32)
         across = (mean[:, 1:] - mean[:, 1:].min(axis=0)) / _CELL_M
-        self._place = np.ascontiguousarray(across.T[..., None], np.float32)
-        column, row = np.rint(across).astype(np.intp).T
-        self._grid = (int(row.max()) + 1, int(column.max()) + 1)
-        self._cell = row * self._grid[1] + column
-        self._brows = int(np.rint((_FOREHEAD_M - mean[:, 2].min()) / _CELL_M))
+        whole = np.floor(across).astype(np.intp)
+        part, width = across - whole, int(whole[:, 0].max()) + 2
+        self._grid = (int(whole[:, 1].max()) + 2, width)
+        cell = whole[:, 1] * width + whole[:, 0]
+        #: (4, V) the cells around a vertex, and its bilinear weights in them.
+        self._cells = np.stack([cell, cell + 1, cell + width, cell + width + 1])
+        left, below = (1 - part).T
+        right, above_it = part.T
+        shares = [left * below, right * below, left * above_it, right * above_it]
+        self._shares = np.stack(shares).astype(np.float32)
+        self._cell = self._cells[np.argmax(self._shares, axis=0), np.arange(len(mean))]
+        self._brows = max(0, int(np.rint((_FOREHEAD_M - mean[:, 2].min()) / _CELL_M)))
         #: (V, 10) values of the smooth field's basis at the vertices.
         self.basis = _polynomials(mean, mean[members])
         outside = np.where(members, 0.0, _distance(mean, mean[rim]))
@@ -167,9 +174,9 @@ class TextureSampler:
         level = np.clip((share - _DISPUTED) / (_SETTLED - _DISPUTED), 0, 1)
         forehead = np.clip((share[self._brows :] - _DISPUTED) / (_SURE - _DISPUTED), 0, 1)
         level[self._brows :] = np.minimum.accumulate(forehead, axis=0)
-        x, y = self._place
-        out = cv2.remap(level, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        return np.asarray(out[:, 0], np.float32)
+        return np.asarray(
+            np.einsum("kv,kv->v", level.ravel()[self._cells], self._shares), np.float32
+        )
 
     def _fit(self, ratio: Float32, weight: Float32) -> Float32:
         """(10, 3) least squares of the smooth field, outliers left out."""
