@@ -5,7 +5,6 @@ your own driver), `composed` (one process or several, same topics), `config` (YA
 (false: a lifecycle manager brings the nodes up), `expressions` (to animation tools), `rviz`.
 """
 
-import os
 from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
@@ -15,15 +14,10 @@ from launch.substitutions import EnvironmentVariable, LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
+from face_recon_ros.nodes.launch_arguments import SHARED_ARGUMENTS, profile_variable
 from launch import LaunchDescription
 
 PACKAGE = "face_recon_ros"
-#: Of Fast DDS, whose default shared memory is too small for images. Named FASTRTPS up to Jazzy.
-PROFILE = (
-    "FASTRTPS_DEFAULT_PROFILES_FILE"
-    if os.environ.get("ROS_DISTRO") in ("humble", "jazzy")
-    else "FASTDDS_DEFAULT_PROFILES_FILE"
-)
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -47,9 +41,10 @@ def generate_launch_description() -> LaunchDescription:
         )
 
     profile = str(config_folder / "fastdds_network.xml")
+    variable = profile_variable()
     return LaunchDescription(
         [
-            SetEnvironmentVariable(PROFILE, EnvironmentVariable(PROFILE, default_value=profile)),
+            SetEnvironmentVariable(variable, EnvironmentVariable(variable, default_value=profile)),
             DeclareLaunchArgument(
                 "source",
                 default_value="portrait",
@@ -62,18 +57,10 @@ def generate_launch_description() -> LaunchDescription:
                 default_value=str(config_folder / "demo.yaml"),
                 description="parameters of all nodes",
             ),
-            DeclareLaunchArgument(
-                "autostart",
-                default_value="true",
-                description="nodes activate themselves; false: a lifecycle manager does",
+            *(
+                DeclareLaunchArgument(name, default_value=default, description=text)
+                for name, (default, text) in SHARED_ARGUMENTS.items()
             ),
-            DeclareLaunchArgument(
-                "expressions",
-                default_value="false",
-                description="send expressions to animation tools (VMC, Live Link Face), where "
-                "parameters expression_bridge.* say: VMC to this machine by default",
-            ),
-            DeclareLaunchArgument("rviz", default_value="true", description="start RViz"),
             face_node("pipeline", IfCondition(composed), source),
             face_node("camera", UnlessCondition(composed), source),
             face_node("detector", UnlessCondition(composed)),

@@ -1,0 +1,20 @@
+"""What the launch files share; data only, so that ROS's `launch` is not needed to read it."""
+
+import os
+
+#: Argument -> default and description.
+SHARED_ARGUMENTS = {
+    "autostart": ("true", "nodes activate themselves; false: a lifecycle manager does"),
+    "expressions": (
+        "false",
+        "send expressions to animation tools (VMC, Live Link Face), where parameters "
+        "expression_bridge.* say: VMC to this machine by default",
+    ),
+    "rviz": ("true", "start RViz"),
+}
+
+
+def profile_variable() -> str:
+    """The variable of Fast DDS' profile: its default shared memory is too small for images."""
+    old = os.environ.get("ROS_DISTRO") in ("humble", "jazzy")
+    return "FASTRTPS_DEFAULT_PROFILES_FILE" if old else "FASTDDS_DEFAULT_PROFILES_FILE"
