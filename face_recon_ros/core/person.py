@@ -36,6 +36,7 @@ class Person:
             sampler: of the person's own colours; None: the model's will do.
         """
         self.appearance = None if sampler is None else Appearance(sampler)
+        self.waits = -1  # images since the last look at colours; -1 before the first
         self.identity = Aggregate(config.aggregation)
         self.albedo = Aggregate(config.aggregation)
         self.posterior: IdentityPosterior | None = None
@@ -58,6 +59,26 @@ class Person:
         if self.posterior is not None:
             return self.posterior.handed_out()
         return self.identity(seen, confidence)
+
+
+def due_for_a_look(people: Sequence[Person]) -> set[int]:
+    """Whose colours are sampled in an image: of people never seen, and of one of the others.
+
+    Colours change slowly, and sampling them costs as much as the rest of decoding: in a crowd it
+    is done in turn.
+
+    Args:
+        people: N, of one image.
+
+    Returns:
+        Indices into `people`.
+    """
+    due = {i for i, person in enumerate(people) if person.waits < 0}
+    known = [i for i in range(len(people)) if i not in due]
+    due |= set(sorted(known, key=lambda i: -people[i].waits)[:1])
+    for i, person in enumerate(people):
+        person.waits = 0 if i in due else person.waits + 1
+    return due
 
 
 def identity_priors(

@@ -31,6 +31,7 @@ from face_recon_ros.core.orientation import QUARTERS, Orientation, turned_crop, 
 from face_recon_ros.core.person import (
     Person,
     decode_people,
+    due_for_a_look,
     identity_priors,
     learn_identities,
 )
@@ -402,8 +403,7 @@ class FaceReconstructor:
                 crop_poses[i] = crop_from_camera_pose(poses[i], crops[i], camera)
                 rotation[i], translation[i] = coefficients_from_crop_pose(crop_poses[i])
         steps = partial(decode_people, self._decoder, people, self.config.colours != OFF)
-        decode = self._graph or steps
-        vertices, normals, shaded = decode(
+        vertices, normals, shaded = (self._graph or steps)(
             identity, expression, albedo, crop_poses, c.illumination
         )
         boxes = self._decoder.boxes(vertices, first_poses, crops)
@@ -411,14 +411,14 @@ class FaceReconstructor:
         presence = [None] * n if prediction.presence is None else prediction.presence.tolist()
         sigma = [None] * n if prediction.point_sigma is None else list(prediction.point_sigma)
         if self.config.colours != OFF:
+            due = set() if pictures is None else due_for_a_look(people)
             for i, person in enumerate(people):
                 colours[i] = shaded[i]
                 if (seen := person.appearance) is not None:
-                    if pictures is not None:
-                        crop, pose = crops[i], crop_poses[i]
+                    if pictures is not None and i in due:
                         shown = self._occlusion(sigma[i], presence[i])
-                        seen_now = vertices[i], normals[i].T, shaded[i], shown
-                        seen.look(pictures[i], crop, pose, *seen_now)
+                        seen_now = crop_poses[i], vertices[i], normals[i].T, shaded[i], shown
+                        seen.look(pictures[i], crops[i], *seen_now)
                     colours[i] = seen.colours(shaded[i])
         answers = replace(
             c,

@@ -49,6 +49,7 @@ class Appearance:
         self._best = np.zeros(n, np.float32)
         self._field = np.zeros((10, 3), np.float32)
         self._field_weight = 0.0
+        self._factor: Float32 | None = None  # (V, 3) of the model's colours, until the next look
 
     @property
     def coverage(self) -> float:
@@ -108,15 +109,17 @@ class Appearance:
         total = self._field_weight * _FORGETTING + sharpness**2
         self._field += sharpness**2 / total * (comparison.field - self._field).astype(np.float32)
         self._field_weight = total
+        self._factor = None
 
     def colours(self, model_colours: Float32) -> Float32:
         """(V, 3) a frame's model colours (V, 3), sRGB-encoded, with the person's own over them."""
         if self._field_weight == 0.0:
             return model_colours
-        smooth = self._sampler.extended(self._field)
-        seen = believed(self._best, self._agreed, self._visible)
-        ratio = smooth + seen[:, None] * (self._ratio - smooth)
-        return np.asarray(np.clip(model_colours * np.exp(ratio), 0, 1), np.float32)
+        if self._factor is None:
+            smooth = self._sampler.extended(self._field)
+            seen = believed(self._best, self._agreed, self._visible)
+            self._factor = np.exp(smooth + seen[:, None] * (self._ratio - smooth))
+        return np.asarray(np.clip(model_colours * self._factor, 0, 1), np.float32)
 
 
 def seen_at(

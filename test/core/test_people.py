@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from face_recon_ros.core.boxes import iou
+from face_recon_ros.core.person import Person, due_for_a_look
+from face_recon_ros.core.reconstructor import ReconstructorConfig
 from face_recon_ros.core.tracker_config import TrackerConfig
 from face_recon_ros.core.tracking import Tracker
 from face_recon_ros.core.types import Detections
@@ -78,3 +80,14 @@ def test_four_people_crossing_switch_ids_at_most_once_a_minute(seed):
     assert hidden_frames > 100  # they do hide each other
     assert all(names)
     assert switches <= 1
+
+
+def test_in_a_crowd_colours_are_sampled_in_turn_and_of_new_people_at_once():
+    people = [Person(ReconstructorConfig(), None) for _ in range(3)]
+    assert due_for_a_look(people) == {0, 1, 2}
+    turns = [due_for_a_look(people) for _ in range(6)]
+    assert all(len(turn) == 1 for turn in turns)
+    assert turns[:3] == turns[3:] and set().union(*turns) == {0, 1, 2}
+    people.append(Person(ReconstructorConfig(), None))
+    assert 3 in due_for_a_look(people)
+    assert due_for_a_look(people[:1]) == {0} and due_for_a_look([]) == set()
