@@ -115,7 +115,7 @@ def fit_scan(
     for _ in range(3):
         state = problem.step(state, None)
     near = scan[facial_region(scan, _filled(marks, problem, state, model))]
-    some = {count: _thinned(near, count) for _, count in _STEPS}
+    some = {count: _thinned(near, count) for count in {count for _, count in _STEPS}}
     for i, (width, count) in enumerate(_STEPS):
         if progress:
             progress(i, len(_STEPS))
