@@ -209,8 +209,8 @@ class PointConfig(RunConfig):
         hidden: width of its fully connected layer.
         warmup_steps: steps in which the learning rate climbs.
         fit_after: steps after which the losses that go through the fit join.
-        bfloat16: convolutions in bfloat16; half as long again where the processor has AVX512-BF16
-            or AMX, slower where it has not.
+        bfloat16: convolutions in bfloat16: a step takes two thirds of the time where the processor
+            has AVX512-BF16 or AMX, and longer where it has not.
         backgrounds: folder of photographs, pieces of whose lower thirds are backgrounds; empty:
             backgrounds are procedural.
         no_face: share of examples that show no face where one was expected.
