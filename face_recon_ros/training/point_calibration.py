@@ -20,8 +20,9 @@ from face_recon_ros.training.point_examples import PointBatch, PointExamples
 from face_recon_ros.training.synthesis.faces import SyntheticFaces
 from face_recon_ros.training.synthesis.render_cache import fill_render_cache
 
-#: Median of a squared standard normal.
-_MEDIAN_CHI2 = 0.4549
+#: Wild errors, beyond this share of all, are left out; the rest of squared standard normals have
+#: this mean.
+_KEPT, _KEPT_MEAN = 0.95, 0.758
 
 
 def held_out(
@@ -112,11 +113,17 @@ def calibrate(
     groups = (z[:, :3], z[:, 3:5], z[:, 5:])
     rotation, depth = np.median(errors, axis=0)
     return {
-        "pose_scale": [float(np.sqrt(np.median(g) / _MEDIAN_CHI2)) for g in groups],
+        "pose_scale": [float(np.sqrt(_trimmed(g) / _KEPT_MEAN)) for g in groups],
         "identity_scale": identity_scale(people, known),
         "rotation_deg": float(rotation),
         "depth_percent": float(depth),
     }
+
+
+def _trimmed(squared: NDArray[np.float64]) -> float:
+    """Mean of all but the largest."""
+    values = np.sort(squared.ravel())
+    return float(values[: max(1, int(_KEPT * len(values)))].mean())
 
 
 def identity_scale(
