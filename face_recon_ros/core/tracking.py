@@ -208,8 +208,8 @@ class Tracker:
         """
         alone = {
             state.track.id
-            for i, state in enumerate(self._states)
-            if not (state.missed or state.tentative or self._touching(i))
+            for state, touching in zip(self._states, self._touching(), strict=True)
+            if not (state.missed or state.tentative or touching)
             and (state.presence is None or state.presence >= self.config.min_presence)
         }
         return [name for name in self._people.wanted() if name in alone]
@@ -241,17 +241,18 @@ class Tracker:
         self._people.side_by_side(
             s.track.id for s in self._states if s.detected_stamp == stamp and not s.tentative
         )
-        for i, state in enumerate(self._states):
-            if self._touching(i):
+        for state, touching in zip(self._states, self._touching(), strict=True):
+            if touching:
                 self._people.contest(state.track.id)
             if not self._shows_face(state):
                 self._people.postpone(state.track.id)
 
-    def _touching(self, index: int) -> bool:
-        boxes = np.array([state.track.box for state in self._states])
-        shared = iou(boxes[index], boxes)[0]
-        shared[index] = 0.0
-        return bool(shared.max() > _TOUCHING)
+    def _touching(self) -> NDArray[np.bool_]:
+        """(states,) whether another face may cover it, or be taken for it."""
+        boxes = np.array([state.track.box for state in self._states]).reshape(-1, 4)
+        shared = iou(boxes, boxes)
+        np.fill_diagonal(shared, 0.0)
+        return np.asarray(shared.max(axis=1, initial=0.0) > _TOUCHING)
 
     def confirm(
         self,
