@@ -144,11 +144,14 @@ class ReIdentifier:
             person.shown |= not self.is_anonymous(name)
 
     def side_by_side(self, ids: Iterable[str]) -> None:
-        """Says that these tracks surely show different people: all detected in one frame."""
-        names = set(ids)
+        """Says that these tracks surely show different people: all detected in one frame.
+
+        Not those in doubt, of whom it is not sure that they show their own person.
+        """
+        known = ((name, self._people.get(name)) for name in ids)
+        names = {name for name, person in known if person is not None and not person.contested}
         for name in names:
-            if name in self._people:
-                self._people[name].with_others |= names - {name}
+            self._people[name].with_others |= names - {name}
 
     def postpone(self, name: str) -> None:
         """Notes that a track shows no face: its time for identification has not begun."""

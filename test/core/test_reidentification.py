@@ -276,3 +276,18 @@ def test_a_useless_look_says_nothing(bad):
 def test_settings_without_sense_are_refused(wrong):
     with pytest.raises(ConfigError):
         ReIdentificationConfig(**wrong)
+
+
+def test_a_track_in_doubt_says_nothing_of_who_is_with_whom():
+    """Else who lost the track to a neighbour could never have the old id again."""
+    known = gallery()
+    for k in range(4):
+        known.follow(["a", "b"], k)
+        known.side_by_side(["a", "b"])
+        known.see({"a": look(person(1), seed=k), "b": look(person(2), seed=k)})
+    known.contest("a")  # it slid onto the second face, whose own track ended: c is the first
+    known.follow(["a", "c"], 4.0)
+    known.side_by_side(["a", "c"])
+    assert known.see({"a": look(person(2), seed=9)}) == {"a": "b"}
+    known.follow(["b", "c"], 4.1)
+    assert known.see({"c": look(person(1), seed=8)}) == {"c": "a"}
