@@ -23,6 +23,7 @@ Array = NDArray[np.float64]
 _EARLY_LOOKS, _EARLY_S = 3, 0.3  # the first looks follow each other faster
 _SURE_LOOKS = 2  # that agree make a person new: one may have missed the face
 _PATIENCE = 4  # looks at a face that seems to be another track's, until that one is looked at
+_ONE = 0.85  # similarity of two lost faces, never seen side by side, that are one person's
 _YOUNG_S = 2.0  # a track that began so shortly before another ended may be that one's person
 _MEMORY_LOOKS = 30  # an entry goes on learning as if it had so many looks at most
 
@@ -64,7 +65,8 @@ class ReIdentificationConfig:
 class _Person:
     """An entry of the gallery. `settled`: the id stands; else it may be that of a lost one.
 
-    `shown`: the id was published.
+    `beside`: those seen side by side since the last look; `with_others`: those of whom looks
+    before and after say that it was this person. `shown`: the id was published.
     """
 
     began: float
@@ -77,6 +79,7 @@ class _Person:
     contested: bool = False
     strikes: int = 0
     with_others: set[str] = field(default_factory=set)
+    beside: set[str] = field(default_factory=set)
 
     @property
     def mean(self) -> Array | None:
@@ -91,6 +94,8 @@ class _Person:
         if self.looks >= _MEMORY_LOOKS:
             old = old * (1.0 - 1.0 / _MEMORY_LOOKS)
         self.total, self.looks = old + look, self.looks + 1
+        self.with_others |= self.beside
+        self.beside.clear()
 
 
 class ReIdentifier:
@@ -151,7 +156,7 @@ class ReIdentifier:
         known = ((name, self._people.get(name)) for name in ids)
         names = {name for name, person in known if person is not None and not person.contested}
         for name in names:
-            self._people[name].with_others |= names - {name}
+            self._people[name].beside |= names - {name}
 
     def postpone(self, name: str) -> None:
         """Notes that a track shows no face: its time for identification has not begun."""
@@ -294,12 +299,14 @@ class ReIdentifier:
     def _become(self, name: str, final: str, look: Array) -> str:
         """Hands a track over to another id. What it showed before stays with the old one."""
         was = self._people[name]
+        was.beside.clear()  # it was not this person that was seen there
         now = self._people.setdefault(final, _Person(self._stamp, self._stamp))
         if not was.settled:  # it was this one all the time
             del self._people[name]
             self._active.discard(name)
         elif name not in self._active:
             was.contested, was.strikes = False, 0
+        now.beside.clear()
         now.learn(look)
         now.settled, now.contested, now.strikes = True, False, 0
         now.seen = now.looked = self._stamp
@@ -323,13 +330,24 @@ class ReIdentifier:
         """The lost person that a look is of; empty when in doubt."""
         similar = self._similarities(name, look, self._people)
         best = similar[0][1] if similar else ""
-        lost = best and best not in self._active
-        return best if lost and self._is(best, similar) else ""
+        if not best or best in self._active or not self._is(best, similar):
+            return ""
+        ids = [best, *(other for _, other in similar[1:] if self._are_one(best, other))]
+        return min(ids, key=lambda other: self._people[other].began)
+
+    def _are_one(self, first: str, second: str) -> bool:
+        """Whether two lost ids are of one person, who was not known again in between."""
+        a, b = self._people[first], self._people[second]
+        if {first, second} & self._active or second in a.with_others or first in b.with_others:
+            return False
+        assert a.mean is not None and b.mean is not None
+        return float(a.mean @ b.mean) >= _ONE
 
     def _is(self, best: str, similar: list[tuple[float, str]]) -> bool:
         """Whether a look is of the most similar person, and surely of no other."""
         closeness = similar[0][0]
-        lead = closeness - (similar[1][0] if len(similar) > 1 else -1.0)
+        rivals = [other for other in similar[1:] if not self._are_one(best, other[1])]
+        lead = closeness - (rivals[0][0] if rivals else -1.0)
         return lead >= self.config.margin and closeness >= self._bar(best)
 
     def _bar(self, name: str) -> float:

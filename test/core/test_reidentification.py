@@ -82,6 +82,7 @@ def test_two_who_are_alike_leave_and_neither_id_is_given():
     twin = look(person(1), similarity=0.99)
     for k in range(4):
         known.follow(["a", "b"], float(k))
+        known.side_by_side(["a", "b"])
         known.see({"a": person(1), "b": twin})
     known.follow(["c"], 10.0)
     for _ in range(4):
@@ -288,6 +289,32 @@ def test_a_track_in_doubt_says_nothing_of_who_is_with_whom():
     known.contest("a")  # it slid onto the second face, whose own track ended: c is the first
     known.follow(["a", "c"], 4.0)
     known.side_by_side(["a", "c"])
+    assert known.see({"a": look(person(2), seed=9)}) == {"a": "b"}
+    known.follow(["b", "c"], 4.1)
+    assert known.see({"c": look(person(1), seed=8)}) == {"c": "a"}
+
+
+def test_of_two_lost_ids_of_one_person_the_older_one_is_taken_up():
+    """Somebody had a new id by mistake: that must not stand in the way of the next return."""
+    known = gallery()
+    end = meet(known, "a", person(1))
+    for k in range(6):  # a lags behind where nobody is any more
+        known.follow(["a", "b"], end + 1 + k)
+        known.see({"b": look(person(1), seed=k)})
+    known.follow([], end + 8)
+    known.follow(["c"], end + 10)
+    assert known.see({"c": look(person(1), seed=9)}) == {"c": "a"}
+
+
+def test_neighbours_of_a_track_that_had_moved_on_are_not_its_persons():
+    known = gallery()
+    for k in range(4):
+        known.follow(["a", "b"], k)
+        known.side_by_side(["a", "b"])
+        known.see({"a": look(person(1), seed=k), "b": look(person(2), seed=k)})
+    known.follow(["a", "c"], 4.0)  # a is on the second face, unnoticed; c shows the first one
+    known.side_by_side(["a", "c"])
+    known.contest("a")
     assert known.see({"a": look(person(2), seed=9)}) == {"a": "b"}
     known.follow(["b", "c"], 4.1)
     assert known.see({"c": look(person(1), seed=8)}) == {"c": "a"}
