@@ -153,3 +153,9 @@ def test_files_and_functions_are_short(path):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             lines = node.end_lineno - node.lineno + 1
             assert lines <= MAX_FUNCTION, f"{node.name}: {lines} lines"
+
+
+def test_names_of_test_files_differ():
+    """Pytest imports test files by their names."""
+    names = [path.name for path in (ROOT / "test").rglob("test_*.py")]
+    assert len(names) == len(set(names)), sorted(n for n in names if names.count(n) > 1)

@@ -130,7 +130,7 @@ def test_a_face_keeps_no_detail_of_its_own_in_the_overlay(pipeline, face):
 
 def test_off_unless_asked_and_never_with_a_persons_own_colours():
     assert not OverlayConfig().anonymise
-    with pytest.raises(ConfigError, match="clay"):
+    with pytest.raises(ConfigError, match="switch one"):
         OverlayConfig(anonymise=True, textured=True)
 
 

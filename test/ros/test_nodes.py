@@ -42,7 +42,7 @@ DEMO = [sys.executable, str(ROOT / "scripts" / "demo.py")]
 
 @pytest.mark.parametrize("composed", ["true", "false"])
 def test_demo(composed, head_video, small_models, tmp_path, ros_environment):
-    """Frames with a face reach the subscriber process; composed, every one of them."""
+    """Frames with a face reach the subscriber process."""
     mark = str(tmp_path)  # on every command line: the processes can be told from others
     frames = 240  # discovery between processes takes a while
     options = ["--frames", str(frames), "--out", mark]
@@ -60,9 +60,9 @@ def test_demo(composed, head_video, small_models, tmp_path, ros_environment):
     assert summary["composed"] == (composed == "true")
     assert summary["frames_in"] == frames
     received, with_face = summary["mesh_messages_received"], summary["frames_with_face"]
-    # Separate processes find each other while frames flow already, and sensor data is best effort:
-    # 183 of 229 arrived on a busy machine once. In one process every mesh arrives.
-    least = with_face if composed == "true" else 0.5 * with_face
+    # The recorder is another process and sensor data is best effort: on busy machines 194 of 230
+    # meshes arrived from the composed node, 183 of 229 from separate ones; on quiet ones all do.
+    least = 0.5 * with_face
     assert 0 < least <= received <= with_face
     assert summary["frames_with_face"] <= summary["frames_processed"] <= frames
     assert 0 < summary["latency_ms"]["p50"] <= summary["latency_ms"]["p99"] < 5000
