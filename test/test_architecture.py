@@ -157,5 +157,5 @@ def test_files_and_functions_are_short(path):
 
 def test_names_of_test_files_differ():
     """Pytest imports test files by their names."""
-    names = [path.name for path in (ROOT / "test").rglob("test_*.py")]
-    assert len(names) == len(set(names)), sorted(n for n in names if names.count(n) > 1)
+    names = [path.name for path in (ROOT.parent / "test").rglob("test_*.py")]
+    assert names and len(names) == len(set(names)), sorted(n for n in names if names.count(n) > 1)
