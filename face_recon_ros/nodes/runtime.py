@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import gc
 import os
 import sys
 import threading
@@ -218,6 +219,7 @@ class FaceNode(LifecycleNode):
     def _clean_up(self) -> None:
         self._stop()
         self.loaded = SimpleNamespace()
+        gc.collect()  # models in reference cycles would wait for it beside the next ones
 
     # --- for subclasses --------------------------------------------------------------------------
 
