@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import ctypes
 import gc
 import os
 import sys
@@ -220,6 +221,8 @@ class FaceNode(LifecycleNode):
         self._stop()
         self.loaded = SimpleNamespace()
         gc.collect()  # models in reference cycles would wait for it beside the next ones
+        with contextlib.suppress(AttributeError, OSError):  # glibc alone keeps and gives back
+            ctypes.CDLL(None).malloc_trim(0)
 
     # --- for subclasses --------------------------------------------------------------------------
 
