@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
@@ -28,6 +27,8 @@ from face_recon_ros.evaluation.detection import (
     rendered_portraits,
 )
 from face_recon_ros.evaluation.output import provenance
+from face_recon_ros.io.folders import make_folder
+from face_recon_ros.io.images import write_image
 
 _DESCRIPTION = """Recall and precision of the detector by the size of the faces, as JSON.
 
@@ -149,15 +150,9 @@ def _backgrounds(folder: Path | None) -> list[NDArray[np.uint8]]:
 
 def _writer(folder: Path) -> Callable[[int, NDArray[np.uint8]], None]:
     """What writes the n-th picture, as PNG."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as fault:
-        got = fault.strerror or str(fault)
-        raise DataError(f"a folder at {folder}", got, "choose another --preview") from None
+    make_folder(folder, "choose another --preview")
 
     def write(number: int, rgb: NDArray[np.uint8]) -> None:
-        path = folder / f"{number:04d}.png"
-        if not cv2.imwrite(str(path), cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)):
-            raise DataError(f"a place to write {path}", "none", "choose another --preview")
+        write_image(folder / f"{number:04d}.png", rgb, "choose another --preview")
 
     return write

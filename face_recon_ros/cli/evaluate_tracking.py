@@ -8,7 +8,6 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
-import cv2
 from tqdm import tqdm
 
 from face_recon_ros.cli import common
@@ -23,7 +22,7 @@ from face_recon_ros.cli.options import (
     pipeline_settings,
     report_input,
 )
-from face_recon_ros.core.errors import ConfigError, DataError
+from face_recon_ros.core.errors import ConfigError
 from face_recon_ros.core.models import EMBEDDING, find_model
 from face_recon_ros.core.morphable_model import load_morphable_model
 from face_recon_ros.core.pipeline import FacePipeline, Frame, PipelineConfig
@@ -41,6 +40,8 @@ from face_recon_ros.evaluation.tracking import (
     read_mot,
     with_truth,
 )
+from face_recon_ros.io.folders import make_folder
+from face_recon_ros.io.images import write_image
 from face_recon_ros.io.sources import with_cameras
 
 _DESCRIPTION = """Whether every face keeps its id and every mesh has a face, as JSON: MOTA, IDF1,
@@ -190,10 +191,10 @@ def _room(args: argparse.Namespace, config: PipelineConfig) -> Room:
 
 def _writing(frames: Iterable[Annotated], folder: Path) -> Iterable[Annotated]:
     """The same frames, written on the way."""
-    _make(folder)
+    make_folder(folder)
     with (folder / "gt.txt").open("w") as file:
         for number, (image, camera, truth) in enumerate(frames, 1):
-            _write(folder / f"{number:06d}.png", image)
+            write_image(folder / f"{number:06d}.png", image.rgb)
             file.writelines(f"{line}\n" for line in mot_lines(number, truth))
             yield image, camera, truth
 
@@ -202,7 +203,7 @@ class _Preview:
     """Writes a picture now and then."""
 
     def __init__(self, folder: Path) -> None:
-        _make(folder)
+        make_folder(folder)
         self._folder = folder
         self._next = float("-inf")
         self._number = 0
@@ -211,20 +212,5 @@ class _Preview:
         if image.stamp < self._next:
             return
         self._next = image.stamp + _PREVIEW_EVERY_S
-        drawn = replace(image, rgb=draw(image, truth, frame))
-        _write(self._folder / f"{self._number:04d}.png", drawn)
+        write_image(self._folder / f"{self._number:04d}.png", draw(image, truth, frame))
         self._number += 1
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as fault:
-        raise DataError(
-            f"a folder at {folder}", fault.strerror or str(fault), "choose another"
-        ) from None
-
-
-def _write(path: Path, image: Image) -> None:
-    if not cv2.imwrite(str(path), cv2.cvtColor(image.rgb, cv2.COLOR_RGB2BGR)):
-        raise DataError(f"a place to write {path}", "none", "choose another folder")

@@ -31,12 +31,13 @@ from face_recon_ros.cli.options import (
 from face_recon_ros.cli.reconstruction_files import MESHES, Sighting, textured_heads, write_results
 from face_recon_ros.core.anonymise import LostFaces, hide_faces
 from face_recon_ros.core.detection import THOROUGH
-from face_recon_ros.core.errors import ConfigError, DataError
+from face_recon_ros.core.errors import ConfigError
 from face_recon_ros.core.overlay import Overlay, OverlayConfig
 from face_recon_ros.core.pipeline import FaceFinder, FacePipeline, PipelineConfig
 from face_recon_ros.core.reconstructor import FaceReconstructor
 from face_recon_ros.core.types import Face, Image, Mesh
 from face_recon_ros.io.calibration import CameraResolver
+from face_recon_ros.io.folders import make_folder
 from face_recon_ros.io.images import png_bytes
 from face_recon_ros.io.jobs import Journal, run_jobs
 from face_recon_ros.io.picture_sources import FolderSource
@@ -122,10 +123,7 @@ def run(args: argparse.Namespace) -> int:
     """Runs the command on its parsed arguments."""
     source, resolver = open_input(args)
     config = pipeline_config(args)
-    try:
-        args.out.mkdir(parents=True, exist_ok=True)
-    except OSError as fault:
-        raise DataError(f"a folder at {args.out}", str(fault.strerror), "choose another") from None
+    make_folder(args.out)
     if isinstance(source, FolderSource):
         if args.same_person:
             pipelines = list(_pipelines(config, args.thorough))

@@ -29,6 +29,7 @@ from face_recon_ros.core.types import Float32, Mesh
 from face_recon_ros.evaluation.datasets import read_landmarks
 from face_recon_ros.evaluation.landmarks import LandmarkProjector
 from face_recon_ros.evaluation.metrics import INNER
+from face_recon_ros.io.images import write_image
 from face_recon_ros.io.meshes import read_mesh, write_ply
 
 Array = NDArray[np.float64]
@@ -86,9 +87,7 @@ class Scene:
         """Writes picture and truth into a folder."""
         folder.mkdir(parents=True, exist_ok=True)
         stem = folder / self.name
-        bgr = cv2.cvtColor(self.render(background), cv2.COLOR_RGB2BGR)
-        if not cv2.imwrite(str(stem.with_suffix(".png")), bgr):
-            raise DataError(f"a place to write {stem}.png", "none", "choose another folder")
+        write_image(stem.with_suffix(".png"), self.render(background))
         _write_points(stem.with_suffix(".pts"), self.landmarks_px)
         _write_points(stem.with_suffix(".pts3d"), self.neutral_landmarks * _MM)
         neutral = Mesh((self.neutral.vertices * np.float32(_MM)), self.neutral.triangles)

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from face_recon_ros.core.errors import ConfigError, ImageError, SourceError
+from face_recon_ros.core.errors import ConfigError, DataError, ImageError, SourceError
 from face_recon_ros.io.intensity import IntensityScale
 
 #: Formats that are read, by content.
@@ -288,3 +288,18 @@ def png_bytes(rgb: NDArray[np.uint8]) -> bytes:
     if not ok:
         raise ImageError("a picture that PNG can hold", f"{rgb.shape} {rgb.dtype}", "report this")
     return bytes(data.tobytes())
+
+
+def write_image(path: Path, rgb: NDArray[np.uint8], remedy: str = "choose another folder") -> None:
+    """Writes an (H, W, 3) RGB picture in the format of its suffix.
+
+    Args:
+        path: of the file.
+        rgb: the picture.
+        remedy: what to do where it cannot be written.
+
+    Raises:
+        DataError: there is no right or no room to write there.
+    """
+    if not cv2.imwrite(str(path), cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)):
+        raise DataError(f"a place to write {path}", "none", remedy)

@@ -24,6 +24,7 @@ from face_recon_ros.core.crop import crop_from_face_box
 from face_recon_ros.core.detection import Detector
 from face_recon_ros.core.errors import DataError, FaceReconError
 from face_recon_ros.core.rigid import rotation_from_vector
+from face_recon_ros.io.folders import make_folder
 from face_recon_ros.io.images import read_image
 from face_recon_ros.io.jobs import Journal, Pool, run_jobs
 from face_recon_ros.training.synthesis.augment import CropChange, Mirror
@@ -210,12 +211,7 @@ class PhotographCache:
         """
         paths = [str(path.absolute()) for path in list_photographs(source)]
         folder = self._folder.resolve()
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as fault:
-            raise DataError(
-                f"a folder at {folder}", fault.strerror or str(fault), "choose another"
-            ) from None
+        make_folder(folder)
         work = Cropper(folder, find, margin, size, skip_grey)
         journal = Journal(folder / "journal", (margin, size, skip_grey, paths))
         shards = {
