@@ -15,6 +15,7 @@ import json
 import logging
 import tempfile
 import warnings
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,20 @@ def export_float32(
             )
 
 
+def calibration_reader(feeds: Iterable[dict[str, NDArray[Any]]]) -> Any:
+    """What ONNX Runtime's quantisation reads: the inputs of one run after the other, by name."""
+    from onnxruntime.quantization import CalibrationDataReader
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self._feeds = iter(feeds)
+
+        def get_next(self) -> dict[str, NDArray[Any]] | None:
+            return next(self._feeds, None)
+
+    return Reader()
+
+
 def quantise(
     network: FaceRegressor,
     int8: Path,
@@ -137,7 +152,6 @@ def quantise(
         n_float: how many of the last convolutions stay in float.
     """
     from onnxruntime.quantization import (
-        CalibrationDataReader,
         CalibrationMethod,
         QuantFormat,
         QuantType,
@@ -145,14 +159,7 @@ def quantise(
     )
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self._batches = iter(np.array_split(crops, max(1, len(crops) // 16)))
-
-        def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
-            batch = next(self._batches, None)
-            return None if batch is None else {"image": batch}
-
+    batches = np.array_split(crops, max(1, len(crops) // 16))
     folded = fold_batch_norm(network)
     steps = round_weights(folded, crops[:ROUNDING_CROPS], n_float)
     zero = np.int8(0)
@@ -169,7 +176,7 @@ def quantise(
         quantize_static(
             prepared,
             str(int8),
-            Reader(),
+            calibration_reader({"image": batch} for batch in batches),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
             activation_type=QuantType.QUInt8,

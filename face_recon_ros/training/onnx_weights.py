@@ -7,6 +7,7 @@ of some synthetic crops, which change nothing of what the network answers.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,23 @@ def _dequantised(values: Tensor, step: Tensor, zero: Tensor) -> Tensor:
 
 
 @torch.no_grad()
+def output_moments(
+    layers: Sequence[nn.Module], run: Callable[[], object]
+) -> list[tuple[Tensor, Tensor]]:
+    """Mean and variance of each channel, (C,), of what convolutions answer while `run` runs."""
+    outputs: dict[nn.Module, tuple[Tensor, Tensor]] = {}
+
+    def measure(module: nn.Module, _: Any, output: Tensor) -> None:
+        outputs[module] = (output.mean((0, 2, 3)), output.var((0, 2, 3)))
+
+    hooks = [layer.register_forward_hook(measure) for layer in layers]
+    run()
+    for hook in hooks:
+        hook.remove()
+    return [outputs[layer] for layer in layers]
+
+
+@torch.no_grad()
 def unfold_batch_norm(
     network: FaceRegressor, folded: FaceRegressor, crops: NDArray[np.uint8]
 ) -> FaceRegressor:
@@ -136,19 +154,11 @@ def unfold_batch_norm(
     Returns:
         `network`.
     """
-    outputs: dict[nn.Module, tuple[Tensor, Tensor]] = {}
-
-    def measure(module: nn.Module, _: Any, output: Tensor) -> None:
-        outputs[module] = (output.mean((0, 2, 3)), output.var((0, 2, 3)))
-
     layers = [m for m in folded.backbone.modules() if isinstance(m, nn.Conv2d)]
-    hooks = [layer.register_forward_hook(measure) for layer in layers]
-    folded.eval()(torch.from_numpy(crops))
-    for hook in hooks:
-        hook.remove()
+    outputs = output_moments(layers, lambda: folded.eval()(torch.from_numpy(crops)))
     ours = [m for m in network.backbone.modules() if isinstance(m, (nn.Conv2d, nn.BatchNorm2d))]
-    for conv, norm, layer in zip(ours[::2], ours[1::2], layers, strict=True):
-        mean, variance = outputs[layer]
+    for conv, norm, layer, moments in zip(ours[::2], ours[1::2], layers, outputs, strict=True):
+        mean, variance = moments
         conv.weight.copy_(layer.weight)
         norm.running_mean.copy_(mean - layer.bias)
         norm.running_var.copy_(variance)

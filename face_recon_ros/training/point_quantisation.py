@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import tempfile
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from face_recon_ros.core.dense_points import DensePointNetwork
 from face_recon_ros.core.errors import ModelError
+from face_recon_ros.training.export import calibration_reader
 
 #: Of an example: image and normals, as `DensePointNetwork.predict` takes them.
 Example = tuple[NDArray[np.uint8], NDArray[np.float32]]
@@ -57,7 +57,10 @@ def quantise_points(source: Path, out: Path, examples: list[Example]) -> dict[st
         quantize_static(
             str(folded),
             str(out),
-            _reader(examples[: (len(examples) + 1) // 2]),
+            calibration_reader(
+                {"image": image, "normals": normals}
+                for image, normals in examples[: (len(examples) + 1) // 2]
+            ),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
             reduce_range=True,
@@ -88,20 +91,6 @@ def _fold(source: Path, out: Path) -> None:
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.optimized_model_filepath = str(out)
     onnxruntime.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
-
-
-def _reader(examples: Iterable[Example]) -> object:
-    from onnxruntime.quantization import CalibrationDataReader
-
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self._batches = iter(examples)
-
-        def get_next(self) -> dict[str, NDArray] | None:
-            batch = next(self._batches, None)
-            return None if batch is None else {"image": batch[0], "normals": batch[1]}
-
-    return Reader()
 
 
 def _compare(source: Path, out: Path, examples: list[Example]) -> dict[str, float]:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from face_recon_ros.core.dense_points import DensePointNetwork
 from face_recon_ros.core.errors import ModelError
+from face_recon_ros.training.onnx_weights import output_moments
 from face_recon_ros.training.point_fit import Fit
 from face_recon_ros.training.point_network import PointNetwork
 
@@ -100,18 +101,9 @@ def renew_statistics(network: PointNetwork, image: Tensor, normals: Tensor) -> N
         normals: (B, C, C, 3).
     """
     modules = dict(network.named_modules())
-    seen: dict[str, tuple[Tensor, Tensor]] = {}
-    hooks = []
-    for conv, norm in _normalised(network):
-
-        def measure(_: nn.Module, __: object, output: Tensor, name: str = norm) -> None:
-            seen[name] = (output.mean((0, 2, 3)), output.var((0, 2, 3)))
-
-        hooks.append(modules[conv].register_forward_hook(measure))
-    network.eval()(image, normals)
-    for hook in hooks:
-        hook.remove()
-    for name, (mean, variance) in seen.items():
+    convs, norms = zip(*_normalised(network), strict=True)
+    moments = output_moments([modules[n] for n in convs], lambda: network.eval()(image, normals))
+    for name, (mean, variance) in zip(norms, moments, strict=True):
         norm = modules[name]
         assert isinstance(norm, nn.BatchNorm2d)
         norm.bias.add_(mean)  # its mean was 0, its variance 1
