@@ -207,13 +207,19 @@ def test_a_track_that_shows_no_face_yet_is_held_back_when_it_does():
     assert not known.is_anonymous("b")
 
 
-def test_two_who_traded_tracks_unseen_get_their_ids_back():
-    """Only one of the tracks is in doubt: the other one is looked at before an id is made."""
+def two_side_by_side():
+    """A gallery that saw a and b beside each other in four frames, at 0 to 3 s."""
     known = gallery()
     for k in range(4):
         known.follow(["a", "b"], k)
         known.side_by_side(["a", "b"])
         known.see({"a": look(person(1), seed=k), "b": look(person(2), seed=k)})
+    return known
+
+
+def test_two_who_traded_tracks_unseen_get_their_ids_back():
+    """Only one of the tracks is in doubt: the other one is looked at before an id is made."""
+    known = two_side_by_side()
     known.follow(["a", "b"], 5.0)
     known.contest("a")
     assert known.see({"a": look(person(2), seed=9)}) == {}
@@ -223,11 +229,7 @@ def test_two_who_traded_tracks_unseen_get_their_ids_back():
 
 
 def test_a_twin_who_takes_over_a_track_is_new_when_the_other_one_stays():
-    known = gallery()
-    for k in range(4):
-        known.follow(["a", "b"], k)
-        known.side_by_side(["a", "b"])
-        known.see({"a": look(person(1), seed=k), "b": look(person(2), seed=k)})
+    known = two_side_by_side()
     known.follow(["a", "b"], 5.0)
     known.contest("a")
     assert known.see({"a": look(person(2), seed=9)}) == {}
@@ -281,11 +283,7 @@ def test_settings_without_sense_are_refused(wrong):
 
 def test_a_track_in_doubt_says_nothing_of_who_is_with_whom():
     """Else who lost the track to a neighbour could never have the old id again."""
-    known = gallery()
-    for k in range(4):
-        known.follow(["a", "b"], k)
-        known.side_by_side(["a", "b"])
-        known.see({"a": look(person(1), seed=k), "b": look(person(2), seed=k)})
+    known = two_side_by_side()
     known.contest("a")  # it slid onto the second face, whose own track ended: c is the first
     known.follow(["a", "c"], 4.0)
     known.side_by_side(["a", "c"])
@@ -307,11 +305,7 @@ def test_of_two_lost_ids_of_one_person_the_older_one_is_taken_up():
 
 
 def test_neighbours_of_a_track_that_had_moved_on_are_not_its_persons():
-    known = gallery()
-    for k in range(4):
-        known.follow(["a", "b"], k)
-        known.side_by_side(["a", "b"])
-        known.see({"a": look(person(1), seed=k), "b": look(person(2), seed=k)})
+    known = two_side_by_side()
     known.follow(["a", "c"], 4.0)  # a is on the second face, unnoticed; c shows the first one
     known.side_by_side(["a", "c"])
     known.contest("a")

@@ -36,7 +36,12 @@ def describe(name, monkeypatch):
         "launch_ros.actions": {"Node": type("Node", (Recorded,), {})},
         "launch_ros.parameter_descriptions": {"ParameterValue": type("Value", (Recorded,), {})},
     }
-    for module_name, content in names.items():
+    return load(name, names, monkeypatch)
+
+
+def load(name, modules, monkeypatch):
+    """The description of NAME.launch.py, which imports these modules: name -> its content."""
+    for module_name, content in modules.items():
         module = types.ModuleType(module_name)
         vars(module).update(content)
         monkeypatch.setitem(sys.modules, module_name, module)

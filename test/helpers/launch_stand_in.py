@@ -6,18 +6,15 @@ parameter files and values, under the environment that the description sets.
 """
 
 import contextlib
-import importlib.util
 import os
 import re
 import subprocess
 import sys
 import tempfile
-import types
 from pathlib import Path
 
 import yaml
-
-ROOT = Path(__file__).parents[2]
+from launch_description import ROOT, load
 
 
 class LaunchConfiguration:
@@ -123,16 +120,11 @@ def description_of(name, monkeypatch):
         "launch_ros.actions": ("Node",),
         "launch_ros.parameter_descriptions": ("ParameterValue",),
     }
-    for module_name, names in content.items():
-        module = types.ModuleType(module_name)
-        known = names if isinstance(names, dict) else {n: getattr(here, n) for n in names}
-        vars(module).update(known)
-        monkeypatch.setitem(sys.modules, module_name, module)
-    path = ROOT / "launch" / f"{name}.launch.py"
-    spec = importlib.util.spec_from_file_location(f"{name}_launched", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.generate_launch_description()
+    modules = {
+        module: names if isinstance(names, dict) else {n: getattr(here, n) for n in names}
+        for module, names in content.items()
+    }
+    return load(name, modules, monkeypatch)
 
 
 @contextlib.contextmanager

@@ -532,20 +532,25 @@ def test_our_nodes_use_no_name_of_rclpys_node():
             assert not ((methods | attributes) - meant) & taken, f"{path.name}: {kind.name}"
 
 
-def test_viewer_records_meshes(graph, listener, small_models, tmp_path):
-    pytest.importorskip("rerun", reason="needs rerun-sdk (requirements/view.txt)")
+def shows_meshes(listener):
+    """Waits until the viewer's diagnostics count more than three meshes."""
     from diagnostic_msgs.msg import DiagnosticArray
 
-    path = tmp_path / "view.rrd"
-    viewer = graph.start("viewer", arguments=("--save", str(path)))
-    graph.start("pipeline", *small_models, "camera.source:=pattern", "camera.loop:=true")
     health = listener.listen(DiagnosticArray, "/diagnostics", 10)
 
-    def meshes_shown():
+    def shown():
         statuses = [s for m in health for s in m.status if s.name == "face_recon: viewer"]
         return any(v.key == "meshes" and int(v.value) > 3 for s in statuses for v in s.values)
 
-    assert listener.spin_until(meshes_shown)
+    return listener.spin_until(shown)
+
+
+def test_viewer_records_meshes(graph, listener, small_models, tmp_path):
+    pytest.importorskip("rerun", reason="needs rerun-sdk (requirements/view.txt)")
+    path = tmp_path / "view.rrd"
+    viewer = graph.start("viewer", arguments=("--save", str(path)))
+    graph.start("pipeline", *small_models, "camera.source:=pattern", "camera.loop:=true")
+    assert shows_meshes(listener)
     viewer.send_signal(signal.SIGTERM)
     assert viewer.wait(timeout=20) == 0
     assert path.stat().st_size > 10_000
@@ -569,19 +574,11 @@ def test_rectified_images_by_parameter(given, coefficients, graph, listener, tmp
 
 def test_viewer_serves_a_page(graph, listener, small_models):
     pytest.importorskip("rerun", reason="needs rerun-sdk (requirements/view.txt)")
-    from diagnostic_msgs.msg import DiagnosticArray
-
     web, data = free_port(), free_port()
     arguments = ("--web", f"127.0.0.1:{web}", "--data-port", str(data))
     viewer = graph.start("viewer", arguments=arguments)
     graph.start("pipeline", *small_models, "camera.source:=pattern", "camera.loop:=true")
-    health = listener.listen(DiagnosticArray, "/diagnostics", 10)
-
-    def meshes_shown():
-        statuses = [s for m in health for s in m.status if s.name == "face_recon: viewer"]
-        return any(v.key == "meshes" and int(v.value) > 3 for s in statuses for v in s.values)
-
-    assert listener.spin_until(meshes_shown)
+    assert shows_meshes(listener)
     with urllib.request.urlopen(f"http://127.0.0.1:{web}/", timeout=30) as page:
         assert b"<html" in page.read().lower()
     viewer.send_signal(signal.SIGTERM)
