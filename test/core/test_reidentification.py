@@ -25,7 +25,7 @@ def person(seed):
 
 def look(of, seed=0, similarity=0.8):
     """A unit vector of a given cosine to another."""
-    other = np.random.default_rng(1000 + seed).standard_normal(WIDTH)
+    other = np.random.default_rng((seed, 1)).standard_normal(WIDTH)  # no `person` is drawn so
     other -= (other @ of) * of
     other /= np.linalg.norm(other)
     return similarity * of + np.sqrt(1 - similarity**2) * other
