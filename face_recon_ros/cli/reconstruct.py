@@ -247,7 +247,7 @@ def _person(
         if faces:
             if heads:
                 heads.add(rgb, faces[0])
-            sightings.append(Sighting(len(shown), faces[0], camera))
+            sightings.append(Sighting(len(shown), replace(faces[0], view=None), camera))
             shown.append(path)
         else:
             print(f"left out: {path.name}: no face", file=sys.stderr)
@@ -292,7 +292,7 @@ def _video(
             video.write(overlay.draw(picture, faces, camera), image.stamp)
             last.update({face.track.id: face for face in faces})
             seen.update(face.track.id for face in faces)
-            sightings += [Sighting(k, replace(f, mesh=_NO_MESH), camera) for f in faces]
+            sightings += [Sighting(k, replace(f, mesh=_NO_MESH, view=None), camera) for f in faces]
     source.close()
     enough = min(_MIN_SIGHTINGS, max(seen.values(), default=0))
     people = [face for name, face in last.items() if seen[name] >= enough]

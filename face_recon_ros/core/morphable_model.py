@@ -266,6 +266,8 @@ def _model_from_arrays(data: dict[str, NDArray[Any]], level: str) -> MorphableMo
         raise ValueError("triangles point outside the vertices")
     names = tuple(str(s) for s in data["subset_names"])
     symmetry = per_vertex("symmetry", np.int32)
+    uv_triangles = data["uv_triangles"] if fine else _coarse_uv_triangles(data)
+    uvs, uv_triangles = _used(data["uvs"].astype(np.float32), uv_triangles)
     return MorphableModel(
         name=str(data["name"]),
         licence=str(data["licence"]),
@@ -285,10 +287,34 @@ def _model_from_arrays(data: dict[str, NDArray[Any]], level: str) -> MorphableMo
         landmarks_68=data["landmarks_68"].astype(np.int32),
         sellion=int(data["sellion"]),
         interpupillary=data["interpupillary"].astype(np.int32),
-        uvs=data["uvs"].astype(np.float32) if fine else np.zeros((0, 2), np.float32),
-        uv_triangles=data["uv_triangles"].astype(np.int32) if fine else np.zeros((0, 3), np.int32),
+        uvs=uvs,
+        uv_triangles=uv_triangles,
         vertex_ids=np.arange(n, dtype=np.int32),
     )
+
+
+def _coarse_uv_triangles(data: dict[str, NDArray[Any]]) -> NDArray[np.int32]:
+    """(F_c, 3) the coarse triangles' indices into `uvs`; (0, 3) where the file does not tell them.
+
+    A triangle in four: the first three of them have its corners, in blocks of F_c triangles.
+    """
+    fine, coarse, uvs = data["triangles"], data["coarse_triangles"], data["uv_triangles"]
+    n = len(coarse)
+    if len(uvs) != len(fine):
+        return np.zeros((0, 3), np.int32)
+    if np.array_equal(fine, coarse):
+        return uvs.astype(np.int32)
+    if len(fine) == 4 * n and np.array_equal(fine[: 3 * n, 0], coarse.T.ravel()):
+        return np.ascontiguousarray(uvs[: 3 * n, 0].reshape(3, n).T, np.int32)
+    return np.zeros((0, 3), np.int32)
+
+
+def _used(
+    uvs: NDArray[np.float32], uv_triangles: NDArray[np.integer]
+) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    """Texture coordinates (T, 2) without those that no triangle (F, 3) has, and the triangles."""
+    kept, index = np.unique(uv_triangles, return_inverse=True)
+    return uvs[kept], index.reshape(uv_triangles.shape).astype(np.int32)
 
 
 def _subdivide(
@@ -312,6 +338,8 @@ def _restrict(model: MorphableModel, keep: NDArray[np.intp]) -> MorphableModel:
     new_index = np.full(n + 1, -1, np.int32)  # the last entry lets -1 map to -1
     new_index[keep] = np.arange(len(keep), dtype=np.int32)
     whole = (new_index[model.triangles] >= 0).all(axis=1)
+    uv_triangles = model.uv_triangles[whole] if len(model.uv_triangles) else model.uv_triangles
+    uvs, uv_triangles = _used(model.uvs, uv_triangles)
 
     def rows(basis: NDArray[np.float32]) -> NDArray[np.float32]:
         return np.ascontiguousarray(basis.reshape(n, 3, -1)[keep].reshape(len(keep) * 3, -1))
@@ -335,8 +363,8 @@ def _restrict(model: MorphableModel, keep: NDArray[np.intp]) -> MorphableModel:
         landmarks_68=new_index[model.landmarks_68],
         sellion=int(new_index[model.sellion]),
         interpupillary=new_index[model.interpupillary],
-        uvs=model.uvs,
-        uv_triangles=model.uv_triangles[whole] if len(model.uv_triangles) else model.uv_triangles,
+        uvs=uvs,
+        uv_triangles=uv_triangles,
         vertex_ids=model.vertex_ids[keep],
     )
 

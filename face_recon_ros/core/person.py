@@ -17,7 +17,7 @@ from face_recon_ros.core.identity_posterior import (
 from face_recon_ros.core.point_fit import FitPrior, PointFit
 from face_recon_ros.core.rigid import Rigid
 from face_recon_ros.core.smoothing import OneEuroRigid, OneEuroVector
-from face_recon_ros.core.texture import Appearance
+from face_recon_ros.core.texture import Appearance, View
 from face_recon_ros.core.texture_sampler import TextureSampler
 from face_recon_ros.core.types import Float32
 
@@ -59,6 +59,22 @@ class Person:
         if self.posterior is not None:
             return self.posterior.handed_out()
         return self.identity(seen, confidence)
+
+    def colours(self, shaded: Float32, view: View | None) -> Float32:
+        """Colours of the person's mesh in an image.
+
+        Args:
+            shaded: (V, 3) of the model under the image's light.
+            view: how the image shows the face; None: nobody looked.
+
+        Returns:
+            (V, 3) with what this image and those before have shown.
+        """
+        if self.appearance is None:
+            return shaded
+        if view is not None:
+            self.appearance.add(view.comparison, view.px_per_mm)
+        return self.appearance.colours(shaded)
 
 
 def due_for_a_look(people: Sequence[Person]) -> set[int]:

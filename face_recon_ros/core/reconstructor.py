@@ -39,7 +39,7 @@ from face_recon_ros.core.pose_uncertainty import covariance_in_camera
 from face_recon_ros.core.ranges import check_ranges, ranged
 from face_recon_ros.core.rigid import Rigid
 from face_recon_ros.core.smoothing import OneEuroConfig
-from face_recon_ros.core.texture import Picture
+from face_recon_ros.core.texture import Picture, View, look_at
 from face_recon_ros.core.texture_sampler import TextureSampler
 from face_recon_ros.core.types import Coefficients, Face, Float32, Mesh, Track
 
@@ -408,18 +408,17 @@ class FaceReconstructor:
         )
         boxes = self._decoder.boxes(vertices, first_poses, crops)
         colours: list[Float32 | None] = [None] * n
+        views: list[View | None] = [None] * n
         presence = [None] * n if prediction.presence is None else prediction.presence.tolist()
         sigma = [None] * n if prediction.point_sigma is None else list(prediction.point_sigma)
         if self.config.colours != OFF:
             due = set() if pictures is None else due_for_a_look(people)
             for i, person in enumerate(people):
-                colours[i] = shaded[i]
-                if (seen := person.appearance) is not None:
-                    if pictures is not None and i in due:
-                        shown = self._occlusion(sigma[i], presence[i])
-                        seen_now = crop_poses[i], vertices[i], normals[i].T, shaded[i], shown
-                        seen.look(pictures[i], crops[i], *seen_now)
-                    colours[i] = seen.colours(shaded[i])
+                if self._sampler is not None and pictures is not None and i in due:
+                    shown = self._occlusion(sigma[i], presence[i])
+                    face = crop_poses[i], vertices[i], normals[i].T, shaded[i], shown
+                    views[i] = look_at(self._sampler, pictures[i], crops[i], *face)
+                colours[i] = person.colours(shaded[i], views[i])
         answers = replace(
             c,
             identity=np.asarray(identity, np.float32),
@@ -445,6 +444,7 @@ class FaceReconstructor:
                 picture_covariance=covariance[i],
                 presence=presence[i],
                 point_sigma=sigma[i],
+                view=views[i],
             )
             for i, track in enumerate(tracks)
         ]

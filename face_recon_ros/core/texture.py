@@ -7,6 +7,7 @@ track and multiplied onto the model's colours of any frame.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +36,53 @@ class Picture:
     is_crop: bool = False
 
 
+class View(NamedTuple):
+    """One look at a face.
+
+    Attributes:
+        rgb: (H, W, 3) uint8.
+        pixels: (V, 2) where the vertices lie in it.
+        comparison: with the model's colours, of the same vertices.
+        model_colours: (V, 3) sRGB-encoded, as lit.
+        px_per_mm: resolution on the face.
+        pose: crop_from_face, in the nominal crop camera.
+    """
+
+    rgb: NDArray[np.uint8]
+    pixels: NDArray[np.floating]
+    comparison: Comparison
+    model_colours: Float32
+    px_per_mm: float
+    pose: Rigid
+
+
+def look_at(
+    sampler: TextureSampler,
+    picture: Picture,
+    crop: Crop,
+    crop_from_face: Rigid,
+    vertices: Float32,
+    normals: Float32,
+    model_colours: Float32,
+    shown: Float32 | None = None,
+) -> View:
+    """How a picture shows a face.
+
+    Args:
+        sampler: of the mesh.
+        picture: the image, or the crop.
+        crop: where the face's crop lies in the image.
+        crop_from_face: pose in the nominal crop camera.
+        vertices: (V, 3) metres, face frame.
+        normals: (V, 3) unit vectors, crop camera frame.
+        model_colours: (V, 3) sRGB-encoded, as lit.
+        shown: (V,) in [0, 1], how far nothing hides the vertices; None: nothing does.
+    """
+    points, pixels, px_per_mm = seen_at(picture, crop, crop_from_face, vertices)
+    compared = sampler.compare(picture.rgb, pixels, points, normals, model_colours, shown)
+    return View(picture.rgb, pixels, compared, model_colours, px_per_mm, crop_from_face)
+
+
 class Appearance:
     """What a track has shown of a person's colours. The sharpest and most frontal views win."""
 
@@ -56,33 +104,6 @@ class Appearance:
         """Share of the face's vertices that were seen, in [0, 1]."""
         seen = believed(self._best, self._agreed, self._visible)
         return float(seen @ self._sampler.sampled / max(self._sampler.sampled.sum(), 1))
-
-    def look(
-        self,
-        picture: Picture,
-        crop: Crop,
-        crop_from_face: Rigid,
-        vertices: Float32,
-        normals: Float32,
-        model_colours: Float32,
-        shown: Float32 | None = None,
-    ) -> None:
-        """Takes in how a picture shows the face.
-
-        Args:
-            picture: the image, or the crop.
-            crop: where the face's crop lies in the image.
-            crop_from_face: pose in the nominal crop camera.
-            vertices: (V, 3) metres, face frame.
-            normals: (V, 3) unit vectors, crop camera frame.
-            model_colours: (V, 3) sRGB-encoded, as lit.
-            shown: (V,) in [0, 1], how far nothing hides the vertices; None: nothing does.
-        """
-        points, pixels, px_per_mm = seen_at(picture, crop, crop_from_face, vertices)
-        compared = self._sampler.compare(
-            picture.rgb, pixels, points, normals, model_colours, shown
-        )
-        self.add(compared, px_per_mm)
 
     def add(self, comparison: Comparison, px_per_mm: float) -> None:
         """Takes in a frame.

@@ -7,8 +7,6 @@ model as in `core.texture_sampler`, texel by texel, and the sharpest and most fr
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +14,9 @@ from numpy.typing import NDArray
 from face_recon_ros.core.errors import ModelError
 from face_recon_ros.core.morphable_model import FACE, MorphableModel
 from face_recon_ros.core.rasterizer import rasterize
-from face_recon_ros.core.texture import believed
+from face_recon_ros.core.rigid import Rigid, angle_between
+from face_recon_ros.core.texture import View, believed
 from face_recon_ros.core.texture_sampler import (
-    Comparison,
     TextureSampler,
     agreement,
     log_ratio,
@@ -31,6 +29,9 @@ _ENLARGED = {"eyeball": 3.0, "teeth": 2.0, "tongue": 1.5}  # islands that are lo
 _TALLEST = 0.9  # the largest island, as a share: the others need room below it
 _BESIDE = np.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]], np.float32)
 _BLEED_PX = 6  # islands grow over their edges, so that filters find no ground there
+_NEW_VIEW = np.radians(4.0)  # another attitude than those before, by so much, is a new view
+_BETTER = 1.1  # so much sharper than those before is a new view too
+_MOST_VIEWS = 40
 
 
 class TextureAtlas:
@@ -48,7 +49,7 @@ class TextureAtlas:
         """Lays out the texture of a mesh.
 
         Args:
-            model: fine level: the coarse one has no texture coordinates.
+            model: the mesh, at any level, of any part.
             size: pixels per side.
 
         Raises:
@@ -58,7 +59,7 @@ class TextureAtlas:
             raise ModelError(
                 "texture coordinates in the face model",
                 "none",
-                "use its fine level, or the default",
+                "use the default face model",
             )
         self.size = size
         self.uvs = _laid_out(model)
@@ -91,24 +92,6 @@ class TextureAtlas:
         return np.asarray(np.clip(np.rint(255 * image), 0, 255), np.uint8)
 
 
-class View(NamedTuple):
-    """One look at a face.
-
-    Attributes:
-        rgb: (H, W, 3) uint8.
-        pixels: (V, 2) where the vertices lie in it.
-        comparison: with the model's colours, of the same vertices.
-        model_colours: (V, 3) sRGB-encoded, as lit.
-        px_per_mm: resolution on the face.
-    """
-
-    rgb: NDArray[np.uint8]
-    pixels: NDArray[np.floating]
-    comparison: Comparison
-    model_colours: Float32
-    px_per_mm: float
-
-
 class TextureBuilder:
     """Gathers a person's texture from views; reflectance, the light is divided out."""
 
@@ -137,6 +120,12 @@ class TextureBuilder:
         self._best = np.zeros(len(self._face), np.float32)
         self._field = np.zeros((10, 3), np.float32)
         self._field_weight = 0.0
+        self._views: list[tuple[Rigid, float]] = []
+
+    @property
+    def n_views(self) -> int:
+        """Number of views taken in; with another number the texture is another."""
+        return len(self._views)
 
     @property
     def coverage(self) -> float:
@@ -144,8 +133,16 @@ class TextureBuilder:
         seen = believed(self._best, self._agreed, self._visible)
         return float(seen.mean()) if len(seen) else 0.0
 
+    def wants(self, pose: Rigid, px_per_mm: float) -> bool:
+        """Whether a view of this pose and resolution adds to those before."""
+        if len(self._views) >= _MOST_VIEWS:
+            return False
+        alike = [s for p, s in self._views if angle_between(p.rotation, pose.rotation) < _NEW_VIEW]
+        return px_per_mm > _BETTER * max(alike, default=0.0)
+
     def add(self, view: View) -> None:
         """Takes in a view."""
+        self._views.append((view.pose, view.px_per_mm))
         if view.comparison.empty:
             return
         told = np.stack([self._settled(view.comparison.weight), view.comparison.visible], axis=1)

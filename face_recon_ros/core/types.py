@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,6 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 from face_recon_ros.core.crop import Crop
 from face_recon_ros.core.depth_fusion import RangeReading
 from face_recon_ros.core.rigid import Rigid
+
+if TYPE_CHECKING:
+    from face_recon_ros.core.texture import View
 
 Float32 = NDArray[np.float32]
 
@@ -190,6 +193,7 @@ class Face:
         presence: how sure the network is that this is a face, in [0, 1]; None where no network
             says so.
         point_sigma: (P,) standard deviations of the dense points, crop sides; None likewise.
+        view: how the picture shows the face's colours; None where they were not sampled.
     """
 
     track: Track
@@ -206,6 +210,7 @@ class Face:
     depth_reading: RangeReading | None = None
     presence: float | None = None
     point_sigma: NDArray[np.float64] | None = None
+    view: View | None = None
 
     @property
     def id(self) -> str:

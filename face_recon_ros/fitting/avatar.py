@@ -14,19 +14,15 @@ from face_recon_ros.core.errors import DataError
 from face_recon_ros.core.illumination import shade
 from face_recon_ros.core.morphable_model import MorphableModel, VertexNormals
 from face_recon_ros.core.occlusion import OcclusionSense
-from face_recon_ros.core.rigid import Rigid, angle_between
-from face_recon_ros.core.texture import Picture, seen_at
-from face_recon_ros.core.texture_atlas import TextureAtlas, TextureBuilder, View
+from face_recon_ros.core.rigid import Rigid
+from face_recon_ros.core.texture import Picture, View, look_at, seen_at
+from face_recon_ros.core.texture_atlas import TextureAtlas, TextureBuilder
 from face_recon_ros.core.texture_sampler import TextureSampler
 from face_recon_ros.core.types import Coefficients, Face
 from face_recon_ros.io.gltf import Animation, TexturedHead
 
 TEXTURE_SIZES = (256, 512, 1024, 2048)
 LITTLE_SEEN = 0.05  # of the face's texels: below, an avatar has the model's colours only
-
-_NEW_VIEW = np.radians(4.0)  # another attitude than those before, by so much, is a new view
-_BETTER = 1.1  # so much sharper than those before is a new view too
-_MOST_VIEWS = 40
 
 
 class AvatarMaker:
@@ -86,9 +82,8 @@ class AvatarMaker:
         person.poses.append(face.camera_from_face)
         pose = crop_from_face(c.rotation[0], c.translation[0])
         _, _, px_per_mm = seen_at(Picture(rgb), face.crop, pose, self.model.mean_shape[:1])
-        if person.wants(pose, px_per_mm):
+        if person.texture.wants(pose, px_per_mm):
             person.texture.add(self._view(rgb, face, pose))
-            person.views.append((pose, px_per_mm))
 
     def head(
         self,
@@ -152,10 +147,9 @@ class AvatarMaker:
         vertices = self.model.vertices(c.identity[0], c.expression[0])
         normals = self._normals(vertices) @ pose.rotation.T.astype(np.float32)
         lit = shade(self.model.albedo(c.albedo[0]), normals, c.illumination[0]).astype(np.float32)
-        points, pixels, px_per_mm = seen_at(Picture(rgb), face.crop, pose, vertices)
         shown = self._occlusion(face.point_sigma, face.presence)
-        compared = self._sampler.compare(rgb, pixels, points, normals, lit, shown)
-        return View(rgb, pixels, compared, lit, px_per_mm)
+        picture = Picture(rgb)
+        return look_at(self._sampler, picture, face.crop, pose, vertices, normals, lit, shown)
 
 
 @dataclass
@@ -168,14 +162,6 @@ class _Person:
     stamps: list[float] = field(default_factory=list)
     expressions: list[NDArray[np.float32]] = field(default_factory=list)
     poses: list[Rigid] = field(default_factory=list)
-    views: list[tuple[Rigid, float]] = field(default_factory=list)
-
-    def wants(self, pose: Rigid, px_per_mm: float) -> bool:
-        """Whether a view adds to those before."""
-        if len(self.views) >= _MOST_VIEWS:
-            return False
-        alike = [s for p, s in self.views if angle_between(p.rotation, pose.rotation) < _NEW_VIEW]
-        return px_per_mm > _BETTER * max(alike, default=0.0)
 
     def animation(self) -> Animation:
         """Expression and head pose over time; images without a step in time are left out."""

@@ -25,6 +25,7 @@ from face_recon_ros.nodes import conversions, robot_conversions
 from face_recon_ros.nodes.parameters import OutputConfig
 from face_recon_ros.nodes.ros4hri import HumanOutputs
 from face_recon_ros.nodes.runtime import LATCHED_QOS, RESULT_QOS, SENSOR_QOS, FaceNode
+from face_recon_ros.nodes.textures import TextureOutputs
 
 _FORGET_FACE_S = 10.0
 
@@ -78,8 +79,9 @@ class FaceOutputs:
         self._coefficients = node.create_publisher(Float32MultiArray, "coefficients", RESULT_QOS)
         self._attention = node.create_publisher(Classification, "attention", RESULT_QOS)
         self._humans = HumanOutputs(node, model) if HumanOutputs.available() else None
+        self._textures = TextureOutputs(node, model)
         # Replaced as a whole, never changed: `wanted` reads it from other threads.
-        self._per_face: dict[str, tuple[Publisher, Publisher]] = {}
+        self._per_face: dict[str, tuple[Publisher, Publisher, Publisher]] = {}
         self._seen: dict[str, float] = {}
         self._told = False
 
@@ -88,7 +90,7 @@ class FaceOutputs:
         publishers = [self.vertices, self._poses, self._attention]
         publishers += [self._transforms] if config.tf else []
         publishers += [self._coefficients] if config.coefficients else []
-        publishers += [p for pair in self._per_face.values() for p in pair]
+        publishers += [p for three in self._per_face.values() for p in three]
         publishers += self._humans.publishers if self._humans and config.humans else []
         return config.always or wanted(publishers)
 
@@ -138,6 +140,8 @@ class FaceOutputs:
             )
         for face in faces:
             self._publish_face(face, header)
+        textures = [(face, self._per_face[face.id][2]) for face in faces]
+        self._textures.offer([pair for pair in textures if wanted([pair[1]])], header)
         self._forget(conversions.seconds_from_stamp(header.stamp))
         return cloud
 
@@ -154,10 +158,11 @@ class FaceOutputs:
                     PoseWithCovarianceStamped, f"{name}/head_pose", RESULT_QOS
                 ),
                 self._node.create_publisher(JointState, f"{name}/expression", RESULT_QOS),
+                self._node.create_publisher(ImageMsg, f"{name}/texture", LATCHED_QOS),
             )
             self._per_face = {**self._per_face, name: made}
         self._seen[name] = conversions.seconds_from_stamp(header.stamp)
-        head_pose, expression = self._per_face[name]
+        head_pose, expression, _ = self._per_face[name]
         if wanted([head_pose]):
             head_pose.publish(
                 conversions.pose_with_covariance_to_msg(
@@ -176,6 +181,7 @@ class FaceOutputs:
                 self._per_face = {n: p for n, p in self._per_face.items() if n != name}
                 for publisher in gone:
                     self._node.destroy_publisher(publisher)
+                self._textures.forget(name)
                 del self._seen[name]
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+from rclpy.qos import QoSProfile
 from rclpy.subscription import Subscription
 
 from face_recon_ros.nodes.runtime import RESULT_QOS, FaceNode
@@ -17,7 +18,11 @@ class PeopleListener:
     """Subscribes to `<id>/NAME` in the node's namespace for every person there is."""
 
     def __init__(
-        self, node: FaceNode, kinds: Mapping[str, type], take: Callable[[str, str, Any], None]
+        self,
+        node: FaceNode,
+        kinds: Mapping[str, type],
+        take: Callable[[str, str, Any], None],
+        qos: QoSProfile = RESULT_QOS,
     ) -> None:
         """Begins to look for people, twice a second.
 
@@ -25,8 +30,9 @@ class PeopleListener:
             node: that listens.
             kinds: NAME of a topic -> its message type.
             take: called with a person's id, NAME, and the message.
+            qos: of the topics.
         """
-        self._node, self._kinds, self._take = node, kinds, take
+        self._node, self._kinds, self._take, self._qos = node, kinds, take, qos
         self._subscriptions: dict[str, Subscription] = {}
         node.create_timer(_LOOK_S, self._look, clock=node.steady)
 
@@ -45,5 +51,5 @@ class PeopleListener:
     def _listen(self, topic: str, person: str, name: str) -> None:
         if topic not in self._subscriptions:
             self._subscriptions[topic] = self._node.create_subscription(
-                self._kinds[name], topic, partial(self._take, person, name), RESULT_QOS
+                self._kinds[name], topic, partial(self._take, person, name), self._qos
             )

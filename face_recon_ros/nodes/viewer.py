@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from geometry_msgs.msg import PoseArray
-from numpy.typing import NDArray
+from geometry_msgs.msg import PoseArray, PoseWithCovarianceStamped
 from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import Image as ImageMsg
 from sensor_msgs.msg import JointState, PointCloud2
 from shape_msgs.msg import Mesh as MeshMsg
 
 from face_recon_ros.core.errors import ConfigError, FaceReconError
+from face_recon_ros.core.types import Float32
 from face_recon_ros.nodes import conversions
+from face_recon_ros.nodes.mesh_log import MeshLog
 from face_recon_ros.nodes.people import PeopleListener
 from face_recon_ros.nodes.runtime import (
     LATCHED_QOS,
@@ -27,9 +28,11 @@ from face_recon_ros.nodes.runtime import (
     FaceNode,
     run,
 )
+from face_recon_ros.nodes.textures import coordinates_from_msg
 from face_recon_ros.nodes.web_view import DATA_PORT, WebView, parse_address
 
 _AXIS_M = 0.08
+_EYE_NEARER, _EYE_ASIDE_M = 0.25, np.array([0.15, -0.05, 0.0])  # than the camera; of it
 _SHOWN = {"jawOpen", "mouthSmileLeft", "eyeBlinkLeft", "eyeBlinkRight", "browInnerUp"}
 
 
@@ -70,37 +73,50 @@ class ViewerNode(FaceNode):
         self.at_stop(rerun.disconnect)
         # REP-103 optical frame: x right, y down, z forward
         rerun.log("camera", rerun.ViewCoordinates.RDF, static=True)
-        self.live.triangles: NDArray[np.int32] | None = None
-        self.live.shown = 0
+        self.live.meshes = MeshLog(rerun)
+        self.live.laid_out = False
         self.create_subscription(MeshMsg, "mesh/topology", self._receive_topology, LATCHED_QOS)
+        self.create_subscription(
+            PointCloud2, "mesh/texture_coordinates", self._receive_coordinates, LATCHED_QOS
+        )
         self.create_subscription(PointCloud2, "mesh/vertices", self._receive_mesh, NEWEST_QOS)
         self.create_subscription(PoseArray, "head_poses", self._receive_poses, RESULT_QOS)
         self.create_subscription(ImageMsg, "mesh/image", self._receive_image, NEWEST_QOS)
         PeopleListener(self, {"expression": JointState}, self._receive_expression)
+        PeopleListener(self, {"head_pose": PoseWithCovarianceStamped}, self._receive_head)
+        PeopleListener(self, {"texture": ImageMsg}, self._receive_texture, LATCHED_QOS)
 
     def _receive_topology(self, msg: MeshMsg) -> None:
         try:
-            self.live.triangles = conversions.topology_from_msg(msg)[0]
+            self.live.meshes.set_topology(*conversions.topology_from_msg(msg))
         except FaceReconError as fault:
             self.complain(fault)
 
-    def _receive_mesh(self, msg: PointCloud2) -> None:
-        if self.live.triangles is None:
-            return
-        self._at(msg)
-        cloud = conversions.cloud_from_msg(msg)
-        for i, (vertices, colours) in enumerate(zip(cloud.vertices, cloud.colours, strict=True)):
-            mesh = self.live.rerun.Mesh3D(
-                vertex_positions=vertices,
-                triangle_indices=self.live.triangles,
-                vertex_colors=colours,
-            )
-            self.live.rerun.log(f"camera/face_{i}", mesh)
-        for i in range(len(cloud.vertices), self.live.shown):
-            self.live.rerun.log(f"camera/face_{i}", self.live.rerun.Clear(recursive=True))
-        self.live.shown = len(cloud.vertices)
-        self.meter.count("meshes")
+    def _receive_coordinates(self, msg: PointCloud2) -> None:
+        try:
+            self.live.meshes.set_coordinates(coordinates_from_msg(msg))
+        except FaceReconError as fault:
+            self.complain(fault)
+
+    def _receive_head(self, person: str, _: str, msg: PoseWithCovarianceStamped) -> None:
+        pose = conversions.rigid_from_pose_msg(msg.pose.pose)
         stamp = conversions.seconds_from_stamp(msg.header.stamp)
+        self.live.meshes.heads[person] = stamp, pose.translation
+
+    def _receive_texture(self, person: str, _: str, msg: ImageMsg) -> None:
+        self.live.meshes.textures[person] = conversions.image_from_msg(msg).rgb
+
+    def _receive_mesh(self, msg: PointCloud2) -> None:
+        self._at(msg)
+        stamp = conversions.seconds_from_stamp(msg.header.stamp)
+        cloud = conversions.cloud_from_msg(msg)
+        if not self.live.meshes.log(cloud.vertices, cloud.colours, stamp):
+            return
+        if len(cloud.vertices) and not self.live.laid_out:
+            self.live.laid_out = True
+            middle = cloud.vertices[0].mean(axis=0)
+            self.live.rerun.send_blueprint(layout(self.live.rerun.blueprint, middle))
+        self.meter.count("meshes")
         latency = self.get_clock().now().nanoseconds * 1e-9 - stamp
         self.live.rerun.log("latency_ms", self.live.rerun.Scalars(1e3 * latency))
 
@@ -132,6 +148,35 @@ class ViewerNode(FaceNode):
     def _at(self, msg: Any) -> None:
         stamp = conversions.seconds_from_stamp(msg.header.stamp)
         self.live.rerun.set_time("image", timestamp=stamp)
+
+
+def layout(blueprint: Any, middle: Float32) -> Any:
+    """Views side by side: the meshes, the overlay, expressions, latency.
+
+    Args:
+        blueprint: the package `rerun.blueprint`.
+        middle: (3,) of a face that is looked at, metres, camera frame.
+    """
+    eye = blueprint.EyeControls3D(
+        position=_EYE_NEARER * middle + _EYE_ASIDE_M, look_target=middle, eye_up=[0.0, -1.0, 0.0]
+    )
+    plots = [
+        blueprint.BarChartView(origin="expression", name="expressions now"),
+        blueprint.TimeSeriesView(origin="expressions", name="expressions"),
+        blueprint.TimeSeriesView(origin="latency_ms", name="latency, ms"),
+    ]
+    return blueprint.Blueprint(
+        blueprint.Horizontal(
+            blueprint.Spatial3DView(origin="camera", name="meshes", eye_controls=eye),
+            blueprint.Vertical(
+                blueprint.Spatial2DView(origin="overlay", name="overlay"),
+                *plots,
+                row_shares=[2, 1, 1, 1],
+            ),
+            column_shares=[3, 2],
+        ),
+        collapse_panels=True,
+    )
 
 
 def main() -> None:

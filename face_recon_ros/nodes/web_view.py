@@ -15,6 +15,7 @@ from urllib.parse import quote
 from face_recon_ros.core.errors import ConfigError
 
 LOOPBACK = "127.0.0.1"
+_ANY = ("0.0.0.0", "::")
 WEB_PORT, DATA_PORT = 9090, 9876
 _START_S = 30.0
 _MEMORY = "256MiB"  # of what a page that comes late gets to see
@@ -45,7 +46,7 @@ class WebView:
             _check_free(host, port)
         program = Path(sys.executable).with_name("rerun")
         command = [str(program), "--serve-web", "--bind", host, "--port", str(data_port)]
-        command += ["--web-viewer-port", str(web_port), "--memory-limit", _MEMORY]
+        command += ["--web-viewer-port", str(web_port), "--server-memory-limit", _MEMORY]
         try:
             self._process = subprocess.Popen(
                 command,
@@ -57,8 +58,8 @@ class WebView:
             raise ConfigError(
                 f"the program {program}", str(fault.strerror), "pip install rerun-sdk"
             ) from None
-        self.data_url = f"rerun+http://{host}:{data_port}/proxy"
-        self.url = f"http://{host}:{web_port}/?url={quote(self.data_url, safe='')}"
+        self.data_url = data_url(LOOPBACK if host in _ANY else host, data_port)
+        self.url = page_url(host, web_port, data_port)
         until = time.monotonic() + _START_S
         while not (_answers(host, web_port) and _answers(host, data_port)):
             if self._process.poll() is not None or time.monotonic() > until:
@@ -75,6 +76,17 @@ class WebView:
                 os.killpg(self._process.pid, ending)
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     self._process.wait(5)
+
+
+def data_url(host: str, data_port: int) -> str:
+    """Where the data are logged to and shown from."""
+    return f"rerun+http://{host}:{data_port}/proxy"
+
+
+def page_url(host: str, web_port: int, data_port: int) -> str:
+    """The page that shows them, as a browser asks for it: by this machine's name if all may."""
+    host = socket.gethostname() if host in _ANY else host
+    return f"http://{host}:{web_port}/?url={quote(data_url(host, data_port), safe='')}"
 
 
 def parse_address(text: str) -> tuple[str, int]:

@@ -1,15 +1,20 @@
 """Laws of the texture's layout and of what is gathered in it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from face_recon_ros.core.errors import ModelError
 from face_recon_ros.core.models import FACE_MODEL, find_model
 from face_recon_ros.core.morphable_model import load_morphable_model
-from face_recon_ros.core.texture_atlas import TextureAtlas, TextureBuilder, View
+from face_recon_ros.core.rigid import Rigid, rotation_from_vector
+from face_recon_ros.core.texture import View
+from face_recon_ros.core.texture_atlas import TextureAtlas, TextureBuilder
 from face_recon_ros.core.texture_sampler import Comparison, TextureSampler
 
 SIZE = 256
+POSE = Rigid(np.eye(3), np.array([0.0, 0.0, 0.5]))
 
 
 @pytest.fixture(scope="module")
@@ -69,9 +74,31 @@ def test_one_square_island_fills_the_picture(face_model_path):
     assert len(atlas.texels) > 0.9 * 64**2
 
 
-def test_a_coarse_mesh_has_no_texture():
-    with pytest.raises(ModelError, match="fine level"):
-        TextureAtlas(load_morphable_model(find_model(FACE_MODEL), level="coarse"))
+def test_a_coarse_mesh_has_the_fine_ones_coordinates(model):
+    coarse = load_morphable_model(find_model(FACE_MODEL), level="coarse")
+    seam = len(coarse.uvs) - coarse.n_vertices
+    assert seam > 100  # the whole head has them
+    coarse, fine = coarse.subset("face"), model.subset("face")
+
+    def corners(mesh):
+        pairs = np.column_stack(
+            [mesh.vertex_ids[mesh.triangles].ravel(), mesh.uvs[mesh.uv_triangles].reshape(-1, 2)]
+        )
+        return set(map(tuple, pairs.tolist()))
+
+    assert corners(coarse) <= corners(fine)
+    areas = [np.abs(signed_area(m.uvs[m.uv_triangles].astype(np.float64))) for m in (coarse, fine)]
+    assert areas[0].sum() == pytest.approx(areas[1].sum(), rel=0.02)
+    assert len(np.unique(coarse.uv_triangles)) == len(coarse.uvs)
+    assert len(TextureAtlas(coarse, 128).texels) > 0.3 * 128**2
+
+
+def test_a_mesh_without_coordinates_has_no_texture(model):
+    none = replace(
+        model, uvs=np.zeros((0, 2), np.float32), uv_triangles=np.zeros((0, 3), np.int32)
+    )
+    with pytest.raises(ModelError, match="texture coordinates"):
+        TextureAtlas(none)
 
 
 def test_nothing_seen_is_the_models_albedo(model, atlas, sampler):
@@ -80,7 +107,7 @@ def test_nothing_seen_is_the_models_albedo(model, atlas, sampler):
     none = np.zeros(n, np.float32)
     nothing = Comparison(np.zeros((n, 3), np.float32), none, np.zeros((10, 3)), none)
     rgb = np.zeros((8, 8, 3), np.uint8)
-    builder.add(View(rgb, np.zeros((n, 2)), nothing, model.mean_albedo, 1.0))
+    builder.add(View(rgb, np.zeros((n, 2)), nothing, model.mean_albedo, 1.0, POSE))
     assert builder.coverage == 0.0
     picture = builder.texture(model.mean_albedo).reshape(-1, 3)[atlas.texels]
     plain = atlas.spread(model.mean_albedo, slice(None))
@@ -99,7 +126,12 @@ def test_what_was_seen_is_taken_once_and_the_sharper_view_wins(model, atlas, sam
         field[0] = np.log(value / 255 / 0.5)
         ratio = np.repeat(field[:1], n, axis=0).astype(np.float32)
         return View(
-            rgb, np.full((n, 2), 3.0), Comparison(ratio, weight, field, weight), grey, px_per_mm
+            rgb,
+            np.full((n, 2), 3.0),
+            Comparison(ratio, weight, field, weight),
+            grey,
+            px_per_mm,
+            POSE,
         )
 
     def shown(*views):
@@ -114,3 +146,17 @@ def test_what_was_seen_is_taken_once_and_the_sharper_view_wins(model, atlas, sam
     assert shown(view(150, 1.0)) == pytest.approx(150, abs=1)
     assert shown(view(110, 0.2), view(150, 1.0)) == pytest.approx(150, abs=4)
     assert shown(view(150, 1.0), view(110, 0.2)) == pytest.approx(150, abs=4)
+
+
+def test_a_view_is_wanted_if_it_is_sharper_or_from_another_side(model, atlas, sampler):
+    builder = TextureBuilder(atlas, sampler, model)
+    n = model.n_vertices
+    none = np.zeros(n, np.float32)
+    nothing = Comparison(np.zeros((n, 3), np.float32), none, np.zeros((10, 3)), none)
+    rgb = np.zeros((8, 8, 3), np.uint8)
+    aside = Rigid(rotation_from_vector([0.0, np.radians(10), 0.0]), POSE.translation)
+    assert builder.wants(POSE, 1.0)
+    builder.add(View(rgb, np.zeros((n, 2)), nothing, model.mean_albedo, 1.0, POSE))
+    assert builder.n_views == 1
+    assert not builder.wants(POSE, 1.05)
+    assert builder.wants(POSE, 1.2) and builder.wants(aside, 0.5)

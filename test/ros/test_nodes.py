@@ -3,11 +3,9 @@
 import ast
 import json
 import signal
-import socket
 import subprocess
 import sys
 import threading
-import urllib.request
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -570,27 +568,6 @@ def test_rectified_images_by_parameter(given, coefficients, graph, listener, tmp
     infos = listener.listen(CameraInfo, "/camera/camera_info", SENSOR_QOS)
     assert listener.spin_until(lambda: infos)
     assert len(infos[-1].d) == coefficients and infos[-1].k[0] == 500.0
-
-
-def test_viewer_serves_a_page(graph, listener, small_models):
-    pytest.importorskip("rerun", reason="needs rerun-sdk (requirements/view.txt)")
-    web, data = free_port(), free_port()
-    arguments = ("--web", f"127.0.0.1:{web}", "--data-port", str(data))
-    viewer = graph.start("viewer", arguments=arguments)
-    graph.start("pipeline", *small_models, "camera.source:=pattern", "camera.loop:=true")
-    assert shows_meshes(listener)
-    with urllib.request.urlopen(f"http://127.0.0.1:{web}/", timeout=30) as page:
-        assert b"<html" in page.read().lower()
-    viewer.send_signal(signal.SIGTERM)
-    assert viewer.wait(timeout=20) == 0
-    with socket.socket() as probe:  # nothing is left behind
-        assert probe.connect_ex(("127.0.0.1", web)) != 0
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def compressed_msg(rgb, stamp):
