@@ -20,6 +20,7 @@ from face_recon_ros.nodes import conversions
 from face_recon_ros.nodes.outputs import FaceOutputs, wanted
 from face_recon_ros.nodes.parameters import OutputConfig
 from face_recon_ros.nodes.recorder import MeshRecorder
+from face_recon_ros.nodes.worker import LatestValue
 
 CAMERA = PinholeCamera.from_fov(640, 480)
 SETTINGS = OutputConfig()  # with REP-155's topics where hri_msgs is installed
@@ -31,6 +32,7 @@ def node():
     rclpy.init(context=context)
     made = rclpy.create_node("outputs", context=context)
     made.config = lambda group: SETTINGS
+    made.start_worker = lambda name, work: LatestValue()
     yield made
     made.destroy_node()
     rclpy.shutdown(context=context)
