@@ -47,6 +47,12 @@ def add_training_commands(subparsers: argparse._SubParsersAction[argparse.Argume
         help="the dense-point network, which corrects the regressor (config/train_points.yaml)",
     )
     train.add_argument(
+        "--device",
+        metavar="cuda",
+        help="where to train; with --points examples are made there, too (default: cpu; without "
+        "--points: a GPU if there is one)",
+    )
+    train.add_argument(
         "--resume", action="store_true", help="continue from the folder's checkpoint"
     )
     train.set_defaults(run=_train)
@@ -127,9 +133,13 @@ def _train(arguments: argparse.Namespace) -> None:
     if arguments.points:
         if arguments.photographs:
             overrides["backgrounds"] = arguments.photographs
+        if arguments.device:
+            overrides["device"] = arguments.device
         config = load_config(arguments.config, overrides, PointConfig)
         print(train_points(config, resume=arguments.resume))
         return
+    if arguments.device:
+        overrides["device"] = arguments.device
     if arguments.photographs:
         overrides["photographs"] = arguments.photographs
     print(train(load_config(arguments.config, overrides), resume=arguments.resume))

@@ -203,6 +203,11 @@ class PointConfig(RunConfig):
     """One training run of the dense-point network.
 
     Attributes:
+        device: where examples are rendered and the network is trained: `cuda`, or `cpu` (the same
+            in torch, to try it); empty: on the CPU, examples from the pool, made by
+            `loader_workers` processes.
+        people: heads that are dressed before a run on a `device`; each wears any face, pose and
+            light.
         regressor: name in models/ or path of the exported network whose answers are corrected.
         points: about how many vertices of the face model are found.
         width: channels of the network at the grid's resolution.
@@ -228,6 +233,8 @@ class PointConfig(RunConfig):
     renew_per_second: float = 3.0
     turned_away: float = 0.03
     save_minutes: float = 4.0
+    device: str = ""
+    people: int = 4096
     regressor: str = "face_net.onnx"
     points: int = 500
     width: int = 48
@@ -243,7 +250,7 @@ class PointConfig(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._at_least_1("points", "width", "hidden")
+        self._at_least_1("points", "width", "hidden", "people")
         self._below_1("no_face", "worsen")
 
 

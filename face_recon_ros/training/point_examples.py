@@ -35,7 +35,7 @@ from face_recon_ros.training.synthesis.render_cache import RenderCache
 #: Side of a composed picture, of the crop in it (the rest is context), and of the rendering.
 PICTURE_PX, CROP_PX = 160, 128
 #: A head turned by more than this to the line of sight shows no face; radians.
-_AWAY = np.radians(105)
+AWAY = np.radians(105)
 
 
 class PointBatch(NamedTuple):
@@ -149,7 +149,7 @@ class PointExamples(IterableDataset):
         pose = crop_from_face(label.rotation, label.translation)
         ray = pose.translation / np.linalg.norm(pose.translation)
         turned = np.arccos(np.clip(-(pose.rotation[:, 0] @ ray), -1, 1))
-        return out.image, label, is_face and bool(turned < _AWAY)
+        return out.image, label, is_face and bool(turned < AWAY)
 
     def _batch(
         self,

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from face_recon_ros.training import geometry
+from face_recon_ros.training.batched_rasterizer import barycentric, rasterize_batch
 from face_recon_ros.training.decoder import FaceDecoder, shade
 from face_recon_ros.training.network import Prediction
 from face_recon_ros.training.rasterizer import rasterize
 
-#: (V, 2) pixels, (V,) metres, (F, 3), height, width -> fragments with `.triangle`; a GPU
-#: rasteriser fits here too.
+#: (V, 2) pixels, (V,) metres, (F, 3), height, width -> fragments with `.triangle`.
 Rasterizer = Callable[
     [NDArray[np.float32], NDArray[np.float32], NDArray[np.int32], int, int], tuple
 ]
@@ -42,7 +42,7 @@ class FaceRendering(NamedTuple):
 
 
 def render_face(
-    decoder: FaceDecoder, answer: Prediction, size: int, rasterizer: Rasterizer = rasterize
+    decoder: FaceDecoder, answer: Prediction, size: int, rasterizer: Rasterizer | None = None
 ) -> FaceRendering:
     """Renders answers in their crops.
 
@@ -50,7 +50,7 @@ def render_face(
         decoder: of the part of the mesh to draw.
         answer: B rows.
         size: S, pixels per side.
-        rasterizer: visibility.
+        rasterizer: of one face on the CPU; None: the fastest for where `decoder` is.
     """
     shape = decoder.express(decoder.neutral(answer.identity), answer.expression)
     points = geometry.crop_from_face_points(shape, answer.rotation, answer.translation)
@@ -69,43 +69,24 @@ def render_face(
 
 
 def visible_triangles(
-    pixels: Tensor, depth: Tensor, triangles: Tensor, size: int, rasterizer: Rasterizer
+    pixels: Tensor,
+    depth: Tensor,
+    triangles: Tensor,
+    size: int,
+    rasterizer: Rasterizer | None = None,
 ) -> Tensor:
-    """(B, S, S) index of the triangle each pixel sees, -1 for none; no gradient."""
+    """(B, S, S) index of the triangle each pixel sees, -1 for none; no gradient.
+
+    Without a rasteriser: all faces at once on a GPU, one after the other on a CPU.
+    """
+    if rasterizer is None and pixels.is_cuda:
+        return rasterize_batch(pixels, depth, triangles, size).triangle
+    one = rasterizer or rasterize
     faces = triangles.cpu().numpy().astype(np.int32)
     xy = pixels.detach().float().cpu().numpy()
     z = depth.detach().float().cpu().numpy()
-    found = [rasterizer(p, d, faces, size, size)[0] for p, d in zip(xy, z, strict=True)]
+    found = [one(p, d, faces, size, size)[0] for p, d in zip(xy, z, strict=True)]
     return torch.from_numpy(np.stack(found).astype(np.int64)).to(pixels.device)
-
-
-def barycentric(pixels: Tensor, depth: Tensor, corners: Tensor, size: int) -> Tensor:
-    """Perspective-correct barycentric coordinates of every pixel in its triangle, differentiable.
-
-    Args:
-        pixels: (B, V, 2).
-        depth: (B, V) metres.
-        corners: (B, S, S, 3) vertex indices.
-        size: S.
-
-    Returns:
-        (B, S, S, 3).
-    """
-    batch = torch.arange(len(pixels), device=pixels.device)[:, None, None, None]
-    p, z = pixels[batch, corners], depth[batch, corners]
-    axis = torch.arange(size, dtype=pixels.dtype, device=pixels.device)
-    here = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1)
-    to = p - here[:, :, None]  # from the pixel to the corners
-    i, j, k = to.unbind(3)
-
-    def cross(a: Tensor, b: Tensor) -> Tensor:
-        return a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]
-
-    areas = torch.stack([cross(j, k), cross(k, i), cross(i, j)], 3)
-    total = areas.sum(3, keepdim=True)
-    total = torch.where(total.abs() < 1e-9, torch.full_like(total, 1e-9), total)
-    weights = areas / total / torch.clamp(z, min=1e-3)
-    return weights / weights.sum(3, keepdim=True).clamp(min=1e-9)
 
 
 @torch.no_grad()

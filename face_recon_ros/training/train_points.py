@@ -30,6 +30,7 @@ from face_recon_ros.training.point_examples import PointBatch, PointExamples
 from face_recon_ros.training.point_network import DensePoints, PointNetwork, choose_points
 from face_recon_ros.training.point_objective import PointObjective
 from face_recon_ros.training.point_weights import load_export, renew_statistics
+from face_recon_ros.training.torch_synthesis.point_source import TorchPointExamples
 from face_recon_ros.training.train import (
     CHECKPOINT,
     Log,
@@ -61,12 +62,12 @@ def train_points(config: PointConfig, *, resume: bool = False) -> Path:
     if config.threads:
         torch.set_num_threads(config.threads)
     keep_freed_memory()
-    out = Path(config.out)
+    out, device = Path(config.out), chosen_device(config.device)
     face_model = find_model(config.face_model)
     model = load_morphable_model(face_model, level="coarse")
     vertices = choose_points(model, config.points)
-    network = build_point_network(model, vertices, config)
-    objective = PointObjective(model, vertices)
+    network = build_point_network(model, vertices, config).to(device)
+    objective = PointObjective(model, vertices).to(device)
     average = copy.deepcopy(network).eval()
     optimiser = torch.optim.AdamW(
         [
@@ -121,9 +122,7 @@ def train_points(config: PointConfig, *, resume: bool = False) -> Path:
     log, parameters = Log(out, _status), [p for g in optimiser.param_groups for p in g["params"]]
     # The rate's schedule is the regressor's; the warm-up is in steps here.
     schedule = TrainConfig(learning_rate=config.learning_rate, warmup=0.0)
-    with renderer(config, str(face_model)):
-        wait_for_pool(config, (model.k_identity, model.k_expression, model.k_albedo))
-        batches = replayed(_loader(config, model, step), config.replay, config.seed)
+    with point_batches(config, model, step) as batches:
         if not resume and config.init.endswith(".onnx"):
             batch, _ = next(batches)
             renew_statistics(network, batch.image, objective.normals(batch.start_rotation))
@@ -139,7 +138,7 @@ def train_points(config: PointConfig, *, resume: bool = False) -> Path:
                 network.train()
                 objective.train()
                 normals = objective.normals(batch.start_rotation)
-                with torch.autocast("cpu", torch.bfloat16, enabled=config.bfloat16):
+                with torch.autocast(device.type, torch.bfloat16, enabled=config.bfloat16):
                     answer = network(batch.image, normals)
                 answer = DensePoints(*(v.float() for v in answer))
                 values = objective(answer, batch, fit=step >= config.fit_after)
@@ -168,6 +167,38 @@ def train_points(config: PointConfig, *, resume: bool = False) -> Path:
         log.write(step, elapsed)
     save()
     return out / CHECKPOINT
+
+
+@contextlib.contextmanager
+def point_batches(
+    config: PointConfig, model: MorphableModel, step: int
+) -> Iterator[Iterator[tuple[PointBatch, bool]]]:
+    """Batches, and whether each is new: made on the run's device, or by other processes."""
+    if config.device:
+        patches = background_patches(config.backgrounds) if config.backgrounds else None
+        device = chosen_device(config.device)
+        examples = TorchPointExamples(config, model, device, first_step=step, patches=patches)
+        yield ((batch, True) for batch in examples)
+        return
+    with renderer(config, str(find_model(config.face_model))):
+        wait_for_pool(config, (model.k_identity, model.k_expression, model.k_albedo))
+        yield replayed(_loader(config, model, step), config.replay, config.seed)
+
+
+def chosen_device(name: str) -> torch.device:
+    """The device of a run; the CPU where none is named.
+
+    Raises:
+        ConfigError: there is no such device.
+    """
+    try:
+        return torch.zeros(0, device=name or "cpu").device
+    except (AssertionError, RuntimeError) as fault:
+        raise ConfigError(
+            f"a device named {name}",
+            str(fault).splitlines()[0],
+            "take cuda on a machine with a GPU, or cpu",
+        ) from None
 
 
 def replayed(

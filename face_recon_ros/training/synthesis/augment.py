@@ -28,25 +28,25 @@ _MIRRORED_BANDS = np.array([1, 1, 1, -1, -1, 1, 1, -1, 1], np.float32)[:, None]
 
 
 class Mirror:
-    """What the mirror image of a face answers."""
+    """What the mirror image of a face answers; `identity`, `expression`, `albedo`: (K, K)."""
 
     def __init__(self, model: MorphableModel) -> None:
         """Solves for mirrored coefficients by least squares over the symmetric vertices."""
-        self._identity = _mirror_matrix(model, model.identity_basis, np.array([1.0, -1.0, 1.0]))
-        self._albedo = _mirror_matrix(model, model.albedo_basis, np.ones(3))
+        self.identity = _mirror_matrix(model, model.identity_basis, np.array([1.0, -1.0, 1.0]))
+        self.albedo = _mirror_matrix(model, model.albedo_basis, np.ones(3))
         if model.expression_prior == "unit_interval":
             order = mirrored_names(model.expression_names)
-            self._expression = np.eye(model.k_expression, dtype=np.float32)[order]
+            self.expression = np.eye(model.k_expression, dtype=np.float32)[order]
         else:
             sign = np.array([1.0, -1.0, 1.0])
-            self._expression = _mirror_matrix(model, model.expression_basis, sign)
+            self.expression = _mirror_matrix(model, model.expression_basis, sign)
 
     def __call__(self, label: Label) -> Label:
         """Label of the picture flipped left to right about its middle."""
         return Label(
-            self._identity @ label.identity,
-            self._expression @ label.expression,
-            self._albedo @ label.albedo,
+            self.identity @ label.identity,
+            self.expression @ label.expression,
+            self.albedo @ label.albedo,
             label.rotation * np.array([1, -1, -1], np.float32),
             label.translation * np.array([-1, 1, 1], np.float32),
             label.illumination * _MIRRORED_BANDS,
@@ -186,23 +186,25 @@ class Example(NamedTuple):
 
 
 class Backgrounds:
-    """Procedural pictures, and patches of photographs where some are given."""
+    """Procedural pictures, and patches of photographs: `pictures`, (128, 128, 3) uint8 each."""
 
     def __init__(
         self, seed: int, photographs: list[NDArray[np.uint8]] | None = None, count: int = 300
     ) -> None:
         """Draws `count` pictures; a third come from `photographs` (H, W, 3) if there are any."""
         random = np.random.default_rng(seed)
-        self._bank = []
+        self.pictures = []
         for i in range(count):
             if photographs and i % 3 == 0:
-                self._bank.append(_patch(photographs[random.integers(len(photographs))], random))
+                self.pictures.append(
+                    _patch(photographs[random.integers(len(photographs))], random)
+                )
             else:
-                self._bank.append(_procedural(random))
+                self.pictures.append(_procedural(random))
 
     def draw(self, size: int, random: np.random.Generator) -> NDArray[np.float32]:
         """(size, size, 3) in [0, 1]."""
-        picture = self._bank[random.integers(len(self._bank))]
+        picture = self.pictures[random.integers(len(self.pictures))]
         side = int(random.uniform(0.3, 1.0) * len(picture))
         i, j = random.integers(0, len(picture) - side + 1, 2)
         out = (

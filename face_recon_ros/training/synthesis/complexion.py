@@ -68,7 +68,12 @@ class Paint(NamedTuple):
 
 
 class Complexion:
-    """Draws maps for one face model."""
+    """Draws maps for one face model.
+
+    Attributes:
+        coordinates: of the head's vertices, as in `Paint`.
+        shape: (H, W) of the maps.
+    """
 
     def __init__(self, model: MorphableModel) -> None:
         """Finds eyes, nose and mouth of the mean face.
@@ -91,10 +96,11 @@ class Complexion:
         (low_y, high_y), (low_z, high_z) = _REACH_MM
         y, z = np.arange(low_y, high_y, _PIXEL_MM), np.arange(high_z, low_z, -_PIXEL_MM)
         self._y, self._z = (g.astype(np.float32) for g in np.meshgrid(y, z))
+        self.shape = self._y.shape
         self._to_lids = self._lid_distance()
         regions = [i for i, name in enumerate(model.region_names) if name in _PAINTED]
         painted = np.isin(model.regions, regions) & (model.mean_shape[:, 0] > _BACK_M)
-        self._coordinates = np.column_stack([map_coordinates(model.mean_shape), painted]).astype(
+        self.coordinates = np.column_stack([map_coordinates(model.mean_shape), painted]).astype(
             np.float32
         )
 
@@ -131,7 +137,7 @@ class Complexion:
             factor *= 1 - self._stubble(brush)[..., None] * _STUBBLE
         brow = self._brow(brush.y, brush.z, random)[..., None]
         factor = factor * (1 + brow * (np.asarray(hair_over_skin, np.float32) - 1))
-        return Paint(np.clip(factor, 0.05, 3).astype(np.float32), self._coordinates)
+        return Paint(np.clip(factor, 0.05, 3).astype(np.float32), self.coordinates)
 
     def _draw_eyes(self, brush: _Brush) -> None:
         """Sockets, the crease of the lid, lashes, bags, crow's feet."""

@@ -109,7 +109,7 @@ class SyntheticFaces:
         self._skin = model.subsets[FACIAL_SKIN]
         self._people = People(model, skins)
         self._turned_away = turned_away
-        self._strands = _strand_bank(size=max(320, self._size + 64))
+        self._strands = strand_bank(size=max(320, self._size + 64))
 
     def sample(self, random: np.random.Generator, person: Person | None = None) -> Rendering:
         """One person in front of one camera.
@@ -347,7 +347,7 @@ def sample_attitude(random: np.random.Generator) -> tuple[float, float, float]:
     return tuple(np.radians([yaw, pitch, roll]))
 
 
-def _strand_bank(count: int = 12, size: int = 320) -> list[NDArray[np.float32]]:
+def strand_bank(count: int = 12, size: int = 320) -> list[NDArray[np.float32]]:
     """Streaky noise in several directions, for hair."""
     random = np.random.default_rng(0)
     out = []

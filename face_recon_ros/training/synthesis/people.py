@@ -40,8 +40,8 @@ _MOUTH_SKY = {"teeth": 0.3, "tongue": 0.5, "mouth_interior": 0.1}
 #: Hair is darker than this share of the skin's lightness; brows end this far above the lids, and
 #: temples begin this far behind the sellion.
 _DARK, _BROWS_M, _TEMPLE_M = 0.85, 0.025, -0.04
-#: Lips this far apart let all light in to the teeth; shut ones meet in a dark line.
-_WIDE_OPEN_M = 0.006
+#: Lips this far apart let all light in to the teeth. Shut ones meet in a dark line: this share.
+WIDE_OPEN_M, SHUT = 0.006, 0.15
 #: Share of people with photographic skin, where there is any.
 _PHOTOGRAPHIC = 0.7
 _BODY_RINGS = np.array(  # height, half width, half depth of neck, shoulders and chest, metres
@@ -57,7 +57,17 @@ _BODY_RINGS = np.array(  # height, half width, half depth of neck, shoulders and
 
 
 class Part(NamedTuple):
-    """A piece of the scene, face frame, metres; colours are sRGB-encoded reflectance."""
+    """A piece of the scene, face frame, metres; colours are sRGB-encoded reflectance.
+
+    Attributes:
+        vertices: (N, 3).
+        triangles: (M, 3).
+        colours: (N, 3).
+        strands: whether it is hair.
+        occlusion: (N,) share of the sky that is seen; None: all.
+        paint: what is wrapped around it.
+        on: (V,) the part of the head that it hangs from; None: its vertices are the head's.
+    """
 
     vertices: NDArray[np.float32]
     triangles: NDArray[np.int32]
@@ -65,6 +75,7 @@ class Part(NamedTuple):
     strands: bool = False
     occlusion: NDArray[np.float32] | None = None
     paint: tuple[Paint, ...] = ()
+    on: NDArray[np.bool_] | None = None
 
 
 class People:
@@ -72,6 +83,9 @@ class People:
 
     Attributes:
         region: name -> (V,) which vertices; empty where the model has no such region.
+        parting: vertices of the upper and the lower lip between which light reaches the teeth.
+        teeth: `upper` and `lower` -> (V,) which vertices.
+        complexion: what draws on the skin; None where the model lacks regions.
     """
 
     def __init__(self, model: MorphableModel, skins: Skins | None = None) -> None:
@@ -93,13 +107,13 @@ class People:
         teeth = self.region["teeth"]
         above = shape[:, 2] > np.median(shape[teeth, 2]) if teeth.any() else none
         middle = np.abs(shape[:, 1]) < 0.004
-        self._parting = [  # of the lips
+        self.parting = [  # of the lips
             int(np.where(middle & self.region[lip], sign * shape[:, 2], -np.inf).argmax())
             for lip, sign in (("lip_upper", -1), ("lip_lower", 1))
         ]
-        self._teeth = {"upper": teeth & above, "lower": teeth & ~above}
+        self.teeth = {"upper": teeth & above, "lower": teeth & ~above}
         known = all(self.region[name].any() for name in NEEDED)
-        self._complexion = Complexion(model) if known else None
+        self.complexion = Complexion(model) if known else None
         self.brow_hair = self._brows()
 
     def _brows(self) -> NDArray[np.bool_]:
@@ -147,13 +161,13 @@ class People:
         stubble = random.uniform(0, 0.35) if bald else 0.0
         skin[scalp] = skin[scalp] * (1 - stubble) + stubble * colour
         around = skin[region["face"]].mean(0)
-        if self._complexion is not None:
+        if self.complexion is not None:
             hair = colour * random.uniform(0.4, 1.0) if random.random() < 0.85 else around
             if random.random() < 0.1:
                 hair = around  # only the skin's own brows
             elif not paint:
                 skin[self.brow_hair] = around
-            paint += (self._complexion.draw(hair / around, mood, random),)
+            paint += (self.complexion.draw(hair / around, mood, random),)
         self._colour_eyes(skin, random)
         self._make_up(skin, around, random)
         normals = vertex_normals(head, model.triangles)
@@ -182,13 +196,9 @@ class People:
             parts += self._hair(head, normals, colour, random)
         if random.random() < 0.14:
             parts += self._hat(head, normals, random)
-        parts.append(
-            _body(
-                skin[region["neck"]].mean(0) if region["neck"].any() else around,
-                under_chin,
-                random,
-            )
-        )
+        neck = region["neck"]
+        body = _body(skin[neck].mean(0) if neck.any() else around, under_chin, random)
+        parts.append(body._replace(on=neck))
         return parts
 
     def _make_up(
@@ -247,20 +257,24 @@ class People:
         below = _ramp(z - (mouth[2] - 0.075), 0.01)
         return np.asarray(np.clip(weight * below, 0, 1) * allowed, np.float32)
 
+    def light_on_teeth(self, head: NDArray[np.float32]) -> float:
+        """Share of the light that the lips of a (V, 3) head let in."""
+        above, below = head[self.parting, 2]
+        return float(np.clip((above - below) / WIDE_OPEN_M, SHUT, 1.0))
+
     def _smile(self, head: NDArray[np.float32], random: np.random.Generator) -> list[Part]:
         """Two rows of teeth behind the lips; the face model's own sit too far back to show."""
         ivory = np.array([0.92, 0.87, 0.78]) * random.uniform(0.6, 1.05)
         ivory = np.clip(ivory + random.normal(0, 0.02, 3), 0, 1)
-        above, below = head[self._parting, 2]
-        light = np.clip((above - below) / _WIDE_OPEN_M, 0.15, 1.0)  # what the lips let in
+        light = self.light_on_teeth(head)
         forward, angle = random.uniform(0.006, 0.011), np.linspace(-1.25, 1.25, 24)
-        upper, lower = (head[self._teeth[row]] for row in ("upper", "lower"))
+        upper, lower = (head[self.teeth[row]] for row in ("upper", "lower"))
         upper_edge = upper[:, 2].min() - random.uniform(0.001, 0.005)
         lower_edge = lower[:, 2].max() + random.uniform(-0.003, 0.001)
         parts = []
-        for gum, edge, height, behind in (
-            (upper, upper_edge, -0.009, 0.0),
-            (lower, lower_edge, 0.008, 0.002),
+        for row, gum, edge, height, behind in (
+            ("upper", upper, upper_edge, -0.009, 0.0),
+            ("lower", lower, lower_edge, 0.008, 0.002),
         ):
             front, half = gum[:, 0].max() + forward, np.abs(gum[:, 1]).max()
             round_off = 1 - np.cos(angle)
@@ -269,7 +283,8 @@ class People:
             z = np.array([[edge], [edge - height]]) - 0.003 * round_off * np.sign(height)
             grid = np.stack([np.broadcast_to(x, z.shape), np.broadcast_to(y, z.shape), z], 2)
             sky = np.tile(np.cos(angle).clip(0.2) * random.uniform(0.6, 1.0), 2) * light
-            parts.append(_grid_part(grid, ivory)._replace(occlusion=sky.astype(np.float32)))
+            part = _grid_part(grid, ivory)._replace(occlusion=sky.astype(np.float32))
+            parts.append(part._replace(on=self.teeth[row]))
         return parts
 
     def _hair(
@@ -301,7 +316,8 @@ class People:
         thickness = amount * np.clip(lumps, 0.3, 2) * taper
         parts = [_shell(head, normals, self._model.triangles, covered, thickness, colour)]
         if random.random() < 0.42 and region["scalp"].any():
-            parts.append(_curtain(head[region["scalp"]], amount, colour, random))
+            curtain = _curtain(head[region["scalp"]], amount, colour, random)
+            parts.append(curtain._replace(on=region["scalp"]))
         return parts
 
     def _hat(
@@ -340,7 +356,7 @@ class People:
                 )
                 for r in np.linspace(0, reach, 4)
             ]
-            parts.append(_grid_part(np.stack(ring), colour))
+            parts.append(_grid_part(np.stack(ring), colour)._replace(on=covered))
         return parts
 
 

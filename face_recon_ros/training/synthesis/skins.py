@@ -31,7 +31,11 @@ _PAINTED = "special"
 
 
 class Skins:
-    """Textures of one folder, for one face model."""
+    """Textures of one folder, for one face model.
+
+    Attributes:
+        details: what lies between the vertices of each skin.
+    """
 
     def __init__(self, folder: str | Path, model: MorphableModel, fine: MorphableModel) -> None:
         """Reads all textures.
@@ -66,6 +70,7 @@ class Skins:
         triangles = model.triangles[whole]
         self._mean = np.maximum(model.mean_albedo, 0.02)
         self._skins = [self._read(f, places, triangles, coordinates) for f in files]
+        self.details = [detail for _, detail in self._skins]
 
     def __len__(self) -> int:
         return len(self._skins)

@@ -1,0 +1,153 @@
+"""Batches for the dense-point network made in torch: `point_examples` on any device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from face_recon_ros.core.crop_pose import CAMERA_FROM_FRONTAL_FACE
+from face_recon_ros.core.inference import FaceNetwork
+from face_recon_ros.core.models import find_model
+from face_recon_ros.core.morphable_model import MorphableModel
+from face_recon_ros.core.rectification import CELLS, RECTIFIED_PX, Rectifier
+from face_recon_ros.training.config import PointConfig
+from face_recon_ros.training.geometry import rotation_from_vector
+from face_recon_ros.training.network import CoefficientSizes, FaceRegressor
+from face_recon_ros.training.onnx_weights import state_from_onnx
+from face_recon_ros.training.point_examples import AWAY, CROP_PX, PICTURE_PX, PointBatch
+from face_recon_ros.training.point_objective import project
+from face_recon_ros.training.synthesis.augment import Backgrounds
+from face_recon_ros.training.torch_synthesis.drawing import Draw, look_up, pixel_grid
+from face_recon_ros.training.torch_synthesis.faces import TorchFaces
+from face_recon_ros.training.torch_synthesis.pictures import TorchPictures
+from face_recon_ros.training.torch_synthesis.wardrobe import make_wardrobe
+
+#: Of examples without a face, so many show nobody; the others a face beside the crop.
+_NOBODY = 0.4
+#: Steps of one run never share a seed with those of another (seeds below 2^20 steps apart).
+_STEPS = 1 << 20
+
+
+class TorchPointExamples:
+    """Endless batches, made where they are used."""
+
+    def __init__(
+        self,
+        config: PointConfig,
+        model: MorphableModel,
+        device: torch.device,
+        *,
+        first_step: int = 0,
+        patches: list[NDArray[np.uint8]] | None = None,
+    ) -> None:
+        """Dresses people, which takes some seconds, and loads the regressor.
+
+        Args:
+            config: of the run.
+            model: coarse level, whole head.
+            device: where everything is done.
+            first_step: of the run; step n is drawn from (seed, n), so that a run can go on.
+            patches: photographs without labels, pieces of which are backgrounds.
+        """
+        self._config, self._device, self._step = config, device, first_step
+        face_model = str(find_model(config.face_model))
+        wardrobe = make_wardrobe(face_model, config.skins, config.people, config.seed, device)
+        self._faces = TorchFaces(
+            model,
+            wardrobe,
+            device,
+            margin=config.crop_margin,
+            size=PICTURE_PX,
+            crop_px=CROP_PX,
+            turned_away=config.turned_away,
+            no_face=(1 - _NOBODY) * config.no_face,
+            expressions=5 * config.people,
+            seed=config.seed,
+        )
+        backgrounds = Backgrounds(config.seed, patches).pictures
+        self._pictures = TorchPictures(backgrounds, PICTURE_PX, device)
+        self._regressor, self._crop_size = load_regressor(find_model(config.regressor), device)
+        self._surface = torch.from_numpy(Rectifier(model).points.astype(np.float32)).to(device)
+
+    def __iter__(self) -> Iterator[PointBatch]:
+        while True:
+            yield self.batch(self._config.seed * _STEPS + self._step)
+            self._step += 1
+
+    @torch.no_grad()
+    def batch(self, seed: int) -> PointBatch:
+        """The batch of a seed."""
+        config = self._config
+        draw = Draw(self._device, config.batch_size, seed)
+        people = self._faces.sample(draw)
+        somebody = ~draw.chance(_NOBODY * config.no_face)
+        alpha = people.alpha * somebody[:, None, None, None]
+        pictures = self._pictures.compose(people.rgb, alpha, draw)
+        ray = functional.normalize(people.translation, dim=1)
+        facing = -(people.rotation[:, :, 0] * ray).sum(1)
+        present = somebody & ~people.beside & (facing > float(np.cos(AWAY)))
+        rotation, translation, identity, expression = self._answers(pictures)
+        worse = present & draw.chance(config.worsen)
+        much = draw.uniform(0.2, 1.5, 1) * worse[:, None]
+        turn = rotation_from_vector(draw.normal(0.06, 3) * much)
+        spread = torch.tensor([0.004, 0.004, 0.03], device=self._device)
+        rotation = turn @ rotation
+        translation = translation + draw.normal(1.0, 3) * spread * much * translation[:, 2:]
+        return PointBatch(
+            self._rectified(pictures, rotation, translation),
+            rotation,
+            translation,
+            identity,
+            expression,
+            people.rotation,
+            people.translation,
+            people.identity,
+            people.expression,
+            present.float(),
+        )
+
+    def _answers(self, pictures: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The regressor's pose (crop_from_face), identity and expression for the crops."""
+        size = self._crop_size
+        grid = (pixel_grid(size, self._device) - (size - 1) / 2) * (CROP_PX / size)
+        crops = _sample(pictures, (grid + (PICTURE_PX - 1) / 2).expand(len(pictures), -1, -1, -1))
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._config.bfloat16):
+            answer = self._regressor(crops)
+        frontal = torch.as_tensor(CAMERA_FROM_FRONTAL_FACE, dtype=torch.float32)
+        rotation = rotation_from_vector(answer.rotation.float()) @ frontal.to(self._device)
+        values = (answer.translation, answer.identity, answer.expression)
+        return rotation, *(v.float() for v in values)
+
+    def _rectified(self, pictures: Tensor, rotation: Tensor, translation: Tensor) -> Tensor:
+        """(B, RECTIFIED_PX, RECTIFIED_PX, 3) uint8, as `Rectifier.sample`."""
+        b = len(pictures)
+        seen = project(self._surface.expand(b, -1, -1), rotation, translation)
+        places = (seen * CROP_PX + (PICTURE_PX - 1) / 2).view(b, CELLS, CELLS, 2)
+        places = functional.interpolate(
+            places.permute(0, 3, 1, 2), (RECTIFIED_PX, RECTIFIED_PX), mode="bilinear"
+        )
+        return _sample(pictures, places.permute(0, 2, 3, 1)).to(torch.uint8)
+
+
+def _sample(pictures: Tensor, places: Tensor) -> Tensor:
+    """(B, H, W, 3) whole numbers out of each picture, black outside."""
+    index = torch.arange(len(pictures), device=pictures.device)
+    return look_up(pictures, index, places.clamp(-1e4, 1e4), black=True).round()
+
+
+def load_regressor(path: Path, device: torch.device) -> tuple[FaceRegressor, int]:
+    """An exported regressor in torch, in evaluation, and the side of its crops."""
+    size = FaceNetwork(path, provider="cpu", threads=1).size
+    some = np.random.default_rng(0).integers(0, 256, (8, size, size, 3)).astype(np.uint8)
+    state = state_from_onnx(path, some)
+    sizes = CoefficientSizes(**state["sizes"])
+    network = FaceRegressor(state["config"]["backbone"], sizes, state["nominal_distance_m"])
+    network.load_state_dict(state["average"])
+    network.requires_grad_(False)
+    return network.eval().to(device, memory_format=torch.channels_last), size
