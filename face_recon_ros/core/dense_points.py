@@ -2,15 +2,16 @@
 
 The regressor says where a head is and which way it looks. This network sees the face through the
 mean face under that pose (`core.rectification`) and says where some hundreds of the face model's
-own vertices lie, how sure it is of each, and whether this is a face at all. `core.point_fit` turns
-that into pose, identity and expression.
+own vertices lie, how sure it is of each, whether this is a face at all, and what identity and
+expression the picture shows. `core.point_fit` turns that into pose, identity and expression.
 
 Contract of the ONNX file:
     inputs   `image` (N, S, S, 3) uint8 RGB, S = `rectification.RECTIFIED_PX`; `normals` (N, C, C,
-             3) float32, `Rectifier.seen_normals`
+             3) float32, `Rectifier.seen_normals`; optional `regressed` (N, K_id + K_exp) float32,
+             the regressor's identity and expression
     outputs  `displacement` (N, P, 2) metres, frame of `rectification.FaceFrame`; `log_sigma`
              (N, P) natural logarithm of its standard deviation in metres; `presence` (N, 1) in
-             [0, 1]
+             [0, 1]; optional `coefficients` (N, K_id + K_exp), better than `regressed`
     metadata `face_recon_points_format` = 1, `face_model`, `vertices` (JSON list of P indices into
              the coarse mesh), `prior` (JSON of `point_fit.FitPrior`), optional
              `face_model_sha256`.
@@ -22,6 +23,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,7 +48,24 @@ POINTS_FORMAT = "1"
 #: The fit uses so many points or a few more: 125 of 500 give the same shape to 0.2 %, sooner.
 _FIT_POINTS = 160
 _OUTPUTS = ["displacement", "log_sigma", "presence"]
+_REGRESSED, _COEFFICIENTS = "regressed", "coefficients"
 _REMEDY = "export it with `face-recon export`"
+
+
+class PointAnswer(NamedTuple):
+    """The network's answer for N faces.
+
+    Attributes:
+        displacement: (N, P, 2) metres, frame of `rectification.FaceFrame`.
+        log_sigma: (N, P) natural logarithm of its standard deviation in metres.
+        presence: (N,) how sure it is that this is a face, in [0, 1].
+        coefficients: (N, K_id + K_exp) identity and expression, where the fit starts.
+    """
+
+    displacement: NDArray[np.float32]
+    log_sigma: NDArray[np.float32]
+    presence: NDArray[np.float32]
+    coefficients: NDArray[np.float32]
 
 
 class DensePointNetwork:
@@ -92,6 +111,8 @@ class DensePointNetwork:
         wanted = [[RECTIFIED_PX, RECTIFIED_PX, 3], [CELLS, CELLS, 3], [len(self.vertices)]]
         if sizes != wanted:
             raise ModelError(f"inputs and outputs of {wanted} in {path}", f"{sizes}", _REMEDY)
+        #: Whether it corrects the regressor's identity and expression.
+        self.corrects = _COEFFICIENTS in shapes
         self.face_model = meta.get("face_model", "")
 
     def trained_for(self, model: MorphableModel, face_model: Path) -> bool:
@@ -116,26 +137,30 @@ class DensePointNetwork:
         return PointFitter(model, self.vertices, self.prior, every)
 
     def predict(
-        self, images: NDArray[np.uint8], normals: NDArray[np.float32]
-    ) -> tuple[NDArray[np.float32], ...]:
+        self,
+        images: NDArray[np.uint8],
+        normals: NDArray[np.float32],
+        regressed: NDArray[np.float32],
+    ) -> PointAnswer:
         """Finds the points of N faces; see the contract above. N may be 0.
 
         Args:
             images: (N, RECTIFIED_PX, RECTIFIED_PX, 3).
             normals: (N, CELLS, CELLS, 3).
-
-        Returns:
-            Displacement (N, P, 2), log_sigma (N, P), presence (N,).
+            regressed: (N, K_id + K_exp) the regressor's identity and expression.
         """
         if len(images) == 0:
             p = len(self.vertices)
-            return (
-                np.zeros((0, p, 2), np.float32),
-                np.zeros((0, p), np.float32),
-                np.zeros(0, np.float32),
-            )
-        values = self.session.run(_OUTPUTS, {"image": images, "normals": normals})
-        return values[0], values[1], values[2][:, 0]
+            none = np.zeros((0, p), np.float32)
+            return PointAnswer(none[..., None].repeat(2, 2), none, none[:, 0], regressed)
+        names = list(_OUTPUTS)
+        feeds: dict[str, NDArray[Any]] = {"image": images, "normals": normals}
+        if self.corrects:
+            names.append(_COEFFICIENTS)
+            feeds[_REGRESSED] = regressed
+        values = self.session.run(names, feeds)
+        coefficients = values[3] if self.corrects else regressed
+        return PointAnswer(values[0], values[1], values[2][:, 0], coefficients)
 
 
 def _prior(values: dict[str, object]) -> FitPrior:
@@ -151,12 +176,28 @@ def _prior(values: dict[str, object]) -> FitPrior:
     return FitPrior(
         rotation=float(numbers["rotation"]),
         translation=tuple(translation.tolist()),
-        identity=float(numbers["identity"]),
+        identity=numbers["identity"],
         expression=numbers["expression"],
         independence=float(numbers["independence"]),
         pose_scale=tuple(scale.tolist()),
         identity_scale=float(numbers.get("identity_scale", 1.0)),
     )
+
+
+class Look(NamedTuple):
+    """What the network saw of N faces.
+
+    Attributes:
+        frame: the mean faces that it saw them through.
+        answer: of the network.
+        identity: (N, K_id) of each picture for itself, before the fit.
+        expression: (N, K_exp) likewise, in its range.
+    """
+
+    frame: FaceFrame
+    answer: PointAnswer
+    identity: NDArray[np.float32]
+    expression: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -200,16 +241,23 @@ class DensePointStage:
         self.network = network
         self._rectifier = Rectifier(model)
         self._fitter = network.fitter(model)
+        self._unit_interval = model.expression_prior == "unit_interval"
 
     @property
     def mean(self) -> NDArray[np.floating]:
         """(P, 3) the points on the mean face, metres, face frame."""
         return self._fitter.mean
 
-    def _see(
+    def look(
         self, images: Sequence[NDArray[np.uint8]], crops: Sequence[Crop], prediction: Prediction
-    ) -> tuple[FaceFrame, tuple[NDArray[np.float32], ...]]:
-        """The frames of N usable rows, and the network's answer for them."""
+    ) -> Look:
+        """Has the network look at faces.
+
+        Args:
+            images: N images (H, W, 3).
+            crops: N, that the regressor saw, each in its image.
+            prediction: N rows, all of them usable.
+        """
         c = prediction.coefficients
         poses = [crop_from_face(r, t) for r, t in zip(c.rotation, c.translation, strict=True)]
         rotation = np.array([p.rotation for p in poses]).reshape(-1, 3, 3)
@@ -218,7 +266,13 @@ class DensePointStage:
         rectified = np.empty((len(crops), RECTIFIED_PX, RECTIFIED_PX, 3), np.uint8)
         for i, (rgb, crop) in enumerate(zip(images, crops, strict=True)):
             rectified[i] = self._rectifier.sample(rgb, crop, frame, i)
-        return frame, self.network.predict(rectified, self._rectifier.seen_normals(frame))
+        regressed = np.concatenate([c.identity, c.expression], 1)
+        normals = self._rectifier.seen_normals(frame)
+        answer = self.network.predict(rectified, normals, regressed)
+        identity, expression = np.split(answer.coefficients, [c.identity.shape[1]], axis=1)
+        if self._unit_interval:
+            expression = np.clip(expression, 0.0, 1.0)
+        return Look(frame, answer, identity, expression)
 
     def presence(self, pixels: NDArray[np.uint8], prediction: Prediction) -> NDArray[np.float32]:
         """How sure the network is of each crop that it shows a face.
@@ -234,38 +288,33 @@ class DensePointStage:
         rows = np.flatnonzero(prediction.usable)
         if len(rows):
             crops = [whole_crop(pixels.shape[1])] * len(rows)
-            _, answer = self._see(list(pixels[rows]), crops, prediction.rows(rows))
-            out[rows] = answer[2]
+            look = self.look(list(pixels[rows]), crops, prediction.rows(rows))
+            out[rows] = look.answer.presence
         return out
 
-    def __call__(
+    def fit(
         self,
-        images: Sequence[NDArray[np.uint8]],
-        crops: Sequence[Crop],
-        prediction: Prediction,
+        look: Look,
         identity: NDArray[np.floating] | None = None,
         identity_information: NDArray[np.floating] | None = None,
     ) -> DensePoints:
-        """Looks again and fits.
+        """Fits the face model to what the network saw.
 
         Args:
-            images: N images (H, W, 3).
-            crops: N, that the regressor saw, each in its image.
-            prediction: N rows, all of them usable.
-            identity: (N, K_id) what is known of the people; None: the regressor's answer.
+            look: at N faces.
+            identity: (N, K_id) what is known of the people; None: what the look says.
             identity_information: (N, K_id, K_id) how well; None: the prior's.
         """
-        c = prediction.coefficients
-        frame, (displacement, log_sigma, presence) = self._see(images, crops, prediction)
-        seen = frame.seen(displacement, self._fitter.mean)
-        known = c.identity if identity is None else identity
+        frame, answer = look.frame, look.answer
+        seen = frame.seen(answer.displacement, self._fitter.mean)
+        known = look.identity if identity is None else identity
         pose = frame.crop_from_face
-        start = FitState(pose[:, :, :3], pose[:, :, 3], known, c.expression)
-        sigma = np.exp(log_sigma.astype(np.float64))
+        start = FitState(pose[:, :, :3], pose[:, :, 3], known, look.expression)
+        sigma = np.exp(answer.log_sigma.astype(np.float64))
         fit = self._fitter.fit(start, seen, sigma, identity_information)
         scale = np.repeat(self.network.prior.pose_scale, [3, 2, 1])
         covariance = fit.pose_covariance * np.outer(scale, scale)
-        return DensePoints(seen, sigma * frame.scale[:, None], presence, covariance, fit)
+        return DensePoints(seen, sigma * frame.scale[:, None], answer.presence, covariance, fit)
 
 
 def corrected(prediction: Prediction, rows: NDArray[np.intp], points: DensePoints) -> Prediction:

@@ -53,34 +53,28 @@ class IdentityPosterior:
     """
 
     def __init__(
-        self,
-        mean: NDArray[np.floating],
-        information: Array,
-        config: PosteriorConfig | None = None,
-        scale: float = 1.0,
+        self, k_identity: int, config: PosteriorConfig | None = None, scale: float = 1.0
     ) -> None:
-        """Begins with a prior.
+        """Begins with what is known of anybody: standard normal coefficients.
 
         Args:
-            mean: (K_id,) before any picture: a first guess.
-            information: (K_id, K_id) before any picture.
+            k_identity: K_id.
             config: how pictures are put together.
             scale: what fits claim to know of identity is true after multiplication by this.
         """
         self._config = config or PosteriorConfig()
         self._scale = scale
-        self._prior = np.asarray(information, np.float64)
-        self.mean: NDArray[np.floating] = np.asarray(mean, np.float64)
-        self._prior_pull = self._prior @ self.mean
-        self._seen = np.zeros_like(self._prior)
-        self._pull = np.zeros(len(self._prior))
+        self.mean: NDArray[np.floating] = np.zeros(k_identity)
+        self._anybody = np.eye(k_identity)
+        self._seen = np.zeros((k_identity, k_identity))
+        self._pull = np.zeros(k_identity)
         self._views: list[Array] = []
         self._handed_out: NDArray[np.float32] | None = None
 
     @property
     def information(self) -> Array:
-        """(K_id, K_id) inverse covariance of the identity, prior included."""
-        return np.asarray(self._prior + self._seen)
+        """(K_id, K_id) inverse covariance of the identity."""
+        return np.asarray(self._anybody + self._seen)
 
     @property
     def deviation(self) -> Array:
@@ -88,33 +82,21 @@ class IdentityPosterior:
         return np.asarray(np.sqrt(np.linalg.inv(self.information).diagonal()))
 
     def add(
-        self,
-        identity: NDArray[np.floating],
-        information: Array,
-        rotation: NDArray[np.floating],
-        guess: NDArray[np.floating] | None = None,
+        self, identity: NDArray[np.floating], information: Array, rotation: NDArray[np.floating]
     ) -> None:
-        """Adds one fit that had this posterior for its prior on identity.
+        """Adds a picture.
 
         Args:
-            identity: (K_id,) that the fit found.
-            information: (K_id, K_id) about identity after the fit, the rest marginalised.
+            identity: (K_id,) the mean of this picture's own posterior.
+            information: (K_id, K_id) its inverse covariance, as the fit claims.
             rotation: (3, 3) camera_from_face, or crop_from_face: from which side it was seen.
-            guess: (K_id,) of this picture; a fit to it alone would have begun there. None: the
-                prior's mean.
         """
-        before = self.information
-        claimed = information - before
-        pull = information @ np.asarray(identity, np.float64) - before @ self.mean
-        start = self._prior_pull if guess is None else self._prior @ guess
-        alone = np.linalg.solve(self._prior + claimed, pull + start)  # the picture's own posterior
-        true = self._scale * claimed
-        pull = (self._prior + true) @ alone - start
+        true = self._scale * (information - self._anybody)
         share = self._share(np.asarray(rotation, np.float64))
         kept = 1.0 - share / self._config.max_views
         self._seen = kept * self._seen + share * true
-        self._pull = kept * self._pull + share * pull
-        self.mean = np.linalg.solve(self.information, self._prior_pull + self._pull)
+        self._pull = kept * self._pull + share * (self._anybody + true) @ identity
+        self.mean = np.linalg.solve(self.information, self._pull)
 
     def _share(self, rotation: Array) -> float:
         """What a picture from this side counts for."""

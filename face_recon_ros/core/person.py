@@ -104,7 +104,7 @@ def identity_priors(
 
     Args:
         people: N.
-        seen: (N, K_id) the regressor's answer, which counts for those not met before.
+        seen: (N, K_id) in this image before the fit, which counts for those not met before.
         prior: of the fit.
 
     Returns:
@@ -121,6 +121,7 @@ def identity_priors(
 def learn_identities(
     people: list[Person],
     seen: NDArray[np.floating],
+    known: tuple[NDArray[np.float64], NDArray[np.float64]],
     prior: FitPrior,
     fit: PointFit,
     config: PosteriorConfig,
@@ -129,18 +130,23 @@ def learn_identities(
 
     Args:
         people: N.
-        seen: (N, K_id) the regressor's answer for this image.
+        seen: (N, K_id) in this image before the fit.
+        known: `identity_priors`, which the fit started from.
         prior: of the fit.
-        fit: of N faces, with `identity_priors`; those that did not converge say nothing.
+        fit: of N faces; those that did not converge say nothing.
         config: of the posteriors.
     """
-    unknown = prior.identity_information(seen.shape[1])
+    k = seen.shape[1]
+    first = prior.identity_information(k)
     for i in np.flatnonzero(fit.converged):
-        person, state = people[i], fit.state
+        person, after = people[i], fit.identity_information[i]
         if person.posterior is None:
-            person.posterior = IdentityPosterior(seen[i], unknown, config, prior.identity_scale)
-        information = fit.identity_information[i]
-        person.posterior.add(state.identity[i], information, state.rotation[i], seen[i])
+            person.posterior = IdentityPosterior(k, config, prior.identity_scale)
+        # What this picture says for itself: the fit's answer as if it had started from `seen`.
+        mean, before = known[0][i], known[1][i]
+        alone = first + after - before
+        pull = after @ fit.state.identity[i].astype(np.float64) - before @ mean + first @ seen[i]
+        person.posterior.add(np.linalg.solve(alone, pull), alone, fit.state.rotation[i])
 
 
 def decoded(

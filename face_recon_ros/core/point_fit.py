@@ -34,7 +34,7 @@ class FitPrior:
     Attributes:
         rotation: radians.
         translation: over the face's depth: right, down, away.
-        identity: standard deviations of people.
+        identity: (K_id,) standard deviations of people, or one of all coefficients.
         expression: (K_exp,) activations.
         independence: what a point counts for, over an independent one.
         pose_scale: factors of the pose's standard deviations that make them true on held-out
@@ -44,15 +44,15 @@ class FitPrior:
 
     rotation: float
     translation: tuple[float, float, float]
-    identity: float
+    identity: float | NDArray[np.float64]
     expression: NDArray[np.float64]
     independence: float
     pose_scale: tuple[float, float, float] = (1.0, 1.0, 1.0)
     identity_scale: float = 1.0
 
     def identity_information(self, k_identity: int) -> Array:
-        """(K_id, K_id) about the identity of a person."""
-        return np.asarray(np.eye(k_identity) / self.identity**2)
+        """(K_id, K_id) about the identity of a person, around the start of the fit."""
+        return np.diag(np.broadcast_to(1.0 / np.square(self.identity), k_identity))
 
     def precision(self, k_identity: int) -> Array:
         """(6 + K_exp + K_id,) of all unknowns."""
@@ -61,7 +61,7 @@ class FitPrior:
                 np.full(3, self.rotation),
                 np.asarray(self.translation),
                 self.expression,
-                np.full(k_identity, self.identity),
+                np.broadcast_to(self.identity, k_identity),
             ]
         )
         return np.asarray(1.0 / np.square(sigma))

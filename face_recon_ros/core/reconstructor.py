@@ -226,18 +226,14 @@ class FaceReconstructor:
         if self.points is None or len(rows) == 0:
             return prediction
         people = [self._person(tracks[i]) for i in rows]
-        c = prediction.coefficients[rows]
         prior = self.points.network.prior
-        known, information = identity_priors(people, c.identity, prior)
-        found = self.points(
-            [images[int(i)] for i in rows],
-            [crops[i] for i in rows],
-            Prediction(c, prediction.identity_confidence[rows]),
-            known,
-            information,
+        look = self.points.look(
+            [images[int(i)] for i in rows], [crops[i] for i in rows], prediction.rows(rows)
         )
+        known = identity_priors(people, look.identity, prior)
+        found = self.points.fit(look, *known)
         if self.config.aggregation.enabled:
-            learn_identities(people, c.identity, prior, found.fit, self.config.posterior)
+            learn_identities(people, look.identity, known, prior, found.fit, self.config.posterior)
         return corrected(prediction, rows, found)
 
     def fit_crops(

@@ -182,12 +182,16 @@ class TrainConfig(RunConfig):
 class PointLossWeights:
     """Weight of each loss of the dense-point network, by the names in `point_objective`.
 
-    The first group is about the points themselves, the second about what the fit makes of them.
+    The first group is about the points themselves, the second about what the picture says of the
+    person without the fit, the third about what the fit makes of both.
     """
 
     nll: float = 1.0
     points_mm: float = 0.5
     presence: float = 0.5
+
+    direct_identity: float = 0.5
+    direct_expression: float = 10.0
 
     shape_mm: float = 1.0
     identity: float = 0.2

@@ -24,7 +24,7 @@ from face_recon_ros.core.morphable_model import load_morphable_model
 from face_recon_ros.core.rectification import CELLS, RECTIFIED_PX, Rectifier
 from face_recon_ros.training.config import PointConfig, config_from_dict
 from face_recon_ros.training.export import LICENCE
-from face_recon_ros.training.point_calibration import calibrate, held_out, seen_normals
+from face_recon_ros.training.point_calibration import calibrate, held_out, regressed, seen_normals
 from face_recon_ros.training.point_fit import Fit
 from face_recon_ros.training.point_network import PointNetwork
 from face_recon_ros.training.point_quantisation import quantise_points
@@ -43,9 +43,11 @@ class _Exported(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, image: Tensor, normals: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        answer = self.network(image, normals)
-        return answer.displacement, answer.log_sigma, torch.sigmoid(answer.presence)
+    def forward(self, image: Tensor, normals: Tensor, regressed: Tensor) -> tuple[Tensor, ...]:
+        answer = self.network(image, normals, regressed)
+        coefficients = torch.cat([answer.identity, answer.expression], 1)
+        presence = torch.sigmoid(answer.presence)
+        return answer.displacement, answer.log_sigma, presence, coefficients
 
 
 def export_points(
@@ -113,7 +115,7 @@ def export_points(
             if precision == INT8:
                 exact = shutil.copy(out, Path(folder) / "exact.onnx")
                 rectifier = Rectifier(model)
-                examples = [(b.image, seen_normals(rectifier, b)) for b in batches]
+                examples = [(b.image, seen_normals(rectifier, b), regressed(b)) for b in batches]
                 figures = quantise_points(Path(exact), out, examples)
         figures |= calibrate(DensePointNetwork(out, provider="cpu"), model, batches)
         prior = fit.prior() | {k: figures[k] for k in ("pose_scale", "identity_scale")}
@@ -133,7 +135,9 @@ def export_points(
 def _write(network: PointNetwork, out: Path, metadata: dict[str, str]) -> None:
     image = torch.randint(0, 256, (2, RECTIFIED_PX, RECTIFIED_PX, 3), dtype=torch.uint8)
     normals = nn.functional.normalize(torch.randn(2, CELLS, CELLS, 3), dim=3)
-    names = ["displacement", "log_sigma", "presence"]
+    start = 0.3 * torch.rand(2, sum(network.sizes))
+    names = ["displacement", "log_sigma", "presence", "coefficients"]
+    inputs = ["image", "normals", "regressed"]
     quiet = logging.getLogger("torch.onnx")
     level = quiet.level
     quiet.setLevel(logging.ERROR)
@@ -141,11 +145,11 @@ def _write(network: PointNetwork, out: Path, metadata: dict[str, str]) -> None:
         warnings.simplefilter("ignore")
         torch.onnx.export(
             _Exported(network).eval(),
-            (image, normals),
+            (image, normals, start),
             str(out),
-            input_names=["image", "normals"],
+            input_names=inputs,
             output_names=names,
-            dynamic_axes={name: {0: "faces"} for name in ["image", "normals", *names]},
+            dynamic_axes={name: {0: "faces"} for name in [*inputs, *names]},
             opset_version=17,
             dynamo=False,
         )
@@ -156,9 +160,10 @@ def _write(network: PointNetwork, out: Path, metadata: dict[str, str]) -> None:
     onnx.checker.check_model(model)
     onnx.save(model, str(out))
     with torch.no_grad():
-        expected = _Exported(network)(image, normals)
-    answer = DensePointNetwork(out, provider="cpu").predict(image.numpy(), normals.numpy())
-    bounds = (_MAX_SHIFT_M, _MAX_SHIFT, _MAX_SHIFT)
+        expected = _Exported(network)(image, normals, start)
+    exported = DensePointNetwork(out, provider="cpu")
+    answer = exported.predict(image.numpy(), normals.numpy(), start.numpy())
+    bounds = (_MAX_SHIFT_M, _MAX_SHIFT, _MAX_SHIFT, _MAX_SHIFT)
     for name, ours, theirs, bound in zip(names, answer, expected, bounds, strict=True):
         error = np.abs(ours - theirs.numpy().reshape(ours.shape)).max()
         if not error <= bound:

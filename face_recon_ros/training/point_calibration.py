@@ -66,6 +66,11 @@ def seen_normals(rectifier: Rectifier, batch: PointBatch) -> NDArray[np.float32]
     return rectifier.seen_normals(FaceFrame.of(batch.start_rotation, batch.start_translation))
 
 
+def regressed(batch: PointBatch) -> NDArray[np.float32]:
+    """(B, K_id + K_exp) what the network is told of the regressor's answers."""
+    return np.concatenate([batch.start_identity, batch.start_expression], 1).astype(np.float32)
+
+
 def calibrate(
     network: DensePointNetwork, model: MorphableModel, batches: list[PointBatch]
 ) -> dict[str, Any]:
@@ -86,15 +91,15 @@ def calibrate(
     skin = model.subset(FACIAL_SKIN)
     scores: list[NDArray[np.float64]] = []
     errors: list[tuple[float, float]] = []
-    known = np.eye(model.k_identity) / network.prior.identity**2
+    anybody = np.eye(model.k_identity)
     people: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = []
     for b in batches:
         frame = FaceFrame.of(b.start_rotation, b.start_translation)
-        displacement, log_sigma, _ = network.predict(b.image, rectifier.seen_normals(frame))
-        start = FitState(
-            b.start_rotation, b.start_translation, b.start_identity, b.start_expression
-        )
-        fit = fitter.fit(start, frame.seen(displacement, fitter.mean), np.exp(log_sigma))
+        answer = network.predict(b.image, rectifier.seen_normals(frame), regressed(b))
+        identity, expression = np.split(answer.coefficients, [model.k_identity], axis=1)
+        start = FitState(b.start_rotation, b.start_translation, identity, expression)
+        seen = frame.seen(answer.displacement, fitter.mean)
+        fit = fitter.fit(start, seen, np.exp(answer.log_sigma))
         deviation = np.sqrt(np.diagonal(fit.pose_covariance, axis1=1, axis2=2))
         for i in np.flatnonzero(fit.converged):
             turn = vector_from_rotation(b.rotation[i] @ fit.state.rotation[i].T)
@@ -105,7 +110,7 @@ def calibrate(
             across = truth[:2] / truth[2] - ours[:2] / ours[2]
             depth = np.log(truth[2] / ours[2]) - size
             error = np.concatenate([turn, across, [depth]])
-            claimed = fit.identity_information[i] - known
+            claimed = fit.identity_information[i] - anybody
             people.append((b.identity[i] - fit.state.identity[i], claimed))
             scores.append(np.square(error / deviation[i]))
             errors.append((float(np.degrees(np.linalg.norm(turn))), 100 * abs(float(depth))))
@@ -114,7 +119,7 @@ def calibrate(
     rotation, depth = np.median(errors, axis=0)
     return {
         "pose_scale": [float(np.sqrt(_trimmed(g) / _KEPT_MEAN)) for g in groups],
-        "identity_scale": identity_scale(people, known),
+        "identity_scale": identity_scale(people, anybody),
         "rotation_deg": float(rotation),
         "depth_percent": float(depth),
     }

@@ -65,6 +65,11 @@ class PointBatch(NamedTuple):
     expression: Tensor
     present: Tensor
 
+    @property
+    def coefficients(self) -> Tensor:
+        """(B, K_id + K_exp) the regressor's answer, as the network is told it."""
+        return torch.cat([self.start_identity, self.start_expression], 1)
+
 
 class PointExamples(IterableDataset):
     """Endless batches."""

@@ -33,7 +33,7 @@ class Fit(nn.Module):
         self.register_buffer("basis", torch.from_numpy(np.concatenate(rows, 2).astype(np.float32)))
         self.log_pose = nn.Parameter(torch.log(torch.tensor([0.06, 0.06, 0.06, 0.01, 0.01, 0.04])))
         self.log_expression = nn.Parameter(torch.full((model.k_expression,), -1.6))
-        self.log_identity = nn.Parameter(torch.zeros(()))
+        self.log_identity = nn.Parameter(torch.zeros(k))
         self.log_independence = nn.Parameter(torch.tensor(-2.5))
 
     def forward(
@@ -51,8 +51,7 @@ class Fit(nn.Module):
             log_sigma: (B, P) of their standard deviations, metres.
             steps: of Gauss-Newton.
         """
-        k = self.k_identity
-        log_prior = torch.cat([self.log_pose, self.log_identity.expand(k), self.log_expression])
+        log_prior = torch.cat([self.log_pose, self.log_identity, self.log_expression])
         prior = torch.exp(-2 * log_prior)
         weight = torch.exp(self.log_independence - 2 * log_sigma)
         unit = CROP_FOCAL / start[1][:, 2].clamp(min=1e-3)
@@ -116,7 +115,7 @@ class Fit(nn.Module):
         return {
             "rotation": float(np.mean(pose[:3])),
             "translation": pose[3:],
-            "identity": float(self.log_identity.exp()),
+            "identity": self.log_identity.exp().tolist(),
             "expression": self.log_expression.exp().tolist(),
             "independence": float(self.log_independence.exp()),
         }

@@ -35,11 +35,15 @@ class DensePoints(NamedTuple):
         displacement: (B, P, 2) metres, in the frame of `core.rectification.FaceFrame`.
         log_sigma: (B, P) natural logarithm of their standard deviation in metres.
         presence: (B, 1) logit: is it a face.
+        identity: (B, K_id) as the picture alone says, without the fit.
+        expression: (B, K_exp) likewise.
     """
 
     displacement: Tensor
     log_sigma: Tensor
     presence: Tensor
+    identity: Tensor
+    expression: Tensor
 
 
 def choose_points(model: MorphableModel, count: int) -> NDArray[np.int32]:
@@ -106,13 +110,20 @@ class PointNetwork(nn.Module):
     sample_index: Tensor
     sample_weight: Tensor
 
-    def __init__(self, places: NDArray[np.floating], width: int = 48, hidden: int = 256) -> None:
+    def __init__(
+        self,
+        places: NDArray[np.floating],
+        sizes: tuple[int, int],
+        width: int = 48,
+        hidden: int = 256,
+    ) -> None:
         """Builds the network.
 
         Args:
             places: (P, 2) column and row of each point in the grid.
+            sizes: K_id and K_exp of the face model.
             width: channels at the grid's resolution; the depths below have twice and thrice.
-            hidden: of the fully connected layer.
+            hidden: of the fully connected layers.
         """
         super().__init__()
         p = len(places)
@@ -139,18 +150,26 @@ class PointNetwork(nn.Module):
         self.local_bias = nn.Parameter(torch.tensor([0.0, 0.0, -0.7]).repeat(p, 1))
         self.whole_points = nn.Linear(hidden, 3 * p)
         self.presence = nn.Linear(hidden, 1)
+        self.sizes = sizes
+        self.person = nn.Sequential(
+            nn.Linear(flat, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True)
+        )
+        self.correction = nn.Linear(hidden + sum(sizes), sum(sizes))
+        nn.init.zeros_(self.correction.weight)
+        nn.init.zeros_(self.correction.bias)
         nn.init.normal_(self.whole_points.weight, std=0.01)
         nn.init.zeros_(self.whole_points.bias)
         index, weight = _bilinear(np.asarray(places, np.float64))
         self.register_buffer("sample_index", torch.from_numpy(index))
         self.register_buffer("sample_weight", torch.from_numpy(weight))
 
-    def forward(self, image: Tensor, normals: Tensor) -> DensePoints:
+    def forward(self, image: Tensor, normals: Tensor, coefficients: Tensor) -> DensePoints:
         """Finds the points.
 
         Args:
             image: (B, RECTIFIED_PX, RECTIFIED_PX, 3) uint8 or float RGB in [0, 255].
             normals: (B, CELLS, CELLS, 3) of the mean face there.
+            coefficients: (B, K_id + K_exp) the regressor's answer.
         """
         x = image.to(self.local.dtype).permute(0, 3, 1, 2) / 64 - 2
         seen = normals.permute(0, 3, 1, 2)
@@ -158,7 +177,10 @@ class PointNetwork(nn.Module):
         fine = _with_place(self.fine, torch.cat([self.stem(x), seen], 1), place[0])
         middle = _with_place(self.middle, fine, place[1])
         coarse = _with_place(self.coarse, middle, place[2])
-        whole = self.whole(coarse.flatten(1))
+        flat = coarse.flatten(1)
+        whole = self.whole(flat)
+        told = torch.cat([self.person(flat), coefficients.to(flat.dtype)], 1)
+        identity, expression = (coefficients + self.correction(told)).split(self.sizes, 1)
         down = functional.interpolate(self.to_middle(coarse), scale_factor=2.0)
         middle = middle + down + self.whole_to_middle(whole)[:, :, None, None]
         middle = self.up_middle(middle + place[3])
@@ -173,7 +195,11 @@ class PointNetwork(nn.Module):
         low, high = _LOG_SIGMA
         sigma = low + (high - low) * torch.sigmoid(out[..., 2])
         return DensePoints(
-            UNIT_M * out[..., :2], sigma + float(np.log(UNIT_M)), self.presence(whole)
+            UNIT_M * out[..., :2],
+            sigma + float(np.log(UNIT_M)),
+            self.presence(whole),
+            identity,
+            expression,
         )
 
 

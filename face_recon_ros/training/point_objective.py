@@ -58,6 +58,7 @@ class PointObjective(nn.Module):
         batch = PointBatch(*(v[face] for v in batch))
         answer = DensePoints(*(v[face] for v in answer))
         out = {"presence": presence} | self._against_points(answer, batch)
+        out |= self._against_coefficients(answer, batch)
         if fit:
             # Half of a batch says enough of the fit; it costs a quarter of the network's step.
             some = slice(0, (len(batch.image) + 1) // 2) if self.training else slice(None)
@@ -86,6 +87,16 @@ class PointObjective(nn.Module):
             "points_mm": 1e3 * torch.sqrt(squared + 1e-10).mean(),
         }
 
+    def _against_coefficients(self, answer: DensePoints, batch: PointBatch) -> dict[str, Tensor]:
+        """What the picture says of the person without the fit."""
+        skin = self.skin
+        mine, true = skin.neutral(answer.identity), skin.neutral(batch.identity)
+        return {
+            "direct_shape_mm": losses.shape_distance_mm(mine, true),
+            "direct_identity": losses.coefficients(answer.identity, batch.identity),
+            "direct_expression": losses.coefficients(answer.expression, batch.expression),
+        }
+
     def _against_truth(self, answer: DensePoints, batch: PointBatch) -> dict[str, Tensor]:
         """What the fit makes of the points, against the people who were rendered."""
         mean, upright, unit = self._frame(batch)
@@ -93,8 +104,8 @@ class PointObjective(nn.Module):
             (
                 batch.start_rotation,
                 batch.start_translation,
-                batch.start_identity,
-                batch.start_expression,
+                answer.identity,
+                answer.expression.clamp(0, 1),
             ),
             mean + answer.displacement @ upright * unit,
             answer.log_sigma,

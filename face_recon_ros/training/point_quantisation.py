@@ -16,11 +16,11 @@ from face_recon_ros.core.dense_points import DensePointNetwork
 from face_recon_ros.core.errors import ModelError
 from face_recon_ros.training.export import calibration_reader
 
-#: Of an example: image and normals, as `DensePointNetwork.predict` takes them.
-Example = tuple[NDArray[np.uint8], NDArray[np.float32]]
+#: Of an example: image, normals and regressed, as `DensePointNetwork.predict` takes them.
+Example = tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32]]
 
 #: Read-outs stay in float: their rounding would move points directly.
-_READ_OUTS = ("presence", "whole_points", "whole_to_middle")
+_READ_OUTS = ("presence", "whole_points", "whole_to_middle", "correction")
 #: Activations beyond this percentile are clipped: a few large ones would coarsen all others.
 _PERCENTILE = 99.99
 #: Points may move by this on average, metres, and their log standard deviations by that.
@@ -58,8 +58,8 @@ def quantise_points(source: Path, out: Path, examples: list[Example]) -> dict[st
             str(folded),
             str(out),
             calibration_reader(
-                {"image": image, "normals": normals}
-                for image, normals in examples[: (len(examples) + 1) // 2]
+                dict(zip(("image", "normals", "regressed"), example, strict=True))
+                for example in examples[: (len(examples) + 1) // 2]
             ),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
@@ -97,10 +97,9 @@ def _compare(source: Path, out: Path, examples: list[Example]) -> dict[str, floa
     networks = [DensePointNetwork(path, provider="cpu") for path in (source, out)]
     shifts: list[float] = []
     sigmas: list[float] = []
-    for image, normals in examples:
-        (ours, our_sigma, _), (theirs, their_sigma, _) = (
-            network.predict(image, normals) for network in networks
-        )
-        shifts.append(float(np.linalg.norm(ours - theirs, axis=2).mean()))
-        sigmas.append(float(np.abs(our_sigma - their_sigma).mean()))
+    for example in examples:
+        ours, theirs = (network.predict(*example) for network in networks)
+        away = ours.displacement - theirs.displacement
+        shifts.append(float(np.linalg.norm(away, axis=2).mean()))
+        sigmas.append(float(np.abs(ours.log_sigma - theirs.log_sigma).mean()))
     return {"shift_mm": 1e3 * float(np.mean(shifts)), "log_sigma_shift": float(np.mean(sigmas))}

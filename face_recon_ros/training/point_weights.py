@@ -18,6 +18,8 @@ from face_recon_ros.training.onnx_weights import output_moments
 from face_recon_ros.training.point_fit import Fit
 from face_recon_ros.training.point_network import PointNetwork
 
+#: Fully connected layers with BatchNorm, in the order of the graph; older exports have the first.
+_CONNECTED = ("whole", "person")
 _REMEDY = "give an export of the same points, width and hidden layer in float32, or a checkpoint"
 
 
@@ -67,8 +69,11 @@ def load_export(
             state[f"{norm}.bias"] = bias.float()
             state[f"{norm}.running_mean"] = torch.zeros_like(bias)
             state[f"{norm}.running_var"] = torch.full_like(bias, 1 - 1e-5)
-        flat = next(v for k, v in stored.items() if k.startswith("onnx::MatMul"))
-        state["whole.0.weight"] = flat.float().T.contiguous()
+        flat = [
+            v.float().T.contiguous() for k, v in stored.items() if k.startswith("onnx::MatMul")
+        ]
+        for name, weight in zip(_CONNECTED, flat, strict=False):
+            state[f"{name}.0.weight"] = weight
         network.load_state_dict(state)
     except (KeyError, ValueError, StopIteration, RuntimeError) as fault:
         raise ModelError(f"weights of this network at {path}", str(fault), _REMEDY) from None
@@ -80,7 +85,7 @@ def load_export(
         (fit.log_identity, prior["identity"]),
         (fit.log_independence, prior["independence"]),
     ):
-        parameter.copy_(torch.log(torch.tensor(value)))
+        parameter.copy_(torch.log(torch.tensor(value)).expand_as(parameter))
 
 
 def _normalised(network: PointNetwork) -> list[tuple[str, str]]:
@@ -92,17 +97,16 @@ def _normalised(network: PointNetwork) -> list[tuple[str, str]]:
 
 
 @torch.no_grad()
-def renew_statistics(network: PointNetwork, image: Tensor, normals: Tensor) -> None:
+def renew_statistics(network: PointNetwork, examples: tuple[Tensor, Tensor, Tensor]) -> None:
     """Gives BatchNorm the statistics of these examples; answers in evaluation stay the same.
 
     Args:
         network: from `load_export`.
-        image: (B, S, S, 3), as `PointNetwork.forward` takes it.
-        normals: (B, C, C, 3).
+        examples: image, normals and coefficients, as `PointNetwork.forward` takes them.
     """
     modules = dict(network.named_modules())
     convs, norms = zip(*_normalised(network), strict=True)
-    moments = output_moments([modules[n] for n in convs], lambda: network.eval()(image, normals))
+    moments = output_moments([modules[n] for n in convs], lambda: network.eval()(*examples))
     for name, (mean, variance) in zip(norms, moments, strict=True):
         norm = modules[name]
         assert isinstance(norm, nn.BatchNorm2d)

@@ -125,7 +125,8 @@ def train_points(config: PointConfig, *, resume: bool = False) -> Path:
     with point_batches(config, model, step) as batches:
         if not resume and config.init.endswith(".onnx"):
             batch, _ = next(batches)
-            renew_statistics(network, batch.image, objective.normals(batch.start_rotation))
+            normals = objective.normals(batch.start_rotation)
+            renew_statistics(network, (batch.image, normals, batch.coefficients))
             average.load_state_dict(network.state_dict())
         bar = tqdm(total=100, bar_format="{l_bar}{bar}| {elapsed}<{remaining}{postfix}")
         clock = saved = time.monotonic()
@@ -139,7 +140,7 @@ def train_points(config: PointConfig, *, resume: bool = False) -> Path:
                 objective.train()
                 normals = objective.normals(batch.start_rotation)
                 with torch.autocast(device.type, torch.bfloat16, enabled=config.bfloat16):
-                    answer = network(batch.image, normals)
+                    answer = network(batch.image, normals, batch.coefficients)
                 answer = DensePoints(*(v.float() for v in answer))
                 values = objective(answer, batch, fit=step >= config.fit_after)
                 loss = objective.total(values, config.weights)
@@ -273,7 +274,8 @@ def build_point_network(
 ) -> PointNetwork:
     """A network for these vertices of the coarse mesh."""
     places = grid_coordinates(model.mean_shape[vertices].astype(np.float64))
-    network = PointNetwork(places, config.width, config.hidden)
+    sizes = (model.k_identity, model.k_expression)
+    network = PointNetwork(places, sizes, config.width, config.hidden)
     return network.to(memory_format=torch.channels_last)
 
 

@@ -74,7 +74,7 @@ def test_any_number_of_faces(points_path, face_model_path, n):
     model = load_morphable_model(face_model_path, level="coarse")
     rgb = np.full((200, 200, 3), 128, np.uint8)
     crops = [Crop(np.full(2, 100.0), 150.0, 64)] * n
-    found = stage([rgb] * n, crops, prediction_of(n, model))
+    found = stage.fit(stage.look([rgb] * n, crops, prediction_of(n, model)))
     assert found.presence.shape == (n,)
     assert found.seen.shape == (n, len(stage.network.vertices), 2)
     assert found.fit.converged.tolist() == [True] * n
@@ -84,9 +84,27 @@ def test_points_of_the_mean_face_give_the_mean_face(points_path, face_model_path
     stage = stage_of(points_path, face_model_path)
     model = load_morphable_model(face_model_path, level="coarse")
     rgb = np.full((200, 200, 3), 128, np.uint8)
-    found = stage([rgb], [Crop(np.full(2, 100.0), 150.0, 64)], prediction_of(1, model))
+    crops = [Crop(np.full(2, 100.0), 150.0, 64)]
+    found = stage.fit(stage.look([rgb], crops, prediction_of(1, model)))
     np.testing.assert_allclose(found.fit.state.identity, 0, atol=0.02)
     np.testing.assert_allclose(found.fit.state.translation, [[0, 0, 1]], atol=1e-3)
+
+
+def test_a_network_that_corrects_coefficients_is_where_the_fit_starts(tmp_path, face_model_path):
+    """Points without weight leave identity and expression as the network has them."""
+    path = write_point_network(
+        tmp_path / "corrects.onnx", face_model_path, corrected=0.25, independence=1e-9
+    )
+    stage = stage_of(path, face_model_path)
+    model = load_morphable_model(face_model_path, level="coarse")
+    rgb = np.full((200, 200, 3), 128, np.uint8)
+    crops = [Crop(np.full(2, 100.0), 150.0, 64)]
+    found = stage.fit(stage.look([rgb], crops, prediction_of(1, model)))
+    np.testing.assert_allclose(found.fit.state.identity, 0.25, atol=1e-4)
+    np.testing.assert_allclose(found.fit.state.expression, 0.25, atol=1e-4)
+    known, sure = np.full((1, model.k_identity), -0.5), 1e9 * np.eye(model.k_identity)[None]
+    found = stage.fit(stage.look([rgb], crops, prediction_of(1, model)), known, sure)
+    np.testing.assert_allclose(found.fit.state.identity, -0.5, atol=1e-4)
 
 
 def test_points_that_lie_higher_lift_the_face(tmp_path, face_model_path):
@@ -95,9 +113,8 @@ def test_points_that_lie_higher_lift_the_face(tmp_path, face_model_path):
     )
     model = load_morphable_model(face_model_path, level="coarse")
     rgb = np.full((200, 200, 3), 128, np.uint8)
-    found = stage_of(raised, face_model_path)(
-        [rgb], [Crop(np.full(2, 100.0), 150.0, 64)], prediction_of(1, model)
-    )
+    stage, crops = stage_of(raised, face_model_path), [Crop(np.full(2, 100.0), 150.0, 64)]
+    found = stage.fit(stage.look([rgb], crops, prediction_of(1, model)))
     assert found.fit.state.translation[0, 1] == pytest.approx(-0.01, abs=0.003)
 
 
@@ -107,7 +124,7 @@ def test_only_rows_that_were_looked_at_change(points_path, face_model_path):
     three = prediction_of(3, model)
     rgb = np.full((200, 200, 3), 255, np.uint8)
     row = Prediction(three.coefficients[1], three.identity_confidence[1:2])
-    found = stage([rgb], [Crop(np.full(2, 100.0), 150.0, 64)], row)
+    found = stage.fit(stage.look([rgb], [Crop(np.full(2, 100.0), 150.0, 64)], row))
     out = corrected(three, np.array([1]), found)
     for i in (0, 2):
         np.testing.assert_array_equal(out.coefficients.identity[i], three.coefficients.identity[i])

@@ -242,6 +242,7 @@ def write_point_network(
     sigma_m: float = 0.001,
     independence: float = 0.05,
     step: int = 3,
+    corrected: float | None = None,
 ) -> Path:
     """Writes a dense-point network that finds all points where the mean face has them.
 
@@ -252,6 +253,7 @@ def write_point_network(
         sigma_m: how sure it is of each, metres.
         independence: of its prior.
         step: every how many of the skin's vertices are points.
+        corrected: what it adds to the regressor's coefficients; None: it does not look at them.
 
     Returns:
         `path`. Its presence is the brightness of what it sees, 1 from a quarter of white.
@@ -293,17 +295,25 @@ def write_point_network(
     constants["column_axis"] = np.int64([2])
     del constants["axis"]
     side, cells = RECTIFIED_PX, CELLS
+    inputs = {"image": [side, side, 3], "normals": [cells, cells, 3]}
+    outputs = {"displacement": [p, 2], "log_sigma": [p], "presence": [1]}
+    if corrected is not None:
+        constants["corrected"] = np.float32([corrected])
+        nodes.append(helper.make_node("Add", ["regressed", "corrected"], ["coefficients"]))
+        sizes = [model.k_identity + model.k_expression]
+        inputs["regressed"], outputs["coefficients"] = sizes, sizes
+    kinds = {"image": TensorProto.UINT8}
+    values = [
+        [
+            helper.make_tensor_value_info(name, kinds.get(name, TensorProto.FLOAT), ["n", *shape])
+            for name, shape in sizes.items()
+        ]
+        for sizes in (inputs, outputs)
+    ]
     graph = helper.make_graph(
         nodes,
         "points",
-        [
-            helper.make_tensor_value_info("image", TensorProto.UINT8, ["n", side, side, 3]),
-            helper.make_tensor_value_info("normals", TensorProto.FLOAT, ["n", cells, cells, 3]),
-        ],
-        [
-            helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", *shape])
-            for name, shape in (("displacement", [p, 2]), ("log_sigma", [p]), ("presence", [1]))
-        ],
+        *values,
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
     network = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)

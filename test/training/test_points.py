@@ -91,7 +91,10 @@ def test_points_are_no_landmarks(model):
 
 def test_the_fit_in_torch_is_the_fit_in_numpy(model, vertices):
     fit = Fit(model, vertices)
-    prior = FitPrior(**{**fit.prior(), "expression": np.array(fit.prior()["expression"])})
+    with torch.no_grad():
+        fit.log_identity.copy_(torch.linspace(-0.5, 0.2, model.k_identity))
+    lists = {k: np.array(fit.prior()[k]) for k in ("identity", "expression")}
+    prior = FitPrior(**{**fit.prior(), **lists})
     true, start = random_state(5, model), random_state(5, model, seed=1)
     start = FitState(true.rotation, true.translation, start.identity, start.expression)
     mean = model.mean_shape[vertices]
@@ -147,39 +150,42 @@ def test_perfect_points_have_no_error(model, vertices, batch):
     true = objective.fit.mean + (c @ objective.fit.basis.flatten(0, 1).T).view(len(c), -1, 3)
     truth = FaceFrame.of(here.rotation.numpy(), here.translation.numpy())
     displacement = frame.displacement(truth.project(true.numpy()), objective.fit.mean.numpy())
-    answer = _answer(displacement)
+    answer = _answer(displacement, here)
     values = objective(answer, here)
     assert values["points_mm"] < 0.02
-    worse = objective(_answer(displacement + 0.004), here)
+    worse = objective(_answer(displacement + 0.004, here), here)
     assert worse["points_mm"] > 5
     assert values["shape_mm"] < worse["shape_mm"]
 
 
-def _answer(displacement):
+def _answer(displacement, here):
     from face_recon_ros.training.point_network import DensePoints
 
     moved = torch.from_numpy(displacement.astype(np.float32))
     n, p = moved.shape[:2]
-    return DensePoints(moved, torch.full((n, p), float(np.log(0.0005))), torch.zeros(n, 1))
+    sure = torch.full((n, p), float(np.log(0.0005)))
+    c = here.coefficients.split([here.identity.shape[1], here.expression.shape[1]], 1)
+    return DensePoints(moved, sure, torch.zeros(n, 1), *c)
 
 
 def test_a_network_learns_a_batch_by_heart(model, vertices, batch):
     torch.manual_seed(0)
-    network = PointNetwork(grid_coordinates(model.mean_shape[vertices]), width=8, hidden=32)
+    sizes = (model.k_identity, model.k_expression)
+    network = PointNetwork(grid_coordinates(model.mean_shape[vertices]), sizes, 8, hidden=32)
     objective = PointObjective(model, vertices)
     optimiser = torch.optim.Adam(network.parameters(), 3e-3)
-    first = last = None
+    first: dict[str, float] = {}
     for _ in range(60):
-        values = objective(
-            network(batch.image, objective.normals(batch.start_rotation)), batch, fit=False
-        )
+        normals = objective.normals(batch.start_rotation)
+        values = objective(network(batch.image, normals, batch.coefficients), batch, fit=False)
         loss = objective.total(values, PointConfig().weights)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        first = first or float(values["points_mm"])
-        last = float(values["points_mm"])
-    assert last < 0.7 * first
+        last = {name: float(value) for name, value in values.items()}
+        first = first or last
+    for name in ("points_mm", "direct_identity", "direct_expression"):
+        assert last[name] < 0.7 * first[name]
 
 
 def settings(tmp_path, pool, **more):
@@ -221,10 +227,12 @@ def test_a_run_resumes_and_its_export_answers(tmp_path, pool, model, precision):
     for n in (0, 1, 3):
         images = np.zeros((n, 96, 96, 3), np.uint8)
         normals = np.zeros((n, CELLS, CELLS, 3), np.float32)
-        displacement, log_sigma, presence = network.predict(images, normals)
-        assert displacement.shape == (n, len(network.vertices), 2)
-        assert log_sigma.shape == displacement.shape[:2]
-        assert ((presence >= 0) & (presence <= 1)).all()
+        regressed = np.zeros((n, model.k_identity + model.k_expression), np.float32)
+        answer = network.predict(images, normals, regressed)
+        assert answer.displacement.shape == (n, len(network.vertices), 2)
+        assert answer.log_sigma.shape == answer.displacement.shape[:2]
+        assert ((answer.presence >= 0) & (answer.presence <= 1)).all()
+        assert answer.coefficients.shape == regressed.shape
 
 
 def test_a_run_goes_on_from_an_export(tmp_path, pool, model):
@@ -239,17 +247,21 @@ def test_a_run_goes_on_from_an_export(tmp_path, pool, model):
     random = np.random.default_rng(8)
     image = random.integers(0, 256, (6, 96, 96, 3)).astype(np.uint8)
     normals = random.normal(0, 1, (6, CELLS, CELLS, 3)).astype(np.float32)
-    expected = DensePointNetwork(out, threads=1).predict(image, normals)[0]
-    images, seen = torch.from_numpy(image), torch.from_numpy(normals)
+    regressed = random.normal(0, 0.3, (6, sum(network.sizes))).astype(np.float32)
+    expected = DensePointNetwork(out, threads=1).predict(image, normals, regressed)
+    examples = tuple(torch.from_numpy(v) for v in (image, normals, regressed))
     with torch.no_grad():
-        before = network.eval()(images, seen).displacement.numpy()
-        renew_statistics(network, images, seen)
-        after = network.eval()(images, seen).displacement.numpy()
+        before = network.eval()(*examples)
+        renew_statistics(network, examples)
+        after = network.eval()(*examples)
         trained = network.train()
-        trained.whole[1].eval()  # its statistics are the run's
-        training = trained(images, seen).displacement.numpy()
+        trained.whole[1].eval()  # their statistics are the run's
+        trained.person[1].eval()
+        training = trained(*examples)
     for answer in (before, after, training):
-        np.testing.assert_allclose(answer, expected, atol=2e-4)
+        np.testing.assert_allclose(answer.displacement, expected.displacement, atol=2e-4)
+        coefficients = torch.cat([answer.identity, answer.expression], 1)
+        np.testing.assert_allclose(coefficients, expected.coefficients, atol=2e-3)
     prior = json.loads(DensePointNetwork(out).metadata["prior"])
     assert fit.prior()["independence"] == pytest.approx(prior["independence"])
     more = settings(tmp_path, pool, out=str(tmp_path / "more"), init=str(out), steps=1)
