@@ -168,8 +168,11 @@ def _prior(values: dict[str, object]) -> FitPrior:
     if not needed <= set(values) <= {f.name for f in fields(FitPrior)}:
         raise ValueError(f"prior has {sorted(values)}, not {sorted(needed)}")
     numbers = {k: np.asarray(v, np.float64) for k, v in values.items()}
+    start = numbers.pop("start_information", np.zeros(()))
     if not all(np.isfinite(v).all() and (v > 0).all() for v in numbers.values()):
         raise ValueError("prior has values that are not above zero")
+    if not (np.isfinite(start).all() and (start >= 0).all()):
+        raise ValueError("prior has a start_information below zero")
     translation, scale = numbers["translation"], numbers.get("pose_scale", np.ones(3))
     if translation.shape != (3,) or scale.shape != (3,):
         raise ValueError("prior has a translation or pose_scale that is not of 3 numbers")
@@ -181,6 +184,7 @@ def _prior(values: dict[str, object]) -> FitPrior:
         independence=float(numbers["independence"]),
         pose_scale=tuple(scale.tolist()),
         identity_scale=float(numbers.get("identity_scale", 1.0)),
+        start_information=start,
     )
 
 
@@ -232,10 +236,12 @@ class DensePointStage:
         Raises:
             ModelError: the prior's size is not the model's.
         """
-        if len(network.prior.expression) != model.k_expression:
+        prior, k = network.prior, model.k_identity
+        sizes = [np.size(v) for v in (prior.expression, prior.identity, prior.start_information)]
+        if sizes[0] != model.k_expression or not set(sizes[1:]) <= {1, k}:
             raise ModelError(
-                f"a prior for {model.k_expression} expressions",
-                f"{len(network.prior.expression)} in {network.path.name}",
+                f"a prior for {model.k_expression} expressions and {k} identities",
+                f"{sizes} in {network.path.name}",
                 _REMEDY,
             )
         self.network = network

@@ -52,18 +52,14 @@ class IdentityPosterior:
         mean: (K_id,) standard deviations of the face model.
     """
 
-    def __init__(
-        self, k_identity: int, config: PosteriorConfig | None = None, scale: float = 1.0
-    ) -> None:
+    def __init__(self, k_identity: int, config: PosteriorConfig | None = None) -> None:
         """Begins with what is known of anybody: standard normal coefficients.
 
         Args:
             k_identity: K_id.
             config: how pictures are put together.
-            scale: what fits claim to know of identity is true after multiplication by this.
         """
         self._config = config or PosteriorConfig()
-        self._scale = scale
         self.mean: NDArray[np.floating] = np.zeros(k_identity)
         self._anybody = np.eye(k_identity)
         self._seen = np.zeros((k_identity, k_identity))
@@ -82,20 +78,20 @@ class IdentityPosterior:
         return np.asarray(np.sqrt(np.linalg.inv(self.information).diagonal()))
 
     def add(
-        self, identity: NDArray[np.floating], information: Array, rotation: NDArray[np.floating]
+        self, identity: NDArray[np.floating], told: Array, rotation: NDArray[np.floating]
     ) -> None:
         """Adds a picture.
 
         Args:
             identity: (K_id,) the mean of this picture's own posterior.
-            information: (K_id, K_id) its inverse covariance, as the fit claims.
+            told: (K_id, K_id) what the picture adds to the information about anybody, which is
+                the unit matrix.
             rotation: (3, 3) camera_from_face, or crop_from_face: from which side it was seen.
         """
-        true = self._scale * (information - self._anybody)
         share = self._share(np.asarray(rotation, np.float64))
         kept = 1.0 - share / self._config.max_views
-        self._seen = kept * self._seen + share * true
-        self._pull = kept * self._pull + share * (self._anybody + true) @ identity
+        self._seen = kept * self._seen + share * told
+        self._pull = kept * self._pull + share * (self._anybody + told) @ identity
         self.mean = np.linalg.solve(self.information, self._pull)
 
     def _share(self, rotation: Array) -> float:

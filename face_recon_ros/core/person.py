@@ -138,15 +138,18 @@ def learn_identities(
     """
     k = seen.shape[1]
     first = prior.identity_information(k)
+    start = np.diag(np.broadcast_to(prior.start_information, k))
     for i in np.flatnonzero(fit.converged):
         person, after = people[i], fit.identity_information[i]
         if person.posterior is None:
-            person.posterior = IdentityPosterior(k, config, prior.identity_scale)
+            person.posterior = IdentityPosterior(k, config)
         # What this picture says for itself: the fit's answer as if it had started from `seen`.
         mean, before = known[0][i], known[1][i]
-        alone = first + after - before
+        points = after - before
         pull = after @ fit.state.identity[i].astype(np.float64) - before @ mean + first @ seen[i]
-        person.posterior.add(np.linalg.solve(alone, pull), alone, fit.state.rotation[i])
+        alone = np.linalg.solve(first + points, pull)
+        told = start + prior.identity_scale * points
+        person.posterior.add(alone, told, fit.state.rotation[i])
 
 
 def decoded(

@@ -39,7 +39,10 @@ class FitPrior:
         independence: what a point counts for, over an independent one.
         pose_scale: factors of the pose's standard deviations that make them true on held-out
             renderings: of rotation, of translation across the line of sight, of depth.
-        identity_scale: factor of the information about identity that makes it true there.
+        identity_scale: factor of the points' information about identity that makes it true
+            there.
+        start_information: (K_id,) what the start of the fit says of identity there, beyond what
+            holds for anybody: the inverse variance of its errors, less one.
     """
 
     rotation: float
@@ -49,6 +52,7 @@ class FitPrior:
     independence: float
     pose_scale: tuple[float, float, float] = (1.0, 1.0, 1.0)
     identity_scale: float = 1.0
+    start_information: float | NDArray[np.float64] = 0.0
 
     def identity_information(self, k_identity: int) -> Array:
         """(K_id, K_id) about the identity of a person, around the start of the fit."""

@@ -56,7 +56,7 @@ def export_points(
     *,
     precision: str = FLOAT,
     pool: str = "",
-    calibration: int = 320,
+    calibration: int = 640,
 ) -> dict[str, Any]:
     """Writes the averaged network by the contract of `core.dense_points`.
 
@@ -118,7 +118,8 @@ def export_points(
                 examples = [(b.image, seen_normals(rectifier, b), regressed(b)) for b in batches]
                 figures = quantise_points(Path(exact), out, examples)
         figures |= calibrate(DensePointNetwork(out, provider="cpu"), model, batches)
-        prior = fit.prior() | {k: figures[k] for k in ("pose_scale", "identity_scale")}
+        scales = ("pose_scale", "identity_scale", "start_information")
+        prior = fit.prior() | {k: figures[k] for k in scales}
         model_file = onnx.load(str(out))
         store_weights_in_16_bits(model_file)
         onnx.helper.set_model_props(model_file, metadata | {"prior": json.dumps(prior)})

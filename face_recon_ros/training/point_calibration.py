@@ -23,6 +23,8 @@ from face_recon_ros.training.synthesis.render_cache import fill_render_cache
 #: Wild errors, beyond this share of all, are left out; the rest of squared standard normals have
 #: this mean.
 _KEPT, _KEPT_MEAN = 0.95, 0.758
+#: The variance of one coefficient's errors leans to that of all as if it had so many more errors.
+_SHARED = 300
 
 
 def held_out(
@@ -83,21 +85,24 @@ def calibrate(
 
     Returns:
         `pose_scale`: factors of the standard deviations of rotation, of translation across the
-        line of sight, and of depth at known head size; `identity_scale`, of the information
-        about identity; `rotation_deg` and `depth_percent`, the median errors of the pose.
+        line of sight, and of depth at known head size; `start_information`, see `FitPrior`;
+        `identity_scale`, of the points' information about identity; `rotation_deg` and
+        `depth_percent`, the median errors of the pose.
     """
     rectifier = Rectifier(model)
     fitter = network.fitter(model)
     skin = model.subset(FACIAL_SKIN)
     scores: list[NDArray[np.float64]] = []
     errors: list[tuple[float, float]] = []
-    anybody = np.eye(model.k_identity)
     people: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = []
+    before = network.prior.identity_information(model.k_identity)
+    misses: list[NDArray[np.float64]] = []
     for b in batches:
         frame = FaceFrame.of(b.start_rotation, b.start_translation)
         answer = network.predict(b.image, rectifier.seen_normals(frame), regressed(b))
         identity, expression = np.split(answer.coefficients, [model.k_identity], axis=1)
         start = FitState(b.start_rotation, b.start_translation, identity, expression)
+        misses.extend(b.identity.astype(np.float64) - identity)
         seen = frame.seen(answer.displacement, fitter.mean)
         fit = fitter.fit(start, seen, np.exp(answer.log_sigma))
         deviation = np.sqrt(np.diagonal(fit.pose_covariance, axis1=1, axis2=2))
@@ -110,19 +115,36 @@ def calibrate(
             across = truth[:2] / truth[2] - ours[:2] / ours[2]
             depth = np.log(truth[2] / ours[2]) - size
             error = np.concatenate([turn, across, [depth]])
-            claimed = fit.identity_information[i] - anybody
+            claimed = fit.identity_information[i] - before
             people.append((b.identity[i] - fit.state.identity[i], claimed))
             scores.append(np.square(error / deviation[i]))
             errors.append((float(np.degrees(np.linalg.norm(turn))), 100 * abs(float(depth))))
     z = np.array(scores)
     groups = (z[:, :3], z[:, 3:5], z[:, 5:])
     rotation, depth = np.median(errors, axis=0)
+    start_information = information_of(np.array(misses))
     return {
         "pose_scale": [float(np.sqrt(_trimmed(g) / _KEPT_MEAN)) for g in groups],
-        "identity_scale": identity_scale(people, anybody),
+        "start_information": start_information.round(3).tolist(),
+        "identity_scale": identity_scale(people, np.diag(1 + start_information)),
         "rotation_deg": float(rotation),
         "depth_percent": float(depth),
     }
+
+
+def information_of(errors: NDArray[np.floating]) -> NDArray[np.float64]:
+    """What answers with these errors say of standard normal coefficients, beyond anybody's.
+
+    Args:
+        errors: (N, K_id).
+
+    Returns:
+        (K_id,) inverse variances less one, at least 0. Few errors lean to the mean of all
+        coefficients.
+    """
+    n, variance = len(errors), np.square(errors).mean(0)
+    variance = (n * variance + _SHARED * variance.mean()) / (n + _SHARED)
+    return np.asarray(np.maximum(1 / variance - 1, 0.0))
 
 
 def _trimmed(squared: NDArray[np.float64]) -> float:

@@ -112,10 +112,11 @@ class Fit(nn.Module):
     def prior(self) -> dict[str, object]:
         """The learned priors, as `core.point_fit.FitPrior` has them."""
         pose = self.log_pose.exp().tolist()
+        independence = self.log_independence.exp().item()
         return {
             "rotation": float(np.mean(pose[:3])),
             "translation": pose[3:],
             "identity": self.log_identity.exp().tolist(),
             "expression": self.log_expression.exp().tolist(),
-            "independence": float(self.log_independence.exp()),
+            "independence": independence,
         }

@@ -8,6 +8,9 @@ from face_recon_ros.core.identity_posterior import (
     IdentityPosterior,
     PosteriorConfig,
 )
+from face_recon_ros.core.person import Person, learn_identities
+from face_recon_ros.core.point_fit import FitPrior, FitState, PointFit
+from face_recon_ros.core.reconstructor import ReconstructorConfig
 from face_recon_ros.core.rigid import rotation_from_vector
 
 K = 6
@@ -20,19 +23,18 @@ def turned(k):
 
 
 def picture(truth, noise, random):
-    """The posterior of a picture in which the identity was seen once, as of anybody."""
-    data = np.eye(K) / noise**2
-    information = np.eye(K) + data
-    return np.linalg.solve(information, data @ (truth + random.normal(0, noise, K))), information
+    """A picture in which the identity was seen once: its own posterior, and what it tells."""
+    told = np.eye(K) / noise**2
+    return np.linalg.solve(np.eye(K) + told, told @ (truth + random.normal(0, noise, K))), told
 
 
 def test_one_picture_is_believed():
     truth, random = np.ones(K), np.random.default_rng(4)
     posterior = IdentityPosterior(K)
-    mean, information = picture(truth, 0.5, random)
-    posterior.add(mean, information, FRONTAL)
+    mean, told = picture(truth, 0.5, random)
+    posterior.add(mean, told, FRONTAL)
     np.testing.assert_allclose(posterior.mean, mean, atol=1e-9)
-    np.testing.assert_allclose(posterior.information, information, rtol=1e-9)
+    np.testing.assert_allclose(posterior.information, np.eye(K) + told, rtol=1e-9)
 
 
 def test_independent_pictures_give_the_product_of_gaussians():
@@ -41,9 +43,9 @@ def test_independent_pictures_give_the_product_of_gaussians():
     posterior = IdentityPosterior(K, PosteriorConfig(max_views=1e9))
     pull = np.zeros(K)
     for k in range(5):
-        identity, information = picture(truth, 0.5, random)
-        posterior.add(identity, information, turned(k))
-        pull += information @ identity
+        identity, told = picture(truth, 0.5, random)
+        posterior.add(identity, told, turned(k))
+        pull += (np.eye(K) + told) @ identity
     np.testing.assert_allclose(posterior.information, np.eye(K) * (1 + 5 / 0.25), rtol=1e-6)
     np.testing.assert_allclose(posterior.mean, pull / (1 + 5 / 0.25), atol=1e-6)
 
@@ -78,27 +80,22 @@ def test_a_side_seen_before_counts_for_a_part_of_a_new_one():
 def test_pictures_that_show_nothing_leave_anybody():
     posterior = IdentityPosterior(K)
     for _ in range(9):
-        posterior.add(np.zeros(K), np.eye(K), FRONTAL)
+        posterior.add(np.zeros(K), np.zeros((K, K)), FRONTAL)
     np.testing.assert_allclose(posterior.mean, 0, atol=1e-9)
     np.testing.assert_allclose(posterior.deviation, 1)
 
 
 def test_answers_that_lean_to_the_mean_are_stood_upright():
-    """Pictures that each claim too much, and answer with their posterior's mean.
-
-    The truth is known four times worse than fits claim. Each answer leans to the mean by what it
-    leaves open; together they must not lean as far.
-    """
-    random, claimed, scale = np.random.default_rng(5), 2.0, 0.25
-    forever, ratio, together = PosteriorConfig(max_views=1e9), [], 12 * scale * claimed
+    """Each answer leans to the mean by what it leaves open; together they must not lean as far."""
+    random, true = np.random.default_rng(5), 0.5
+    forever, ratio, together = PosteriorConfig(max_views=1e9), [], 12 * true
     for _ in range(60):
         truth = random.standard_normal(K)
-        posterior = IdentityPosterior(K, forever, scale)
+        posterior = IdentityPosterior(K, forever)
         for k in range(12):
-            true = scale * claimed
             seen = truth + random.normal(0, true**-0.5, K)
             alone = true * seen / (1 + true)  # what a calibrated network answers
-            posterior.add(alone, (1 + claimed) * np.eye(K), turned(k))
+            posterior.add(alone, true * np.eye(K), turned(k))
         ratio.append((posterior.mean @ truth) / (truth @ truth))
     assert np.mean(ratio) == pytest.approx(together / (1 + together), abs=0.05)
 
@@ -108,7 +105,7 @@ def test_the_identity_handed_out_is_the_same_array_until_it_moves():
     posterior = IdentityPosterior(K)
     posterior.add(*picture(np.ones(K), 0.01, random), FRONTAL)
     first = posterior.handed_out()
-    posterior.add(posterior.mean + 1e-4, posterior.information, FRONTAL)
+    posterior.add(posterior.mean + 1e-4, np.eye(K), FRONTAL)
     assert posterior.handed_out() is first
     posterior.add(posterior.mean + 1.0, 3 * posterior.information, FRONTAL)
     assert posterior.handed_out() is not first
@@ -120,3 +117,38 @@ def test_the_identity_handed_out_is_the_same_array_until_it_moves():
 def test_settings_out_of_range_are_refused(values):
     with pytest.raises(ConfigError):
         PosteriorConfig(**values)
+
+
+def test_a_picture_tells_the_same_whatever_was_known_before_it():
+    """A fit that began with a person's posterior gives away what its picture says alone."""
+    random, k = np.random.default_rng(3), 5
+    prior = FitPrior(
+        0.1, (0.1, 0.1, 0.1), np.linspace(0.8, 1.3, k), np.ones(2), 1.0, start_information=0.2
+    )
+    first, points = prior.identity_information(k), np.diag(np.linspace(0, 4, k))
+    guess, seen = random.normal(0, 0.3, (2, k))
+    told = []
+    for mean, before in ((guess, first), (random.standard_normal(k), 5 * np.eye(k))):
+        after = before + points
+        identity = np.linalg.solve(after, points @ seen + before @ mean)
+        person = Person(ReconstructorConfig(), None)
+        learn_identities(
+            [person],
+            guess[None],
+            (mean[None], before[None]),
+            prior,
+            point_fit(identity, after),
+            PosteriorConfig(),
+        )
+        told.append(person.posterior)
+    np.testing.assert_allclose(told[0].mean, told[1].mean, atol=1e-9)
+    np.testing.assert_allclose(told[0].information, 1.2 * np.eye(k) + points, atol=1e-9)
+    alone = np.linalg.solve(first + points, points @ seen + first @ guess)
+    np.testing.assert_allclose(told[0].mean, alone, atol=1e-9)
+
+
+def point_fit(identity, information):
+    """Of one face that converged."""
+    state = FitState(np.eye(3)[None], np.zeros((1, 3)), identity[None], np.zeros((1, 2)))
+    none = np.zeros((1, 6, 6))
+    return PointFit(state, none, none, information[None], np.ones(1), np.ones(1, bool))

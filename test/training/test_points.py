@@ -21,7 +21,7 @@ from face_recon_ros.core.rectification import CELLS, FaceFrame, Rectifier, grid_
 from face_recon_ros.core.rigid import rotation_from_vector
 from face_recon_ros.training.config import PointConfig, TrainConfig, config_from_dict
 from face_recon_ros.training.export_points import export_points
-from face_recon_ros.training.point_calibration import identity_scale
+from face_recon_ros.training.point_calibration import identity_scale, information_of
 from face_recon_ros.training.point_examples import PointBatch, PointExamples
 from face_recon_ros.training.point_fit import Fit
 from face_recon_ros.training.point_network import PointNetwork, choose_points
@@ -286,6 +286,14 @@ def test_identity_scale_makes_claims_true():
         deviation = 1 / np.sqrt(1 + true * claimed.diagonal())
         people = [(random.normal(0, deviation), claimed) for _ in range(400)]
         assert identity_scale(people, prior) == pytest.approx(true, rel=0.15)
+
+
+def test_information_is_what_errors_leave():
+    random = np.random.default_rng(7)
+    assert information_of(random.normal(0, 1.2, (50, 4))).tolist() == [0, 0, 0, 0]
+    deviation = np.array([0.5, 0.8, 1.0])
+    found = information_of(random.normal(0, deviation, (200_000, 3)))
+    np.testing.assert_allclose(found, 1 / deviation**2 - 1, atol=0.03)
 
 
 def test_checkpoints_of_other_networks_are_refused(tmp_path):

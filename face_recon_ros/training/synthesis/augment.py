@@ -23,6 +23,9 @@ from face_recon_ros.training.synthesis.expressions import mirrored_names
 from face_recon_ros.training.synthesis.faces import Label
 
 _AXIS = np.array([0.0, 0.0, 1.0])
+#: Of R, G, B in a grey picture; in near infrared skin is light and even, lips and redness vanish.
+_LUMINANCE = np.array([0.3, 0.59, 0.11], np.float32)
+_NEAR_INFRARED = np.array([1.25, -0.1, -0.05], np.float32)
 #: Bands that are odd in x change sign in a mirror: x, xy, xz.
 _MIRRORED_BANDS = np.array([1, 1, 1, -1, -1, 1, 1, -1, 1], np.float32)[:, None]
 
@@ -291,8 +294,8 @@ def _colours(
         )
         known = False
     if random.random() < 0.3:
-        grey = image @ np.array([0.3, 0.59, 0.11], np.float32)
         full = random.random() < 0.6
+        grey = image @ (_NEAR_INFRARED if full and random.random() < 0.3 else _LUMINANCE)
         amount = np.float32(1.0 if full else random.uniform(-0.5, 1))
         image = image + amount * (grey[..., None] - image)
         known = False
