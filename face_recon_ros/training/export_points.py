@@ -20,11 +20,12 @@ from torch import Tensor, nn
 from face_recon_ros.core.dense_points import POINTS_FORMAT, DensePointNetwork
 from face_recon_ros.core.errors import ConfigError, ModelError
 from face_recon_ros.core.models import find_model, sha256_of
-from face_recon_ros.core.morphable_model import load_morphable_model
+from face_recon_ros.core.morphable_model import MorphableModel, load_morphable_model
 from face_recon_ros.core.rectification import CELLS, RECTIFIED_PX, Rectifier
 from face_recon_ros.training.config import PointConfig, config_from_dict
 from face_recon_ros.training.export import LICENCE
 from face_recon_ros.training.point_calibration import calibrate, held_out, regressed, seen_normals
+from face_recon_ros.training.point_examples import PointBatch
 from face_recon_ros.training.point_fit import Fit
 from face_recon_ros.training.point_network import PointNetwork
 from face_recon_ros.training.point_quantisation import quantise_points
@@ -32,6 +33,8 @@ from face_recon_ros.training.train_points import build_point_network, load_point
 
 #: Precisions of the exported network.
 FLOAT, INT8 = "float32", "int8"
+#: Fields of `FitPrior` that are measured, not learned.
+MEASURED = ("pose_scale", "identity_scale", "start_information")
 #: Smaller tensors stay in float32; they weigh nothing.
 _LARGE = 1024
 #: Float16 weights may move points by this, metres, log standard deviations and presence by that.
@@ -112,14 +115,8 @@ def export_points(
     if calibration:
         with tempfile.TemporaryDirectory() as folder:
             batches = held_out(model, config, pool or folder, calibration)
-            if precision == INT8:
-                exact = shutil.copy(out, Path(folder) / "exact.onnx")
-                rectifier = Rectifier(model)
-                examples = [(b.image, seen_normals(rectifier, b), regressed(b)) for b in batches]
-                figures = quantise_points(Path(exact), out, examples)
-        figures |= calibrate(DensePointNetwork(out, provider="cpu"), model, batches)
-        scales = ("pose_scale", "identity_scale", "start_information")
-        prior = fit.prior() | {k: figures[k] for k in scales}
+            figures = _calibrate(out, model, batches, precision == INT8)
+        prior = fit.prior() | {k: figures[k] for k in MEASURED}
         model_file = onnx.load(str(out))
         store_weights_in_16_bits(model_file)
         onnx.helper.set_model_props(model_file, metadata | {"prior": json.dumps(prior)})
@@ -131,6 +128,20 @@ def export_points(
         "bytes": out.stat().st_size,
         "sha256": sha256_of(out),
     }
+
+
+def _calibrate(
+    out: Path, model: MorphableModel, batches: list[PointBatch], int8: bool
+) -> dict[str, Any]:
+    """Rounds the file to 8 bits where asked for, and measures how sure it may be."""
+    figures: dict[str, Any] = {}
+    if int8:
+        rectifier = Rectifier(model)
+        examples = [(b.image, seen_normals(rectifier, b), regressed(b)) for b in batches]
+        with tempfile.TemporaryDirectory() as folder:
+            exact = shutil.copy(out, Path(folder) / "exact.onnx")
+            figures = quantise_points(Path(exact), out, examples)
+    return figures | calibrate(DensePointNetwork(out, provider="cpu"), model, batches)
 
 
 def _write(network: PointNetwork, out: Path, metadata: dict[str, str]) -> None:
