@@ -5,7 +5,9 @@ not the jaw line of the far side but the edge of the cheek, so a fixed vertex th
 centimetre however good the reconstruction. Each contour landmark therefore slides along a line
 over the skin, from its vertex on the jaw towards the middle of the face, to the point that lies
 farthest outward in the image ("landmark marching", Zhu et al. 2015, "High-fidelity pose and
-expression normalization", section 3.2).
+expression normalization", section 3.2). On a face seen from the front, annotators space these
+points evenly, and vertices of a mesh do not lie so: the lines begin at even distances along the
+jaw.
 """
 
 from __future__ import annotations
@@ -25,6 +27,8 @@ _STEPS = 24
 #: A line ends this far along its way to the midline: beyond lies the nose, which no annotator
 #: takes for the edge.
 _LINE_END = 0.65
+#: From how far a face is seen whose contour landmarks are evenly spaced, metres.
+_FROM_M = 1.0
 #: Where on the midline each contour landmark's line heads to, as a landmark index.
 _TARGETS = np.array([27, 28, 29, 30, 33, 51, 57, 57, 57, 57, 57, 51, 33, 30, 29, 28, 27])
 
@@ -150,20 +154,32 @@ def _direction_in_image(camera: PinholeCamera, camera_from_face: Rigid, axis: Ar
     return np.asarray(moved / length if length > 1e-9 else np.array([0.0, -1.0]))
 
 
+def _evenly(contour: Array) -> Array:
+    """(17, 3) points along the same line, at even distances as seen from the front.
+
+    Ends and chin stay where they are.
+    """
+    seen = contour[:, 1:] / (_FROM_M - contour[:, :1])
+    along = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(seen, axis=0), axis=1))])
+    last = len(contour) - 1
+    chin = last // 2
+    wanted = np.interp(np.arange(last + 1), [0, chin, last], along[[0, chin, last]])
+    return np.column_stack([np.interp(wanted, along, x) for x in contour.T])
+
+
 def _contour_lines(model: MorphableModel) -> tuple[NDArray[np.intp], Array]:
     """Lines over the facial skin of the mean face, one per contour landmark.
 
     Returns:
-        (17, S, 3) vertex indices and (17, S, 3) barycentric weights; the first point is the
-        landmark itself.
+        (17, S, 3) vertex indices and (17, S, 3) barycentric weights.
     """
     shape = model.mean_shape.astype(np.float64)
     marks = model.landmarks_68
     skin = model.triangles[model.subsets[FACIAL_SKIN][model.triangles].all(axis=1)].astype(np.intp)
     ears = (shape[marks[0]] + shape[marks[16]]) / 2
     centre = np.array([ears[0], 0.0, shape[marks[33], 2]])
-    start, end = shape[marks[CONTOUR]] - centre, shape[marks[_TARGETS]] - centre
-    share = np.linspace(0.0, _LINE_END, _STEPS)[1:, None]
+    start, end = _evenly(shape[marks[CONTOUR]]) - centre, shape[marks[_TARGETS]] - centre
+    share = np.linspace(0.0, _LINE_END, _STEPS)[:, None]
     corners = np.empty((len(CONTOUR), _STEPS, 3), np.intp)
     weights = np.zeros((len(CONTOUR), _STEPS, 3))
     for k in CONTOUR:
@@ -171,8 +187,8 @@ def _contour_lines(model: MorphableModel) -> tuple[NDArray[np.intp], Array]:
         weights[k, :, 0] = 1.0
         rays = _unit(_unit(start[k]) * (1 - share) + _unit(end[k]) * share)
         hit, where, barycentric = _outermost_hits(centre, rays, shape[skin])
-        corners[k, 1:][hit] = skin[where[hit]]
-        weights[k, 1:][hit] = barycentric[hit]
+        corners[k][hit] = skin[where[hit]]
+        weights[k][hit] = barycentric[hit]
     return corners, weights
 
 
