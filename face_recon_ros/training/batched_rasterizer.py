@@ -55,24 +55,29 @@ def rasterize_batch(
     drawn &= (span > 0).all(1) & (area.abs() > 1e-9)
     rows = torch.nonzero(drawn)[:, 0]
     low, span = low[rows].int(), span[rows].int()
-    plane = _planes(corners[rows], area[rows], low)  # (R, 9)
+    plane = _planes(corners[rows], area[rows], low)  # (9, R)
 
     count = span[:, 0] * span[:, 1]
     owner = torch.repeat_interleave(torch.arange(len(rows), device=rows.device), count)
     nth = torch.arange(len(owner), device=rows.device) - (count.cumsum(0) - count)[owner]
-    width = span[owner, 0]
-    across, down = (nth % width).int(), torch.div(nth, width, rounding_mode="floor").int()
-    at = torch.stack([torch.ones_like(across), across, down], 1).float()
+    nth, width = nth.int(), span[:, 0][owner]
+    down = torch.div(nth, width, rounding_mode="floor")
+    across = nth - down * width
     # two barycentric coordinates and the inverse depth are linear over the triangle
-    values = (plane[owner].view(-1, 3, 3) * at[:, None]).sum(2)
-    one, two, near = values.unbind(1)
-    inside = (one >= _EDGE) & (two >= _EDGE) & (one + two <= 1 - _EDGE) & (near > 0)
-    owner, across, down, near = owner[inside], across[inside], down[inside], near[inside]
+    x, y = across.float(), down.float()
+    one, two, near = (
+        torch.addcmul(torch.addcmul(here[owner], right[owner], x), below[owner], y)
+        for here, right, below in plane.split(3)
+    )
+    inside = torch.minimum(torch.minimum(one, two), 1 - one - two) >= _EDGE
+    kept = torch.nonzero(inside)[:, 0]
+    owner, near = owner[kept], near[kept]
+    x, y = low[owner, 0] + across[kept], low[owner, 1] + down[kept]
 
+    faces = triangles.shape[-2]
     row = rows[owner]
-    number = row % triangles.shape[-2]
-    picture = torch.div(row, triangles.shape[-2], rounding_mode="floor")
-    x, y = (low[owner] + torch.stack([across, down], 1)).long().unbind(1)
+    picture = torch.div(row, faces, rounding_mode="floor")
+    number = row - picture * faces
     far = (_LARGEST_FLOAT - near.view(torch.int32)).long()
     best = torch.full((b * size * size,), _NONE, device=rows.device)
     best.scatter_reduce_(0, (picture * size + y) * size + x, (far << 32) | number, "amin")
@@ -88,7 +93,7 @@ def _cross(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _planes(corners: Tensor, area: Tensor, low: Tensor) -> Tensor:
-    """(R, 9) value at `low` and slopes right and down: two barycentrics, inverse depth.
+    """(9, R) value at `low` and slopes right and down: two barycentrics, inverse depth.
 
     Differences are taken from `low`, a pixel close by, so that float32 is exact enough.
     """
@@ -96,10 +101,10 @@ def _planes(corners: Tensor, area: Tensor, low: Tensor) -> Tensor:
     barycentric = []
     for k in range(3):
         a, b = to[:, (k + 1) % 3], to[:, (k + 2) % 3]
-        here = torch.stack([_cross(a, b), a[:, 1] - b[:, 1], b[:, 0] - a[:, 0]], 1)
-        barycentric.append(here / area[:, None])
-    near = sum(w * corners[:, k, 2:] for k, w in enumerate(barycentric))
-    return torch.cat([barycentric[0], barycentric[1], near], 1)
+        here = torch.stack([_cross(a, b), a[:, 1] - b[:, 1], b[:, 0] - a[:, 0]])
+        barycentric.append(here / area)
+    near = sum(w * corners[:, k, 2] for k, w in enumerate(barycentric))
+    return torch.cat([*barycentric[:2], near])
 
 
 def barycentric(pixels: Tensor, depth: Tensor, corners: Tensor, size: int) -> Tensor:

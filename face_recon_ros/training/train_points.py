@@ -61,6 +61,7 @@ def train_points(config: PointConfig, *, resume: bool = False) -> Path:
     torch.manual_seed(config.seed)
     if config.threads:
         torch.set_num_threads(config.threads)
+    torch.backends.cudnn.benchmark = True
     keep_freed_memory()
     out, device = Path(config.out), chosen_device(config.device)
     face_model = find_model(config.face_model)

@@ -66,7 +66,8 @@ def test_batches_are_what_the_network_is_trained_on(model, examples):
     seen = batch.image[batch.present > 0.5].float()
     assert (seen.std((1, 2, 3)) > 1).all()
     again = examples.batch(7)
-    assert all(torch.equal(a, b) for a, b in zip(batch, again, strict=True))
+    for a, b in zip(batch, again, strict=True):  # a GPU adds in any order
+        assert (a.float() - b.float()).abs().mean() < 0.01
     assert not torch.equal(batch.image, examples.batch(8).image)
 
 
@@ -79,8 +80,7 @@ def test_labels_are_where_the_pictures_show_faces(model, examples):
     seen = project(shape[:, skin], people.rotation, people.translation)
     places = (seen * CROP_PX + (PICTURE_PX - 1) / 2)[:, :, None]
     inside = ((places > 1) & (places < PICTURE_PX - 2)).all(3)
-    index = torch.arange(4, device=places.device)
-    alpha = look_up(people.alpha, index, places)[..., 0]
+    alpha = look_up(people.alpha, places)[..., 0]
     assert alpha[inside & ~people.beside[:, None, None]].mean() > 0.97
     assert 0.2 < float(people.alpha.mean()) < 0.95
 
@@ -128,7 +128,7 @@ def test_starts_are_the_regressors_and_faces_are_rectified_as_at_inference(model
     crop = Crop(np.full(2, (PICTURE_PX - 1) / 2), float(CROP_PX), network.size)
     rgb = shown.cpu().numpy().astype(np.uint8)
     answer = network.predict(np.stack([crop.extract(p) for p in rgb])).coefficients
-    np.testing.assert_allclose(identity.cpu(), answer.identity, atol=0.02)
+    np.testing.assert_allclose(identity.cpu(), answer.identity, atol=0.05)
     np.testing.assert_allclose(expression.cpu(), answer.expression, atol=0.01)
     np.testing.assert_allclose(translation.cpu(), answer.translation, rtol=0.01, atol=1e-3)
     expected = [crop_from_face(r, [0, 0, 1]).rotation for r in answer.rotation]
@@ -201,17 +201,17 @@ def test_look_up_is_bilinear():
     picture = np.random.default_rng(0).uniform(0, 1, (2, 7, 9, 3)).astype(np.float32)
     places = np.random.default_rng(1).uniform(-3, 11, (2, 5, 4, 2)).astype(np.float32)
     for black, border in ((True, cv2.BORDER_CONSTANT), (False, cv2.BORDER_REPLICATE)):
-        ours = look_up(
-            torch.from_numpy(picture), torch.tensor([1, 0]), torch.from_numpy(places), black=black
-        )
+        ours = look_up(torch.from_numpy(picture), torch.from_numpy(places), black=black)
         for k in range(2):
             x, y = np.ascontiguousarray(places[k].transpose(2, 0, 1))
-            theirs = cv2.remap(picture[1 - k], x, y, cv2.INTER_LINEAR, borderMode=border)
+            theirs = cv2.remap(picture[k], x, y, cv2.INTER_LINEAR, borderMode=border)
             np.testing.assert_allclose(ours[k], theirs, atol=0.05)
 
 
 def test_a_run_on_a_device_resumes(tmp_path):
-    config = settings(out=str(tmp_path / "run"), width=8, hidden=16, steps=2, fit_after=1)
+    config = settings(
+        out=str(tmp_path / "run"), width=8, hidden=16, steps=2, fit_after=1, bfloat16=True
+    )
     checkpoint = train_points(config)
     longer = settings(out=str(tmp_path / "run"), width=8, hidden=16, steps=3, fit_after=1)
     assert train_points(longer, resume=True) == checkpoint

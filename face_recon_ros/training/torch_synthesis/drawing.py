@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 
 class Draw:
@@ -60,32 +61,23 @@ def pixel_grid(size: int, device: torch.device) -> Tensor:
     return torch.stack(torch.meshgrid(axis, axis, indexing="xy"), 2)
 
 
-def look_up(pictures: Tensor, index: Tensor, places: Tensor, *, black: bool = False) -> Tensor:
-    """Bilinear samples of pictures out of a bank.
+def look_up(pictures: Tensor, places: Tensor, *, black: bool = False) -> Tensor:
+    """Bilinear samples of pictures, one for each row of the batch.
 
     Args:
-        pictures: (N, H, W, C) of any type.
-        index: (B,) which of them each row is taken from.
+        pictures: (B, H, W, C) of any type.
         places: (B, H', W', 2) column and row.
         black: outside a picture is nothing; else its border goes on.
 
     Returns:
         (B, H', W', C) float32.
     """
-    n, height, width, channels = pictures.shape
-    flat = pictures.reshape(n * height * width, channels)
-    low = torch.floor(places)
-    part = places - low
-    column, row = low.long().unbind(3)
-    first = index.view(-1, 1, 1) * height
-    out = torch.zeros((), device=places.device)
-    for down in (0, 1):
-        for right in (0, 1):
-            weight = part[..., 0] if right else 1 - part[..., 0]
-            weight = weight * (part[..., 1] if down else 1 - part[..., 1])
-            x, y = column + right, row + down
-            if black:
-                weight = weight * ((x >= 0) & (y >= 0) & (x < width) & (y < height))
-            at = (first + y.clamp(0, height - 1)) * width + x.clamp(0, width - 1)
-            out = out + flat[at].float() * weight[..., None]
-    return out
+    height, width = pictures.shape[1:3]
+    size = torch.tensor([width, height], device=places.device)
+    out = functional.grid_sample(
+        pictures.permute(0, 3, 1, 2).float(),
+        (2 * places + 1) / size - 1,
+        padding_mode="zeros" if black else "border",
+        align_corners=False,
+    )
+    return out.permute(0, 2, 3, 1)

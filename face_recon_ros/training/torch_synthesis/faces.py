@@ -29,7 +29,7 @@ from face_recon_ros.training.torch_synthesis.wardrobe import Wardrobe, Worn
 #: Pixels of a shadow map, per side, and metres by which a surface does not shade itself.
 _SHADOW_PX, _BIAS_M = 128, 0.006
 #: Pictures are rendered this much larger than they will be, for smooth edges.
-_OVERSAMPLING = 1.5
+_OVERSAMPLING = 1.2
 
 
 class Foreground(NamedTuple):
@@ -216,14 +216,14 @@ class TorchFaces:
             (maps, who, wrap),
             (skins, self._wardrobe.skin[who], wrap_skin),
         ):
-            rgb = rgb * (1 + at[..., 2:] * (look_up(bank, index, at[..., :2]) - 1))
+            rgb = rgb * (1 + at[..., 2:] * (look_up(bank[index], at[..., :2]) - 1))
         return rgb, strands
 
     def _streaks(self, size: int, draw: Draw) -> Tensor:
         """(B, S, S, 1) noise in lines, for hair."""
         room = max(self._strands.shape[1] - size, 1)
         places = pixel_grid(size, draw.device) + room * draw.uniform(0, 1, 1, 1, 2)
-        return look_up(self._strands, draw.index(len(self._strands)), places)
+        return look_up(self._strands[draw.index(len(self._strands))], places)
 
     def _reduced(self, rgb: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
         """Averaged to the final size; colours of covered pixels alone count."""

@@ -82,7 +82,7 @@ class TorchPictures:
         )
         grid = torch.stack([across, self._grid[..., 1].expand_as(across)], 3)
         places = corner + (grid + 0.5) / self._size * piece - 0.5
-        out = look_up(self._backgrounds, draw.index(count), places)
+        out = look_up(self._backgrounds[draw.index(count)], places)
         return out / 255 * draw.uniform(0.4, 1.2, 1, 1, 3)
 
     def _occluder(self, draw: Draw) -> tuple[Tensor, Tensor]:

@@ -118,11 +118,11 @@ class TorchPointExamples:
         grid = (pixel_grid(size, self._device) - (size - 1) / 2) * (CROP_PX / size)
         crops = _sample(pictures, (grid + (PICTURE_PX - 1) / 2).expand(len(pictures), -1, -1, -1))
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._config.bfloat16):
-            answer = self._regressor(crops)
+            features = self._regressor.stages(crops)[-1]
+        answer = self._regressor.answer(features.float())
         frontal = torch.as_tensor(CAMERA_FROM_FRONTAL_FACE, dtype=torch.float32)
-        rotation = rotation_from_vector(answer.rotation.float()) @ frontal.to(self._device)
-        values = (answer.translation, answer.identity, answer.expression)
-        return rotation, *(v.float() for v in values)
+        rotation = rotation_from_vector(answer.rotation) @ frontal.to(self._device)
+        return rotation, answer.translation, answer.identity, answer.expression
 
     def _rectified(self, pictures: Tensor, rotation: Tensor, translation: Tensor) -> Tensor:
         """(B, RECTIFIED_PX, RECTIFIED_PX, 3) uint8, as `Rectifier.sample`."""
@@ -137,8 +137,7 @@ class TorchPointExamples:
 
 def _sample(pictures: Tensor, places: Tensor) -> Tensor:
     """(B, H, W, 3) whole numbers out of each picture, black outside."""
-    index = torch.arange(len(pictures), device=pictures.device)
-    return look_up(pictures, index, places.clamp(-1e4, 1e4), black=True).round()
+    return look_up(pictures, places.clamp(-1e4, 1e4), black=True).round()
 
 
 def load_regressor(path: Path, device: torch.device) -> tuple[FaceRegressor, int]:
