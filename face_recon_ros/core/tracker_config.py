@@ -22,7 +22,7 @@ class TrackerConfig:
             new track ends with its first miss.
         max_tentative_s: A face stays visible for this time in seconds after the detector
             began to miss it, if it was not turning away; where a presence score is known,
-            min_presence decides instead. Its track lives on under its id.
+            min_presence decides instead. The track stays alive under its id.
         max_gap_s: After a longer gap between two images, in seconds, no face is known by
             its place; stamps that go backwards start all over.
         min_iou: A detection whose intersection over union with the prediction reaches this
