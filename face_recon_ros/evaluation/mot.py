@@ -1,8 +1,8 @@
 """Multi-object tracking metrics as the field has them: MOTA, IDF1, id switches; and ghosts.
 
 CLEAR MOT (Bernardin and Stiefelhagen 2008) and identity metrics (Ristani et al. 2016), by the
-definitions of py-motmetrics: matches of the frame before are kept while they hold, the rest is
-assigned for the least distance; a person whose track id differs from the last one is switched.
+definitions of py-motmetrics: a person's last match is kept, also over a gap, while it holds; the
+rest is assigned for the least distance; a person whose track id differs from the last is switched.
 Faces that are hardly to be seen count neither way, as in MOTChallenge: what is found there is
 taken out before anything is counted.
 """
@@ -23,8 +23,8 @@ from face_recon_ros.core.boxes import iou
 _FORBIDDEN = 1e6
 
 DEFINITIONS = {
-    "match": "intersection over union of at least min_iou of true and found face box; matches of "
-    "the frame before are kept while they hold, the rest by least-cost assignment",
+    "match": "intersection over union of at least min_iou of true and found face box; a "
+    "person's last match is kept while it holds, the rest by least-cost assignment",
     "mota": "1 - (misses + false_positives + id_switches) / faces",
     "idf1": "F1 of faces found under the one id that fits a person best over the whole sequence",
     "id_switches": "matches of a person under another id than the last match",
@@ -117,7 +117,7 @@ class MotAccumulator:
         shared = iou(_boxes(true), _boxes(hypotheses))
         self._look_for_ghosts(stamp, hypotheses, shared)
         pairs = self._match(true, hypotheses, shared)
-        self._kept = {true[i].person: hypotheses[j].id for i, j in pairs}
+        self._kept.update((true[i].person, hypotheses[j].id) for i, j in pairs)
         unclear = {j for i, j in pairs if not true[i].clear}
         self.faces += sum(bool(t.clear) for t in true)
         self.found += len(hypotheses) - len(unclear)
@@ -140,10 +140,11 @@ class MotAccumulator:
         self, true: list[TrueFace], found: list[FoundFace], shared: NDArray[np.float64]
     ) -> list[tuple[int, int]]:
         columns = {h.id: j for j, h in enumerate(found)}
-        pairs = []
+        pairs: list[tuple[int, int]] = []
         for i, t in enumerate(true):
             j = columns.get(self._kept.get(t.person, ""), -1)
-            if j >= 0 and shared[i, j] >= self.config.min_iou:
+            taken = any(j == other for _, other in pairs)
+            if j >= 0 and not taken and shared[i, j] >= self.config.min_iou:
                 pairs.append((i, j))
         rows = [i for i in range(len(true)) if i not in {i for i, _ in pairs}]
         free = [j for j in range(len(found)) if j not in {j for _, j in pairs}]

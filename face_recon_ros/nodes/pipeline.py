@@ -29,6 +29,7 @@ from face_recon_ros.nodes.reconstruction import (
     count_depth,
     count_unusable,
     describe,
+    report_presence,
     report_provider,
 )
 from face_recon_ros.nodes.runtime import FaceNode, run
@@ -130,6 +131,7 @@ class PipelineNode(FaceNode):
         self.meter.count("faces_carried", frame.carried)
         count_unusable(self, frame.unusable)
         count_depth(self, frame.faces)
+        report_presence(self.meter, frame.faces)
         self.meter.count("frames_with_face", bool(frame.faces))
         self.meter.fact("camera_calibrated", str(camera.calibrated).lower())
         self.meter.time(

@@ -113,6 +113,7 @@ class ReconstructionNode(FaceNode):
         self.meter.count("faces", len(faces))
         count_unusable(self, len(tracks) - len(faces))
         count_depth(self, faces)
+        report_presence(self.meter, faces)
         self.meter.count("frames_with_face", bool(faces))
         self.meter.time(
             {
@@ -142,6 +143,11 @@ def report_provider(meter: Meter, network: FaceNetwork) -> str:
     meter.fact("providers", network.provider)
     meter.fact("provider_wanted", network.wanted_provider)
     return network.session.trouble or clashing_builds()
+
+
+def report_presence(meter: Meter, faces: Sequence[Face]) -> None:
+    """Says in /diagnostics how sure the network is that what is shown are faces."""
+    meter.score("presence", (f.presence for f in faces if f.presence is not None))
 
 
 def count_depth(node: FaceNode, faces: Sequence[Face]) -> None:

@@ -6,7 +6,7 @@ import resource
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -26,6 +26,7 @@ class Meter:
         self._counts: dict[str, int] = defaultdict(int)
         self._times: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=WINDOW))
         self._facts: dict[str, str] = {}
+        self._scores: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=WINDOW))
         self._last = (time.monotonic(), 0, 0)
         self._last_fault = ""
         self._arrival: tuple[float, float] | None = None  # monotonic, stamp
@@ -45,6 +46,11 @@ class Meter:
         """Notes what does not change often."""
         with self._lock:
             self._facts[name] = value
+
+    def score(self, name: str, values: Iterable[float]) -> None:
+        """Notes scores in [0, 1], of which the lowest and the median are told once."""
+        with self._lock:
+            self._scores[name].extend(values)
 
     def arrived(self, stamp: float) -> None:
         """Notes an image that came in, with its stamp in seconds."""
@@ -77,7 +83,7 @@ class Meter:
             return fault
 
     def values(self, rate_of: str, late: int = 0) -> dict[str, object]:
-        """All of it: facts, counts, rates since last asked, percentiles in ms, age of the input.
+        """All of it: facts, counts, rates and scores since last asked, percentiles in ms, ages.
 
         Args:
             rate_of: the counter `rate_hz` is of.
@@ -98,6 +104,8 @@ class Meter:
             seconds = max(now - then, 1e-9)
             out: dict[str, object] = {**self._facts, **counts}
             times = {name: np.array(values) for name, values in self._times.items()}
+            scores = {name: np.array(values) for name, values in self._scores.items() if values}
+            self._scores.clear()
         out["dropped"] = sum(n for name, n in counts.items() if name.startswith("dropped_"))
         out["rate_hz"] = f"{(total - total_before) / seconds:.1f}"
         if np.isfinite(age_s):
@@ -106,6 +114,8 @@ class Meter:
         for name, values in times.items():
             p50, p95, p99 = np.percentile(values, [50, 95, 99]) * 1e3
             out[f"{name}_ms"] = f"p50 {p50:.2f} p95 {p95:.2f} p99 {p99:.2f}"
+        for name, values in scores.items():
+            out[name] = f"min {values.min():.2f} p50 {np.median(values):.2f}"
         out["peak_rss_mb"] = f"{peak_rss_mb():.0f}"
         return out
 

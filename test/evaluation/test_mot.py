@@ -65,6 +65,15 @@ def test_matches_that_hold_are_kept():
     assert figures["id_switches"] == 0 and figures["false_positives"] == 1
 
 
+def test_matches_are_kept_over_a_gap_and_no_track_twice():
+    """As py-motmetrics has it: the last match counts, however long ago it was."""
+    gap = [({"A": 0}, {"a": 0}), ({"A": 0}, {})]
+    assert run([*gap, ({"A": 0}, {"a": 2, "z": 0})])["id_switches"] == 0
+    handed_on = [*gap, ({"B": 0}, {"a": 0}), ({"A": 0, "B": 1}, {"a": 0, "z": 1})]
+    figures = run(handed_on)
+    assert figures["id_switches"] == 1 and figures["false_positives"] == 0
+
+
 def test_unclear_faces_count_neither_way():
     figures = run([({"A?": 0}, {"a": 0}), ({"A?": 0}, {})] * 10)
     assert figures["faces"] == 0 and figures["false_positives"] == 0 and figures["ghosts"] == 0
