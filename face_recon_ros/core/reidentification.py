@@ -66,7 +66,8 @@ class _Person:
     """An entry of the gallery. `settled`: the id stands; else it may be that of a lost one.
 
     `beside`: those seen side by side since the last look; `with_others`: those of whom looks
-    before and after say that it was this person. `shown`: the id was published.
+    before and after say that it was this person. `shown`: the id was published. `doubted`: when
+    the track's match was unclear, until a look.
     """
 
     began: float
@@ -77,6 +78,7 @@ class _Person:
     settled: bool = False
     shown: bool = False
     contested: bool = False
+    doubted: float = -np.inf
     strikes: int = 0
     with_others: set[str] = field(default_factory=set)
     beside: set[str] = field(default_factory=set)
@@ -169,18 +171,23 @@ class ReIdentifier:
         if name in self._people:
             self._people[name].contested = True
 
-    def is_anonymous(self, name: str) -> bool:
-        """Whether a track must not be shown yet, as it may turn out to be a lost person.
+    def doubt(self, name: str) -> None:
+        """Says that a track may be on another's face as well as on its own: a look must tell."""
+        if name in self._people and self._people[name].looks:
+            self._people[name].contested = True
+            self._people[name].doubted = self._stamp
 
-        Only for `max_anonymous_s`, and only while a person is missing.
+    def is_anonymous(self, name: str) -> bool:
+        """Whether a track must not be shown yet, as it may turn out to be another person.
+
+        Only for `max_anonymous_s`: while a person is missing, or while it is in doubt.
         """
         person = self._people.get(name)
-        return (
-            person is not None
-            and not person.settled
-            and self._stamp - person.began < self.config.max_anonymous_s
-            and bool(self._lost())
-        )
+        if person is None:
+            return False
+        in_doubt = self._stamp - person.doubted < self.config.max_anonymous_s
+        new = not person.settled and self._stamp - person.began < self.config.max_anonymous_s
+        return in_doubt or (new and bool(self._lost()))
 
     def wanted(self) -> list[str]:
         """Tracks whose face should be looked at, the most urgent first."""
@@ -190,8 +197,9 @@ class ReIdentifier:
             since = self._stamp - person.looked
             pause = _EARLY_S if person.looks < _EARLY_LOOKS else self.config.look_every_s
             urgent = (not person.settled and bool(self._lost())) or person.contested
+            hidden = self.is_anonymous(name) and since >= _EARLY_S
             if urgent or since >= pause:
-                due.append((not urgent, person.looked, name))
+                due.append((not hidden, not urgent, person.looked, name))
         return [name for *_, name in sorted(due)]
 
     def see(self, looks: Mapping[str, ArrayLike]) -> dict[str, str]:
@@ -241,7 +249,7 @@ class ReIdentifier:
             rival < max(self.config.same, own + 2 * self.config.margin)
         ):
             person.learn(look)
-            person.contested, person.strikes = False, 0
+            person.contested, person.strikes, person.doubted = False, 0, -np.inf
             return True
         person.strikes += 1
         if person.strikes < 2 and not person.contested:
@@ -252,13 +260,16 @@ class ReIdentifier:
     def _settle(self, name: str, look: Array) -> str:
         """A look at a new track: takes up a lost id, or keeps its own, once that is sure."""
         person = self._people[name]
-        if person.mean is not None and float(person.mean @ look) < self.config.different:
-            person.total, person.looks = None, 0  # one of the two saw no face
+        differs = person.mean is not None and float(person.mean @ look) < self.config.different
+        if person.contested or differs:
+            person.total, person.looks = None, 0  # one of the two saw no face, or another's
         person.learn(look)
+        person.contested = False
         mean = person.mean
         assert mean is not None
         if best := self._taken_up(name, mean):
             return self._become(name, best, look)
+        self._asks_another(name, mean)
         close = max((s for s, _ in self._similarities(name, mean, self._lost())), default=-1.0)
         clear = close < self.config.same - self.config.margin and person.looks >= _SURE_LOOKS
         person.settled = clear or person.looks >= _EARLY_LOOKS
@@ -293,7 +304,7 @@ class ReIdentifier:
         unseen = best in self._active and self._stamp - other.looked > _EARLY_S
         if not unseen or self._people[name].strikes > _PATIENCE:
             return False
-        other.contested = True
+        self.doubt(best)
         return True
 
     def _become(self, name: str, final: str, look: Array) -> str:
@@ -308,7 +319,7 @@ class ReIdentifier:
             was.contested, was.strikes = False, 0
         now.beside.clear()
         now.learn(look)
-        now.settled, now.contested, now.strikes = True, False, 0
+        now.settled, now.contested, now.strikes, now.doubted = True, False, 0, -np.inf
         now.seen = now.looked = self._stamp
         self._active.add(final)
         return final

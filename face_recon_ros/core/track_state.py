@@ -10,7 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 from face_recon_ros.core.types import Float32, Track
 
 _HORIZON_S = 0.25  # how long a velocity is believed without a new measurement
-_VELOCITY_GAIN = 0.5  # share of a newly seen velocity
+_VELOCITY_S = 0.05  # time in which a velocity follows what is newly seen
+_TOUCH_S = 1.0  # how long people who touched may be taken for each other
 _PRESENCE_GAIN = 0.5  # share of a new presence score
 
 
@@ -23,7 +24,9 @@ class TrackState:
     mesh while the detector has not looked there since and found nothing. `looked_stamp` is of the
     last frame in which the detector would have found the face (`Detections.looked_at`). `turn` is
     the face's largest angle to the camera since it was detected. `presence` is the network's
-    answer to whether this is a face, None where it gives none.
+    answer to whether this is a face, None where it gives none. `covered`: its mesh is on the face
+    of another track. `touched_stamp`: when another one was last so near that either may be taken
+    for the other.
     """
 
     track: Track
@@ -45,6 +48,8 @@ class TrackState:
     closed_loop: bool = False
     presence: float | None = None
     turn: float = 0.0
+    covered: bool = False
+    touched_stamp: float = -np.inf
 
     @staticmethod
     def begin(name: str, box: ArrayLike, score: float, stamp: float) -> TrackState:
@@ -71,6 +76,10 @@ class TrackState:
         """Whether the detector has looked there since it last found this face."""
         return self.detected_stamp < self.looked_stamp
 
+    def touched(self, stamp: float) -> bool:
+        """Whether it was that near another track a moment ago."""
+        return stamp - self.touched_stamp <= _TOUCH_S
+
     def advance(self, before: float, stamp: float, score: float) -> None:
         """Moves on with constant velocity from the frame before to the one of a stamp."""
         # Beyond the horizon a velocity says nothing any more: the box stands still.
@@ -95,7 +104,8 @@ class TrackState:
         self.position = self.position + gain * (found - self.position)
         if (dt := self.track.stamp - self.anchor_stamp) > 0:
             seen = (self.position - self.anchor_position) / dt
-            gain = 1.0 if self.anchor_stamp == self.began_stamp else _VELOCITY_GAIN
+            followed = 1.0 - float(np.exp(-dt / _VELOCITY_S))
+            gain = 1.0 if self.anchor_stamp == self.began_stamp else followed
             self.velocity = self.anchor_velocity + gain * (seen - self.anchor_velocity)
         self.measured_stamp = self.track.stamp
         self.track = replace(self.track, box=box_of(self.position), misses=0)
@@ -109,6 +119,11 @@ class TrackState:
         self.detected_position = positions_of(np.asarray(box)[None])[0]
         self.detected_velocity = self.velocity
         self.track = replace(self.track, score=score if self.presence is None else self.presence)
+
+    def walked(self, stamp: float) -> NDArray[np.float64]:
+        """(3,) where the face is if it walked on as it did when it was last detected."""
+        velocity = self.detected_velocity * [1.0, 1.0, 0.0]
+        return np.asarray(self.detected_position + velocity * (stamp - self.detected_stamp))
 
     def may_reactivate(self, stamp: float, within_s: float) -> bool:
         """Whether a track out of sight may be taken up again: not after its first detection."""

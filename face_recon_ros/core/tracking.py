@@ -20,26 +20,28 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from face_recon_ros.core import association
 from face_recon_ros.core.assignment import assign
+from face_recon_ros.core.association import FORBIDDEN, POOR, apart, near
 from face_recon_ros.core.boxes import iou
 from face_recon_ros.core.reidentification import ReIdentifier
 from face_recon_ros.core.track_state import TrackState, box_of, positions_of
 from face_recon_ros.core.tracker_config import TrackerConfig
 from face_recon_ros.core.types import Detections, Float32, Track
 
-_FORBIDDEN = 1e6  # cost of a match outside the gates
 _DETECTION_PULL = 0.2  # least share of the detector's box where the mesh closes the loop
 _MESH_CAUTION = 0.6  # share of the gates within which a mesh may differ from the prediction
 _SURE = 0.7  # IoU of mesh and detection that lets the detector rest
 _SAME_FACE = 0.5  # IoU of two boxes that are one face
 _INSIDE = 0.5  # share of a box within the image below which nothing is seen of a face there
 _MAX_GROWTH = np.log(1.35)  # of a mesh's box over the last detected one
+_JUMP = np.log(1.15)  # of a mesh's box from one image to the next: more than a walker grows
 _TOUCHING = 0.05  # IoU from which two faces may be taken for each other
+_AS_NEAR = np.log(1.1)  # of two faces this much alike in size either may be the nearer one
 _TURNED_AWAY = np.radians(65.0)  # from the camera: a face missed then has turned on, most likely
 _NO_FACE = np.radians(95.0)  # a mesh turned farther shows none, unless the detector finds it
 _USUAL_RATE_HZ = 30.0  # of cameras; slower ones have the detector look as often as these
-_SIDES_PER_S = 2.0 / 0.15  # of a face that walks past: 2 m/s over the side of a face box
-_FARTHEST_SIDES = 3.0  # farther off is another person
+_DOUBT_SIGNS = 2  # of three: out of sight before, near another, a match not as expected
 _PROVEN = 3  # detections after the first that earn a track its full patience
 _ID_LENGTH = 5  # REP-155
 
@@ -84,7 +86,7 @@ class Tracker:
         ]
 
     def _shows_face(self, state: TrackState) -> bool:
-        if self._outside(state.track.box):
+        if state.covered or self._outside(state.track.box):
             return False
         if state.presence is not None:
             return state.presence >= self.config.min_presence
@@ -164,27 +166,31 @@ class Tracker:
         self._detection_stamp = stamp
         candidates = [*self._states, *self._hidden]
         places = np.array([s.track.box for s in candidates], np.float64).reshape(-1, 4)
-        reach = np.array([self._reach(state, stamp) for state in candidates])
-        cost = self._costs_of_boxes(places, detections, reach)
+        reach = np.array([association.reach(s, stamp, self.config) for s in candidates])
+        cost = association.costs(places, detections, self.config, reach)
         shared = iou(places, detections.boxes)
-        returning = self._costs_of_return(candidates, detections, stamp)
+        returning = association.costs_of_return(candidates, detections, stamp, self.config, reach)
         followed = len(self._states)
-        cost[followed:] = _FORBIDDEN  # out of sight: only where they would be by now
-        claimed: set[int] = set()
-        doubtful: list[str] = []
-        for i, j in assign(np.minimum(cost, returning)):
-            score = float(detections.scores[j])
-            if min(cost[i, j], returning[i, j]) >= _FORBIDDEN:
-                continue
-            claimed.add(j)
-            if cost[i, j] < _FORBIDDEN:
-                leaps = reach[i] > self.config.max_distance and not shared[i, j]
-                if leaps or candidates[i].missed or not self._shows_face(candidates[i]):
-                    doubtful.append(candidates[i].track.id)
-                self._detected(candidates[i], detections.boxes[j], score, stamp)
+        cost[followed:] = FORBIDDEN  # out of sight: only where they would be by now
+        least = np.minimum(cost, returning)
+        matches = [(i, j) for i, j in assign(least) if least[i, j] < FORBIDDEN]
+        unclear = association.unclear(least, matches)
+        contested: list[str] = []
+        doubted: list[str] = []
+        for i, j in matches:
+            state, score = candidates[i], float(detections.scores[j])
+            again = state.missed or i >= followed or not self._shows_face(state)
+            leaps = reach[i] > self.config.max_distance and not shared[i, j]
+            if again or leaps:
+                contested.append(state.track.id)
+            signs = (again or leaps) + state.touched(stamp) + (least[i, j] > POOR)
+            if i in unclear or signs >= _DOUBT_SIGNS:
+                doubted.append(state.track.id)
+            if cost[i, j] < FORBIDDEN:
+                self._detected(state, detections.boxes[j], score, stamp)
             elif i < followed or len(self._states) < self.config.max_faces:
-                self._reactivate(candidates[i], detections.boxes[j], score, stamp)
-                doubtful.append(candidates[i].track.id)
+                self._reactivate(state, detections.boxes[j], score, stamp)
+        claimed = {j for _, j in matches}
         places = np.array([s.track.box for s in self._states]).reshape(-1, 4)
         for state, looked_at in zip(self._states, detections.looked_at(places), strict=True):
             if looked_at:
@@ -197,8 +203,10 @@ class Tracker:
             if int(j) not in claimed:
                 self._begin(detections.boxes[j], float(detections.scores[j]), stamp)
         self._follow_people(stamp)
-        for name in doubtful:
+        for name in contested:
             self._people.contest(name)
+        for name in doubted:
+            self._people.doubt(name)
         return self.tracks
 
     def wants_appearance(self) -> list[str]:
@@ -206,13 +214,13 @@ class Tracker:
 
         None that the detector misses or that another face may cover.
         """
-        alone = {
+        whole = {
             state.track.id
-            for state, touching in zip(self._states, self._touching(), strict=True)
-            if not (state.missed or state.tentative or touching)
+            for state, behind in zip(self._states, self._behind(), strict=True)
+            if not (state.missed or state.tentative or behind)
             and (state.presence is None or state.presence >= self.config.min_presence)
         }
-        return [name for name in self._people.wanted() if name in alone]
+        return [name for name in self._people.wanted() if name in whole]
 
     def identify(self, embeddings: Mapping[str, ArrayLike]) -> dict[str, str]:
         """Looks at faces of the frame just tracked, and takes up the ids of those seen before.
@@ -237,22 +245,38 @@ class Tracker:
         return renamed
 
     def _follow_people(self, stamp: float) -> None:
-        self._people.follow([s.track.id for s in self._states if not s.missed], stamp)
+        # Who is hidden and not detected may be elsewhere by now, under another track.
+        there = (
+            s for s in self._states if not s.missed and (not s.tentative or self._shows_face(s))
+        )
+        self._people.follow([s.track.id for s in there], stamp)
         self._people.side_by_side(
             s.track.id for s in self._states if s.detected_stamp == stamp and not s.tentative
         )
         for state, touching in zip(self._states, self._touching(), strict=True):
             if touching:
+                state.touched_stamp = stamp
                 self._people.contest(state.track.id)
             if not self._shows_face(state):
                 self._people.postpone(state.track.id)
 
     def _touching(self) -> NDArray[np.bool_]:
-        """(states,) whether another face may cover it, or be taken for it."""
+        """(states,) whether it may be taken for another face."""
+        return np.asarray(self._overlaps().any(axis=1))
+
+    def _behind(self) -> NDArray[np.bool_]:
+        """(states,) whether a face that is nearer, for all we know, may cover it."""
+        size = np.array([state.position[2] for state in self._states])
+        there = np.array([not state.missed for state in self._states], bool)
+        nearer = size[None] > size[:, None] - _AS_NEAR
+        return np.asarray((self._overlaps() & nearer & there).any(axis=1))
+
+    def _overlaps(self) -> NDArray[np.bool_]:
+        """(states, states) whether two different boxes overlap."""
         boxes = np.array([state.track.box for state in self._states]).reshape(-1, 4)
         shared = iou(boxes, boxes)
         np.fill_diagonal(shared, 0.0)
-        return np.asarray(shared.max(axis=1, initial=0.0) > _TOUCHING)
+        return np.asarray(shared > _TOUCHING)
 
     def confirm(
         self,
@@ -273,8 +297,12 @@ class Tracker:
             turns: track id -> angle between the face's direction and the ray to the camera,
                 radians.
         """
-        for state in self._states:
-            if state.track.id not in boxes:
+        covered = self._covered(boxes)
+        for state, touching in zip(self._states, self._touching(), strict=True):
+            state.covered = state.track.id in covered
+            if state.covered:
+                state.tentative = True
+            if state.covered or state.track.id not in boxes:
                 continue
             seen = (presence or {}).get(state.track.id)
             if seen is not None and np.isfinite(seen):
@@ -283,19 +311,41 @@ class Tracker:
                 state.turn = 0.0  # from a face turned away a mesh comes back as it likes
             state.turn = max(state.turn, (turns or {}).get(state.track.id, 0.0))
             box = np.asarray(boxes[state.track.id], np.float64)
+            if self._jumps(state, box):
+                self._people.doubt(state.track.id)
             plausible = self._plausible(state, box)
             if state.detected_stamp == self._stamp:
                 detected = box_of(state.detected_position)
                 agreement = iou(box, detected)[0, 0] if plausible else 0.0
                 state.closed_loop = agreement > _SAME_FACE
                 state.tentative = agreement < _SURE
-            if plausible and state.closed_loop:
+            if plausible and state.closed_loop and not (state.missed and touching):
                 state.measure(box, 1.0)
                 if not state.missed:
                     state.sure_stamp = state.track.stamp
             else:
                 state.tentative = True
             state.tentative |= not self._shows_face(state)
+
+    def _jumps(self, state: TrackState, box: NDArray[np.float64]) -> bool:
+        """Whether a mesh is that much larger or smaller than it was that it may be another's."""
+        grown = np.abs(positions_of(box[None])[0, 2] - state.anchor_position[2])
+        return state.closed_loop and state.touched(state.track.stamp) and bool(grown > _JUMP)
+
+    def _covered(self, boxes: Mapping[str, ArrayLike]) -> set[str]:
+        """Ids of tracks whose mesh is on the face of another one, which is where it should be."""
+        states = [s for s in self._states if s.track.id in boxes]
+        meshes = np.array([boxes[s.track.id] for s in states], np.float64).reshape(-1, 4)
+        found, expected = positions_of(meshes), [s.position for s in states]
+        covered = set()
+        for i, j in zip(*np.nonzero(np.triu(iou(meshes, meshes), 1) > _SAME_FACE), strict=True):
+            off = [
+                (states[k].detected_stamp < states[k].track.stamp, apart(found[k], expected[k]))
+                for k in (i, j)
+            ]
+            if off[0][0] or off[1][0]:  # both detected are two
+                covered.add(states[i if off[0] > off[1] else j].track.id)
+        return covered
 
     def _jumped(self, stamp: float) -> bool:
         return self._stamp is not None and not (
@@ -320,49 +370,6 @@ class Tracker:
         undetected = (stamp - state.detected_stamp) / max(self.config.max_undetected_s, 1e-9)
         return state.detected_score * max(0.0, 1.0 - undetected)
 
-    def _costs_of_return(
-        self, states: list[TrackState], detections: Detections, stamp: float
-    ) -> NDArray[np.float64]:
-        """(states, detections) of those out of sight, as if they had walked on meanwhile."""
-        boxes = np.zeros((len(states), 4))
-        for box, state in zip(boxes, states, strict=True):
-            if state.may_reactivate(stamp, self.config.max_undetected_s):
-                walked = state.detected_velocity * [1.0, 1.0, 0.0]
-                box[:] = box_of(state.detected_position + walked * (stamp - state.detected_stamp))
-        costs = self._costs_of_boxes(boxes, detections)
-        costs[~boxes.any(axis=1)] = _FORBIDDEN
-        return costs
-
-    def _reach(self, state: TrackState, stamp: float) -> float:
-        """How far from its prediction a face may be, in sides; without a speed: as it may walk."""
-        if state.measured_stamp > state.began_stamp:
-            return self.config.max_distance
-        walked = min(_SIDES_PER_S * (stamp - state.began_stamp), _FARTHEST_SIDES)
-        return max(self.config.max_distance, walked)
-
-    def _costs_of_boxes(
-        self,
-        boxes: NDArray[np.float64],
-        detections: Detections,
-        reach: ArrayLike | None = None,
-    ) -> NDArray[np.float64]:
-        """(boxes, detections): 1 - IoU + distance in sides; `_FORBIDDEN` beyond the gates.
-
-        Args:
-            boxes: (N, 4).
-            detections: M.
-            reach: (N,) largest distance in sides; None: `max_distance`.
-        """
-        a, b = positions_of(boxes)[:, None], positions_of(detections.boxes)[None]
-        shared = iou(boxes, detections.boxes)
-        log_ratio = np.abs(a[..., 2] - b[..., 2])
-        side = np.exp((a[..., 2] + b[..., 2]) / 2)
-        distance = np.linalg.norm(a[..., :2] - b[..., :2], axis=-1) / side
-        farthest = np.reshape(self.config.max_distance if reach is None else reach, (-1, 1))
-        near = (distance <= farthest) & (log_ratio <= np.log(self.config.max_size_ratio))
-        allowed = near | (shared >= self.config.min_iou)
-        return np.asarray(np.where(allowed, 1.0 - shared + distance + log_ratio, _FORBIDDEN))
-
     def _detected(self, state: TrackState, box: Float32, score: float, stamp: float) -> None:
         # Where the mesh closes the loop it is steadier than the detector, which then pulls gently,
         # but the harder the less they agree.
@@ -379,23 +386,20 @@ class Tracker:
             return False
         found = positions_of(box[None])[0]
         grown = abs(found[2] - state.detected_position[2])  # walls make meshes grow and shrink
-        return grown <= _MAX_GROWTH and self._near(found, state.position, _MESH_CAUTION)
-
-    def _near(self, a: NDArray[np.float64], b: NDArray[np.float64], caution: float = 1.0) -> bool:
-        moved = np.linalg.norm(a[:2] - b[:2]) / np.exp((a[2] + b[2]) / 2)
-        return bool(
-            moved <= caution * self.config.max_distance
-            and abs(a[2] - b[2]) <= caution * np.log(self.config.max_size_ratio)
-        )
+        return grown <= _MAX_GROWTH and near(found, state.position, self.config, _MESH_CAUTION)
 
     def _alive(self, state: TrackState) -> bool:
         """Whether an undetected track may be a face: seen lately, often enough, near there."""
         patience = self.config.max_undetected_s * min(1.0, (state.detections - 1) / _PROVEN)
-        if state.presence is not None and not self._shows_face(state):
+        if state.presence is not None and not (state.covered or self._shows_face(state)):
             patience = min(patience, self.config.max_tentative_s)
+        elif state.presence is not None:
+            patience = max(patience, self.config.max_tentative_s)
         unseen = state.looked_stamp - state.detected_stamp
         return unseen <= patience and (
-            unseen == 0.0 or self._near(state.position, state.detected_position)
+            unseen == 0.0
+            or near(state.position, state.detected_position, self.config)
+            or near(state.position, state.walked(state.track.stamp), self.config)
         )
 
     def _drop_lost(self, stamp: float) -> None:

@@ -1,0 +1,116 @@
+"""Which detection is which track's: costs of matches, gates, and matches that are not clear.
+
+People who cross differ in how far away they are: size tells them apart when places do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from face_recon_ros.core.boxes import iou
+from face_recon_ros.core.track_state import TrackState, box_of, positions_of
+from face_recon_ros.core.tracker_config import TrackerConfig
+from face_recon_ros.core.types import Detections
+
+FORBIDDEN = 1e6  # cost of a match outside the gates
+_SIZE_WEIGHT = 3.0  # a face grows or shrinks less from image to image than it moves
+_HIGHEST = 2.2  # cost of a match, beside what is due to reach: else rather none
+_UNCLEAR = 0.4  # what the other way round must cost more, for a match to be clear
+POOR = 1.0  # cost from which a match is none that would be expected
+_SIDES_PER_S = 2.0 / 0.15  # of a face that walks past: 2 m/s over the side of a face box
+_SIDES_PER_S2 = 3.0 / 0.15  # of one that sets off or stops unseen: 3 m/s^2
+_FARTHEST_SIDES = 3.0  # farther off is another person
+
+
+def reach(state: TrackState, stamp: float, config: TrackerConfig) -> float:
+    """How far from its prediction a face may be, in sides; without a speed: as it may walk."""
+    if state.measured_stamp == state.began_stamp:
+        walked = _SIDES_PER_S * (stamp - state.began_stamp)
+        return max(config.max_distance, min(walked, _FARTHEST_SIDES))
+    unseen_s = stamp - state.sure_stamp if state.missed else 0.0
+    return min(config.max_distance + _SIDES_PER_S2 / 2 * unseen_s**2, _FARTHEST_SIDES)
+
+
+def costs(
+    boxes: NDArray[np.float64],
+    detections: Detections,
+    config: TrackerConfig,
+    reach: ArrayLike,
+) -> NDArray[np.float64]:
+    """(boxes, detections): 1 - IoU, distance and size; `FORBIDDEN` beyond the gates.
+
+    Args:
+        boxes: (N, 4).
+        detections: M.
+        config: gates.
+        reach: (N,) largest distance in sides.
+    """
+    a, b = positions_of(boxes)[:, None], positions_of(detections.boxes)[None]
+    shared = iou(boxes, detections.boxes)
+    log_ratio = np.abs(a[..., 2] - b[..., 2])
+    side = np.exp((a[..., 2] + b[..., 2]) / 2)
+    distance = np.linalg.norm(a[..., :2] - b[..., :2], axis=-1) / side
+    farthest = np.reshape(np.asarray(reach, np.float64), (-1, 1))
+    near_enough = (distance <= farthest) & (log_ratio <= np.log(config.max_size_ratio))
+    allowed = near_enough | (shared >= config.min_iou)
+    total = 1.0 - shared + distance + _SIZE_WEIGHT * log_ratio
+    allowed &= total <= _HIGHEST + farthest - config.max_distance
+    return np.asarray(np.where(allowed, total, FORBIDDEN))
+
+
+def costs_of_return(
+    states: Sequence[TrackState],
+    detections: Detections,
+    stamp: float,
+    config: TrackerConfig,
+    reach: ArrayLike,
+) -> NDArray[np.float64]:
+    """(states, detections) of those out of sight, as if they had walked on meanwhile."""
+    boxes = np.zeros((len(states), 4))
+    for box, state in zip(boxes, states, strict=True):
+        if state.may_reactivate(stamp, config.max_undetected_s):
+            box[:] = box_of(state.walked(stamp))
+    cost = costs(boxes, detections, config, reach)
+    cost[~boxes.any(axis=1)] = FORBIDDEN
+    return cost
+
+
+def unclear(cost: NDArray[np.float64], matches: Sequence[tuple[int, int]]) -> set[int]:
+    """Rows of matches that would cost little more the other way round.
+
+    Args:
+        cost: (N, M).
+        matches: of rows and columns.
+    """
+    column = dict(matches)
+    doubtful = set()
+    for i, j in matches:
+        for k in map(int, np.flatnonzero(cost[:, j] < FORBIDDEN)):
+            if k == i:
+                continue
+            kept, other = float(cost[i, j]), float(cost[k, j])
+            if k in column:
+                kept, other = kept + cost[k, column[k]], other + cost[i, column[k]]
+            if other - kept < _UNCLEAR:
+                doubtful.add(i)
+    return doubtful
+
+
+def apart(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    """How little two positions, (3,), are of one face: distance in sides, and size."""
+    moved = np.linalg.norm(a[:2] - b[:2]) / np.exp((a[2] + b[2]) / 2)
+    return float(moved + _SIZE_WEIGHT * abs(a[2] - b[2]))
+
+
+def near(
+    a: NDArray[np.float64], b: NDArray[np.float64], config: TrackerConfig, caution: float = 1.0
+) -> bool:
+    """Whether two positions, (3,), are within the gates; `caution`: a share of these."""
+    moved = np.linalg.norm(a[:2] - b[:2]) / np.exp((a[2] + b[2]) / 2)
+    return bool(
+        moved <= caution * config.max_distance
+        and abs(a[2] - b[2]) <= caution * np.log(config.max_size_ratio)
+    )
