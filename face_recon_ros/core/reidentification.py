@@ -78,7 +78,7 @@ class _Person:
     settled: bool = False
     shown: bool = False
     contested: bool = False
-    doubted: float = -np.inf
+    doubted: float = np.inf
     strikes: int = 0
     with_others: set[str] = field(default_factory=set)
     beside: set[str] = field(default_factory=set)
@@ -122,21 +122,23 @@ class ReIdentifier:
         """Forgets all people."""
         self._people, self._active = {}, set()
 
-    def follow(self, ids: Iterable[str], stamp: float) -> None:
+    def follow(self, ids: Iterable[str], stamp: float, waiting: Iterable[str] = ()) -> None:
         """Says which tracks a frame has.
 
         Args:
-            ids: of all tracks; those unheard of are new.
+            ids: of all tracks that show a face; those unheard of are new.
             stamp: seconds, of the frame.
+            waiting: ids of tracks that may show theirs again. Until then it may be that another
+                track shows it.
         """
-        before = self._active
+        before, waiting = self._active, set(waiting)
         self._stamp, self._active = stamp, set(ids)
         for name in self._active:
             self._people.setdefault(name, _Person(stamp, stamp)).seen = stamp
         self._people = {
             name: person
             for name, person in self._people.items()
-            if name in self._active
+            if name in self._active | waiting
             or (person.shown and person.looks and stamp - person.seen <= self.config.memory_s)
         }
         lost = self._lost()
@@ -173,9 +175,10 @@ class ReIdentifier:
 
     def doubt(self, name: str) -> None:
         """Says that a track may be on another's face as well as on its own: a look must tell."""
-        if name in self._people and self._people[name].looks:
-            self._people[name].contested = True
-            self._people[name].doubted = self._stamp
+        person = self._people.get(name)
+        if person is not None and person.looks:
+            person.contested = True
+            person.doubted = min(person.doubted, self._stamp)
 
     def is_anonymous(self, name: str) -> bool:
         """Whether a track must not be shown yet, as it may turn out to be another person.
@@ -185,7 +188,7 @@ class ReIdentifier:
         person = self._people.get(name)
         if person is None:
             return False
-        in_doubt = self._stamp - person.doubted < self.config.max_anonymous_s
+        in_doubt = 0.0 <= self._stamp - person.doubted < self.config.max_anonymous_s
         new = not person.settled and self._stamp - person.began < self.config.max_anonymous_s
         return in_doubt or (new and bool(self._lost()))
 
@@ -233,6 +236,7 @@ class ReIdentifier:
                     self._active.add(name)
                     continue
                 renamed[name] = self._become(name, final or self._new_id(), look)
+                self._people[renamed[name]].settled = bool(final)  # new, or one look misled
             elif not self._people[name].settled and name not in renamed:
                 final = self._settle(name, look)
                 if final != name:
@@ -249,7 +253,7 @@ class ReIdentifier:
             rival < max(self.config.same, own + 2 * self.config.margin)
         ):
             person.learn(look)
-            person.contested, person.strikes, person.doubted = False, 0, -np.inf
+            person.contested, person.strikes, person.doubted = False, 0, np.inf
             return True
         person.strikes += 1
         if person.strikes < 2 and not person.contested:
@@ -319,13 +323,17 @@ class ReIdentifier:
             was.contested, was.strikes = False, 0
         now.beside.clear()
         now.learn(look)
-        now.settled, now.contested, now.strikes, now.doubted = True, False, 0, -np.inf
+        now.settled, now.contested, now.strikes, now.doubted = True, False, 0, np.inf
         now.seen = now.looked = self._stamp
         self._active.add(final)
         return final
 
     def _lost(self) -> set[str]:
-        return {n for n, p in self._people.items() if n not in self._active and p.looks > 0}
+        return {
+            name
+            for name, person in self._people.items()
+            if name not in self._active and person.looks > 0 and person.shown
+        }
 
     def _similarities(
         self, name: str, look: Array, among: Iterable[str]

@@ -41,7 +41,6 @@ _AS_NEAR = np.log(1.1)  # of two faces this much alike in size either may be the
 _TURNED_AWAY = np.radians(65.0)  # from the camera: a face missed then has turned on, most likely
 _NO_FACE = np.radians(95.0)  # a mesh turned farther shows none, unless the detector finds it
 _USUAL_RATE_HZ = 30.0  # of cameras; slower ones have the detector look as often as these
-_DOUBT_SIGNS = 2  # of three: out of sight before, near another, a match not as expected
 _PROVEN = 3  # detections after the first that earn a track its full patience
 _ID_LENGTH = 5  # REP-155
 
@@ -183,8 +182,8 @@ class Tracker:
             leaps = reach[i] > self.config.max_distance and not shared[i, j]
             if again or leaps:
                 contested.append(state.track.id)
-            signs = (again or leaps) + state.touched(stamp) + (least[i, j] > POOR)
-            if i in unclear or signs >= _DOUBT_SIGNS:
+            met = (again or leaps) and state.touched(stamp)
+            if i in unclear or met or least[i, j] > POOR:
                 doubted.append(state.track.id)
             if cost[i, j] < FORBIDDEN:
                 self._detected(state, detections.boxes[j], score, stamp)
