@@ -40,8 +40,8 @@ class ReIdentificationConfig:
             this.
         margin: A match must lead the next similar person, and people seen side by side, by
             this similarity.
-        max_anonymous_s: A new face is held back for up to this time in seconds while it
-            might be a lost one.
+        max_anonymous_s: A face is held back for up to this time in seconds while it might be a
+            lost one, or while its track might have moved on to another face.
     """
 
     memory_s: float = ranged(30.0, 0.0, 3600.0)

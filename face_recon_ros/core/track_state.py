@@ -132,8 +132,10 @@ class TrackState:
     def reactivate(self, box: ArrayLike, score: float, stamp: float) -> None:
         """Goes on where a detection found the face again after it was out of sight."""
         found = positions_of(np.asarray(box)[None])[0]
+        walked = (found - self.detected_position) * [1.0, 1.0, 0.0]
+        self.velocity = self.anchor_velocity = walked / (stamp - self.detected_stamp)
+        self.detected_velocity = self.velocity
         self.position = self.anchor_position = self.detected_position = found
-        self.velocity = self.anchor_velocity = self.detected_velocity
         self.measured_stamp = self.anchor_stamp = stamp
         self.detected_stamp = self.sure_stamp = self.looked_stamp = stamp
         self.detected_score, self.closed_loop, self.presence = score, False, None

@@ -6,8 +6,9 @@ place (`confirm`), so the detector need not run on every frame. Only a detection
 alive, as the network makes a mesh of anything; after `max_undetected_s` without one it ends.
 It stays `visible` for `max_tentative_s` only, or while the network's presence says it is a face.
 
-Place and motion say who a face is as long as it is followed without a gap. After a crossing, a
-gap or a cut appearance says it (`core.reidentification`). Time is an argument.
+Place, size and motion say who a face is as long as it is followed without a gap. After a crossing,
+a gap or a cut appearance says it (`core.reidentification`); a track whose match is unclear is not
+`visible` until then. Time is an argument.
 """
 
 from __future__ import annotations

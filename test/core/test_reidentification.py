@@ -312,3 +312,44 @@ def test_neighbours_of_a_track_that_had_moved_on_are_not_its_persons():
     assert known.see({"a": look(person(2), seed=9)}) == {"a": "b"}
     known.follow(["b", "c"], 4.1)
     assert known.see({"c": look(person(1), seed=8)}) == {"c": "a"}
+
+
+def test_a_track_in_doubt_is_held_back_until_a_look_and_no_longer_than_a_moment():
+    known = two_side_by_side()
+    known.doubt("a")
+    assert known.is_anonymous("a") and not known.is_anonymous("b")
+    assert known.wanted()[0] == "a"
+    known.see({"a": look(person(1), seed=9)})
+    assert not known.is_anonymous("a")
+    known.doubt("a")
+    for stamp in (3.5, 4.0, 4.5):  # in doubt all the time, and nobody looks
+        known.follow(["a", "b"], stamp)
+        known.doubt("a")
+    assert not known.is_anonymous("a")
+
+
+def test_without_looks_there_is_no_doubt():
+    known = gallery()
+    known.follow(["a"], 0.0)
+    known.doubt("a")
+    known.doubt("nobody")
+    assert not known.is_anonymous("a")
+
+
+def test_one_look_at_a_track_that_moved_on_does_not_make_its_face_a_new_person():
+    """It may have been a bad look at somebody who is known."""
+    known = two_side_by_side()
+    known.follow(["b"], 4.0)
+    known.contest("b")
+    (new,) = known.see({"b": look(person(7), seed=1)}).values()
+    known.follow([new], 4.1)
+    assert known.is_anonymous(new)
+    assert known.see({new: look(person(1), seed=2)}) == {new: "a"}
+
+
+def test_a_track_that_waits_is_no_lost_person_but_its_id_may_be_taken_up():
+    known = two_side_by_side()
+    known.follow(["b"], 4.0, waiting=["a"])
+    known.follow(["b", "c"], 4.1, waiting=["a"])
+    assert known.is_anonymous("c")
+    assert known.see({"c": look(person(1), seed=9)}) == {"c": "a"}
