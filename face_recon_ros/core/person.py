@@ -128,6 +128,10 @@ def learn_identities(
 ) -> None:
     """Adds what a fit says of N people's identity to what is known of them.
 
+    A fit with the prior N(m, B^-1) and points of information P answers with x, where
+    (B + P) x = B m + P s, and s is what the points say. So P s = (B + P) x - B m, and of the
+    picture alone, whose start g has information A, the answer a is (A + P) a = A g + P s.
+
     Args:
         people: N.
         seen: (N, K_id) in this image before the fit.
@@ -143,11 +147,10 @@ def learn_identities(
         person, after = people[i], fit.identity_information[i]
         if person.posterior is None:
             person.posterior = IdentityPosterior(k, config)
-        # What this picture says for itself: the fit's answer as if it had started from `seen`.
         mean, before = known[0][i], known[1][i]
         points = after - before
-        pull = after @ fit.state.identity[i].astype(np.float64) - before @ mean + first @ seen[i]
-        alone = np.linalg.solve(first + points, pull)
+        points_pull = after @ fit.state.identity[i].astype(np.float64) - before @ mean
+        alone = np.linalg.solve(first + points, points_pull + first @ seen[i])
         told = start + prior.identity_scale * points
         person.posterior.add(alone, told, fit.state.rotation[i])
 

@@ -187,7 +187,7 @@ class PointFitter:
         weight = self._independence / variance
         unit = np.asarray(CROP_FOCAL / start.translation[:, 2], np.float64)  # crop sides per metre
         root = np.sqrt(weight)
-        state, offset, first = start, np.zeros((n, m)), np.full(n, -1.0)
+        state, offset, first = start, np.zeros((n, m)), None
         for _ in range(rounds):
             rows = self._jacobian(state, unit, root).reshape(n, 2 * len(self._used_mean), m)
             information = prior + np.array([r.T @ r for r in rows]).reshape(n, m, m)
@@ -195,7 +195,7 @@ class PointFitter:
             for _ in range(steps):
                 residual = self._residual(state, places, unit)
                 surprise = np.square(residual).sum(1) / variance / 2
-                if (first < 0).any():  # the start itself says nothing of what is an outlier
+                if first is None:  # the start itself says nothing of what is an outlier
                     first, surprise = surprise.mean(1), np.zeros_like(surprise)
                 usual = np.maximum(np.median(surprise, axis=1, keepdims=True), 1.0)
                 pull = residual * (root / (1 + surprise / usual / _OUTLIER))[:, None]
@@ -205,7 +205,7 @@ class PointFitter:
         residual = self._residual(state, places, unit)
         last = (np.square(residual).sum(1) / variance / 2).mean(1)
         good = np.isfinite(last) & np.isfinite(offset).all(1) & (state.translation[:, 2] > 0)
-        good &= last <= np.maximum(first, 1.0)
+        good &= last <= np.maximum(1.0 if first is None else first, 1.0)
         moved = np.abs(offset[:, :POSE]) * np.sqrt(self._precision[:POSE])
         good &= (moved < _FARTHEST).all(1)
         return PointFit(
