@@ -56,7 +56,9 @@ _EXAMPLES = """examples:
   face-recon evaluate tracking --out room.json --preview room
   face-recon evaluate tracking --people 4 --seconds 40 --rate 10 --out short.json
   face-recon evaluate tracking --portraits faces --out portraits.json
-  face-recon evaluate tracking bag --truth gt.txt --out bag.json"""
+  face-recon evaluate tracking bag --truth gt.txt --out bag.json
+  face-recon evaluate tracking --write room --out room.json
+  face-recon evaluate tracking room --truth room/gt.txt --fov 70 --out again.json"""
 
 _PREVIEW_EVERY_S = 2.0
 
@@ -101,7 +103,10 @@ def add_tracking_command(subparsers: argparse._SubParsersAction[argparse.Argumen
     )
     group.add_argument("--seconds", type=float, default=room.seconds, help="length (%(default)s)")
     group.add_argument(
-        "--rate", type=float, default=room.rate_hz, help="images a second (%(default)s)"
+        "--rate",
+        type=float,
+        default=room.rate_hz,
+        help="images a second, also of a SOURCE that is a folder (%(default)s)",
     )
     group.add_argument(
         "--seed", type=at_least(0), default=0, help="seed of the room (%(default)s)"
@@ -135,7 +140,7 @@ def run(args: argparse.Namespace) -> int:
     config = replace(config, tracker=replace(config.tracker, appearance=args.appearance))
     if args.source:
         truth = read_mot(args.truth)
-        source, resolver = open_input(args)
+        source, resolver = open_input(args, folder_fps=args.rate)
         frames, total = with_truth(with_cameras(source, resolver), truth), 0
     else:
         room = _room(args, config)

@@ -274,7 +274,9 @@ def add_source_options(parser: argparse.ArgumentParser, *, max_faces: int) -> No
     add_topic_options(parser)
 
 
-def open_input(args: argparse.Namespace, *, loop: bool = False) -> tuple[Source, CameraResolver]:
+def open_input(
+    args: argparse.Namespace, *, loop: bool = False, folder_fps: float = 0.0
+) -> tuple[Source, CameraResolver]:
     """The source of images that the options name, and the resolver of its cameras.
 
     What is chosen in a bag is printed.
@@ -283,9 +285,14 @@ def open_input(args: argparse.Namespace, *, loop: bool = False) -> tuple[Source,
         args: of `source`, `add_topic_options` and, where the command has them, of
             `add_camera_options`.
         loop: whether files begin again at their end.
+        folder_fps: images a second of a folder of pictures; 0 takes the usual rate.
     """
     config = SourceConfig(
-        str(args.source), loop=loop, topic=args.image_topic, info_topic=args.info_topic
+        str(args.source),
+        loop=loop,
+        fps=folder_fps if Path(args.source).is_dir() else 0.0,
+        topic=args.image_topic,
+        info_topic=args.info_topic,
     )
     source = open_source(config, complain=left_out)
     if isinstance(source, BagSource):
