@@ -15,6 +15,7 @@ from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.crop_pose import CAMERA_FROM_FRONTAL_FACE
 from face_recon_ros.core.errors import ConfigError
 from face_recon_ros.core.morphable_model import VertexNormals
+from face_recon_ros.core.openings import closed
 from face_recon_ros.core.ranges import check_ranges, ranged
 from face_recon_ros.core.rasterizer import interpolate, rasterize
 from face_recon_ros.core.rigid import Rigid, rotation_from_vector
@@ -248,16 +249,18 @@ def render_mesh(
     """
     turn = rotation_from_vector([0.0, np.radians(yaw_deg), 0.0]).astype(np.float32)
     camera_from_face = (turn @ CAMERA_FROM_FRONTAL_FACE).astype(np.float32)
-    points = (mesh.vertices - mesh.vertices.mean(axis=0)) @ camera_from_face.T
-    reach = 1.1 * np.abs(mesh.vertices - mesh.vertices.mean(axis=0)).max(initial=1e-6)
-    pixels = (points[:, :2] / reach + 1) * (size / 2) - 0.5  # orthographic
-    if textured and mesh.colours is not None:
-        colours = 255 * mesh.colours
-    else:
+    middle = mesh.vertices.mean(axis=0)
+    reach = 1.1 * np.abs(mesh.vertices - middle).max(initial=1e-6)
+    if not textured or mesh.colours is None:
         normals = VertexNormals(mesh.triangles, len(mesh.vertices))(mesh.vertices)
-        colours = _clay(normals @ camera_from_face.T, (200, 200, 205))
+        clay = _clay(normals @ camera_from_face.T, (200, 200, 205)) / np.float32(255)
+        mesh = Mesh(mesh.vertices, mesh.triangles, clay)
+    solid = closed(mesh)
+    points = (solid.vertices - middle) @ camera_from_face.T
+    pixels = (points[:, :2] / reach + 1) * (size / 2) - 0.5  # orthographic
     depth = points[:, 2] + 2 * reach
-    picture, covered = _picture(pixels, depth, mesh.triangles, colours, size, size)
+    colours = np.float32(255) * np.asarray(solid.colours, np.float32)
+    picture, covered = _picture(pixels, depth, solid.triangles, colours, size, size)
     ground = np.linspace(250, 215, size, dtype=np.float32)[:, None, None]
     return np.asarray((picture + (1 - covered[..., None]) * ground).round(), np.uint8)
 

@@ -97,6 +97,7 @@ class Appearance:
         self._best = np.zeros(n, np.float32)
         self._field = np.zeros((10, 3), np.float32)
         self._field_weight = 0.0
+        self._grey = True
         self._factor: Float32 | None = None  # (V, 3) of the model's colours, until the next look
 
     @property
@@ -130,6 +131,7 @@ class Appearance:
         total = self._field_weight * _FORGETTING + sharpness**2
         self._field += sharpness**2 / total * (comparison.field - self._field).astype(np.float32)
         self._field_weight = total
+        self._grey &= comparison.grey
         self._factor = None
 
     def colours(self, model_colours: Float32) -> Float32:
@@ -140,7 +142,13 @@ class Appearance:
             smooth = self._sampler.extended(self._field)
             seen = believed(self._best, self._agreed, self._visible)
             self._factor = np.exp(smooth + seen[:, None] * (self._ratio - smooth))
-        return np.asarray(np.clip(model_colours * self._factor, 0, 1), np.float32)
+        colours = np.clip(model_colours * self._factor, 0, 1)
+        return np.asarray(without_hues(colours) if self._grey else colours, np.float32)
+
+
+def without_hues(colours: Float32) -> Float32:
+    """(N, 3) colours of somebody whom only grey images show, without the hues of the model."""
+    return np.repeat(colours.mean(axis=1, keepdims=True), 3, axis=1)
 
 
 def seen_at(

@@ -15,7 +15,7 @@ from face_recon_ros.core.errors import ModelError
 from face_recon_ros.core.morphable_model import FACE, MorphableModel
 from face_recon_ros.core.rasterizer import rasterize
 from face_recon_ros.core.rigid import Rigid, angle_between
-from face_recon_ros.core.texture import View, believed
+from face_recon_ros.core.texture import View, believed, without_hues
 from face_recon_ros.core.texture_sampler import (
     TextureSampler,
     agreement,
@@ -113,6 +113,7 @@ class TextureBuilder:
         self._valence = np.maximum(valence, 1).astype(np.float32)
         self._face = np.flatnonzero(takes)
         self._tolerance = atlas.spread(sampler.tolerance, self._face)
+        self._tolerance_glasses = atlas.spread(sampler.tolerance_glasses, self._face)
         self._ratio = np.zeros((len(self._face), 3), np.float32)
         self._weight = np.zeros(len(self._face), np.float32)
         self._agreed = np.zeros(len(self._face), np.float32)
@@ -120,6 +121,7 @@ class TextureBuilder:
         self._best = np.zeros(len(self._face), np.float32)
         self._field = np.zeros((10, 3), np.float32)
         self._field_weight = 0.0
+        self._grey = True
         self._views: list[tuple[Rigid, float]] = []
 
     @property
@@ -152,7 +154,10 @@ class TextureBuilder:
         colours = sample(view.rgb, self._atlas.spread(view.pixels, face))
         ratio = log_ratio(colours, self._atlas.spread(view.model_colours, face))
         smooth = self._atlas.spread(self._sampler.extended(view.comparison.field), face)
-        weight = weight * agreement(ratio, smooth, self._tolerance[near])
+        tolerance = self._tolerance[near]
+        if glasses := view.comparison.glasses:
+            tolerance += np.float32(glasses) * (self._tolerance_glasses[near] - tolerance)
+        weight = weight * agreement(ratio, smooth, tolerance)
         gain = (weight**2 * view.px_per_mm) ** 2  # squared: the best views win, others hardly blur
         self._visible[near] += (visible * view.px_per_mm) ** 2
         self._agreed[near] += visible * weight * view.px_per_mm**2
@@ -160,6 +165,7 @@ class TextureBuilder:
         self._weight[near] += gain
         share = (gain / np.maximum(self._weight[near], 1e-12))[:, None]
         self._ratio[near] += share * (ratio - self._ratio[near])
+        self._grey &= view.comparison.grey
         self._field_weight += view.px_per_mm
         step = view.px_per_mm / self._field_weight
         self._field += step * (view.comparison.field - self._field).astype(np.float32)
@@ -179,6 +185,8 @@ class TextureBuilder:
         seen = believed(self._best, self._agreed, self._visible)
         ratio[self._face] = smooth + seen[:, None] * (self._ratio - smooth)
         colours = self._atlas.spread(albedo, slice(None)) * np.exp(ratio)
+        if self._grey and self._field_weight > 0:
+            colours = without_hues(colours)
         return self._atlas.picture(np.clip(colours, 0, 1).astype(np.float32))
 
 
