@@ -20,6 +20,7 @@ from face_recon_ros.core.models import FACE_MODEL, find_model  # noqa: E402
 from face_recon_ros.core.morphable_model import FACIAL_SKIN, load_morphable_model  # noqa: E402
 from face_recon_ros.core.rectification import FaceFrame, Rectifier  # noqa: E402
 from face_recon_ros.core.rigid import Rigid  # noqa: E402
+from face_recon_ros.training import train_points as train_points_module  # noqa: E402
 from face_recon_ros.training.config import PointConfig, config_from_dict  # noqa: E402
 from face_recon_ros.training.point_examples import CROP_PX, PICTURE_PX  # noqa: E402
 from face_recon_ros.training.point_objective import project  # noqa: E402
@@ -208,16 +209,23 @@ def test_look_up_is_bilinear():
             np.testing.assert_allclose(ours[k], theirs, atol=0.05)
 
 
-def test_a_run_on_a_device_resumes(tmp_path):
-    config = settings(
-        out=str(tmp_path / "run"), width=8, hidden=16, steps=2, fit_after=1, bfloat16=True
-    )
-    checkpoint = train_points(config)
-    longer = settings(out=str(tmp_path / "run"), width=8, hidden=16, steps=3, fit_after=1)
+def test_a_run_on_a_device_resumes(tmp_path, examples, monkeypatch):
+    """Each step has examples of its own, also after a restart."""
+    began = []
+
+    def ready(*_, first_step, **__):
+        began.append(first_step)
+        examples._step = first_step
+        return examples
+
+    monkeypatch.setattr(train_points_module, "TorchPointExamples", ready)
+    device = str(examples._device)
+    shape = {"out": str(tmp_path / "run"), "device": device, "width": 8, "hidden": 16}
+    checkpoint = train_points(settings(**shape, steps=2, fit_after=1, bfloat16=True))
+    longer = settings(**shape, steps=3, fit_after=1, bfloat16=True)
     assert train_points(longer, resume=True) == checkpoint
-    state = torch.load(checkpoint, weights_only=True)
-    assert state["step"] == 3
-    assert all(v.device.type == "cpu" or v.is_cuda for v in state["average"].values())
+    assert began == [0, 2]
+    assert torch.load(checkpoint, weights_only=True)["step"] == 3
 
 
 def test_a_device_that_there_is_not_is_refused():
