@@ -1,13 +1,16 @@
 """A ROS graph of a test's own: real processes on real DDS, which never outlive the test."""
 
 import contextlib
+import fcntl
 import os
 import random
 import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import demo
@@ -19,11 +22,41 @@ RELIABILITY_VARIABLE = "FACE_RECON_RELIABILITY"
 TABLE_BEGIN, TABLE_END = "<!-- begin of the table -->", "<!-- end of the table -->"
 
 
-def graph_environment() -> dict[str, str]:
-    """This machine only, room for images in shared memory, a domain no other worker draws."""
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
-    domain = str(1 + 25 * (worker % 4) + random.randrange(25))
-    return {**demo.environment(), "ROS_DOMAIN_ID": domain, "FACE_RECON_DOMAIN_ID": domain}
+#: What every system can open the ports of; 0 is what others use by default.
+DOMAINS = range(1, 101)
+LOCKS = Path(tempfile.gettempdir()) / "face_recon_ros_domains"
+
+
+@contextlib.contextmanager
+def own_domain(folder: Path = LOCKS, domains: Sequence[int] = DOMAINS) -> Iterator[int]:
+    """A ROS domain in which no other test of this machine runs.
+
+    Two graphs in one domain hear each other, and a test would count the publishers of both. The
+    kernel frees the lock when the process ends, however it ends.
+
+    Args:
+        folder: of the locks; all checkouts use the same.
+        domains: to choose from.
+    """
+    folder.mkdir(exist_ok=True)
+    for domain in random.sample(domains, len(domains)):
+        with contextlib.ExitStack() as held:
+            try:
+                lock = held.enter_context((folder / str(domain)).open("w"))
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except (BlockingIOError, PermissionError):  # taken, perhaps by another user
+                continue
+            yield domain
+            return
+    raise RuntimeError(f"tests are running in all {len(domains)} ROS domains: run fewer at once")
+
+
+@contextlib.contextmanager
+def graph_environment() -> Iterator[dict[str, str]]:
+    """This machine only, room for images in shared memory, a domain of its own."""
+    with own_domain() as domain:
+        own = {"ROS_DOMAIN_ID": str(domain), "FACE_RECON_DOMAIN_ID": str(domain)}
+        yield {**demo.environment(), **own}
 
 
 class Graph:
@@ -97,9 +130,8 @@ def segments(pid: int) -> set[Path]:
 def a_graph():
     """A graph of its own; it is gone after the block."""
     pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
-    env = graph_environment()
-    made = Graph(env)
-    with pytest.MonkeyPatch.context() as monkeypatch:
+    with graph_environment() as env, pytest.MonkeyPatch.context() as monkeypatch:
+        made = Graph(env)
         for key in set(env) - set(os.environ):
             monkeypatch.setenv(key, env[key])
         monkeypatch.setenv("ROS_DOMAIN_ID", env["ROS_DOMAIN_ID"])

@@ -19,7 +19,8 @@ from ros_graph import (
 @pytest.fixture
 def ros_environment():
     """`graph_environment`, for scripts that start nodes of their own."""
-    return graph_environment()
+    with graph_environment() as env:
+        yield env
 
 
 #: Rows of docs/reliability.md: fault, how it was injected, what was seen, the test that did it.
