@@ -27,9 +27,11 @@ from face_recon_ros.training.checkpoint import load_checkpoint, save_checkpoint
 from face_recon_ros.training.config import LossWeights, TrainConfig, config_from_dict
 from face_recon_ros.training.data import Crops, open_render_cache
 from face_recon_ros.training.export import export
+from face_recon_ros.training.objective import Objective
+from face_recon_ros.training.stored import load_network
 from face_recon_ros.training.synthesis.faces import SyntheticFaces
 from face_recon_ros.training.synthesis.render_cache import fill_render_cache
-from face_recon_ros.training.train import Objective, load_network, train
+from face_recon_ros.training.train import train
 
 #: With photographs: weights of the baseline, and which are taken away together.
 ON_PHOTOGRAPHS = {
@@ -152,7 +154,7 @@ def measure(config: TrainConfig, checkpoint: Path, landmarks: Path | None) -> di
         export(checkpoint, onnx, precision="float32")
         command = [sys.executable, "-m", "face_recon_ros", "evaluate", "landmarks"]
         options = ["--images", str(landmarks), "--network", str(onnx), "--out", str(report)]
-        subprocess.run([*command, *options, "--threads", "1"], check=True, capture_output=True)
+        subprocess.run([*command, *options, "--workers", "1"], check=True, capture_output=True)
         found = json.loads(report.read_text())
         figures |= {"nme51": 100 * found["nme51"], "nme68": 100 * found["nme68"]}
     return figures

@@ -27,13 +27,13 @@ from face_recon_ros.training.config import (
     parse_overrides,
 )
 from face_recon_ros.training.data import Batch
-from face_recon_ros.training.train import (
-    Objective,
-    build_network,
+from face_recon_ros.training.objective import Objective
+from face_recon_ros.training.optimisation import (
     keep_freed_memory,
     parameter_groups,
     update_average,
 )
+from face_recon_ros.training.stored import build_network
 
 PHOTOGRAPH_SHARE = 0.25
 

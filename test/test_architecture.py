@@ -139,14 +139,10 @@ def test_nothing_heavy_is_loaded_before_it_is_needed(statement, banned):
 
 
 MAX_FILE, MAX_FUNCTION = 450, 80
-#: The training loops are read from top to bottom.
-LONG = {"training/train.py", "training/train_points.py"}
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
 def test_files_and_functions_are_short(path):
-    if str(path.relative_to(ROOT)) in LONG:
-        return
     text = path.read_text()
     assert text.count("\n") <= MAX_FILE, "split it by what it is about"
     for node in ast.walk(ast.parse(text)):

@@ -9,11 +9,13 @@ from typing import Any
 
 import torch
 
-from face_recon_ros.core.errors import ModelError
+from face_recon_ros.core.errors import ConfigError, ModelError
 from face_recon_ros.core.morphable_model import same_decoding
 from face_recon_ros.training.config import TrainConfig
 
 FORMAT = 1
+#: Name of a run's checkpoint.
+CHECKPOINT = "checkpoint.pt"
 #: What may differ between a checkpoint and the run that goes on from it.
 MAY_CHANGE = frozenset(
     [
@@ -42,6 +44,20 @@ MAY_CHANGE = frozenset(
         "threads",
     ]
 )
+
+
+def check_new_run(checkpoint: Path) -> None:
+    """Before a run begins.
+
+    Raises:
+        ConfigError: there is a checkpoint already.
+    """
+    if checkpoint.exists():
+        raise ConfigError(
+            f"no run at {checkpoint.parent}",
+            "one that began already",
+            "use --resume, or another --out",
+        )
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:

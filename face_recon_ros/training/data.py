@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import time
 from collections.abc import Iterator
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -16,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
+from tqdm import tqdm
 
 from face_recon_ros.core.morphable_model import MorphableModel, load_morphable_model
 from face_recon_ros.training.config import PointConfig, TrainConfig
@@ -213,3 +215,15 @@ def _render(config: TrainConfig | PointConfig, face_model: str, parent: int) -> 
     fill_render_cache(
         pool, faces, config.seed, renew_per_second=config.renew_per_second, parent=parent
     )
+
+
+def wait_for_pool(config: TrainConfig | PointConfig, sizes: tuple[int, int, int]) -> None:
+    """Until enough different people are rendered to begin."""
+    pool = open_render_cache(config, sizes)
+    enough = min(pool.slots, 20 * config.batch_size)
+    if len(pool) >= enough:
+        return
+    with tqdm(total=enough, desc="first renderings", unit="img", disable=None) as bar:
+        while (n := len(pool)) < enough:
+            bar.update(n - bar.n)
+            time.sleep(1)

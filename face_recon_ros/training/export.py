@@ -1,8 +1,4 @@
-"""Checkpoint -> ONNX, in float32, int8, or int8 weights, with how far these lie apart.
-
-int8: static quantisation (QDQ, weights per channel), calibrated on training crops. The first
-stage, and the heads and all after the pooling, stay in float: they are cheap, and pose is worth
-more than a microsecond.
+"""Checkpoint -> ONNX, in float32 or with int8 weights, and how far these lie apart.
 
 int8 weights: a quarter of the file, and float32 in all that is computed.
 """
@@ -13,9 +9,9 @@ import contextlib
 import io
 import json
 import logging
+import shutil
 import tempfile
 import warnings
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from face_recon_ros.core.crop_pose import crop_from_face
+from face_recon_ros.core.crop_pose import crop_camera, crop_from_face
 from face_recon_ros.core.errors import ConfigError, ModelError
 from face_recon_ros.core.inference import NETWORK_FORMAT, FaceNetwork
 from face_recon_ros.core.models import MANIFEST, find_model, sha256_of
@@ -35,20 +31,15 @@ from face_recon_ros.core.rigid import angle_between
 from face_recon_ros.training.config import config_from_dict
 from face_recon_ros.training.data import Crops
 from face_recon_ros.training.network import FaceRegressor, Prediction
-from face_recon_ros.training.quantise import fold_batch_norm, round_weights
-from face_recon_ros.training.train import load_network
+from face_recon_ros.training.stored import load_network
 
-PRECISIONS = ("float32", "int8", "int8_weights")
+FLOAT, INT8_WEIGHTS = "float32", "int8_weights"
+PRECISIONS = (FLOAT, INT8_WEIGHTS)
 LICENCE = "Apache-2.0"
-INT8_OPERATORS = ("Conv", "Add", "MaxPool", "Relu", "Clip")
-#: int8 further from float32 than this, on average, is not written.
+#: int8 weights that move faces by more than this, on average, are not written.
 MAX_SHIFT_MM, MAX_POSE_DEG = 0.3, 0.3
-#: How many of the last convolutions stay in float: as few as keep within that.
-FLOAT_LAST = (0, 2, 5)
-#: Crops, none of them for calibration, that int8 is compared with float32 on.
+#: Crops on which that is measured.
 PARITY_CROPS = 128
-#: Crops for the rounding of weights; the ranges of activations are calibrated on all.
-ROUNDING_CROPS = 128
 
 
 @dataclass(frozen=True)
@@ -121,76 +112,6 @@ def export_float32(
             )
 
 
-def calibration_reader(feeds: Iterable[dict[str, NDArray[Any]]]) -> Any:
-    """What ONNX Runtime's quantisation reads: the inputs of one run after the other, by name."""
-    from onnxruntime.quantization import CalibrationDataReader
-
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self._feeds = iter(feeds)
-
-        def get_next(self) -> dict[str, NDArray[Any]] | None:
-            return next(self._feeds, None)
-
-    return Reader()
-
-
-def quantise(
-    network: FaceRegressor,
-    int8: Path,
-    crops: NDArray[np.uint8],
-    metadata: dict[str, str],
-    n_float: int = 0,
-) -> None:
-    """Static int8 quantisation (QDQ) of the convolutions behind the backbone's first stage.
-
-    Args:
-        network: what to quantise.
-        int8: where to write.
-        crops: (N, S, S, 3) uint8, like those the network will see.
-        metadata: of the file.
-        n_float: how many of the last convolutions stay in float.
-    """
-    from onnxruntime.quantization import (
-        CalibrationMethod,
-        QuantFormat,
-        QuantType,
-        quantize_static,
-    )
-    from onnxruntime.quantization.shape_inference import quant_pre_process
-
-    batches = np.array_split(crops, max(1, len(crops) // 16))
-    folded = fold_batch_norm(network)
-    steps = round_weights(folded, crops[:ROUNDING_CROPS], n_float)
-    zero = np.int8(0)
-    levels = {
-        f"network.{name}.weight": [
-            {"axis": 0, "scale": np.float32(s), "zero_point": zero} for s in step.numpy()
-        ]
-        for name, step in steps.items()
-    }
-    with tempfile.TemporaryDirectory() as folder:
-        rounded, prepared = (str(Path(folder) / f"{n}.onnx") for n in ("rounded", "prepared"))
-        export_float32(folded, crops.shape[1], Path(rounded), metadata)
-        quant_pre_process(rounded, prepared, skip_symbolic_shape=True)
-        quantize_static(
-            prepared,
-            str(int8),
-            calibration_reader({"image": batch} for batch in batches),
-            quant_format=QuantFormat.QDQ,
-            per_channel=True,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-            op_types_to_quantize=list(INT8_OPERATORS),
-            nodes_to_quantize=nodes_for_int8(onnx.load(prepared).graph, set(levels)),
-            calibrate_method=CalibrationMethod.MinMax,
-            extra_options={"ActivationSymmetric": False, "TensorQuantOverrides": levels},
-        )
-    model = onnx.load(str(int8))
-    onnx.helper.set_model_props(model, metadata)
-    onnx.save(model, str(int8))
-
-
 def store_weights_in_8_bits(path: Path) -> None:
     """Rewrites a float32 export: convolutions' weights as levels and a step per output channel.
 
@@ -226,35 +147,12 @@ def store_weights_in_8_bits(path: Path) -> None:
     onnx.save(model, str(path))
 
 
-def nodes_for_int8(graph: onnx.GraphProto, weights: set[str]) -> list[str]:
-    """Names of the convolutions with these weights and of what follows them up to the pooling.
-
-    Pose is computed with sums as well: 8 bits there put faces behind the camera.
-    """
-    readers: dict[str, list[onnx.NodeProto]] = {}
-    for node in graph.node:
-        for name in node.input:
-            readers.setdefault(name, []).append(node)
-    found: dict[str, onnx.NodeProto] = {}
-    ahead = [node for name in weights for node in readers.get(name, [])]
-    while ahead:
-        node = ahead.pop()
-        if node.op_type == "Conv" and not weights & set(node.input):
-            continue
-        if node.name not in found and node.op_type in INT8_OPERATORS:
-            found[node.name] = node
-            ahead += [reader for name in node.output for reader in readers.get(name, [])]
-    return list(found)
-
-
 def measure_parity(a: Path, b: Path, model: MorphableModel, crops: NDArray[np.uint8]) -> Parity:
     """Compares two networks on (N, S, S, 3) crops."""
     part = model.subset(FACE)
     size = crops.shape[1]
     x, y = (FaceNetwork(p, provider="cpu", threads=1).predict(crops).coefficients for p in (a, b))
     shift, pixels, angle, depth = [], [], [], []
-    from face_recon_ros.core.crop_pose import crop_camera
-
     camera = crop_camera(size)
     for i in range(len(crops)):
         vertices = [part.vertices(c.identity[i], c.expression[i]) for c in (x, y)]
@@ -310,67 +208,52 @@ def export(
     checkpoint: Path,
     out: Path,
     *,
-    precision: str = "int8",
+    precision: str = FLOAT,
     size: int = 0,
     crops: NDArray[np.uint8] | None = None,
-    calibration: int = 256,
 ) -> dict[str, Any]:
     """Exports a checkpoint.
 
     Args:
         checkpoint: of `train`.
         out: the ONNX file to write.
-        precision: `float32`, `int8`, or `int8_weights` (computed in float32).
+        precision: `float32`, or `int8_weights` (computed in float32).
         size: input size in pixels; 0 takes the training's.
-        crops: (N, S, S, 3) for calibration and parity; None draws training crops from the run's
-            pool.
-        calibration: how many to draw.
+        crops: (N, S, S, 3) on which int8 weights are compared with float32; None draws training
+            crops from the run's pool.
 
     Returns:
         What was exported: sizes, SHA-256, and but for float32 the parity with float32.
 
     Raises:
-        ModelError: int8 moves faces by more than `MAX_SHIFT_MM` or `MAX_POSE_DEG`.
+        ModelError: int8 weights move faces by more than `MAX_SHIFT_MM` or `MAX_POSE_DEG`.
     """
     if precision not in PRECISIONS:
         raise ConfigError(f"precision {' or '.join(PRECISIONS)}", repr(precision), "choose one")
     network, state = load_network(checkpoint)
     config = state["config"]
     size = size or config["image_size"]
-    metadata = _metadata(state)
     out.parent.mkdir(parents=True, exist_ok=True)
     report: dict[str, Any] = {"precision": precision, "size": size, "step": state["step"]}
     with tempfile.TemporaryDirectory() as folder:
-        plain = Path(folder) / "float32.onnx"
-        export_float32(network, size, plain, metadata)
-        if precision == "float32":
-            out.write_bytes(plain.read_bytes())
-        else:
+        written = plain = Path(folder) / "float32.onnx"
+        export_float32(network, size, plain, _metadata(state))
+        if precision == INT8_WEIGHTS:
+            face_model = find_model(config["face_model"])
             if crops is None:
-                face_model = str(find_model(config["face_model"]))
-                crops = training_crops(
-                    config, face_model, size, calibration + PARITY_CROPS, seed=12345
-                )
-            small = Path(folder) / "small.onnx"
-            model = load_morphable_model(find_model(config["face_model"]), level="coarse")
-            for n_float in FLOAT_LAST if precision == "int8" else (None,):
-                if n_float is None:
-                    small.write_bytes(plain.read_bytes())
-                    store_weights_in_8_bits(small)
-                else:
-                    quantise(network, small, crops[:-PARITY_CROPS], metadata, n_float)
-                    report["last_layers_in_float"] = n_float
-                parity = measure_parity(plain, small, model, crops[-PARITY_CROPS:])
-                if parity.vertex_shift_mm <= MAX_SHIFT_MM and parity.pose_deg <= MAX_POSE_DEG:
-                    break
-            else:
+                crops = training_crops(config, str(face_model), size, PARITY_CROPS, seed=12345)
+            written = shutil.copy(plain, Path(folder) / "small.onnx")
+            store_weights_in_8_bits(written)
+            model = load_morphable_model(face_model, level="coarse")
+            parity = measure_parity(plain, written, model, crops)
+            if parity.vertex_shift_mm > MAX_SHIFT_MM or parity.pose_deg > MAX_POSE_DEG:
                 raise ModelError(
                     f"{precision} within {MAX_SHIFT_MM} mm and {MAX_POSE_DEG} degrees of float32",
                     f"{parity.vertex_shift_mm:.2f} mm and {parity.pose_deg:.2f} degrees",
-                    "export float32 or int8_weights, or train longer",
+                    "export float32, or train longer",
                 )
             report["parity"] = asdict(parity)
-            out.write_bytes(small.read_bytes())
+        out.write_bytes(written.read_bytes())
     report["bytes"] = out.stat().st_size
     report["sha256"] = sha256_of(out)
     return report

@@ -6,6 +6,8 @@ of some synthetic crops, which change nothing of what the network answers.
 
 from __future__ import annotations
 
+import copy
+import itertools
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -21,7 +23,6 @@ from torch import Tensor, nn
 
 from face_recon_ros.core.errors import ModelError
 from face_recon_ros.training.network import CoefficientSizes, FaceRegressor
-from face_recon_ros.training.quantise import fold_batch_norm
 
 _EXPECTED = "a network exported by `face-recon export`"
 _REMEDY = "give such a file, or a checkpoint"
@@ -31,7 +32,7 @@ def state_from_onnx(path: Path, crops: NDArray[np.uint8]) -> dict[str, Any]:
     """Reads an export as the part of a checkpoint that `init` and `teacher` take.
 
     Args:
-        path: export of `face-recon export`; of 8 bits, with their rounding.
+        path: export of `face-recon export`; 8-bit weights come with their rounding.
         crops: (N, S, S, 3) uint8 RGB, for BatchNorm's statistics.
 
     Returns:
@@ -57,8 +58,6 @@ def state_from_onnx(path: Path, crops: NDArray[np.uint8]) -> dict[str, Any]:
                     weights[node.output[0]] = stored[0].float()
                 elif node.op_type == "Mul" and len(stored) == 2:  # times their steps
                     weights[node.output[0]] = stored[0] * stored[1]
-                elif node.op_type == "DequantizeLinear":
-                    weights[node.output[0]] = _dequantised(*stored)
         heads = {
             node.input[1].removeprefix("network.heads.").removesuffix(".weight"): node.input[1:]
             for node in model.graph.node
@@ -68,14 +67,8 @@ def state_from_onnx(path: Path, crops: NDArray[np.uint8]) -> dict[str, Any]:
         sizes = CoefficientSizes(*k)
         folded = fold_batch_norm(FaceRegressor(backbone, sizes, 1.0))
         convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
-        layers = {
-            f"network.backbone.{name}": m
-            for name, m in folded.backbone.named_modules()
-            if isinstance(m, nn.Conv2d)
-        }
-        for node, in_order in zip(convolutions, layers.values(), strict=True):
-            # int8 files name their layers and shuffle them, float32 files do neither
-            layer = layers.get(node.input[1].split(".weight")[0], in_order)
+        layers = [m for m in folded.backbone.modules() if isinstance(m, nn.Conv2d)]
+        for node, layer in zip(convolutions, layers, strict=True):
             layer.weight.data, layer.bias.data = (
                 weights[name].view(own.shape)
                 for name, own in zip(node.input[1:], (layer.weight, layer.bias), strict=True)
@@ -117,10 +110,16 @@ def _tensor(tensor: onnx.TensorProto) -> Tensor:
     return torch.from_numpy(numpy_helper.to_array(tensor).copy())
 
 
-def _dequantised(values: Tensor, step: Tensor, zero: Tensor) -> Tensor:
-    """Integers, per channel or not -> float32."""
-    shape = (-1, *[1] * (values.ndim - 1)) if step.ndim else ()
-    return (values.float() - zero.float().view(shape)) * step.view(shape)
+def fold_batch_norm(network: FaceRegressor) -> FaceRegressor:
+    """A copy for inference, each BatchNorm folded into the convolution before it."""
+    network = copy.deepcopy(network).eval()
+    for parent in network.backbone.modules():
+        children = list(parent.named_children())
+        for (name, conv), (norm_name, norm) in itertools.pairwise(children):
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                setattr(parent, name, nn.utils.fuse_conv_bn_eval(conv, norm))
+                setattr(parent, norm_name, nn.Identity())
+    return network
 
 
 @torch.no_grad()

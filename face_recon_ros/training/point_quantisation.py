@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import io
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -14,7 +16,6 @@ from numpy.typing import NDArray
 
 from face_recon_ros.core.dense_points import DensePointNetwork
 from face_recon_ros.core.errors import ModelError
-from face_recon_ros.training.export import calibration_reader
 
 #: Of an example: image, normals and regressed, as `DensePointNetwork.predict` takes them.
 Example = tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32]]
@@ -57,7 +58,7 @@ def quantise_points(source: Path, out: Path, examples: list[Example]) -> dict[st
         quantize_static(
             str(folded),
             str(out),
-            calibration_reader(
+            _calibration_reader(
                 dict(zip(("image", "normals", "regressed"), example, strict=True))
                 for example in examples[: (len(examples) + 1) // 2]
             ),
@@ -83,6 +84,20 @@ def quantise_points(source: Path, out: Path, examples: list[Example]) -> dict[st
             "export with --precision float32",
         )
     return shift
+
+
+def _calibration_reader(feeds: Iterable[dict[str, NDArray[Any]]]) -> Any:
+    """What ONNX Runtime's quantisation reads: the inputs of one run after the other, by name."""
+    from onnxruntime.quantization import CalibrationDataReader
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self._feeds = iter(feeds)
+
+        def get_next(self) -> dict[str, NDArray[Any]] | None:
+            return next(self._feeds, None)
+
+    return Reader()
 
 
 def _fold(source: Path, out: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -22,24 +22,29 @@ from face_recon_ros.core.models import find_model, sha256_of
 from face_recon_ros.core.morphable_model import MorphableModel, load_morphable_model
 from face_recon_ros.core.rectification import grid_coordinates
 from face_recon_ros.io.images import read_image
-from face_recon_ros.training.checkpoint import code_version, load_checkpoint, save_checkpoint
+from face_recon_ros.training.checkpoint import (
+    CHECKPOINT,
+    check_new_run,
+    code_version,
+    load_checkpoint,
+    save_checkpoint,
+)
 from face_recon_ros.training.config import PointConfig, TrainConfig
-from face_recon_ros.training.data import open_render_cache, renderer
+from face_recon_ros.training.data import open_render_cache, renderer, wait_for_pool
+from face_recon_ros.training.log import Log
+from face_recon_ros.training.optimisation import (
+    keep_freed_memory,
+    learning_rate,
+    parameter_groups,
+    progress,
+    update_average,
+)
 from face_recon_ros.training.photographs import list_photographs
 from face_recon_ros.training.point_examples import PointBatch, PointExamples
 from face_recon_ros.training.point_network import DensePoints, PointNetwork, choose_points
 from face_recon_ros.training.point_objective import PointObjective
 from face_recon_ros.training.point_weights import load_export, renew_statistics
 from face_recon_ros.training.torch_synthesis.point_source import TorchPointExamples
-from face_recon_ros.training.train import (
-    CHECKPOINT,
-    Log,
-    keep_freed_memory,
-    learning_rate,
-    parameter_groups,
-    update_average,
-    wait_for_pool,
-)
 
 #: What stands in a checkpoint of this network, and in no other's.
 KIND = "dense points"
@@ -63,112 +68,137 @@ def train_points(config: PointConfig, *, resume: bool = False) -> Path:
         torch.set_num_threads(config.threads)
     torch.backends.cudnn.benchmark = True
     keep_freed_memory()
-    out, device = Path(config.out), chosen_device(config.device)
-    face_model = find_model(config.face_model)
-    model = load_morphable_model(face_model, level="coarse")
-    vertices = choose_points(model, config.points)
-    network = build_point_network(model, vertices, config).to(device)
-    objective = PointObjective(model, vertices).to(device)
-    average = copy.deepcopy(network).eval()
-    optimiser = torch.optim.AdamW(
-        [
-            *parameter_groups(network, config.weight_decay),
-            {"params": list(objective.fit.parameters()), "weight_decay": 0.0},
-        ],
-        config.learning_rate,
-        fused=True,
-    )
-    step, elapsed = 0, 0.0
-    if resume:
-        state = load_point_checkpoint(out / CHECKPOINT)
-        for module, key in ((network, "network"), (average, "average"), (objective.fit, "fit")):
-            module.load_state_dict(state[key])
-        optimiser.load_state_dict(state["optimiser"])
-        step, elapsed = state["step"], state["elapsed_s"]
-    elif (out / CHECKPOINT).exists():
-        raise ConfigError(
-            f"no run at {out}", "one that began already", "use --resume, or another --out"
-        )
-    elif config.init.endswith(".onnx"):
-        load_export(find_model(config.init), network, objective.fit, vertices)
-    elif config.init:
-        state = load_point_checkpoint(Path(config.init))
-        for module, key in ((network, "network"), (average, "average"), (objective.fit, "fit")):
-            module.load_state_dict(state[key], strict=False)
-
-    def save() -> None:
-        save_checkpoint(
-            out / CHECKPOINT,
-            {
-                "kind": KIND,
-                "config": dataclasses.asdict(config),
-                "vertices": vertices.tolist(),
-                "face_model": model.name,
-                "face_model_sha256": sha256_of(face_model),
-                "code": code_version(),
-                "step": step,
-                "elapsed_s": elapsed,
-                "network": network.state_dict(),
-                "average": average.state_dict(),
-                "fit": objective.fit.state_dict(),
-                "optimiser": optimiser.state_dict(),
-            },
-        )
-
-    def progress() -> float:
-        by_steps = step / config.steps if config.steps else 0.0
-        by_time = elapsed / (60 * config.minutes) if config.minutes else 0.0
-        return max(by_steps, by_time)
-
-    log, parameters = Log(out, _status), [p for g in optimiser.param_groups for p in g["params"]]
-    # The rate's schedule is the regressor's; the warm-up is in steps here.
-    schedule = TrainConfig(learning_rate=config.learning_rate, warmup=0.0)
-    with point_batches(config, model, step) as batches:
+    run = _Run(config, resume=resume)
+    log = Log(Path(config.out), _status)
+    with point_batches(config, run.model, run.step) as batches:
         if not resume and config.init.endswith(".onnx"):
-            batch, _ = next(batches)
-            normals = objective.normals(batch.start_rotation)
-            renew_statistics(network, (batch.image, normals, batch.coefficients))
-            average.load_state_dict(network.state_dict())
+            run.renew_statistics(next(batches)[0])
         bar = tqdm(total=100, bar_format="{l_bar}{bar}| {elapsed}<{remaining}{postfix}")
         clock = saved = time.monotonic()
         with contextlib.suppress(KeyboardInterrupt):
-            while progress() < 1.0:
+            while run.progress() < 1.0:
                 batch, fresh = next(batches)
-                climb = min(1.0, (step + 1) / max(config.warmup_steps, 1))
-                for group in optimiser.param_groups:
-                    group["lr"] = climb * learning_rate(schedule, progress())
-                network.train()
-                objective.train()
-                normals = objective.normals(batch.start_rotation)
-                with torch.autocast(device.type, torch.bfloat16, enabled=config.bfloat16):
-                    answer = network(batch.image, normals, batch.coefficients)
-                answer = DensePoints(*(v.float() for v in answer))
-                values = objective(answer, batch, fit=step >= config.fit_after)
-                loss = objective.total(values, config.weights)
-                optimiser.zero_grad(set_to_none=True)
-                loss.backward()
-                norm = nn.utils.clip_grad_norm_(parameters, config.clip_norm)
-                if bool(torch.isfinite(norm)):  # a singular fit must not cost a run
-                    optimiser.step()
-                decay = min(config.ema_decay, (1 + step) / (10 + step))
-                update_average(average, network, decay)
-                _follow_statistics(average, network)
-                step += 1
+                values, loss = run.learn(batch)
                 took = time.monotonic() - clock
                 clock += took
-                elapsed += took
+                run.elapsed_s += took
                 log.add(values, loss, len(batch.image) / took, float(not fresh))
-                if step % 20 == 0:
-                    bar.n = round(100 * progress(), 1)
-                    bar.set_postfix_str(log.write(step, elapsed))
+                if run.step % 20 == 0:
+                    bar.n = round(100 * run.progress(), 1)
+                    bar.set_postfix_str(log.write(run.step, run.elapsed_s))
                 if clock - saved > 60 * config.save_minutes:
-                    save()
+                    run.save()
                     saved = clock
         bar.close()
-    if step:
-        log.write(step, elapsed)
-    save()
-    return out / CHECKPOINT
+    if run.step:
+        log.write(run.step, run.elapsed_s)
+    run.save()
+    return run.checkpoint
+
+
+class _Run:
+    """What a run changes, and its checkpoint holds.
+
+    Attributes:
+        step: how many are done.
+        elapsed_s: in all, with those before it was resumed.
+    """
+
+    def __init__(self, config: PointConfig, *, resume: bool) -> None:
+        self.config, self.device = config, chosen_device(config.device)
+        self.checkpoint = Path(config.out) / CHECKPOINT
+        self.face_model = find_model(config.face_model)
+        self.model = load_morphable_model(self.face_model, level="coarse")
+        self.vertices = choose_points(self.model, config.points)
+        network = build_point_network(self.model, self.vertices, config)
+        self.network = network.to(self.device)
+        self.objective = PointObjective(self.model, self.vertices).to(self.device)
+        self.average = copy.deepcopy(self.network).eval()
+        self.optimiser = torch.optim.AdamW(
+            [
+                *parameter_groups(self.network, config.weight_decay),
+                {"params": list(self.objective.fit.parameters()), "weight_decay": 0.0},
+            ],
+            config.learning_rate,
+            fused=True,
+        )
+        self.step, self.elapsed_s = 0, 0.0
+        # The rate's schedule is the regressor's; the warm-up is in steps here.
+        self._schedule = TrainConfig(learning_rate=config.learning_rate, warmup=0.0)
+        if resume:
+            state = self._load(self.checkpoint)
+            self.optimiser.load_state_dict(state["optimiser"])
+            self.step, self.elapsed_s = state["step"], state["elapsed_s"]
+            return
+        check_new_run(self.checkpoint)
+        if config.init.endswith(".onnx"):
+            load_export(find_model(config.init), self.network, self.objective.fit, self.vertices)
+        elif config.init:
+            self._load(Path(config.init), strict=False)
+
+    def _load(self, path: Path, *, strict: bool = True) -> dict[str, Any]:
+        state = load_point_checkpoint(path)
+        for module, key in (
+            (self.network, "network"),
+            (self.average, "average"),
+            (self.objective.fit, "fit"),
+        ):
+            module.load_state_dict(state[key], strict=strict)
+        return state
+
+    def progress(self) -> float:
+        """See `optimisation.progress`."""
+        return progress(self.config, self.step, self.elapsed_s)
+
+    def renew_statistics(self, batch: PointBatch) -> None:
+        """BatchNorm's, which an export does not have."""
+        normals = self.objective.normals(batch.start_rotation)
+        renew_statistics(self.network, (batch.image, normals, batch.coefficients))
+        self.average.load_state_dict(self.network.state_dict())
+
+    def save(self) -> None:
+        """Writes the checkpoint."""
+        state = {
+            "kind": KIND,
+            "config": dataclasses.asdict(self.config),
+            "vertices": self.vertices.tolist(),
+            "face_model": self.model.name,
+            "face_model_sha256": sha256_of(self.face_model),
+            "code": code_version(),
+            "step": self.step,
+            "elapsed_s": self.elapsed_s,
+            "network": self.network.state_dict(),
+            "average": self.average.state_dict(),
+            "fit": self.objective.fit.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+        }
+        save_checkpoint(self.checkpoint, state)
+
+    def learn(self, batch: PointBatch) -> tuple[dict[str, Tensor], Tensor]:
+        """One step; the losses by name, and their weighted sum."""
+        config = self.config
+        climb = min(1.0, (self.step + 1) / max(config.warmup_steps, 1))
+        for group in self.optimiser.param_groups:
+            group["lr"] = climb * learning_rate(self._schedule, self.progress())
+        self.network.train()
+        self.objective.train()
+        normals = self.objective.normals(batch.start_rotation)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=config.bfloat16):
+            answer = self.network(batch.image, normals, batch.coefficients)
+        answer = DensePoints(*(v.float() for v in answer))
+        values = self.objective(answer, batch, fit=self.step >= config.fit_after)
+        loss = self.objective.total(values, config.weights)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
+        norm = nn.utils.clip_grad_norm_(parameters, config.clip_norm)
+        if bool(torch.isfinite(norm)):  # a singular fit must not cost a run
+            self.optimiser.step()
+        decay = min(config.ema_decay, (1 + self.step) / (10 + self.step))
+        update_average(self.average, self.network, decay)
+        _follow_statistics(self.average, self.network)
+        self.step += 1
+        return values, loss
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """A network that was exported comes back, to be trained on."""
 
+import copy
 import json
 
 import numpy as np
@@ -8,18 +9,24 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("numba")
 
-from face_recon_ros.core.errors import ModelError  # noqa: E402
+import onnx  # noqa: E402
+
+from face_recon_ros.core.errors import ConfigError, ModelError  # noqa: E402
 from face_recon_ros.core.inference import FaceNetwork  # noqa: E402
 from face_recon_ros.core.models import FACE_MODEL, NETWORK, REFERENCE_NETWORK, find_model  # noqa: E402
 from face_recon_ros.core.morphable_model import load_morphable_model  # noqa: E402
-from face_recon_ros.training import train  # noqa: E402
+from face_recon_ros.training import export as exports  # noqa: E402
+from face_recon_ros.training import stored  # noqa: E402
 from face_recon_ros.training.config import TrainConfig  # noqa: E402
 from face_recon_ros.training.data import synthetic_crops  # noqa: E402
-from face_recon_ros.training.export import export_float32, measure_parity, quantise  # noqa: E402
+from face_recon_ros.training.export import (  # noqa: E402
+    export_float32,
+    measure_parity,
+    store_weights_in_8_bits,
+)
 from face_recon_ros.training.network import CoefficientSizes, FaceRegressor  # noqa: E402
-from face_recon_ros.training.onnx_weights import state_from_onnx  # noqa: E402
-from face_recon_ros.training.quantise import fold_batch_norm, round_weights  # noqa: E402
-from face_recon_ros.training.train import build_network, load_teacher  # noqa: E402
+from face_recon_ros.training.onnx_weights import fold_batch_norm, state_from_onnx  # noqa: E402
+from face_recon_ros.training.stored import build_network, load_teacher  # noqa: E402
 
 CROPS = np.random.default_rng(0).integers(0, 256, (16, 64, 64, 3), dtype=np.uint8)
 
@@ -38,25 +45,34 @@ def trained(backbone):
     return network.eval()
 
 
+META = {
+    "face_recon_format": "1",
+    "face_model": "ours",
+    "crop_margin": "1.3",
+    "training": json.dumps({"backbone": "tiny"}),
+}
+
+
+def network_of(path):
+    """What `init` would start from."""
+    state = state_from_onnx(path, CROPS)
+    network = FaceRegressor(state["config"]["backbone"], CoefficientSizes(**state["sizes"]), 1.0)
+    network.load_state_dict(state["average"])
+    return network.eval()
+
+
 @pytest.mark.parametrize("backbone", ["tiny", "efficientnet_lite0"])
 def test_what_was_exported_comes_back(backbone, tmp_path):
     network = trained(backbone)
     path = tmp_path / "net.onnx"
-    meta = {
-        "face_recon_format": "1",
-        "face_model": "ours",
-        "crop_margin": "1.3",
-        "training": json.dumps({"backbone": backbone}),
-    }
-    export_float32(network, 64, path, meta)
+    export_float32(network, 64, path, META | {"training": json.dumps({"backbone": backbone})})
     state = state_from_onnx(path, CROPS)
     assert state["face_model"] == "ours" and state["config"]["backbone"] == backbone
     assert CoefficientSizes(**state["sizes"]) == network.sizes
-    again = FaceRegressor(backbone, network.sizes, 1.0)
-    again.load_state_dict(state["average"])
+    again = network_of(path)
     image = torch.from_numpy(CROPS)
     with torch.no_grad():
-        expected, evaluated = network(image), again.eval()(image)
+        expected, evaluated = network(image), again(image)
         # the statistics are those of these very crops: training starts where evaluation stands
         trained_on = again.train()(image)
     for name in expected._fields:
@@ -64,32 +80,61 @@ def test_what_was_exported_comes_back(backbone, tmp_path):
         assert torch.allclose(getattr(trained_on, name), getattr(expected, name), atol=5e-3), name
 
 
-def test_int8_comes_back_with_its_rounding(tmp_path):
-    """Every layer in its place, though the file has them in another order."""
-    network, path = trained("tiny"), tmp_path / "net.onnx"
-    meta = {
-        "face_recon_format": "1",
-        "crop_margin": "1.3",
-        "training": json.dumps({"backbone": "tiny"}),
+def test_folding_changes_nothing():
+    network = trained("tiny")
+    before = copy.deepcopy(network.state_dict())
+    folded = fold_batch_norm(network)
+    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in folded.modules())
+    assert all(torch.equal(before[k], v) for k, v in network.state_dict().items())
+    image = torch.from_numpy(CROPS)
+    for ours, theirs in zip(folded(image), network(image), strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-3)
+
+
+def test_8_bit_weights_are_within_half_a_step_and_come_back(tmp_path):
+    path, small = tmp_path / "net.onnx", tmp_path / "small.onnx"
+    export_float32(trained("tiny"), 64, path, META)
+    small.write_bytes(path.read_bytes())
+    store_weights_in_8_bits(small)
+    graph = onnx.load(str(small)).graph
+    levels = [t for t in graph.initializer if t.data_type == onnx.TensorProto.INT8]
+    assert len(levels) == sum(n.op_type == "Conv" for n in graph.node) > 5
+    exact, rounded = (fold_batch_norm(network_of(p)) for p in (path, small))
+    for name, layer in exact.backbone.named_modules():
+        if isinstance(layer, torch.nn.Conv2d):
+            error = (rounded.backbone.get_submodule(name).weight - layer.weight).abs().detach()
+            step = layer.weight.abs().amax((1, 2, 3), keepdim=True) / 127
+            assert bool((error <= 0.5 * step + 1e-5 * layer.weight.abs().max()).all()), name
+            assert float(error.max()) > 0, name
+    answers = [FaceNetwork(p, provider="cpu").predict(CROPS).coefficients for p in (path, small)]
+    for name in ("identity", "expression", "albedo", "rotation", "translation"):
+        ours, theirs = (getattr(answer, name) for answer in answers)
+        assert np.abs(ours - theirs).max() < 0.05, name
+
+
+def test_8_bit_weights_too_far_from_float32_are_refused(tmp_path, monkeypatch):
+    state = {
+        "config": {**vars(TrainConfig()), "backbone": "tiny", "image_size": 32},
+        "face_model": "dome",
+        "face_model_sha256": "",
+        "code": "",
+        "step": 0,
+        "elapsed_s": 0.0,
     }
-    quantise(network, path, CROPS, meta)
-    again = FaceRegressor("tiny", network.sizes, 1.0)
-    again.load_state_dict(state_from_onnx(path, CROPS)["average"])
-    exact, rounded = fold_batch_norm(network), fold_batch_norm(again.eval())
-    steps = round_weights(fold_batch_norm(network), CROPS)
-    for name, weight in exact.backbone.state_dict().items():
-        error = (rounded.backbone.state_dict()[name] - weight).abs()
-        assert float(error.max()) < 0.1 * float(weight.abs().max()), name
-    assert len(steps) > 5  # of the layers there are
-    with torch.no_grad():
-        answer = again(torch.from_numpy(CROPS))
-    expected = FaceNetwork(path, provider="cpu").predict(CROPS).coefficients
-    # what is left is the rounding of activations
-    assert np.abs(answer.rotation.numpy() - expected.rotation).mean() < 0.02
+    far = exports.Parity(0.01, 0.1, 0.31, 1.0, 0.1)
+    monkeypatch.setattr(exports, "load_network", lambda path: (trained("tiny"), state))
+    monkeypatch.setattr(exports, "measure_parity", lambda *_: far)
+    out = tmp_path / "net.onnx"
+    with pytest.raises(ModelError, match="float32"):
+        exports.export(tmp_path / "c.pt", out, precision="int8_weights", crops=CROPS)
+    assert not out.exists()
+    for wrong in ("int8", "int4"):
+        with pytest.raises(ConfigError, match="precision float32 or int8_weights"):
+            exports.export(tmp_path / "c.pt", out, precision=wrong)
 
 
 def test_a_run_starts_from_the_network_that_ships_or_learns_from_it(monkeypatch):
-    monkeypatch.setattr(train, "STATISTICS_CROPS", 8)  # what is answered does not depend on them
+    monkeypatch.setattr(stored, "STATISTICS_CROPS", 8)  # what is answered does not depend on them
     model = load_morphable_model(find_model(FACE_MODEL), level="coarse")
     path = find_model(NETWORK)
     config = TrainConfig(init=str(path), backbone="efficientnet_lite0", image_size=96)

@@ -171,7 +171,7 @@ def test_aligned_faces_put_the_eyes_where_recognition_wants_them(decoder, face_m
 def test_perception_loss_reaches_shape_colour_and_pose(tmp_path, face_model_path):
     """Through the embedding network and the renderer; the photograph's side gets no gradient."""
     from face_recon_ros.training.config import config_from_dict
-    from face_recon_ros.training.train import Objective
+    from face_recon_ros.training.objective import Objective
 
     embedding = write_embedding(tmp_path / "e.onnx")
     model = load_morphable_model(face_model_path, level="coarse")

@@ -41,26 +41,21 @@ from face_recon_ros.training.network import (  # noqa: E402
     Distilled,
     FaceRegressor,
 )
+from face_recon_ros.training.objective import Objective  # noqa: E402
+from face_recon_ros.training.optimisation import measure_statistics  # noqa: E402
 from face_recon_ros.training.photographs import (  # noqa: E402
     PhotographCache,
     label_photographs,
     shard_file,
 )
 from face_recon_ros.training.rasterizer import rasterize  # noqa: E402
+from face_recon_ros.training.stored import build_network, load_network  # noqa: E402
 from face_recon_ros.training.synthesis import faces as faces_module  # noqa: E402
 from face_recon_ros.training.synthesis.augment import Mirror  # noqa: E402
 from face_recon_ros.training.synthesis.faces import Label, SyntheticFaces  # noqa: E402
 from face_recon_ros.training.synthesis.people import People  # noqa: E402
 from face_recon_ros.training.synthesis.render_cache import RenderCache, fill_render_cache  # noqa: E402
-from face_recon_ros.training.train import (  # noqa: E402
-    CHECKPOINT,
-    Objective,
-    load_network,
-    measure_statistics,
-    pseudo_label,
-    resized,
-    train,
-)
+from face_recon_ros.training.train import pseudo_label, resized, train  # noqa: E402
 
 
 def tiny(tmp_path, face_model_path, **changes):
@@ -369,8 +364,6 @@ def test_tiny_run_improves_its_own_held_out_figure(tmp_path, face_model_path):
     fill(config)
     torch.manual_seed(0)
     model = load_morphable_model(face_model_path, level="coarse")
-    from face_recon_ros.training.train import build_network
-
     before = held_out(config, build_network(config, model).eval())
     path = train(config)
     network, state = load_network(path)
@@ -437,7 +430,7 @@ def test_an_interrupt_loses_nothing_and_a_crash_what_came_after_the_last_save(
     else:
         with pytest.raises(OSError, match="space"):
             train(config)
-    checkpoint = Path(config.out) / CHECKPOINT
+    checkpoint = Path(config.out) / checkpoints.CHECKPOINT
     assert checkpoints.load_checkpoint(checkpoint)["step"] == 2
     assert checkpoints.load_checkpoint(train(config, resume=True))["step"] == config.steps
 
@@ -575,13 +568,13 @@ def test_two_processes_train_one_network(tmp_path, face_model_path):
         )
     outputs = [w.communicate(timeout=120)[0] for w in workers]
     assert [w.returncode for w in workers] == [0, 0], outputs
-    assert checkpoints.load_checkpoint(Path(config.out) / CHECKPOINT)["step"] == 4
+    assert checkpoints.load_checkpoint(Path(config.out) / checkpoints.CHECKPOINT)["step"] == 4
 
 
 # Export -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("precision", ["float32", "int8"])
+@pytest.mark.parametrize("precision", ["float32", "int8_weights"])
 def test_export_keeps_the_contract(tmp_path, face_model_path, precision):
     from face_recon_ros.core.inference import FaceNetwork
 
@@ -589,7 +582,7 @@ def test_export_keeps_the_contract(tmp_path, face_model_path, precision):
     fill(config)
     path = train(config)
     out = tmp_path / "net.onnx"
-    report = export(path, out, precision=precision, calibration=32)
+    report = export(path, out, precision=precision)
     network = FaceNetwork(out, provider="cpu")
     assert network.size == 32 and network.crop_margin == 1.5 and network.face_model == "dome"
     assert network.sizes == {"identity": 8, "expression": 52, "albedo": 4}
@@ -598,7 +591,7 @@ def test_export_keeps_the_contract(tmp_path, face_model_path, precision):
     assert ((prediction.identity_confidence > 0) & (prediction.identity_confidence < 1)).all()
     assert json.loads(network.metadata["training"])["step"] == 4
     assert report["bytes"] == out.stat().st_size
-    if precision == "int8":
+    if precision == "int8_weights":
         assert report["parity"]["vertex_shift_mm"] <= 0.3 and report["parity"]["pose_deg"] <= 0.3
 
 
