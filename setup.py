@@ -51,6 +51,7 @@ setup(
         "cpu": ["onnxruntime>=1.17"],
         "gpu": ["onnxruntime-gpu[cuda,cudnn]>=1.21"],
         "cluster": ["distributed>=2024.1"],
+        "ray": ["ray[client]>=2.9"],
         "bags": ["rosbags>=0.10"],
         "heif": ["pillow-heif>=0.18"],
         "evaluate": [

@@ -11,12 +11,10 @@ their own mean, in pixels of the scaled portrait.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import sys
 from pathlib import Path
-
-import numpy as np
-from tqdm import tqdm
 
 from face_recon_ros.core.detection import make_detector
 from face_recon_ros.core.errors import FaceReconError
@@ -25,13 +23,9 @@ from face_recon_ros.core.reconstructor import (
     FaceReconstructor,
     ReconstructorConfig,
 )
-from face_recon_ros.evaluation.chain import largest
-from face_recon_ros.evaluation.datasets import read_image
-from face_recon_ros.evaluation.jitter import (
-    jitter_px,
-    scaled_to,
-    scattered_boxes,
-)
+from face_recon_ros.evaluation.jitter import JitterScorer, evaluate_jitter
+from face_recon_ros.evaluation.stills import Execution
+from face_recon_ros.io.jobs import PerProcess, Pool
 from face_recon_ros.training.photographs import list_photographs
 
 
@@ -45,24 +39,21 @@ def main() -> None:
     parser.add_argument("--face-px", type=float, default=100.0, help="width of the face box")
     arguments = parser.parse_args()
     config = ReconstructorConfig(network=arguments.network, part="facial_skin", colours="off")
-    reconstructor = FaceReconstructor.from_config(config)
     files = list_photographs(arguments.portraits)
     files = files[:: max(1, len(files) // arguments.count)][: arguments.count]
-    detector, found = make_detector(), []
-    for number, file in enumerate(tqdm(files, desc="portraits", disable=None)):
-        image = read_image(file)
-        faces = detector.detect(image)
-        if (best := largest(faces)) is None:
-            continue
-        image, box = scaled_to(image, faces.boxes[best], arguments.face_px)
-        boxes = scattered_boxes(box, arguments.boxes, np.random.default_rng(number))
-        found.append(jitter_px(image, boxes, reconstructor))
-    if not found:
+    scorer = JitterScorer(
+        PerProcess(make_detector),
+        PerProcess(functools.partial(FaceReconstructor.from_config, config)),
+        arguments.boxes,
+        arguments.face_px,
+    )
+    found = evaluate_jitter(files, scorer, Execution(Pool(), bar=True))
+    if not found["faces"]:
         raise SystemExit(f"expected faces in {arguments.portraits}, got none; check the path")
     report = {
-        "portraits": len(found),
-        "median_px": round(float(np.median(found)), 3),
-        "p90_px": round(float(np.percentile(found, 90)), 3),
+        "portraits": found["faces"],
+        "median_px": round(found["median"], 3),
+        "p90_px": round(found["p90"], 3),
     }
     print(json.dumps(report, indent=2))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shutil
 from pathlib import Path
@@ -44,6 +45,45 @@ def test_commands_and_options_exist(page, known):
             continue
         for option in re.findall(r"(?<!\S)(--[a-z][\w-]*)", " ".join(words)):
             assert option in known[name], f"face-recon {name} has no {option}"
+
+
+ARCHITECTURE = (ROOT / "docs/architecture.md").read_text()
+
+
+def names_in(path):
+    """Functions, classes, methods, variables and fields that a module defines, at any depth."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+
+
+def test_the_files_that_the_architecture_names_exist():
+    files = set(re.findall(r"\b[\w*/]+/[\w*]+\.(?:py|jinja|yaml|xml)\b", ARCHITECTURE))
+    assert len(files) > 30
+    for file in files:
+        name = re.sub(r"[A-Z]{3,}", "*", file)  # evaluation/NAME.py
+        assert [*(ROOT / "face_recon_ros").glob(name), *ROOT.glob(name)], file
+
+
+def test_the_names_that_the_architecture_gives_are_in_their_files():
+    """`NAME` in `FILE.py`, for the questions that a new reader asks, among others."""
+    pairs = re.findall(r"`([A-Za-z_][\w.]*)[^`]*` in\s+`([\w/]+\.py)`", ARCHITECTURE)
+    for name, file in pairs:
+        known = set(names_in(ROOT / "face_recon_ros" / file))
+        assert set(name.split(".")) <= known, f"{name} in {file}"
+    named = {name for name, _ in pairs}
+    assert named >= {"hide_faces", "CameraResolver.camera", "Detector", "make_detector", "depth"}
+
+
+def test_the_architecture_names_nothing_that_is_gone():
+    modules = [*(ROOT / "face_recon_ros").rglob("*.py")]
+    known = {name for path in modules for name in (path.stem, *names_in(path))}
+    words = re.findall(r"`([A-Z]\w*[a-z]\w*(?:\.\w+)?|[a-z]\w*_\w+)(?:\([^`]*\))?`", ARCHITECTURE)
+    assert len(words) > 30
+    for word in words:
+        assert set(word.split(".")) <= known, word
 
 
 def test_the_readmes_example_runs(tmp_path, monkeypatch, capsys):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ from face_recon_ros.core.models import (
     sha256_of,
 )
 from face_recon_ros.evaluation.output import Progress, provenance, write_json
-from face_recon_ros.io.jobs import Journal
+from face_recon_ros.io.journal import Journal
 
 if TYPE_CHECKING:
     from face_recon_ros.core.morphable_model import MorphableModel
@@ -179,22 +180,32 @@ def run_still_evaluation(
         summary: result -> the line that is printed.
         settings: for the provenance.
     """
-    from face_recon_ros.evaluation.stills import Execution
-
     chain, model = still_chain(args)
     told = pipeline_provenance(args, refine=args.refine, threads=1, **settings)
-    journal = Journal(
-        args.out.with_name(f".{args.out.name}.unfinished"), (settings_of(args), told)
-    )
-    result = measure(chain, model, Execution(pool_of(args), journal, bar=True))
-    result["provenance"] = told
-    if getattr(args, "report", None):
-        from face_recon_ros.evaluation.still_reports import STILL_REPORTS
+    with journalled(args, told) as execution:
+        result = measure(chain, model, execution)
+        result["provenance"] = told
+        if getattr(args, "report", None):
+            from face_recon_ros.evaluation.still_reports import STILL_REPORTS
 
-        STILL_REPORTS[name](result, args.images).write(args.report)
-    finish(args, result, summary(result))
+            STILL_REPORTS[name](result, args.images).write(args.report)
+        return finish(args, result, summary(result))
+
+
+@contextlib.contextmanager
+def journalled(args: argparse.Namespace, told: Mapping[str, Any]) -> Iterator[Execution]:
+    """Where the items of an evaluation are worked on; the same command goes on with unfinished.
+
+    Args:
+        args: of the command, with `out` and what `add_pool_options` adds.
+        told: the result's provenance; what was measured otherwise is not gone on with.
+    """
+    from face_recon_ros.evaluation.stills import Execution
+
+    folder = args.out.with_name(f".{args.out.name}.unfinished")
+    journal = Journal(folder, (settings_of(args), told))
+    yield Execution(pool_of(args), journal, bar=True)
     journal.remove()
-    return 0
 
 
 def figure(value: float | None) -> str:

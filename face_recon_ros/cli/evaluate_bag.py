@@ -24,7 +24,8 @@ from face_recon_ros.cli.options import (
 )
 from face_recon_ros.core.errors import ConfigError, DataError
 from face_recon_ros.evaluation.output import write_json
-from face_recon_ros.io.jobs import Journal, run_jobs
+from face_recon_ros.io.jobs import run_jobs
+from face_recon_ros.io.journal import Journal
 
 Subparsers = argparse._SubParsersAction
 

@@ -3,32 +3,40 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from face_recon_ros.cli import common
-from face_recon_ros.cli.options import add_detector_options, at_least, detector_config
+from face_recon_ros.cli.options import (
+    add_detector_options,
+    add_pool_options,
+    at_least,
+    detector_config,
+)
 from face_recon_ros.core.detection import make_detector
-from face_recon_ros.core.errors import ConfigError, DataError
+from face_recon_ros.core.errors import ConfigError, DataError, FaceReconError
 from face_recon_ros.core.models import DETECTORS, find_model
 from face_recon_ros.evaluation.datasets import Skipped, images_by_name, read_image
 from face_recon_ros.evaluation.detection import (
     THRESHOLDS,
+    Composer,
+    DetectionScorer,
     Scene,
-    compose,
     evaluate_detection,
-    read_scenes,
+    list_scenes,
+    read_scene,
     rendered_portraits,
 )
 from face_recon_ros.evaluation.output import provenance
 from face_recon_ros.io.folders import make_folder
-from face_recon_ros.io.images import write_image
+from face_recon_ros.io.jobs import PerProcess
 
 _DESCRIPTION = """Recall and precision of the detector by the size of the faces, as JSON.
 
@@ -87,6 +95,7 @@ def add_detection_command(subparsers: argparse._SubParsersAction[argparse.Argume
         "--preview", type=Path, metavar="DIR", help="write the pictures with the detections"
     )
     add_detector_options(parser)
+    add_pool_options(parser)
     parser.set_defaults(run=run)
 
 
@@ -97,36 +106,54 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("--images, or --compose of at least 1", "neither", "give one of them")
     if not 0 < args.sides[0] < args.sides[1]:
         raise ConfigError("--sides MIN MAX, 0 < MIN < MAX", f"{args.sides}", "16 200 is good")
-    config = detector_config(args)
-    detector = make_detector(replace(config, min_score=min(THRESHOLDS[0], config.min_score)))
-    skipped = Skipped()
-    scenes: Iterable[Scene] = read_scenes(args.images, skipped) if args.images else []
-    if count:
-        portraits = list(scenes) if args.images else list(rendered_portraits())
-        backgrounds = _backgrounds(args.backgrounds)
-        scenes = compose(
-            portraits, backgrounds, count, _size(args.size), tuple(args.sides), args.seed
-        )
-    result = evaluate_detection(
-        tqdm(scenes, desc="detection", unit="picture", total=count or None, disable=None),
-        detector,
-        config.min_score,
-        args.min_side,
-        preview=_writer(args.preview) if args.preview else None,
-    )
     options = ("detector", "min_score", "tiles", "size", "sides", "seed")
     settings = {name: getattr(args, name) for name in options}
     files = [find_model(args.detector_model or DETECTORS[args.detector])]
-    result["skipped"] = skipped.as_json()
-    result["provenance"] = provenance(files, {**settings, "compose": count})
+    told = provenance(files, {**settings, "compose": count})
+    config, skipped = detector_config(args), Skipped()
+    least = replace(config, min_score=min(THRESHOLDS[0], config.min_score))
+    detector = PerProcess(functools.partial(make_detector, least))
+    if args.preview:
+        make_folder(args.preview, "choose another --preview")
+    pictures = list_scenes(args.images, skipped) if args.images else {}
+    measured = (detector, config.min_score, args.min_side, args.preview)
+    with common.journalled(args, told) as execution:
+        if count:
+            portraits = _portraits(pictures, skipped) if args.images else rendered_portraits()
+            compose = Composer(
+                [(scene.rgb, box) for scene in portraits for box in scene.boxes],
+                _backgrounds(args.backgrounds),
+                _size(args.size),
+                tuple(args.sides),
+                args.seed,
+            )
+            numbers = {f"{number:04d}": number for number in range(count)}
+            scorer = DetectionScorer(compose, *measured)
+            result = evaluate_detection(numbers, scorer, skipped, execution)
+        else:
+            scorer = DetectionScorer(read_scene, *measured)
+            result = evaluate_detection(pictures, scorer, skipped, execution)
+        result["provenance"] = told
+        common.finish(args, result, _summary(args, result))
+    return 0
+
+
+def _summary(args: argparse.Namespace, result: dict[str, Any]) -> str:
     rows = ", ".join(f"{r['from_px']}-{r['to_px']} {r['recall']:.3f}" for r in result["by_size"])
-    return common.finish(
-        args,
-        result,
+    return (
         f"{result['faces']} faces of {args.min_side:g} px and more in {result['pictures']} "
         f"pictures: recall {result['recall']:.4f}, precision {result['precision']:.4f}, "
-        f"{result['ms']:.1f} ms a picture; recall by size in pixels: {rows}: {args.out}",
+        f"{result['ms']:.1f} ms a picture; recall by size in pixels: {rows}: {args.out}"
     )
+
+
+def _portraits(pictures: dict[str, Path], skipped: Skipped) -> Iterator[Scene]:
+    """Those that can be read."""
+    for name, path in pictures.items():
+        try:
+            yield read_scene(path)
+        except FaceReconError as fault:
+            skipped.add(name, str(fault))
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -146,13 +173,3 @@ def _backgrounds(folder: Path | None) -> list[NDArray[np.uint8]]:
     if not pictures:
         raise DataError(f"pictures in {folder}", "none", "leave --backgrounds out")
     return pictures
-
-
-def _writer(folder: Path) -> Callable[[int, NDArray[np.uint8]], None]:
-    """What writes the n-th picture, as PNG."""
-    make_folder(folder, "choose another --preview")
-
-    def write(number: int, rgb: NDArray[np.uint8]) -> None:
-        write_image(folder / f"{number:04d}.png", rgb, "choose another --preview")
-
-    return write

@@ -3,30 +3,36 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from face_recon_ros.cli import common
 from face_recon_ros.cli.options import (
     add_pipeline_options,
+    add_pool_options,
     at_least,
     pipeline_config,
     pipeline_settings,
 )
 from face_recon_ros.core.detection import make_detector
 from face_recon_ros.core.models import find_model
-from face_recon_ros.core.morphable_model import MorphableModel, load_morphable_model
+from face_recon_ros.core.morphable_model import load_morphable_model
 from face_recon_ros.core.reconstructor import FaceReconstructor
 from face_recon_ros.evaluation.output import provenance
+from face_recon_ros.io.jobs import PerProcess
 
 if TYPE_CHECKING:
     from face_recon_ros.evaluation.shape import KnownView
+    from face_recon_ros.evaluation.stills import Execution
+    from face_recon_ros.training.synthesis.faces import SyntheticFaces
 
 #: Pixels per side of the renderings of people: a crop of 192 with room around it.
 _RENDERING_PX = 288
@@ -83,107 +89,115 @@ def add_shape_command(subparsers: argparse._SubParsersAction[argparse.ArgumentPa
         "--seed", type=at_least(0), default=0, help="of the people (default: %(default)s)"
     )
     add_pipeline_options(parser)
+    common.refuse_options(parser, *common.SEQUENCE_OPTIONS, "threads")
+    add_pool_options(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command on its parsed arguments."""
-    from face_recon_ros.evaluation.head_poses import evaluate_head_poses
-    from face_recon_ros.evaluation.shape import evaluate_shape
+    from face_recon_ros.evaluation.head_poses import HeadScorer, evaluate_head_poses
+    from face_recon_ros.evaluation.shape import ShapeScorer, evaluate_shape
 
     config = pipeline_config(args)
-    settings = replace(config.reconstructor, level="coarse", part="head", colours="off")
-    reconstructor = FaceReconstructor.from_config(settings)
-    model = reconstructor.model
-    with common.Bar("people") as bar:
+    settings = replace(config.reconstructor, level="coarse", part="head", colours="off", threads=1)
+    reconstructor = PerProcess(functools.partial(FaceReconstructor.from_config, settings))
+    network, points = reconstructor.value.network, reconstructor.value.points
+    model = reconstructor.value.model
+    files = [network.path, find_model(args.face_model)]
+    if points is not None:
+        files.append(points.network.path)
+    own = {k: getattr(args, k) for k in ("people", "views", "pictures", "heads", "seed")}
+    told = provenance(files, {**pipeline_settings(args), **own, "threads": 1})
+    views = _PeopleRenderer(find_model(args.face_model), network.crop_margin, args.seed)
+    with common.journalled(args, told) as execution:
         result = evaluate_shape(
-            _people(args, model, reconstructor.network.crop_margin),
-            reconstructor,
-            seed=args.seed,
-            total=args.people,
-            progress=bar,
+            _people(args), ShapeScorer(views, reconstructor, args.seed), model, execution
         )
-    if args.pictures:
-        result["pictures"] = _pictures(args, reconstructor)
-    if args.heads:
-        with common.Bar("heads") as bar:
-            result["heads"] = evaluate_head_poses(
-                reconstructor, model, count=args.heads, progress=bar
-            )
-    files = [reconstructor.network.path, find_model(args.face_model)]
-    if reconstructor.points is not None:
-        files.append(reconstructor.points.network.path)
-    own = {k: getattr(args, k) for k in ("people", "views", "pictures", "seed")}
-    result["provenance"] = provenance(files, {**pipeline_settings(args), **own})
-    return common.finish(args, result, _table(result, args.views))
+        if args.pictures:
+            result["pictures"] = _pictures(args, reconstructor, execution)
+        if args.heads:
+            heads = HeadScorer(reconstructor, model)
+            result["heads"] = evaluate_head_poses(heads, args.heads, execution)
+        result["provenance"] = told
+        return common.finish(args, result, _table(result, args.views))
 
 
-def _people(
-    args: argparse.Namespace, model: MorphableModel, margin: float
-) -> Iterator[Sequence[KnownView]]:
-    """Held-out people before smooth backgrounds, as training renders them."""
-    from face_recon_ros.core.crop_pose import crop_camera, crop_from_face
-    from face_recon_ros.evaluation.shape import KnownView
-    from face_recon_ros.evaluation.synthetic import smooth_background
-    from face_recon_ros.training.synthesis.faces import SyntheticFaces
+#: Number of a held-out person, and the (6, 6, 3) colours behind each picture.
+_Person = tuple[int, Sequence[NDArray[np.uint8]]]
 
-    faces = SyntheticFaces(model, margin=margin, size=_RENDERING_PX)
-    camera = crop_camera(_RENDERING_PX)  # the renderings' labels are for a picture as a crop
+
+def _people(args: argparse.Namespace) -> Iterator[_Person]:
+    from face_recon_ros.evaluation.synthetic import background_colours
+
     random = np.random.default_rng(args.seed)
-    for renderings in faces.held_out(args.people, args.views, args.seed):
-        views = []
-        for rgba, label in renderings:
+    for number in range(args.people):
+        yield number, [background_colours(random) for _ in range(args.views)]
+
+
+@dataclass(frozen=True)
+class _PeopleRenderer:
+    """Held-out people before smooth backgrounds, as training renders them.
+
+    Attributes:
+        face_model: its file.
+        margin: of the network's crops.
+        seed: of the people.
+    """
+
+    face_model: Path
+    margin: float
+    seed: int
+
+    @functools.cached_property
+    def _faces(self) -> SyntheticFaces:
+        from face_recon_ros.training.synthesis.faces import SyntheticFaces
+
+        model = load_morphable_model(self.face_model, level="coarse")
+        return SyntheticFaces(model, margin=self.margin, size=_RENDERING_PX)
+
+    def __call__(self, person: _Person) -> list[KnownView]:
+        from face_recon_ros.core.crop_pose import crop_camera, crop_from_face
+        from face_recon_ros.evaluation.shape import KnownView
+        from face_recon_ros.evaluation.synthetic import smooth_background
+
+        number, colours = person
+        # the renderings' labels are for a picture as a crop
+        camera, views = crop_camera(_RENDERING_PX), []
+        renderings = self._faces.held_out(number, len(colours), self.seed)
+        for (rgba, label), behind in zip(renderings, colours, strict=True):
             alpha = rgba[..., 3:].astype(np.float32) / 255
-            rgb = rgba[..., :3] * alpha + smooth_background(camera, random) * (1 - alpha)
+            rgb = rgba[..., :3] * alpha + smooth_background(camera, behind) * (1 - alpha)
             pose = crop_from_face(label.rotation, label.translation)
             shown = np.asarray(rgb + 0.5, np.uint8)
             views.append(KnownView(shown, camera, pose, label.identity, label.expression))
-        yield views
+        return views
 
 
-def _pictures(args: argparse.Namespace, reconstructor: FaceReconstructor) -> dict[str, Any]:
+def _pictures(
+    args: argparse.Namespace, reconstructor: PerProcess[FaceReconstructor], execution: Execution
+) -> dict[str, Any]:
     """Landmarks and jitter on plain renderings, as `evaluate synthetic --random` writes them."""
     from face_recon_ros.evaluation.chain import StillChain
+    from face_recon_ros.evaluation.jitter import JitterScorer, evaluate_jitter
     from face_recon_ros.evaluation.landmark_benchmark import evaluate_landmarks
     from face_recon_ros.evaluation.landmarks import LandmarkProjector
-    from face_recon_ros.evaluation.stills import Execution
     from face_recon_ros.evaluation.synthetic import ModelScenes, write_scenes
 
-    chain = StillChain(make_detector(pipeline_config(args).detector), reconstructor)
+    chain = StillChain.from_config(pipeline_config(args))
     fine = load_morphable_model(find_model(args.face_model), level="fine")
     with tempfile.TemporaryDirectory(prefix="face_recon_") as folder:
         scenes = ModelScenes(fine).random(args.pictures, seed=1 + args.seed)
         write_scenes(tqdm(scenes, "pictures", args.pictures, disable=None), folder, seed=1)
         marks = evaluate_landmarks(
-            folder, chain, LandmarkProjector(reconstructor.model), execution=Execution(bar=True)
+            folder, chain, LandmarkProjector(chain.model), execution=execution
         )
-        trembling = _jitter(Path(folder), chain, reconstructor)
+        files = sorted(Path(folder).glob("*.png"))[:JITTER_FACES]
+        detector = PerProcess(functools.partial(make_detector, pipeline_config(args).detector))
+        scorer = JitterScorer(detector, reconstructor, JITTER_BOXES, JITTER_FACE_PX)
+        jitter = evaluate_jitter(files, scorer, execution)
     keys = ("count", "missed", "nme51", "nme51_interval_95", "nme68")
-    return {**{key: marks[key] for key in keys}, "jitter_px": trembling}
-
-
-def _jitter(folder: Path, chain: Any, reconstructor: FaceReconstructor) -> dict[str, Any]:
-    from face_recon_ros.evaluation.chain import largest
-    from face_recon_ros.evaluation.datasets import read_image
-    from face_recon_ros.evaluation.jitter import jitter_px, scaled_to, scattered_boxes
-
-    found = []
-    files = sorted(folder.glob("*.png"))[:JITTER_FACES]
-    for number, file in enumerate(tqdm(files, "jitter", disable=None)):
-        rgb = read_image(file)
-        detections = chain.detect(rgb)
-        if (best := largest(detections)) is not None:
-            rgb, box = scaled_to(rgb, detections.boxes[best], JITTER_FACE_PX)
-            boxes = scattered_boxes(box, JITTER_BOXES, np.random.default_rng(number))
-            found.append(jitter_px(rgb, boxes, reconstructor))
-    known = np.array(found)[np.isfinite(found)]
-    nan = float("nan")
-    return {
-        "faces": len(known),
-        "face_px": JITTER_FACE_PX,
-        "median": float(np.median(known)) if len(known) else nan,
-        "p90": float(np.percentile(known, 90)) if len(known) else nan,
-    }
+    return {**{key: marks[key] for key in keys}, "jitter_px": jitter}
 
 
 def _table(result: dict[str, Any], views: int) -> str:

@@ -30,11 +30,13 @@ Live video and ROS 2: scripts/demo.sh, or ros2 launch face_recon_ros demo.launch
 
 #: package -> the pip extra that brings it; everything else is there from the start
 EXTRAS = {
+    "distributed": "cluster",
     "igl": "evaluate",
     "jinja2": "evaluate",
     "matplotlib": "evaluate",
     "numba": "train",
     "onnx": "train",
+    "ray": "ray",
     "rerun": "view",
     "rosbags": "bags",
     "scipy": "evaluate",

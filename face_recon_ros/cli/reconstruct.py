@@ -39,7 +39,8 @@ from face_recon_ros.core.types import Face, Image, Mesh
 from face_recon_ros.io.calibration import CameraResolver
 from face_recon_ros.io.folders import make_folder
 from face_recon_ros.io.images import png_bytes
-from face_recon_ros.io.jobs import Journal, run_jobs
+from face_recon_ros.io.jobs import run_jobs
+from face_recon_ros.io.journal import Journal
 from face_recon_ros.io.picture_sources import FolderSource
 from face_recon_ros.io.sources import Source, SourceConfig, with_cameras
 from face_recon_ros.io.video import VideoWriter

@@ -111,7 +111,7 @@ class StillChain:
     def __reduce__(self) -> tuple[Any, ...]:
         if self._config is None:
             raise TypeError("only a chain made by from_config can be sent to other processes")
-        return functools.partial(StillChain.from_config, refine=self._refine), (self._config,)
+        return _chain, (self._config, self._refine)
 
     @property
     def model(self) -> MorphableModel:
@@ -157,6 +157,12 @@ class StillChain:
         row = face.coefficients
         nominal = crop_from_face(row.rotation[0], row.translation[0])
         return Estimate(row, face.crop, nominal, face.camera_from_face, camera)
+
+
+@functools.lru_cache(maxsize=1)
+def _chain(config: PipelineConfig, refine: int) -> StillChain:
+    """A chain that was sent to this process: made once, however often it comes."""
+    return StillChain.from_config(config, refine=refine)
 
 
 _NEW_TRACKS = itertools.count()

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
 import cv2
 import numpy as np
@@ -31,6 +31,9 @@ from face_recon_ros.evaluation.datasets import (
     read_image,
     read_landmarks,
 )
+from face_recon_ros.evaluation.stills import HERE, Execution, Item, run_stills
+from face_recon_ros.io.images import write_image
+from face_recon_ros.io.jobs import PerProcess
 
 MIN_IOU = 0.4  # with square boxes of like size: off by less than 0.3 of a side
 SIZES_PX = (12, 16, 20, 24, 32, 48, 80, 130, 200, 400, 4000)
@@ -62,11 +65,13 @@ class Scene:
         rgb: (H, W, 3) uint8.
         boxes: (N, 4) face boxes, pixels.
         ignored: (M, 4) parts where faces may be that are not among `boxes`.
+        name: of its preview.
     """
 
     rgb: NDArray[np.uint8]
     boxes: NDArray[np.float64]
     ignored: NDArray[np.float64]
+    name: str = ""
 
 
 def read_boxes(path: str | Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -98,14 +103,15 @@ def read_boxes(path: str | Path) -> tuple[NDArray[np.float64], NDArray[np.float6
     return np.array(kept[False]).reshape(-1, 4), np.array(kept[True]).reshape(-1, 4)
 
 
-def read_scenes(folder: str | Path, skipped: Skipped) -> Iterator[Scene]:
-    """Pictures of a folder with NAME.boxes, or with NAME.pts (68 landmarks of one face) beside.
-
-    With landmarks, where other faces may be as well, all the rest of the picture is ignored.
+def list_scenes(folder: str | Path, skipped: Skipped) -> dict[str, Path]:
+    """Pictures of a folder with NAME.boxes, or NAME.pts (68 landmarks of one face), beside them.
 
     Args:
         folder: flat.
-        skipped: receives what cannot be used.
+        skipped: receives pictures without annotation.
+
+    Returns:
+        Name -> picture, for `read_scene`.
 
     Raises:
         DataError: there is no such folder, or no annotated picture in it.
@@ -113,30 +119,35 @@ def read_scenes(folder: str | Path, skipped: Skipped) -> Iterator[Scene]:
     root = Path(folder)
     if not root.is_dir():
         raise DataError(f"a folder of pictures at {root}", "no such folder", "check the path")
-    usable = 0
+    annotated = {}
     for name, path in images_by_name(root, skipped).items():
-        boxes, points = path.with_suffix(".boxes"), path.with_suffix(".pts")
-        try:
-            if boxes.is_file():
-                rgb = read_image(path)
-                yield Scene(rgb, *read_boxes(boxes))
-            elif points.is_file():
-                rgb = read_image(path)
-                box = face_box_from_points(read_landmarks(points, 2))
-                everywhere = np.array([[0.0, 0.0, rgb.shape[1], rgb.shape[0]]])
-                yield Scene(rgb, _FACE_FROM_LANDMARKS(box).astype(np.float64), everywhere)
-            else:
-                skipped.add(name, "picture without NAME.boxes or NAME.pts")
-                continue
-            usable += 1
-        except DataError as fault:
-            skipped.add(name, f"expected {fault.expected}, got {fault.got}")
-    if not usable:
+        if any(path.with_suffix(suffix).is_file() for suffix in (".boxes", ".pts")):
+            annotated[name] = path
+        else:
+            skipped.add(name, "picture without NAME.boxes or NAME.pts")
+    if not annotated:
         raise DataError(
             f"NAME.jpg with NAME.boxes or NAME.pts in {root}",
             f"no usable one ({len(skipped.reasons)} left out)",
             "put annotations beside the pictures under the same name",
         )
+    return annotated
+
+
+def read_scene(path: Path) -> Scene:
+    """A picture of `list_scenes`.
+
+    With landmarks, where other faces may be as well, all the rest of the picture is ignored.
+
+    Raises:
+        FaceReconError: picture or annotation cannot be used.
+    """
+    rgb, boxes = read_image(path), path.with_suffix(".boxes")
+    if boxes.is_file():
+        return Scene(rgb, *read_boxes(boxes), path.stem)
+    box = face_box_from_points(read_landmarks(path.with_suffix(".pts"), 2))
+    everywhere = np.array([[0.0, 0.0, rgb.shape[1], rgb.shape[0]]])
+    return Scene(rgb, _FACE_FROM_LANDMARKS(box).astype(np.float64), everywhere, path.stem)
 
 
 def rendered_portraits(count: int = 24) -> Iterator[Scene]:
@@ -152,40 +163,41 @@ def rendered_portraits(count: int = 24) -> Iterator[Scene]:
         yield Scene(head.render(t), box[None], np.zeros((0, 4)))
 
 
-def compose(
-    portraits: Sequence[Scene],
-    backgrounds: Sequence[NDArray[np.uint8]] = (),
-    count: int = 60,
-    size: tuple[int, int] = (1280, 720),
-    sides_px: tuple[float, float] = (16.0, 200.0),
-    seed: int = 0,
-) -> Iterator[Scene]:
-    """Pictures of up to eight people each, of random sizes, evenly spread over their logarithm.
+@dataclass(frozen=True)
+class Composer:
+    """Composes pictures of up to eight people each, of random sizes, evenly over their logarithm.
 
-    Args:
-        portraits: of which each face is taken in turn.
+    Attributes:
+        faces: (H, W, 3) uint8 portraits, each with the (4,) box of a face in it, which the
+            pictures take in turn.
         backgrounds: (H, W, 3) uint8 pictures without faces; none: procedural ones.
-        count: pictures to make.
         size: width and height, pixels.
         sides_px: least and greatest side of the face boxes. No face is blown up.
         seed: of the random numbers.
-
-    Raises:
-        DataError: the portraits show no face.
     """
-    random = np.random.default_rng(seed)
-    faces = [(p.rgb, box) for p in portraits for box in p.boxes]
-    if not faces:
-        raise DataError("portraits with a face", "none", "annotate some, or leave --images out")
-    taken = 0
-    for _ in range(count):
-        rgb = _background(size, backgrounds, random)
+
+    faces: Sequence[tuple[NDArray[np.uint8], NDArray[np.float64]]]
+    backgrounds: Sequence[NDArray[np.uint8]] = ()
+    size: tuple[int, int] = (1280, 720)
+    sides_px: tuple[float, float] = (16.0, 200.0)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.faces:
+            raise DataError(
+                "portraits with a face", "none", "annotate some, or leave --images out"
+            )
+
+    def __call__(self, number: int) -> Scene:
+        """The picture of this number."""
+        random = np.random.default_rng((self.seed, number))
+        rgb = _background(self.size, self.backgrounds, random)
         boxes: list[NDArray[np.float64]] = []
         pasted: list[NDArray[np.float64]] = []
-        for _ in range(_PER_PICTURE):
-            patch, box = _portrait(*faces[taken % len(faces)], sides_px, random)
-            taken += 1
-            room = np.array(size) - patch.shape[1::-1]
+        for taken in range(number * _PER_PICTURE, (number + 1) * _PER_PICTURE):
+            face = self.faces[taken % len(self.faces)]
+            patch, box = _portrait(*face, self.sides_px, random)
+            room = np.array(self.size) - patch.shape[1::-1]
             for x, y in random.integers(0, room, (20, 2)) if (room > 0).all() else ():
                 place = np.array([x, y, x + patch.shape[1], y + patch.shape[0]], np.float64)
                 if not pasted or iou(place, pasted).max() == 0.0:
@@ -193,7 +205,8 @@ def compose(
                     boxes.append(box + np.array([x, y, x, y]))
                     pasted.append(place)
                     break
-        yield Scene(rgb, np.array(boxes).reshape(-1, 4), np.array(pasted).reshape(-1, 4))
+        parts = (np.array(some).reshape(-1, 4) for some in (boxes, pasted))
+        return Scene(rgb, *parts, f"{number:04d}")
 
 
 def _portrait(
@@ -267,69 +280,100 @@ def match(scene: Scene, detections: Detections) -> Match:
     return Match(found, wrong)
 
 
+@dataclass(frozen=True)
+class DetectionScorer(Generic[Item]):
+    """Scores the detections of one picture, for `run_stills`.
+
+    Attributes:
+        scene: makes the picture of an item, with its faces.
+        detector: made to report all that scores `THRESHOLDS[0]` and more.
+        min_score: threshold of the main figures.
+        min_side_px: smaller faces count neither as missed nor as wrong.
+        preview: where to write the picture as `draw` makes it; None: nowhere.
+    """
+
+    scene: Callable[[Item], Scene]
+    detector: PerProcess[Detector]
+    min_score: float
+    min_side_px: float = 24.0
+    preview: Path | None = None
+
+    def __call__(self, item: Item) -> dict[str, Any]:
+        """Sides of faces, scores that found them (0: missed), scores of right and wrong ones."""
+        scene, detector = self.scene(item), self.detector.value
+        start = time.perf_counter()
+        detections = detector.detect(scene.rgb)
+        ms = 1e3 * (time.perf_counter() - start)
+        matched = match(scene, detections)
+        side = np.sqrt(np.maximum(scene.boxes[:, 2:] - scene.boxes[:, :2], 0.0).prod(axis=1))
+        scores = np.append(detections.scores, np.float32(0.0))[matched.found]
+        if self.preview is not None:
+            picture = draw(scene, matched, detections, self.min_score)
+            write_image(self.preview / f"{scene.name}.png", picture, "choose another --preview")
+        return {
+            "side": side,
+            "best": scores,
+            "right": scores[(side >= self.min_side_px) & (matched.found >= 0)],
+            "wrong": detections.scores[matched.wrong],
+            "ms": ms,
+        }
+
+
 def evaluate_detection(
-    scenes: Iterable[Scene],
-    detector: Detector,
-    min_score: float,
-    min_side_px: float = 24.0,
-    preview: Callable[[int, NDArray[np.uint8]], None] | None = None,
+    items: Mapping[str, Item],
+    scorer: DetectionScorer[Item],
+    skipped: Skipped,
+    execution: Execution = HERE,
 ) -> dict[str, Any]:
     """Measures a detector.
 
     Args:
-        scenes: pictures with their faces.
-        detector: made to report all that scores `THRESHOLDS[0]` and more.
-        min_score: threshold of the main figures.
-        min_side_px: smaller faces count neither as missed nor as wrong.
-        preview: called with the number of each picture and what `draw` makes of it.
+        items: name -> what `scorer` makes a picture of.
+        scorer: of each picture.
+        skipped: receives what cannot be used.
+        execution: where pictures are worked on.
 
     Raises:
-        DataError: there is no face at all.
+        DataError: no picture can be used, or there is no face at all.
     """
-    sides: list[float] = []
-    best: list[float] = []  # score with which each face was found, 0 where it was missed
-    right: list[float] = []  # scores of detections
-    wrong: list[float] = []
-    times: list[float] = []
-    pictures = 0
-    for pictures, scene in enumerate(scenes, 1):
-        start = time.perf_counter()
-        detections = detector.detect(scene.rgb)
-        times.append(1e3 * (time.perf_counter() - start))
-        matched = match(scene, detections)
-        side = np.sqrt(np.maximum(scene.boxes[:, 2:] - scene.boxes[:, :2], 0.0).prod(axis=1))
-        scores = np.append(detections.scores, np.float32(0.0))[matched.found]
-        sides += side.tolist()
-        best += scores.tolist()
-        right += scores[(side >= min_side_px) & (matched.found >= 0)].tolist()
-        wrong += detections.scores[matched.wrong].tolist()
-        if preview:
-            preview(pictures, draw(scene, matched, detections, min_score))
-    side, score = np.array(sides), np.array(best)
-    large = side >= min_side_px
+    scores = run_stills(
+        items, scorer, skipped, execution, wanted="readable picture with its boxes"
+    )
+    side, score, right, wrong = (
+        np.concatenate([s[key] for s in scores.values()]).astype(np.float64)
+        for key in ("side", "best", "right", "wrong")
+    )
+    large = side >= scorer.min_side_px
     if not large.any():
         raise DataError(
-            f"faces of {min_side_px:g} pixels and more", f"{len(side)} faces", "set --min-side"
+            f"faces of {scorer.min_side_px:g} pixels and more",
+            f"{len(side)} faces",
+            "set --min-side",
         )
 
     def figures(threshold: float) -> dict[str, float]:
-        hits, misses = (np.array(right) >= threshold).sum(), (np.array(wrong) >= threshold).sum()
+        hits, misses = (right >= threshold).sum(), (wrong >= threshold).sum()
         return {
             "recall": float((score[large] >= threshold).mean()),
             "precision": float(hits / max(hits + misses, 1)) if hits + misses else float("nan"),
             "false_positives": int(misses),
         }
 
-    by_size = _by_size(side, score >= min_score)
+    by_size = _by_size(side, score >= scorer.min_score)
     return {
-        "protocol": {**PROTOCOL, "min_score": min_score, "min_side_px": min_side_px},
-        "pictures": pictures,
+        "protocol": {
+            **PROTOCOL,
+            "min_score": scorer.min_score,
+            "min_side_px": scorer.min_side_px,
+        },
+        "pictures": len(scores),
         "faces": int(large.sum()),
-        **figures(min_score),
+        **figures(scorer.min_score),
         "reliable_px": _reliable_from(by_size),
         "by_size": by_size,
         "curve": [{"min_score": t, **figures(t)} for t in THRESHOLDS],
-        "ms": float(np.median(times)),
+        "ms": float(np.median([s["ms"] for s in scores.values()])),
+        "skipped": skipped.as_json(),
     }
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -27,8 +28,10 @@ from face_recon_ros.core.rigid import (
     vector_from_rotation,
 )
 from face_recon_ros.evaluation.chain import new_tracks, reconstruct
-from face_recon_ros.evaluation.output import Progress, no_progress
+from face_recon_ros.evaluation.datasets import Skipped
+from face_recon_ros.evaluation.stills import HERE, Execution, run_stills
 from face_recon_ros.evaluation.synthetic import ModelScenes
+from face_recon_ros.io.jobs import PerProcess
 
 Array = NDArray[np.float64]
 
@@ -112,27 +115,56 @@ def pose_errors(found: Rigid, true: Rigid) -> tuple[float, float]:
     return float(np.degrees(angle_between(found.rotation, true.rotation))), float(abs(ratio - 1.0))
 
 
+@dataclass(frozen=True)
+class Head:
+    """A head before a camera.
+
+    Attributes:
+        camera: name in `CAMERAS`.
+        distance_m: from camera to sellion.
+        camera_from_face: the head.
+        identity: (K_id,).
+        albedo: (K_alb,).
+        shift: (2,) of the detector's box, in sides.
+    """
+
+    camera: str
+    distance_m: float
+    camera_from_face: Rigid
+    identity: Array
+    albedo: Array
+    shift: Array
+
+
+def draw_heads(whole: MorphableModel, count: int) -> Iterator[Head]:
+    """`count` heads per camera and distance, the same each time."""
+    rng, done = np.random.default_rng(0), 0
+    for name, camera in CAMERAS.items():
+        for distance in DISTANCES_M:
+            for face in heads(camera, distance, count, seed=done):
+                identity = 0.8 * rng.standard_normal(whole.k_identity)
+                albedo = 0.6 * rng.standard_normal(whole.k_albedo)
+                shift = rng.normal(0, _BOX_SHIFT, 2)
+                yield Head(name, distance, face, identity, albedo, shift)
+                done += 1
+
+
 def evaluate_head_poses(
-    reconstructor: FaceReconstructor,
-    whole: MorphableModel,
-    *,
-    count: int = 3,
-    network_alone: bool = False,
-    progress: Progress = no_progress,
+    scorer: HeadScorer, count: int = 3, execution: Execution = HERE
 ) -> dict[str, Any]:
     """Measures pose on rendered heads.
 
     Args:
-        reconstructor: what is measured.
-        whole: the face model, whole head, coarse or fine.
+        scorer: of each head.
         count: heads per camera and distance.
-        network_alone: also measure what the network alone gets wrong (twice the time).
-        progress: called as heads are done.
+        execution: where heads are worked on.
 
     Returns:
         protocol, count, rotation_deg, distance_share, by distance and turn.
     """
-    errors = list(head_pose_errors(reconstructor, whole, count, network_alone, progress))
+    drawn = {f"head {k}": head for k, head in enumerate(draw_heads(scorer.whole, count))}
+    scores = run_stills(drawn, scorer, Skipped(), execution, what="heads", wanted="head")
+    errors = [PoseError(**score) for score in scores.values() if score]
     parts = {
         "all": errors,
         **{f"{d:g} m": [e for e in errors if e.distance_m == d] for d in DISTANCES_M},
@@ -155,50 +187,54 @@ def _medians(errors: list[PoseError]) -> dict[str, float]:
     }
 
 
-def head_pose_errors(
-    reconstructor: FaceReconstructor,
-    whole: MorphableModel,
-    count: int,
-    network_alone: bool,
-    progress: Progress = no_progress,
-) -> Iterator[PoseError]:
-    """The errors behind `evaluate_head_poses`, head by head; a face without answer has none."""
-    scenes, rng, size = ModelScenes(whole), np.random.default_rng(0), reconstructor.network.size
-    lens = crop_camera(4 * size)
-    whole_crop = Crop(np.full(2, (lens.width - 1) / 2), float(lens.width), size)
-    done, total = 0, len(CAMERAS) * len(DISTANCES_M) * count
-    for camera in CAMERAS.values():
-        for distance in DISTANCES_M:
-            for face in heads(camera, distance, count, seed=done):
-                identity = 0.8 * rng.standard_normal(whole.k_identity)
-                albedo = 0.6 * rng.standard_normal(whole.k_albedo)
-                skin = whole.neutral(identity)[whole.subsets[FACIAL_SKIN]]
-                box = face_box_from_points(camera.project(face.apply(skin)))
-                box = box + np.tile(rng.normal(0, _BOX_SHIFT, 2) * (box[2] - box[0]), 2)
-                done += 1
-                scenes.camera = camera
-                scene = scenes.scene("head", face, identity=identity, albedo=albedo)
-                found, crop, z = _answer(
-                    reconstructor, scene.render(), box, camera, identity, face
-                )
-                nominal = crop_from_camera_pose(face, crop, camera)
-                alone = float("nan")
-                if network_alone:
-                    scenes.camera = lens
-                    scene = scenes.scene("head", nominal, identity=identity, albedo=albedo)
-                    c = reconstructor.predict(
-                        whole_crop.extract(scene.render())[None]
-                    ).coefficients
-                    pose = crop_from_face(c.rotation[0], c.translation[0])
-                    alone = pose_errors(pose, nominal)[0]
-                progress(done, total)
-                if found is not None:
-                    turn = angle_between(
-                        rotation_between(nominal.translation, [0.0, 0.0, 1.0]) @ nominal.rotation,
-                        CAMERA_FROM_FRONTAL_FACE,
-                    )
-                    turn_deg = float(np.degrees(turn))
-                    yield PoseError(distance, turn_deg, *pose_errors(found, face), alone, z)
+@dataclass(frozen=True)
+class HeadScorer:
+    """Scores the pose of one head, for `run_stills`.
+
+    Attributes:
+        reconstructor: what is measured.
+        whole: the face model, whole head, coarse or fine.
+        network_alone: also measure what the network alone gets wrong (twice the time).
+    """
+
+    reconstructor: PerProcess[FaceReconstructor]
+    whole: MorphableModel
+    network_alone: bool = False
+
+    @functools.cached_property
+    def _scenes(self) -> ModelScenes:
+        return ModelScenes(self.whole)
+
+    def __call__(self, head: Head) -> dict[str, float]:
+        """The fields of `PoseError`; nothing where there is no answer."""
+        reconstructor, face = self.reconstructor.value, head.camera_from_face
+        camera, whole = CAMERAS[head.camera], self.whole
+        skin = whole.neutral(head.identity)[whole.subsets[FACIAL_SKIN]]
+        box = face_box_from_points(camera.project(face.apply(skin)))
+        box = box + np.tile(head.shift * (box[2] - box[0]), 2)
+        picture = self._picture(head, face, camera)
+        found, crop, z = _answer(reconstructor, picture, box, camera, head.identity, face)
+        if found is None:
+            return {}
+        nominal, alone = crop_from_camera_pose(face, crop, camera), float("nan")
+        if self.network_alone:
+            size = reconstructor.network.size
+            lens = crop_camera(4 * size)
+            whole_crop = Crop(np.full(2, (lens.width - 1) / 2), float(lens.width), size)
+            seen = whole_crop.extract(self._picture(head, nominal, lens))
+            c = reconstructor.predict(seen[None]).coefficients
+            alone = pose_errors(crop_from_face(c.rotation[0], c.translation[0]), nominal)[0]
+        turn = angle_between(
+            rotation_between(nominal.translation, [0.0, 0.0, 1.0]) @ nominal.rotation,
+            CAMERA_FROM_FRONTAL_FACE,
+        )
+        turn_deg = float(np.degrees(turn))
+        return asdict(PoseError(head.distance_m, turn_deg, *pose_errors(found, face), alone, z))
+
+    def _picture(self, head: Head, pose: Rigid, camera: PinholeCamera) -> NDArray[np.uint8]:
+        self._scenes.camera = camera
+        scene = self._scenes.scene("head", pose, identity=head.identity, albedo=head.albedo)
+        return scene.render()
 
 
 def _answer(

@@ -6,9 +6,9 @@ face, which is what an answer that knows nothing says.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Generic
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -26,15 +26,19 @@ from face_recon_ros.evaluation.chain import (
     new_tracks,
     reconstruct,
 )
+from face_recon_ros.evaluation.datasets import Skipped
 from face_recon_ros.evaluation.expression import channel_table
 from face_recon_ros.evaluation.metrics import bootstrap, shape_distance_mm, skill
-from face_recon_ros.evaluation.output import Progress, no_progress
+from face_recon_ros.evaluation.stills import HERE, Execution, Item, run_stills
+from face_recon_ros.io.jobs import PerProcess
 
 Array = NDArray[np.float64]
 
 #: Standard deviations of a detector's boxes, of the box's side: their middle, their size.
 BOX_SHIFT, BOX_ZOOM = 0.04, 0.06
 CROP_SIDE_PX = 96
+#: People take so long to render and to reconstruct, picture by picture.
+_WORTH_A_PROCESS = 4
 
 PROTOCOL = {
     "name": "shape of rendered people",
@@ -76,22 +80,66 @@ class KnownView:
     expression: NDArray[np.float32]
 
 
+@dataclass(frozen=True)
+class ShapeScorer(Generic[Item]):
+    """Scores the pictures of one person, for `run_stills`.
+
+    Attributes:
+        views: makes the pictures of an item.
+        reconstructor: what is measured, with its aggregation.
+        seed: of the boxes.
+    """
+
+    views: Callable[[Item], Sequence[KnownView]]
+    reconstructor: PerProcess[FaceReconstructor]
+    seed: int = 0
+
+    def __call__(self, person: tuple[int, Item]) -> dict[str, Any]:
+        """Truth and answers beside each other, of one or more pictures with a usable answer.
+
+        Args:
+            person: number and item; both say who it is.
+        """
+        number, item = person
+        views, reconstructor = self.views(item), self.reconstructor.value
+        random = np.random.default_rng((self.seed, number))
+        singles, last = _answers(views, reconstructor, random)
+        found = [(v, f) for v, f in zip(views, singles, strict=True) if f is not None]
+        counts = {"views": len(views), "unusable": len(views) - len(found)}
+        if last is None or not found:
+            return counts
+        model, identity = reconstructor.model, views[0].identity.astype(np.float64)
+        skin, truth = np.flatnonzero(model.subsets[FACIAL_SKIN]), _neutral(model, identity)
+        answers = [f.coefficients.identity[0].astype(np.float64) for _, f in found]
+        end = last.coefficients.identity[0].astype(np.float64)
+        one = [shape_distance_mm(_neutral(model, answer), truth) for answer in answers]
+        return {
+            **counts,
+            "mean_face_mm": shape_distance_mm(model.mean_shape[skin], truth),
+            "one_view_mm": float(np.mean(one)),
+            "track_mm": shape_distance_mm(_neutral(model, end), truth),
+            "identity": identity,
+            "one_view": np.stack(answers),
+            "track": end,
+            "vertices_px": [_pixels(model, view, face) for view, face in found],
+            "expression": np.stack([f.coefficients.expression[0] for _, f in found]),
+            "true_expression": np.stack([v.expression for v, _ in found]),
+        }
+
+
 def evaluate_shape(
-    people: Iterable[Sequence[KnownView]],
-    reconstructor: FaceReconstructor,
-    *,
-    seed: int = 0,
-    total: int = 0,
-    progress: Progress = no_progress,
+    people: Iterable[Item],
+    scorer: ShapeScorer[Item],
+    model: MorphableModel,
+    execution: Execution = HERE,
 ) -> dict[str, Any]:
     """Measures shape, expression and vertices on pictures of known people.
 
     Args:
-        people: the pictures of one person after the other.
-        reconstructor: what is measured, with its aggregation.
-        seed: of the boxes.
-        total: how many people are to come, for the progress.
-        progress: called as people are done.
+        people: what the scorer makes pictures of.
+        scorer: of each person.
+        model: of the scorer's reconstructor.
+        execution: where people are worked on.
 
     Returns:
         The result, see `PROTOCOL`.
@@ -99,11 +147,53 @@ def evaluate_shape(
     Raises:
         DataError: no picture, or none with a usable answer.
     """
-    judge = _Judge(reconstructor.model)
-    for k, views in enumerate(people):
-        judge.add(views, *_answers(views, reconstructor, np.random.default_rng((seed, k))))
-        progress(k + 1, total)
-    return judge.result()
+    skipped = Skipped()
+    named = {f"person {k}": (k - 1, item) for k, item in enumerate(people, 1)}
+    scores = run_stills(named, scorer, skipped, execution, what="people", worth=_WORTH_A_PROCESS)
+    known = {name: s for name, s in scores.items() if "track" in s}
+    views, unusable = (sum(s[key] for s in scores.values()) for key in ("views", "unusable"))
+    if not known:
+        raise DataError(
+            "pictures of people with a usable answer",
+            f"{views} pictures, {unusable} without",
+            "; ".join(["check the network", *list(skipped.reasons.values())[:1]]),
+        )
+    rows, errors = list(known.values()), ("mean_face_mm", "one_view_mm", "track_mm")
+    truths = [s["identity"] for s in rows]
+    each = [(k, answer) for k, s in enumerate(rows) for answer in s["one_view"]]
+    ends = [(k, s["track"]) for k, s in enumerate(rows)]
+    px = np.concatenate([s["vertices_px"] for s in rows])
+    mean, one, track = (float(np.mean([s[key] for s in rows])) for key in errors)
+    ours, true = (
+        np.concatenate([s[key] for s in rows]).astype(np.float64)
+        for key in ("expression", "true_expression")
+    )
+    return {
+        "protocol": PROTOCOL,
+        "people": len(known),
+        "views": views,
+        "unusable": unusable,
+        "shape_mm": {
+            "mean_face": mean,
+            "one_view": one,
+            "one_view_interval_95": bootstrap([s["one_view_mm"] for s in rows]),
+            "track": track,
+            "track_interval_95": bootstrap([s["track_mm"] for s in rows]),
+        },
+        "skill": {"one_view": skill(mean, one, 0.0), "track": skill(mean, track, 0.0)},
+        "rank": {"one_view": _rank(model, truths, each), "track": _rank(model, truths, ends)},
+        "identity_rms": {
+            "one_view": _rms([answer for _, answer in each]),
+            "track": _rms([answer for _, answer in ends]),
+            "truth": _rms(truths),
+        },
+        "vertices_px": {"mean": float(np.mean(px)), "median": float(np.median(px))},
+        "expression": channel_table(model.expression_names, ours, true),
+        "per_person": [
+            {"name": name, **{key: s[key] for key in errors}} for name, s in known.items()
+        ],
+        "skipped": skipped.as_json(),
+    }
 
 
 def _answers(
@@ -154,118 +244,39 @@ def scattered_box(
     return np.concatenate([middle - half, middle + half]).astype(np.float32)
 
 
-class _Judge:
-    """Collects answers beside the truth."""
+def _neutral(model: MorphableModel, identity: Array) -> Array:
+    """(V, 3) facial skin without expression, metres."""
+    skin = np.flatnonzero(model.subsets[FACIAL_SKIN])
+    return model.neutral(identity)[skin].astype(np.float64)
 
-    def __init__(self, model: MorphableModel) -> None:
-        self._model = model
-        self._skin = np.flatnonzero(model.subsets[FACIAL_SKIN])
-        self._mean: list[float] = []
-        self._one: list[float] = []
-        self._track: list[float] = []
-        self._px: list[float] = []
-        self._identities: list[tuple[int, Array]] = []
-        self._ends: list[tuple[int, Array]] = []
-        self._truths: list[Array] = []
-        self._expressions: list[tuple[Array, Array]] = []
-        self._people = self._views = self._unusable = 0
-        self._names: list[str] = []
 
-    def add(
-        self, views: Sequence[KnownView], singles: Sequence[Face | None], last: Face | None
-    ) -> None:
-        """One person."""
-        self._people += 1
-        self._views += len(views)
-        self._unusable += sum(face is None for face in singles)
-        if last is None:
-            return
-        identity = views[0].identity.astype(np.float64)
-        k, truth = len(self._truths), self._neutral(identity)
-        found = [(v, f) for v, f in zip(views, singles, strict=True) if f is not None]
-        answers = [f.coefficients.identity[0].astype(np.float64) for _, f in found]
-        end = last.coefficients.identity[0].astype(np.float64)
-        self._names.append(f"person {self._people}")
-        self._truths.append(identity)
-        self._identities += [(k, a) for a in answers]
-        self._ends.append((k, end))
-        self._mean.append(shape_distance_mm(self._model.mean_shape[self._skin], truth))
-        self._one.append(
-            float(np.mean([shape_distance_mm(self._neutral(a), truth) for a in answers]))
-        )
-        self._track.append(shape_distance_mm(self._neutral(end), truth))
-        self._px += [self._pixels(view, face) for view, face in found]
-        self._expressions += [
-            (f.coefficients.expression[0].astype(np.float64), v.expression.astype(np.float64))
-            for v, f in found
-        ]
+def _pixels(model: MorphableModel, view: KnownView, face: Face) -> float:
+    """Mean distance of the skin's vertices in the picture, pixels of the crop."""
+    skin = np.flatnonzero(model.subsets[FACIAL_SKIN])
+    true = model.vertices(view.identity, view.expression)[skin]
+    seen = view.camera.project(view.camera_from_face.apply(true))
+    ours = view.camera.project(face.camera_from_face.apply(face.mesh.vertices[skin]))
+    return float(np.linalg.norm(ours - seen, axis=1).mean() / face.crop.side_px * CROP_SIDE_PX)
 
-    def _neutral(self, identity: Array) -> Array:
-        return self._model.neutral(identity)[self._skin].astype(np.float64)
 
-    def _pixels(self, view: KnownView, face: Face) -> float:
-        """Mean distance of the skin's vertices in the picture, pixels of the crop."""
-        true = self._model.vertices(view.identity, view.expression)[self._skin]
-        seen = view.camera.project(view.camera_from_face.apply(true))
-        ours = view.camera.project(face.camera_from_face.apply(face.mesh.vertices[self._skin]))
-        return float(np.linalg.norm(ours - seen, axis=1).mean() / face.crop.side_px * CROP_SIDE_PX)
+def _rank(
+    model: MorphableModel, truths: Sequence[Array], answers: Iterable[tuple[int, Array]]
+) -> float:
+    """Share of other people who are farther from an answer than the right person.
 
-    def _rank(self, answers: list[tuple[int, Array]]) -> float:
-        """Share of other people who are farther from an answer than the right person."""
-        if len(self._truths) < 2:
-            return float("nan")
-        known = np.stack([_normalised(self._neutral(t)).ravel() for t in self._truths])
-        shares = []
-        for k, identity in answers:
-            distance = np.square(known - _normalised(self._neutral(identity)).ravel()).sum(axis=1)
-            shares.append((distance > distance[k]).sum() / (len(known) - 1))
-        return float(np.mean(shares))
-
-    def result(self) -> dict[str, Any]:
-        """All figures."""
-        if not self._truths:
-            raise DataError(
-                "pictures of people with a usable answer",
-                f"{self._views} pictures, {self._unusable} without",
-                "check the network",
-            )
-        mean, one, track = (float(np.mean(x)) for x in (self._mean, self._one, self._track))
-        table = channel_table(
-            self._model.expression_names,
-            np.stack([ours for ours, _ in self._expressions]),
-            np.stack([true for _, true in self._expressions]),
-        )
-        return {
-            "protocol": PROTOCOL,
-            "people": len(self._truths),
-            "views": self._views,
-            "unusable": self._unusable,
-            "shape_mm": {
-                "mean_face": mean,
-                "one_view": one,
-                "one_view_interval_95": bootstrap(self._one),
-                "track": track,
-                "track_interval_95": bootstrap(self._track),
-            },
-            "skill": {"one_view": skill(mean, one, 0.0), "track": skill(mean, track, 0.0)},
-            "rank": {"one_view": self._rank(self._identities), "track": self._rank(self._ends)},
-            "identity_rms": {
-                "one_view": _rms([a for _, a in self._identities]),
-                "track": _rms([a for _, a in self._ends]),
-                "truth": _rms(self._truths),
-            },
-            "vertices_px": {
-                "mean": float(np.mean(self._px)),
-                "median": float(np.median(self._px)),
-            },
-            "expression": table,
-            "per_person": [
-                {"name": name, "mean_face_mm": mean, "one_view_mm": one, "track_mm": track}
-                for name, mean, one, track in zip(
-                    self._names, self._mean, self._one, self._track, strict=True
-                )
-            ],
-        }
+    Args:
+        model: of the coefficients.
+        truths: (K_id,) of each person.
+        answers: number of the right person, and (K_id,).
+    """
+    if len(truths) < 2:
+        return float("nan")
+    known = np.stack([_normalised(_neutral(model, truth)).ravel() for truth in truths])
+    shares = []
+    for k, identity in answers:
+        distance = np.square(known - _normalised(_neutral(model, identity)).ravel()).sum(axis=1)
+        shares.append((distance > distance[k]).sum() / (len(known) - 1))
+    return float(np.mean(shares))
 
 
 def _normalised(points: Array) -> Array:

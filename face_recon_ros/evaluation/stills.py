@@ -21,7 +21,8 @@ from face_recon_ros.core.errors import DataError
 from face_recon_ros.core.types import Detections
 from face_recon_ros.evaluation.chain import Estimate, Estimator, largest
 from face_recon_ros.evaluation.datasets import Sample, Skipped, read_image
-from face_recon_ros.io.jobs import Journal, Pool, run_jobs
+from face_recon_ros.io.jobs import Pool, run_jobs
+from face_recon_ros.io.journal import Journal
 
 Item = TypeVar("Item")
 Truth = TypeVar("Truth")

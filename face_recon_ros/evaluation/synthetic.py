@@ -288,7 +288,7 @@ def write_scenes(scenes: Iterable[Scene], folder: str | Path, *, seed: int = 0) 
     rng = np.random.default_rng(seed)
     count = 0
     for scene in scenes:
-        scene.write(Path(folder), smooth_background(scene.camera, rng))
+        scene.write(Path(folder), smooth_background(scene.camera, background_colours(rng)))
         count += 1
     return count
 
@@ -319,11 +319,15 @@ def soft_light() -> Float32:
     return light
 
 
-def smooth_background(camera: PinholeCamera, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 blurred random colours."""
-    coarse = rng.integers(30, 226, (6, 6, 3), dtype=np.uint8)
+def background_colours(rng: np.random.Generator) -> NDArray[np.uint8]:
+    """(6, 6, 3) random colours for `smooth_background`."""
+    return rng.integers(30, 226, (6, 6, 3), dtype=np.uint8)
+
+
+def smooth_background(camera: PinholeCamera, colours: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8, a few colours blended over the whole picture."""
     size = (camera.width, camera.height)
-    return np.asarray(cv2.resize(coarse, size, interpolation=cv2.INTER_CUBIC), np.uint8)
+    return np.asarray(cv2.resize(colours, size, interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
 def _person(model: MorphableModel, rng: np.random.Generator) -> dict[str, NDArray[np.floating]]:

@@ -1,4 +1,4 @@
-"""Many items on many cores or machines, by joblib: resumable, in order, faults with their items.
+"""Many items on many cores or machines: resumable, in order, faults with their items.
 
 An item is worked on in a process of its own kind: local ones (loky), or those of a Dask or Ray
 cluster. A `Journal` keeps every finished item on disk, so that an interrupted run goes on.
@@ -9,32 +9,29 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
-import hashlib
-import json
 import os
 import pickle
 import sys
 import tempfile
-import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import cv2
-import numpy as np
 import threadpoolctl
-from numpy.typing import NDArray
 from tqdm import tqdm
 
-from face_recon_ros.core.errors import ConfigError, DataError, FaceReconError
+from face_recon_ros.core.errors import ConfigError, FaceReconError
+from face_recon_ros.io.journal import Journal, disk, disk_full
 
 T = TypeVar("T")
+#: Work, and key and item that it is done on.
+Task = tuple[Callable[[Any], Any], str, Any]
 
 RAY = "ray://"
 CONNECT_S = 10.0
 _DIED = "its process ended: killed, or out of memory"
-_ARRAY = "__array__"
 _LARGE = 100_000  # bytes of work that are not sent with every item
 
 
@@ -66,6 +63,25 @@ class Pool:
 
 
 @dataclass(frozen=True)
+class PerProcess(Generic[T]):
+    """An object that cannot be sent to another process: each one makes its own, once.
+
+    Attributes:
+        make: makes it; a function that can be sent.
+    """
+
+    make: Callable[[], T]
+
+    @functools.cached_property
+    def value(self) -> T:
+        """The object."""
+        return self.make()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return PerProcess, (self.make,)
+
+
+@dataclass(frozen=True)
 class Outcome(Generic[T]):
     """What became of an item.
 
@@ -80,74 +96,8 @@ class Outcome(Generic[T]):
     fault: str = ""
 
 
-class Journal:
-    """Finished items on disk, a file each, without pickle.
-
-    Answers are what JSON can hold, with numpy arrays anywhere in it.
-    """
-
-    def __init__(self, folder: str | Path, settings: object) -> None:
-        """Opens the journal; the first answer makes its folder.
-
-        Args:
-            folder: of its files.
-            settings: what answers depend on besides their items, told by `repr`; those of other
-                settings are thrown away.
-        """
-        self._folder = Path(folder)
-        self._settings = hashlib.sha256(repr(settings).encode()).hexdigest()
-        self._note = self._folder / "settings"
-        with _disk(self._folder):
-            if not self._note.is_file() or self._note.read_text() != self._settings:
-                self.forget()
-
-    def folder(self) -> Path:
-        """Makes the folder if need be."""
-        if not self._note.is_file():
-            with _disk(self._folder):
-                self._folder.mkdir(parents=True, exist_ok=True)
-                self._note.write_text(self._settings)
-        return self._folder
-
-    def read(self, key: str) -> Any:
-        """The answer of an item.
-
-        Raises:
-            KeyError: it is not finished.
-        """
-        try:
-            with np.load(self._file(key), allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in archive.files}
-            return _with_arrays(json.loads(str(arrays["json"])), arrays)
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
-            raise KeyError(key) from None
-
-    def write(self, key: str, value: Any) -> None:
-        """Keeps an answer, whole or not at all."""
-        arrays: dict[str, NDArray[Any]] = {}
-        text = json.dumps(_without_arrays(value, arrays))
-        self.folder()
-        file = self._file(key)
-        part = file.with_suffix(".part")
-        with _disk(file), part.open("wb") as out:
-            np.savez(out, json=np.array(text), **arrays)
-        part.replace(file)
-
-    def forget(self) -> None:
-        """Throws all answers away."""
-        self._note.unlink(missing_ok=True)
-        for kind in ("npz", "part", "work"):
-            for file in self._folder.glob(f"*.{kind}"):
-                file.unlink()
-
-    def remove(self) -> None:
-        """Deletes the journal; the work is done."""
-        self.forget()
-        with contextlib.suppress(OSError):
-            self._folder.rmdir()
-
-    def _file(self, key: str) -> Path:
-        return self._folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npz"
+#: Takes tasks, and gives their outcomes as they come.
+Stream = Callable[[Iterator[Task]], Iterator[Outcome[Any]]]
 
 
 def run_jobs(
@@ -220,43 +170,43 @@ def _outcomes(
             for key, item in todo.items():
                 yield _attempt(work, key, item)
         return
-    with _backend(pool, processes) as (jobs, deaths), _sent(work, pool, journal) as work:
+    with _backend(pool, processes) as (stream, deaths), _sent(work, pool, journal) as work:
         left = dict(todo)
         while left:
             running: dict[str, None] = {}
             try:
-                for outcome in _parallel(work, left, jobs, running):
+                for outcome in _parallel(work, left, stream, running):
                     del left[outcome.key]
                     yield outcome
             except deaths:
                 for key in running:
-                    yield _alone(work, key, left.pop(key), deaths)
+                    yield _alone(work, key, left.pop(key), stream, deaths)
 
 
 def _parallel(
-    work: Callable[[T], Any], items: Mapping[str, T], jobs: int, running: dict[str, None]
+    work: Callable[[T], Any], items: Mapping[str, T], stream: Stream, running: dict[str, None]
 ) -> Iterator[Outcome[Any]]:
     """Outcomes as they come; `running` holds the keys that were handed out and are not back."""
-    import joblib
 
-    def tasks() -> Iterator[Any]:
+    def tasks() -> Iterator[Task]:
         for key, item in list(items.items()):
             running[key] = None
-            yield joblib.delayed(_attempt_elsewhere)(work, key, item)
+            yield work, key, item
 
-    parallel = joblib.Parallel(
-        n_jobs=jobs, return_as="generator_unordered", batch_size=1, pre_dispatch="2*n_jobs"
-    )
-    for outcome in parallel(tasks()):
+    for outcome in stream(tasks()):
         del running[outcome.key]
         yield outcome
 
 
 def _alone(
-    work: Callable[[T], Any], key: str, item: T, deaths: tuple[type[BaseException], ...]
+    work: Callable[[T], Any],
+    key: str,
+    item: T,
+    stream: Stream,
+    deaths: tuple[type[BaseException], ...],
 ) -> Outcome[Any]:
     try:
-        (outcome,) = _parallel(work, {key: item}, 2, {})  # one job would run in this process
+        (outcome,) = _parallel(work, {key: item}, stream, {})
         return outcome
     except deaths:
         return Outcome(key, None, _DIED)
@@ -266,42 +216,47 @@ def _alone(
 def _sent(
     work: Callable[[T], Any], pool: Pool, journal: Journal | None
 ) -> Iterator[Callable[[T], Any]]:
-    """What every item takes along: the work, or where it is large the name of its file.
+    """What every item takes along: the work packed, or where it is large the name of its file.
 
     A cluster's machines see the journal's folder, and no other of this machine.
     """
     content = pickle.dumps(work)
     if len(content) < _LARGE or (pool.cluster and journal is None):
-        yield work
+        yield _SentWork(content)
         return
     folder = None if journal is None else journal.folder().absolute()
     with tempfile.NamedTemporaryFile(dir=folder, suffix=".work") as file:
-        with _disk(Path(file.name)):
+        with disk(Path(file.name)):
             file.write(content)
             file.flush()
-        yield _FiledWork(file.name)
+        yield _SentWork(file.name)
 
 
 @dataclass(frozen=True)
-class _FiledWork:
-    """Work that each process reads from a file once."""
+class _SentWork:
+    """Work that each process unpacks once, with the models that it loads.
 
-    file: str
+    Attributes:
+        packed: the work, or the name of the file that holds it.
+    """
+
+    packed: bytes | str
 
     def __call__(self, item: Any) -> Any:
-        return _filed_work(self.file)(item)
+        return _unpacked(self.packed)(item)
 
 
 @functools.lru_cache(maxsize=1)
-def _filed_work(file: str) -> Callable[[Any], Any]:
-    work: Callable[[Any], Any] = pickle.loads(Path(file).read_bytes())
+def _unpacked(packed: bytes | str) -> Callable[[Any], Any]:
+    content = packed if isinstance(packed, bytes) else Path(packed).read_bytes()
+    work: Callable[[Any], Any] = pickle.loads(content)
     return work
 
 
-def _attempt_elsewhere(work: Callable[[T], Any], key: str, item: T) -> Outcome[Any]:
+def _attempt_elsewhere(task: Task) -> Outcome[Any]:
     """`_attempt` in one of many processes."""
     _one_thread()
-    return _attempt(work, key, item)
+    return _attempt(*task)
 
 
 @functools.cache
@@ -319,37 +274,65 @@ def _attempt(work: Callable[[T], Any], key: str, item: T) -> Outcome[Any]:
         return Outcome(key, None, str(fault))
     except OSError as fault:
         if fault.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise _full(fault.filename or "the output folder") from None
+            raise disk_full(fault.filename or "the output folder") from None
         return Outcome(key, None, f"{type(fault).__name__}: {fault}")
     except Exception as fault:  # a bug in one item of a thousand must not cost the others
         return Outcome(key, None, f"{type(fault).__name__}: {fault}")
 
 
 @contextlib.contextmanager
-def _backend(pool: Pool, processes: int) -> Iterator[tuple[int, tuple[type[BaseException], ...]]]:
-    """Joblib's backend; how many jobs it takes, and what it raises when a process dies."""
+def _backend(
+    pool: Pool, processes: int
+) -> Iterator[tuple[Stream, tuple[type[BaseException], ...]]]:
+    """What takes tasks and gives outcomes as they come; what it raises when a process dies."""
     import joblib
     from joblib.externals.loky.process_executor import BrokenProcessPool
 
     if not pool.cluster:
         with joblib.parallel_config("loky", inner_max_num_threads=1):
-            yield processes, (BrokenProcessPool,)
+            # for a single item, too: one job would run in this process
+            yield functools.partial(_joblib_stream, max(2, processes)), (BrokenProcessPool,)
     elif pool.cluster.startswith(RAY):
         import ray
-        from ray.util.joblib import register_ray
 
         with _reached(pool.cluster, "ray start --head"):
             ray.init(pool.cluster)
-        register_ray()
-        with joblib.parallel_config("ray"):
-            yield -1, (ray.exceptions.WorkerCrashedError,)
+        try:
+            yield _ray_stream, (ray.exceptions.WorkerCrashedError,)
+        finally:
+            ray.shutdown()
     else:
         from distributed import Client, KilledWorker
 
         with _reached(pool.cluster, "dask scheduler"):
             client = Client(pool.cluster, timeout=CONNECT_S, set_as_default=False)
         with client, joblib.parallel_config("dask", client=client):
-            yield -1, (KilledWorker,)
+            yield functools.partial(_joblib_stream, -1), (KilledWorker,)
+
+
+def _joblib_stream(jobs: int, tasks: Iterator[Task]) -> Iterator[Outcome[Any]]:
+    import joblib
+
+    parallel = joblib.Parallel(
+        n_jobs=jobs, return_as="generator_unordered", batch_size=1, pre_dispatch="2*n_jobs"
+    )
+    yield from parallel(joblib.delayed(_attempt_elsewhere)(task) for task in tasks)
+
+
+def _ray_stream(tasks: Iterator[Task]) -> Iterator[Outcome[Any]]:
+    """By Ray's own tasks: its backend for joblib gives outcomes at the end only."""
+    import ray
+
+    attempt = ray.remote(max_retries=0)(_attempt_elsewhere)
+    window, ahead = 2 * max(1, int(ray.cluster_resources().get("CPU", 1))), []
+    for task in tasks:
+        ahead.append(attempt.remote(task))
+        if len(ahead) == window:
+            (done,), ahead = ray.wait(ahead)
+            yield ray.get(done)
+    while ahead:
+        (done,), ahead = ray.wait(ahead)
+        yield ray.get(done)
 
 
 @contextlib.contextmanager
@@ -362,47 +345,3 @@ def _reached(address: str, command: str) -> Iterator[None]:
             str(fault).splitlines()[0] or type(fault).__name__,
             f"start one (`{command}`) and check address and firewall (docs/install.md)",
         ) from None
-
-
-@contextlib.contextmanager
-def _disk(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as fault:
-        if fault.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise _full(path) from None
-        raise DataError(
-            f"a place to write {path}", fault.strerror or str(fault), "choose another --out"
-        ) from None
-
-
-def _full(path: str | Path) -> DataError:
-    return DataError(
-        f"room on the disk for {path}",
-        "none left",
-        "make room and run the same command again: it goes on where it stopped",
-    )
-
-
-def _without_arrays(value: Any, arrays: dict[str, NDArray[Any]]) -> Any:
-    if isinstance(value, np.ndarray):
-        name = f"array{len(arrays)}"
-        arrays[name] = value
-        return {_ARRAY: name}
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, Mapping):
-        return {key: _without_arrays(v, arrays) for key, v in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_without_arrays(v, arrays) for v in value]
-    return value
-
-
-def _with_arrays(value: Any, arrays: Mapping[str, NDArray[Any]]) -> Any:
-    if isinstance(value, dict):
-        if _ARRAY in value:
-            return arrays[value[_ARRAY]]
-        return {key: _with_arrays(v, arrays) for key, v in value.items()}
-    if isinstance(value, list):
-        return [_with_arrays(v, arrays) for v in value]
-    return value

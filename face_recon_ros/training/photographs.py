@@ -26,7 +26,8 @@ from face_recon_ros.core.errors import DataError, FaceReconError
 from face_recon_ros.core.rigid import rotation_from_vector
 from face_recon_ros.io.folders import make_folder
 from face_recon_ros.io.images import read_image
-from face_recon_ros.io.jobs import Journal, Pool, run_jobs
+from face_recon_ros.io.jobs import Pool, run_jobs
+from face_recon_ros.io.journal import Journal
 from face_recon_ros.training.synthesis.augment import CropChange, Mirror
 from face_recon_ros.training.synthesis.faces import CONTEXT, Label
 

@@ -1,5 +1,7 @@
 """Metric head pose, 0.4 to 4 m away, all over the image, by several cameras."""
 
+import functools
+
 import cv2
 import numpy as np
 import pytest
@@ -23,10 +25,12 @@ from face_recon_ros.core.rigid import (
 from face_recon_ros.evaluation.head_poses import (
     CAMERAS,
     DISTANCES_M,
+    HeadScorer,
     evaluate_head_poses,
     heads,
     pose_errors,
 )
+from face_recon_ros.io.jobs import PerProcess
 
 MODEL = load_morphable_model(find_model(FACE_MODEL), level="coarse")
 SKIN = MODEL.mean_shape[MODEL.subsets["facial_skin"]].astype(np.float64)
@@ -88,11 +92,12 @@ def test_errors_of_the_network_stay_what_they_are(camera):
 @pytest.mark.parametrize("network", [NETWORK, REFERENCE_NETWORK])
 def test_the_shipped_networks_on_rendered_heads(network):
     config = ReconstructorConfig(network=network, threads=1, colours="off")
+    reconstructor = PerProcess(functools.partial(FaceReconstructor.from_config, config))
     try:
-        reconstructor = FaceReconstructor.from_config(config)
+        assert reconstructor.value
     except ModelError as fault:
         pytest.skip(f"no network for the shipped face model: {fault}")
-    found = evaluate_head_poses(reconstructor, MODEL, network_alone=True)
+    found = evaluate_head_poses(HeadScorer(reconstructor, MODEL, network_alone=True))
     for name, part in found.items():
         if name != "protocol":
             print(

@@ -11,13 +11,15 @@ from face_recon_ros.core.errors import DataError
 from face_recon_ros.core.types import Detections
 from face_recon_ros.evaluation.datasets import Skipped
 from face_recon_ros.evaluation.detection import (
+    Composer,
+    DetectionScorer,
     Scene,
-    compose,
     evaluate_detection,
+    list_scenes,
     match,
     read_boxes,
-    read_scenes,
 )
+from face_recon_ros.io.jobs import PerProcess
 
 NOTHING = np.zeros((0, 4))
 
@@ -42,13 +44,17 @@ class Scripted:
         return Detections(np.array(boxes, np.float32).reshape(-1, 4), np.float32(scores))
 
 
+def measured(scenes, detector):
+    """Figures of a detector at the threshold 0.5."""
+    scorer = DetectionScorer(scenes.__getitem__, PerProcess(lambda: detector), 0.5)
+    return evaluate_detection({f"{k}": k for k in range(len(scenes))}, scorer, Skipped())
+
+
 A, B, SMALL = square(60, 60, 40), square(200, 100, 80), square(150, 30, 12)
 
 
 def test_whoever_finds_all_and_nothing_else_is_perfect():
-    result = evaluate_detection(
-        [scene(A, B), scene(B)], Scripted(([B, A], [0.9, 0.8]), ([B], [0.7])), 0.5
-    )
+    result = measured([scene(A, B), scene(B)], Scripted(([B, A], [0.9, 0.8]), ([B], [0.7])))
     assert (result["recall"], result["precision"], result["false_positives"]) == (1.0, 1.0, 0)
     assert result["faces"] == 3 and result["pictures"] == 2 and result["reliable_px"] == 32
     curve = {row["min_score"]: row for row in result["curve"]}
@@ -56,32 +62,32 @@ def test_whoever_finds_all_and_nothing_else_is_perfect():
 
 
 def test_whoever_finds_nothing_has_no_precision():
-    result = evaluate_detection([scene(A)], Scripted(([], [])), 0.5)
+    result = measured([scene(A)], Scripted(([], [])))
     assert result["recall"] == 0.0 and np.isnan(result["precision"])
     assert np.isnan(result["reliable_px"])
 
 
 def test_a_face_found_twice_is_once_wrong():
-    result = evaluate_detection([scene(A)], Scripted(([A, A + 2], [0.9, 0.8])), 0.5)
+    result = measured([scene(A)], Scripted(([A, A + 2], [0.9, 0.8])))
     assert (result["recall"], result["precision"]) == (1.0, 0.5)
 
 
 def test_a_box_beside_its_face_finds_nothing():
-    result = evaluate_detection([scene(A)], Scripted(([A + 20], [0.9])), 0.5)
+    result = measured([scene(A)], Scripted(([A + 20], [0.9])))
     assert (result["recall"], result["precision"]) == (0.0, 0.0)
 
 
 def test_small_faces_and_ignored_parts_count_neither_way():
     answers = ([A, SMALL, square(250, 150, 30)], [0.9, 0.9, 0.9])
     part = square(250, 150, 90)
-    result = evaluate_detection([scene(A, SMALL, ignored=part)], Scripted(answers), 0.5)
+    result = measured([scene(A, SMALL, ignored=part)], Scripted(answers))
     assert (result["faces"], result["recall"], result["precision"]) == (1, 1.0, 1.0)
     assert [row["from_px"] for row in result["by_size"]] == [12, 32]
 
 
 def test_what_scores_below_the_threshold_is_not_there():
     answers = ([A, square(250, 150, 30)], [0.9, 0.4])
-    result = evaluate_detection([scene(A)], Scripted(answers), 0.5)
+    result = measured([scene(A)], Scripted(answers))
     assert result["precision"] == 1.0
     assert {c["min_score"]: c["precision"] for c in result["curve"]}[0.4] == 0.5
 
@@ -95,7 +101,7 @@ def test_the_better_detection_gets_the_face():
 
 def test_without_faces_there_is_nothing_to_measure():
     with pytest.raises(DataError, match="min-side"):
-        evaluate_detection([scene(SMALL)], Scripted(([], [])), 0.5)
+        measured([scene(SMALL)], Scripted(([], [])))
 
 
 def test_composed_pictures_are_what_they_say():
@@ -104,8 +110,9 @@ def test_composed_pictures_are_what_they_say():
     portrait.rgb[60:140, 160:240] = 255
     portrait = Scene(portrait.rgb, np.array([[159.5, 59.5, 239.5, 139.5]]), NOTHING)
     grey = np.full((90, 160, 3), 60, np.uint8)
-    first = list(compose([portrait], [grey], 5, (640, 360), (10, 60), seed=3))
-    again = list(compose([portrait], [grey], 5, (640, 360), (10, 60), seed=3))
+    compose = Composer([(portrait.rgb, portrait.boxes[0])], [grey], (640, 360), (10, 60), seed=3)
+    first = [compose(k) for k in range(5)]
+    again = [compose(k) for k in reversed(range(5))][::-1]  # in any order
     assert len(first) == 5 and sum(len(s.boxes) for s in first) > 25
     for s, t in zip(first, again, strict=True):
         assert np.array_equal(s.rgb, t.rgb) and np.array_equal(s.boxes, t.boxes)
@@ -120,7 +127,7 @@ def test_composed_pictures_are_what_they_say():
 
 def test_composing_needs_a_face():
     with pytest.raises(DataError, match="portraits with a face"):
-        next(compose([scene()]))
+        Composer([])
 
 
 def test_boxes_are_read_and_bad_lines_named(tmp_path):
@@ -138,11 +145,11 @@ def test_boxes_are_read_and_bad_lines_named(tmp_path):
 
 def test_folders_without_annotation_are_refused(tmp_path):
     with pytest.raises(DataError, match="no such folder"):
-        next(read_scenes(tmp_path / "none", Skipped()))
+        list_scenes(tmp_path / "none", Skipped())
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((40, 40, 3), np.uint8))
     skipped = Skipped()
     with pytest.raises(DataError, match="no usable one"):
-        next(read_scenes(tmp_path, skipped))
+        list_scenes(tmp_path, skipped)
     assert "a" in skipped.reasons
 
 

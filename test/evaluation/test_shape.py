@@ -28,8 +28,9 @@ from face_recon_ros.evaluation.head_poses import pose_errors
 from face_recon_ros.evaluation.jitter import jitter_px, scattered_boxes
 from face_recon_ros.evaluation.metrics import shape_distance_mm, skill
 from face_recon_ros.evaluation.output import plain
-from face_recon_ros.evaluation.shape import KnownView, evaluate_shape
+from face_recon_ros.evaluation.shape import KnownView, ShapeScorer, evaluate_shape
 from face_recon_ros.evaluation.synthetic import facing
+from face_recon_ros.io.jobs import PerProcess
 
 CAMERA = PinholeCamera.from_fov(64, 64, 40.0)
 
@@ -108,16 +109,15 @@ def pictures(people):
     return [view for views in people for view in views]
 
 
+def evaluated(people, reconstructor):
+    """Of people who are given as their pictures."""
+    scorer = ShapeScorer(list, PerProcess(lambda: reconstructor))
+    return evaluate_shape(people, scorer, reconstructor.model)
+
+
 def test_who_knows_everything_has_no_error_and_full_skill(model):
     people = people_of(model)
-    told = []
-    result = evaluate_shape(
-        people,
-        Knowing(model, pictures(people)),
-        total=4,
-        progress=lambda done, total: told.append((done, total)),
-    )
-    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    result = evaluated(people, Knowing(model, pictures(people)))
     assert result["people"] == 4 and result["views"] == 12 and result["unusable"] == 0
     assert result["shape_mm"]["one_view"] == pytest.approx(0.0, abs=1e-3)
     assert result["shape_mm"]["track"] == pytest.approx(0.0, abs=1e-3)
@@ -131,7 +131,7 @@ def test_who_knows_everything_has_no_error_and_full_skill(model):
 
 def test_the_mean_face_has_no_skill(model):
     people = people_of(model)
-    result = evaluate_shape(people, Knowing(model, pictures(people), identity=0.0, expression=0.0))
+    result = evaluated(people, Knowing(model, pictures(people), identity=0.0, expression=0.0))
     assert result["skill"] == {"one_view": 0.0, "track": 0.0}
     assert result["identity_rms"]["one_view"] == 0.0 < result["identity_rms"]["truth"]
     assert len(untrusted(result["expression"])) == model.k_expression
@@ -139,7 +139,7 @@ def test_the_mean_face_has_no_skill(model):
 
 def test_shrunk_answers_are_seen_as_such(model):
     people = people_of(model)
-    result = evaluate_shape(people, Knowing(model, pictures(people), identity=0.5, expression=0.3))
+    result = evaluated(people, Knowing(model, pictures(people), identity=0.5, expression=0.3))
     assert 0.4 < result["skill"]["one_view"] < 0.6
     assert result["rank"]["one_view"] == 1.0
     row = result["expression"][0]
@@ -149,7 +149,7 @@ def test_shrunk_answers_are_seen_as_such(model):
 def test_results_of_two_networks_can_be_compared(model):
     people = people_of(model, 6)
     results = [
-        plain(evaluate_shape(people, Knowing(model, pictures(people), identity=share)))
+        plain(evaluated(people, Knowing(model, pictures(people), identity=share)))
         for share in (0.0, 0.8)
     ]
     verdicts = {change.name: change.verdict for change in compare(*results)}
@@ -159,9 +159,9 @@ def test_results_of_two_networks_can_be_compared(model):
 def test_no_usable_answer_and_nobody_are_refused(model):
     people = people_of(model, 2, 1)
     with pytest.raises(DataError, match="usable answer"):
-        evaluate_shape(people, Knowing(model, pictures(people), blind=True))
+        evaluated(people, Knowing(model, pictures(people), blind=True))
     with pytest.raises(DataError, match="usable answer"):
-        evaluate_shape([], Knowing(model))
+        evaluated([], Knowing(model))
 
 
 def test_shape_distance_knows_neither_place_nor_size():
@@ -209,14 +209,17 @@ def test_pose_errors_of_equal_poses_are_nought():
     assert pose_errors(farther, pose)[1] == pytest.approx(0.1)
 
 
-def test_the_command_writes_all_figures_and_the_same_each_time(tmp_path, capsys, monkeypatch):
+def test_the_command_writes_all_figures_and_the_same_on_any_number_of_processes(
+    tmp_path, capsys, monkeypatch
+):
     pytest.importorskip("numba")
     monkeypatch.setattr(shape_command, "JITTER_BOXES", 6)
     results = []
-    for name in ("a", "b"):
-        out = tmp_path / f"{name}.json"
+    for workers in ("1", "2"):
+        out = tmp_path / f"{workers}.json"
         sizes = ["--people", "2", "--views", "2", "--pictures", "2", "--heads", "0"]
-        assert main(["evaluate", "shape", "--out", str(out), *sizes]) == 0
+        where = ["--workers", workers]
+        assert main(["evaluate", "shape", "--out", str(out), *sizes, *where]) == 0
         results.append(json.loads(out.read_text()))
     assert results[0] == results[1]
     result = results[0]

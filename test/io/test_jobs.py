@@ -21,7 +21,8 @@ from face_recon_ros.core.rigid import Rigid, rotation_from_vector
 from face_recon_ros.core.types import Coefficients, Detections
 from face_recon_ros.evaluation.chain import Estimate
 from face_recon_ros.io import jobs
-from face_recon_ros.io.jobs import Journal, Outcome, Pool, run_jobs
+from face_recon_ros.io.jobs import Outcome, Pool, run_jobs
+from face_recon_ros.io.journal import Journal
 
 #: Rotation of a face that looks into the camera.
 FACING = np.array([[0.0, 1.0, 0.0], [0.0, 0.0, -1.0], [-1.0, 0.0, 0.0]])
@@ -116,7 +117,7 @@ def test_a_full_disk_under_the_journal_says_so(tmp_path, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(jobs.np, "savez", full)
+    monkeypatch.setattr(np, "savez", full)
     with pytest.raises(DataError, match="room on the disk"):
         run_jobs(square, ITEMS, Pool(1), what="squares", journal=journal)
 

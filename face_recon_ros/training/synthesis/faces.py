@@ -9,7 +9,6 @@ times.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import cv2
@@ -137,21 +136,18 @@ class SyntheticFaces:
         values = (identity, expression, albedo, rotation, translation, illumination)
         return Rendering(rgba, Label(*(np.asarray(v, np.float32) for v in values)))
 
-    def held_out(self, people: int, views: int, seed: int = 0) -> Iterator[list[Rendering]]:
-        """Pictures of people whom no training draws, person by person.
+    def held_out(self, number: int, views: int, seed: int = 0) -> list[Rendering]:
+        """Pictures of a person whom no training draws.
 
         Args:
-            people: how many.
-            views: of each.
+            number: which person.
+            views: how many pictures.
             seed: of who they are.
         """
-        for number in range(people):
-            # training draws from (seed, index): a third number makes other people
-            who = (seed, number, _HELD_OUT)
-            person = draw_person(self._model, np.random.default_rng(who))
-            yield [
-                self.sample(np.random.default_rng((*who, view)), person) for view in range(views)
-            ]
+        # training draws from (seed, index): a third number makes other people
+        who = (seed, number, _HELD_OUT)
+        person = draw_person(self._model, np.random.default_rng(who))
+        return [self.sample(np.random.default_rng((*who, view)), person) for view in range(views)]
 
     def _view(
         self, head: NDArray[np.float32], random: np.random.Generator
