@@ -46,6 +46,8 @@ class View(NamedTuple):
         model_colours: (V, 3) sRGB-encoded, as lit.
         px_per_mm: resolution on the face.
         pose: crop_from_face, in the nominal crop camera.
+        quality: by which views of one pose compete.
+        calm: (V,) in [0, 1], how little the expression moves the vertices; None: not told.
     """
 
     rgb: NDArray[np.uint8]
@@ -54,6 +56,8 @@ class View(NamedTuple):
     model_colours: Float32
     px_per_mm: float
     pose: Rigid
+    quality: float
+    calm: Float32 | None = None
 
 
 def look_at(
@@ -80,7 +84,7 @@ def look_at(
     """
     points, pixels, px_per_mm = seen_at(picture, crop, crop_from_face, vertices)
     compared = sampler.compare(picture.rgb, pixels, points, normals, model_colours, shown)
-    return View(picture.rgb, pixels, compared, model_colours, px_per_mm, crop_from_face)
+    return View(picture.rgb, pixels, compared, model_colours, px_per_mm, crop_from_face, px_per_mm)
 
 
 class Appearance:

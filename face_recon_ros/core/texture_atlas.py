@@ -135,16 +135,16 @@ class TextureBuilder:
         seen = believed(self._best, self._agreed, self._visible)
         return float(seen.mean()) if len(seen) else 0.0
 
-    def wants(self, pose: Rigid, px_per_mm: float) -> bool:
-        """Whether a view of this pose and resolution adds to those before."""
+    def wants(self, pose: Rigid, quality: float) -> bool:
+        """Whether a view of this pose and `View.quality` adds to those before."""
         if len(self._views) >= _MOST_VIEWS:
             return False
         alike = [s for p, s in self._views if angle_between(p.rotation, pose.rotation) < _NEW_VIEW]
-        return px_per_mm > _BETTER * max(alike, default=0.0)
+        return quality > _BETTER * max(alike, default=0.0)
 
     def add(self, view: View) -> None:
         """Takes in a view."""
-        self._views.append((view.pose, view.px_per_mm))
+        self._views.append((view.pose, view.quality))
         if view.comparison.empty:
             return
         told = np.stack([self._settled(view.comparison.weight), view.comparison.visible], axis=1)
@@ -158,7 +158,10 @@ class TextureBuilder:
         if glasses := view.comparison.glasses:
             tolerance += np.float32(glasses) * (self._tolerance_glasses[near] - tolerance)
         weight = weight * agreement(ratio, smooth, tolerance)
-        gain = (weight**2 * view.px_per_mm) ** 2  # squared: the best views win, others hardly blur
+        clear = np.full(len(near), view.px_per_mm, np.float32)
+        if view.calm is not None:  # what a smile folds is no part of the face at rest
+            clear *= self._atlas.spread(view.calm[:, None], face)[:, 0]
+        gain = (weight**2 * clear) ** 2  # squared: the best views win, others hardly blur
         self._visible[near] += (visible * view.px_per_mm) ** 2
         self._agreed[near] += visible * weight * view.px_per_mm**2
         self._best[near] = np.maximum(self._best[near], visible)

@@ -12,17 +12,20 @@ from face_recon_ros.core.crop_pose import CAMERA_FROM_FRONTAL_FACE, crop_from_fa
 from face_recon_ros.core.dense_points import DensePointStage
 from face_recon_ros.core.errors import DataError
 from face_recon_ros.core.illumination import shade
-from face_recon_ros.core.morphable_model import MorphableModel, VertexNormals
+from face_recon_ros.core.morphable_model import FACIAL_SKIN, MorphableModel, VertexNormals
 from face_recon_ros.core.occlusion import OcclusionSense
 from face_recon_ros.core.rigid import Rigid
 from face_recon_ros.core.texture import Picture, View, look_at, seen_at
 from face_recon_ros.core.texture_atlas import TextureAtlas, TextureBuilder
 from face_recon_ros.core.texture_sampler import TextureSampler
-from face_recon_ros.core.types import Coefficients, Face
+from face_recon_ros.core.types import Coefficients, Face, Float32
 from face_recon_ros.io.gltf import Animation, TexturedHead
 
 TEXTURE_SIZES = (256, 512, 1024, 2048)
 LITTLE_SEEN = 0.05  # of the face's texels: below, an avatar has the model's colours only
+
+_MOVED_M = 0.002  # by an expression: a vertex counts half
+_EVERY = 40  # vertices of the skin, to find out how calm a face is
 
 
 class AvatarMaker:
@@ -49,6 +52,8 @@ class AvatarMaker:
         self._sampler = TextureSampler(model)
         self._normals = VertexNormals(model.triangles, model.n_vertices)
         self._occlusion = OcclusionSense(points.mean if points else None, model.mean_shape)
+        self._moves = model.expression_basis.reshape(model.n_vertices, 3, -1)
+        self._some = np.flatnonzero(model.subsets[FACIAL_SKIN])[::_EVERY]
         self._people: dict[str, _Person] = {}
 
     def forget(self) -> None:
@@ -82,8 +87,9 @@ class AvatarMaker:
         person.poses.append(face.camera_from_face)
         pose = crop_from_face(c.rotation[0], c.translation[0])
         _, _, px_per_mm = seen_at(Picture(rgb), face.crop, pose, self.model.mean_shape[:1])
-        if person.texture.wants(pose, px_per_mm):
-            person.texture.add(self._view(rgb, face, pose))
+        quality = px_per_mm * float(_calm(self._moves[self._some], c.expression[0]).mean())
+        if person.texture.wants(pose, quality):
+            person.texture.add(self._view(rgb, face, pose)._replace(quality=quality))
 
     def head(
         self,
@@ -116,7 +122,6 @@ class AvatarMaker:
         expression = np.zeros(self.model.k_expression, np.float32)
         if shown is not None:
             expression = shown.expression[0]
-        moves = self.model.expression_basis.reshape(self.model.n_vertices, 3, -1)
         return TexturedHead(
             vertices=self.model.vertices(identity, expression),
             triangles=self.model.triangles,
@@ -124,7 +129,7 @@ class AvatarMaker:
             uv_triangles=self.model.uv_triangles,
             texture=person.texture.texture(albedo),
             targets={
-                key: np.ascontiguousarray(moves[:, :, k])
+                key: np.ascontiguousarray(self._moves[:, :, k])
                 for k, key in enumerate(self.model.expression_names)
             },
             animation=person.animation() if animate else None,
@@ -149,7 +154,14 @@ class AvatarMaker:
         lit = shade(self.model.albedo(c.albedo[0]), normals, c.illumination[0]).astype(np.float32)
         shown = self._occlusion(face.point_sigma, face.presence)
         picture = Picture(rgb)
-        return look_at(self._sampler, picture, face.crop, pose, vertices, normals, lit, shown)
+        view = look_at(self._sampler, picture, face.crop, pose, vertices, normals, lit, shown)
+        return view._replace(calm=_calm(self._moves, c.expression[0]))
+
+
+def _calm(moves: Float32, expression: Float32) -> Float32:
+    """(V,) in [0, 1]: how little an expression (K,) moves vertices, by `moves` (V, 3, K)."""
+    moved = np.linalg.norm(moves @ expression, axis=1)
+    return np.asarray(1 / (1 + (moved / _MOVED_M) ** 2), np.float32)
 
 
 @dataclass

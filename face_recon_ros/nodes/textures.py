@@ -80,7 +80,7 @@ class TextureOutputs:
             builder = TextureBuilder(self._atlas, self._sampler, self._model)
             self._builders[face.id] = builder
         builder, view = self._builders[face.id], face.view
-        if view is not None and builder.wants(view.pose, view.px_per_mm):
+        if view is not None and builder.wants(view.pose, view.quality):
             builder.add(view)
             picture = builder.texture(self._model.albedo(face.coefficients.albedo[0]))
             publisher.publish(conversions.image_to_msg(picture, header))

@@ -107,7 +107,7 @@ def test_nothing_seen_is_the_models_albedo(model, atlas, sampler):
     none = np.zeros(n, np.float32)
     nothing = Comparison(np.zeros((n, 3), np.float32), none, np.zeros((10, 3)), none)
     rgb = np.zeros((8, 8, 3), np.uint8)
-    builder.add(View(rgb, np.zeros((n, 2)), nothing, model.mean_albedo, 1.0, POSE))
+    builder.add(View(rgb, np.zeros((n, 2)), nothing, model.mean_albedo, 1.0, POSE, 1.0))
     assert builder.coverage == 0.0
     picture = builder.texture(model.mean_albedo).reshape(-1, 3)[atlas.texels]
     plain = atlas.spread(model.mean_albedo, slice(None))
@@ -132,6 +132,7 @@ def test_what_was_seen_is_taken_once_and_the_sharper_view_wins(model, atlas, sam
             grey,
             px_per_mm,
             POSE,
+            px_per_mm,
         )
 
     def shown(*views):
@@ -156,7 +157,7 @@ def test_a_view_is_wanted_if_it_is_sharper_or_from_another_side(model, atlas, sa
     rgb = np.zeros((8, 8, 3), np.uint8)
     aside = Rigid(rotation_from_vector([0.0, np.radians(10), 0.0]), POSE.translation)
     assert builder.wants(POSE, 1.0)
-    builder.add(View(rgb, np.zeros((n, 2)), nothing, model.mean_albedo, 1.0, POSE))
+    builder.add(View(rgb, np.zeros((n, 2)), nothing, model.mean_albedo, 1.0, POSE, 1.0))
     assert builder.n_views == 1
     assert not builder.wants(POSE, 1.05)
     assert builder.wants(POSE, 1.2) and builder.wants(aside, 0.5)

@@ -32,16 +32,19 @@ def people(maker):
     return maker
 
 
-def shown(yaw_deg, grey=False, name="ada"):
+def shown(yaw_deg, grey=False, name="ada", tint=TINT, smile=0.0):
     """A tinted person in plain light, and the face as a network would tell it."""
     c = Coefficients.zeros(1, MODEL.k_identity, MODEL.k_expression, MODEL.k_albedo)
     light = np.zeros((1, 9, 3), np.float32)
     light[:, 0] = 0.9
     turn = np.array([[0.0, np.radians(yaw_deg), 0.0]], np.float32)
     ahead = np.array([[0.0, 0.0, 0.9]], np.float32)
-    c = replace(c, illumination=light, rotation=turn, translation=ahead)
+    expression = np.zeros((1, MODEL.k_expression), np.float32)
+    for side in ("Left", "Right"):
+        expression[:, MODEL.expression_names.index(f"mouthSmile{side}")] = smile
+    c = replace(c, illumination=light, rotation=turn, translation=ahead, expression=expression)
     pose = crop_from_face(turn[0], ahead[0])
-    points = pose.apply(MODEL.mean_shape).astype(np.float32)
+    points = pose.apply(MODEL.vertices(c.identity[0], expression[0])).astype(np.float32)
     camera = crop_camera(SIZE)
     front = MODEL.triangles[
         ((VertexNormals(MODEL.triangles, MODEL.n_vertices)(points) * points).sum(axis=1) < 0)[
@@ -49,7 +52,7 @@ def shown(yaw_deg, grey=False, name="ada"):
         ].any(axis=1)
     ]
     drawn = rasterize(camera.project(points), points[:, 2], front, SIZE, SIZE)
-    colours = MODEL.albedo(c.albedo[0]) * TINT
+    colours = MODEL.albedo(c.albedo[0]) * tint
     picture = np.where((drawn.triangle >= 0)[..., None], interpolate(drawn, front, colours), 0.4)
     if grey:
         picture = np.repeat(picture.mean(axis=-1, keepdims=True), 3, axis=-1)
@@ -60,9 +63,9 @@ def shown(yaw_deg, grey=False, name="ada"):
     return rgb, Face(track, whole_crop(SIZE), c, pose, mesh, box, 0.0)
 
 
-def skin_of(head):
-    """(N, 3) the texture's colours over facial skin, 0 to 255."""
-    inside = MODEL.subsets["facial_skin"][MODEL.triangles].all(axis=1)
+def skin_of(head, where=True):
+    """(N, 3) the texture's colours over facial skin, or some of it, 0 to 255."""
+    inside = (MODEL.subsets["facial_skin"] & where)[MODEL.triangles].all(axis=1)
     uv = head.uvs[head.uv_triangles[inside]].mean(axis=1)
     size = len(head.texture)
     column, row = (np.stack([uv[:, 0], 1 - uv[:, 1]]) * size).astype(int)
@@ -87,6 +90,25 @@ def test_grey_images_make_a_grey_texture(people):
     people.forget()
     people.add(*shown(yaw_deg=0))
     assert np.median(np.ptp(skin_of(people.head("ada")), axis=1)) > 8
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_face_at_rest_wins_where_a_smile_moves_it(people, order):
+    """Its folds are no part of the neutral head; the forehead takes from both."""
+    views = [shown(0, tint=TINT * 0.8, smile=1.0), shown(5, tint=TINT)]
+    for view in views[::order]:
+        people.add(*view)
+    both = people.head("ada")
+    people.forget()
+    people.add(*views[1])
+    calm = people.head("ada")
+    moved = np.linalg.norm(both.targets["mouthSmileLeft"], axis=1) > 0.004
+    still = (MODEL.mean_shape[:, 2] > 0.025) & (np.abs(MODEL.mean_shape[:, 1]) < 0.03)
+    cheek, forehead = (
+        np.median(skin_of(both, where) / skin_of(calm, where)) for where in (moved, still)
+    )
+    assert abs(cheek - 1) < 0.04
+    assert forehead < 0.95
 
 
 def test_people_are_kept_apart_and_one_is_chosen(people, capsys):
