@@ -55,7 +55,7 @@ def rasterize_batch(
     drawn &= (span > 0).all(1) & (area.abs() > 1e-9)
     rows = torch.nonzero(drawn)[:, 0]
     low, span = low[rows].int(), span[rows].int()
-    plane = _planes(corners[rows], area[rows], low)  # (9, R)
+    planes = _planes(corners[rows], area[rows], low)
 
     count = span[:, 0] * span[:, 1]
     owner = torch.repeat_interleave(torch.arange(len(rows), device=rows.device), count)
@@ -63,16 +63,18 @@ def rasterize_batch(
     nth, width = nth.int(), span[:, 0][owner]
     down = torch.div(nth, width, rounding_mode="floor")
     across = nth - down * width
+
     # two barycentric coordinates and the inverse depth are linear over the triangle
+    def at(plane: Tensor, owner: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        here, right, below = plane
+        return torch.addcmul(torch.addcmul(here[owner], right[owner], x), below[owner], y)
+
     x, y = across.float(), down.float()
-    one, two, near = (
-        torch.addcmul(torch.addcmul(here[owner], right[owner], x), below[owner], y)
-        for here, right, below in plane.split(3)
-    )
-    inside = torch.minimum(torch.minimum(one, two), 1 - one - two) >= _EDGE
-    kept = torch.nonzero(inside)[:, 0]
-    owner, near = owner[kept], near[kept]
-    x, y = low[owner, 0] + across[kept], low[owner, 1] + down[kept]
+    one, two = (at(plane, owner, x, y) for plane in planes[:2])
+    kept = torch.nonzero((one >= _EDGE) & (two >= _EDGE) & (one + two <= 1 - _EDGE))[:, 0]
+    owner, x, y = owner[kept], x[kept], y[kept]
+    near = at(planes[2], owner, x, y)
+    x, y = low[owner, 0] + x.int(), low[owner, 1] + y.int()
 
     faces = triangles.shape[-2]
     row = rows[owner]
@@ -92,8 +94,8 @@ def _cross(a: Tensor, b: Tensor) -> Tensor:
     return a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]
 
 
-def _planes(corners: Tensor, area: Tensor, low: Tensor) -> Tensor:
-    """(9, R) value at `low` and slopes right and down: two barycentrics, inverse depth.
+def _planes(corners: Tensor, area: Tensor, low: Tensor) -> list[Tensor]:
+    """Value at `low` and slopes right and down, (3, R), of two barycentrics and inverse depth.
 
     Differences are taken from `low`, a pixel close by, so that float32 is exact enough.
     """
@@ -104,7 +106,7 @@ def _planes(corners: Tensor, area: Tensor, low: Tensor) -> Tensor:
         here = torch.stack([_cross(a, b), a[:, 1] - b[:, 1], b[:, 0] - a[:, 0]])
         barycentric.append(here / area)
     near = sum(w * corners[:, k, 2] for k, w in enumerate(barycentric))
-    return torch.cat([*barycentric[:2], near])
+    return [*barycentric[:2], near]
 
 
 def barycentric(pixels: Tensor, depth: Tensor, corners: Tensor, size: int) -> Tensor:

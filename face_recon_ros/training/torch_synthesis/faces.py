@@ -210,7 +210,9 @@ class TorchFaces:
         wrapping = torch.cat([wrapping, others], 1)
         values = torch.cat([colours, worn.strands[..., None], wrapping], 2)
         batch = torch.arange(b, device=px.device)[:, None, None]
-        out = sum(values[batch, corners[..., k]] * weights[..., k : k + 1] for k in range(3))
+        out = values[batch, corners[..., 0]] * weights[..., :1]
+        for k in (1, 2):
+            out = out.addcmul_(values[batch, corners[..., k]], weights[..., k : k + 1])
         rgb, strands, wrap, wrap_skin = out.split([3, 1, 3, 3], 3)
         for bank, index, at in (
             (maps, who, wrap),
