@@ -3,8 +3,8 @@
 #
 #   scripts/gpu_train.sh MINUTES OUT [KEY=VALUE ...]
 #
-# MINUTES are of training; tests, export and evaluation take a few more. OUT gets the log, the
-# exported networks and shape.json; the checkpoint goes to RUN. KEY=VALUE are options of
+# MINUTES are of training; tests, export and evaluation take a few more. OUT gets a sheet of
+# examples, the log, the exported networks and shape.json; the checkpoint goes to RUN. KEY=VALUE are options of
 # `face-recon train --points` over config/train_points_gpu.yaml. No installation and no ROS:
 # Python with torch, numba, onnx, onnxruntime, opencv, scipy and tqdm is enough. Environment:
 #   PYTHON       interpreter (python3)
@@ -35,6 +35,8 @@ tests=(test/training/test_batched_rasterizer.py test/training/test_torch_synthes
 "$python" -m pytest -q "${tests[@]}" >"$out/tests.log" 2>&1 ||
     echo "this device renders otherwise than the CPU: see $out/tests.log" >&2
 tail -n 1 "$out/tests.log"
+"$python" scripts/point_examples.py --device cuda --sheet "$out/examples.png" \
+    people=64 batch_size=512 ${SKINS:+"skins=$SKINS"} "$@" >"$out/examples.json"
 "$python" -m face_recon_ros train --points --config config/train_points_gpu.yaml --out "$run" "${options[@]}"
 cp "$run/log.jsonl" "$out/log.jsonl"
 for precision in float32 int8; do

@@ -24,7 +24,7 @@ from face_recon_ros.training.point_examples import AWAY, CROP_PX, PICTURE_PX, Po
 from face_recon_ros.training.point_objective import project
 from face_recon_ros.training.synthesis.augment import Backgrounds
 from face_recon_ros.training.torch_synthesis.drawing import Draw, look_up, pixel_grid
-from face_recon_ros.training.torch_synthesis.faces import TorchFaces
+from face_recon_ros.training.torch_synthesis.faces import Foreground, TorchFaces
 from face_recon_ros.training.torch_synthesis.pictures import TorchPictures
 from face_recon_ros.training.torch_synthesis.wardrobe import make_wardrobe
 
@@ -80,15 +80,24 @@ class TorchPointExamples:
             yield self.batch(self._config.seed * _STEPS + self._step)
             self._step += 1
 
+    def pictures(self, seed: int) -> Tensor:
+        """(B, PICTURE_PX, PICTURE_PX, 3) of a seed, whole numbers: to look at."""
+        return self._draw(Draw(self._device, self._config.batch_size, seed))[1]
+
+    @torch.no_grad()
+    def _draw(self, draw: Draw) -> tuple[Foreground, Tensor, Tensor]:
+        """People, the pictures of them, and (B,) whether each picture shows anybody."""
+        people = self._faces.sample(draw)
+        somebody = ~draw.chance(_NOBODY * self._config.no_face)
+        alpha = people.alpha * somebody[:, None, None, None]
+        return people, self._pictures.compose(people.rgb, alpha, draw), somebody
+
     @torch.no_grad()
     def batch(self, seed: int) -> PointBatch:
         """The batch of a seed."""
         config = self._config
         draw = Draw(self._device, config.batch_size, seed)
-        people = self._faces.sample(draw)
-        somebody = ~draw.chance(_NOBODY * config.no_face)
-        alpha = people.alpha * somebody[:, None, None, None]
-        pictures = self._pictures.compose(people.rgb, alpha, draw)
+        people, pictures, somebody = self._draw(draw)
         ray = functional.normalize(people.translation, dim=1)
         facing = -(people.rotation[:, :, 0] * ray).sum(1)
         present = somebody & ~people.beside & (facing > float(np.cos(AWAY)))
