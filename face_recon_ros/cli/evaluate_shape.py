@@ -23,10 +23,11 @@ from face_recon_ros.cli.options import (
     pipeline_settings,
 )
 from face_recon_ros.core.detection import make_detector
+from face_recon_ros.core.errors import DataError
 from face_recon_ros.core.models import find_model
 from face_recon_ros.core.morphable_model import load_morphable_model
 from face_recon_ros.core.reconstructor import FaceReconstructor
-from face_recon_ros.evaluation.output import provenance
+from face_recon_ros.evaluation.output import provenance, read_json
 from face_recon_ros.io.jobs import PerProcess
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ network file will do."""
 _EXAMPLES = """examples:
   face-recon evaluate shape --out shape.json
   face-recon evaluate shape --network run/best.onnx --out best.json --people 10
+  face-recon evaluate shape --identities fits/*.json --pictures 0 --heads 0 --out scanned.json
   face-recon evaluate compare shape.json best.json"""
 
 
@@ -67,6 +69,15 @@ def add_shape_command(subparsers: argparse._SubParsersAction[argparse.ArgumentPa
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.json", help="the figures")
     parser.add_argument(
         "--people", type=at_least(2), default=40, metavar="N", help="(default: %(default)s)"
+    )
+    parser.add_argument(
+        "--identities",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FIT.json",
+        help="people of these shapes in place of random ones: results of `face-recon model fit`, "
+        "so that shapes are distributed as those of scanned people are",
     )
     parser.add_argument(
         "--views", type=at_least(1), default=12, metavar="N", help="of each (default: %(default)s)"
@@ -108,11 +119,15 @@ def run(args: argparse.Namespace) -> int:
     if points is not None:
         files.append(points.network.path)
     own = {k: getattr(args, k) for k in ("people", "views", "pictures", "heads", "seed")}
+    own["identities"] = [str(path) for path in args.identities]
     told = provenance(files, {**pipeline_settings(args), **own, "threads": 1})
     views = _PeopleRenderer(find_model(args.face_model), network.crop_margin, args.seed)
     with common.journalled(args, told) as execution:
         result = evaluate_shape(
-            _people(args), ShapeScorer(views, reconstructor, args.seed), model, execution
+            _people(args, model.k_identity),
+            ShapeScorer(views, reconstructor, args.seed),
+            model,
+            execution,
         )
         if args.pictures:
             result["pictures"] = _pictures(args, reconstructor, execution)
@@ -123,16 +138,30 @@ def run(args: argparse.Namespace) -> int:
         return common.finish(args, result, _table(result, args.views))
 
 
-#: Number of a held-out person, and the (6, 6, 3) colours behind each picture.
-_Person = tuple[int, Sequence[NDArray[np.uint8]]]
+#: Number of a held-out person, the (6, 6, 3) colours behind each picture, and the shape, if given.
+_Person = tuple[int, Sequence[NDArray[np.uint8]], NDArray[np.float32] | None]
 
 
-def _people(args: argparse.Namespace) -> Iterator[_Person]:
+def _people(args: argparse.Namespace, k_identity: int) -> Iterator[_Person]:
     from face_recon_ros.evaluation.synthetic import background_colours
 
+    shapes = [_shape(path, k_identity) for path in args.identities] or [None] * args.people
     random = np.random.default_rng(args.seed)
-    for number in range(args.people):
-        yield number, [background_colours(random) for _ in range(args.views)]
+    for number, shape in enumerate(shapes):
+        yield number, [background_colours(random) for _ in range(args.views)], shape
+
+
+def _shape(path: Path, k_identity: int) -> NDArray[np.float32]:
+    """(K_id,) of a result of `model fit`."""
+    identity = read_json(path).get("identity")
+    shape = np.array(identity if isinstance(identity, list) else [], np.float32)
+    if shape.shape != (k_identity,) or not np.isfinite(shape).all():
+        raise DataError(
+            f"`identity` of {k_identity} numbers in {path}",
+            f"{shape.size}",
+            "give results of `face-recon model fit` with this face model",
+        )
+    return shape
 
 
 @dataclass(frozen=True)
@@ -161,10 +190,10 @@ class _PeopleRenderer:
         from face_recon_ros.evaluation.shape import KnownView
         from face_recon_ros.evaluation.synthetic import smooth_background
 
-        number, colours = person
+        number, colours, identity = person
         # the renderings' labels are for a picture as a crop
         camera, views = crop_camera(_RENDERING_PX), []
-        renderings = self._faces.held_out(number, len(colours), self.seed)
+        renderings = self._faces.held_out(number, len(colours), self.seed, identity)
         for (rgba, label), behind in zip(renderings, colours, strict=True):
             alpha = rgba[..., 3:].astype(np.float32) / 255
             rgb = rgba[..., :3] * alpha + smooth_background(camera, behind) * (1 - alpha)

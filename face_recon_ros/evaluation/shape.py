@@ -42,7 +42,8 @@ _WORTH_A_PROCESS = 4
 
 PROTOCOL = {
     "name": "shape of rendered people",
-    "people": "rendered from the face model, by seeds that training never uses",
+    "people": "rendered from the face model, by seeds that training never uses; their shapes are "
+    "random, or those of `identities`",
     "shape_mm": "mean distance of the facial skin's vertices of the neutral face, place and size "
     "aligned (a crop does not show them), at the true size; mean over people",
     "one_view": "each picture for itself; its crop placed once more by the mesh",

@@ -229,6 +229,24 @@ def test_the_command_writes_all_figures_and_the_same_on_any_number_of_processes(
     assert "as one track" in capsys.readouterr().out
 
 
+def test_people_may_have_the_shapes_of_scans(tmp_path, capsys):
+    pytest.importorskip("numba")
+    fits = []
+    for k, scale in enumerate((0.0, 2.0)):
+        fits.append(tmp_path / f"{k}.json")
+        fits[-1].write_text(json.dumps({"identity": [scale] + [0.0] * 79}))
+    out = tmp_path / "shape.json"
+    sizes = ["--views", "1", "--pictures", "0", "--heads", "0", "--workers", "1"]
+    command = ["evaluate", "shape", "--out", str(out), *sizes, "--identities"]
+    assert main([*command, *map(str, fits)]) == 0
+    result = json.loads(out.read_text())
+    assert result["people"] == 2
+    assert result["identity_rms"]["truth"] == pytest.approx(np.sqrt(4 / 160), abs=1e-3)
+    fits[0].write_text(json.dumps({"median_mm": 0.3}))
+    assert main([*command, *map(str, fits)]) != 0
+    assert "model fit" in capsys.readouterr().err
+
+
 def test_measures_are_blind_to_place_size_and_attitude_but_see_what_a_face_does(model):
     marks = model.landmarks_68
     rest = np.zeros(model.k_expression)

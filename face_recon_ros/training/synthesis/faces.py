@@ -136,17 +136,26 @@ class SyntheticFaces:
         values = (identity, expression, albedo, rotation, translation, illumination)
         return Rendering(rgba, Label(*(np.asarray(v, np.float32) for v in values)))
 
-    def held_out(self, number: int, views: int, seed: int = 0) -> list[Rendering]:
+    def held_out(
+        self,
+        number: int,
+        views: int,
+        seed: int = 0,
+        identity: NDArray[np.float32] | None = None,
+    ) -> list[Rendering]:
         """Pictures of a person whom no training draws.
 
         Args:
             number: which person.
             views: how many pictures.
             seed: of who they are.
+            identity: (K_id,) the person's shape; None draws one.
         """
         # training draws from (seed, index): a third number makes other people
         who = (seed, number, _HELD_OUT)
         person = draw_person(self._model, np.random.default_rng(who))
+        if identity is not None:
+            person = Person(identity, person.albedo)
         return [self.sample(np.random.default_rng((*who, view)), person) for view in range(views)]
 
     def _view(
