@@ -17,8 +17,11 @@ if (($# < 2)); then
     sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"
     exit 2
 fi
-minutes=$1 out=$2
+minutes=$1 out=$(realpath -m "$2")
 shift 2
+for name in RUN SKINS PHOTOGRAPHS; do # paths are the caller's
+    if [ -n "${!name:-}" ]; then printf -v "$name" %s "$(realpath -m "${!name}")"; fi
+done
 cd "$(dirname "$0")/.."
 read -ra evaluate <<<"${EVALUATE:-}"
 python=${PYTHON:-python3} run=${RUN:-$out/run}

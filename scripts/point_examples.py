@@ -26,8 +26,9 @@ from face_recon_ros.core.models import find_model
 from face_recon_ros.core.morphable_model import load_morphable_model
 from face_recon_ros.io.images import write_image
 from face_recon_ros.training.config import PointConfig, load_config, parse_overrides
+from face_recon_ros.training.optimisation import choose_device
 from face_recon_ros.training.torch_synthesis.point_source import TorchPointExamples
-from face_recon_ros.training.train_points import background_patches, chosen_device
+from face_recon_ros.training.train_points import background_patches
 
 #: Operations that move nothing.
 _FREE = {"view", "expand", "permute", "transpose", "unsqueeze", "squeeze", "slice", "select", "t"}
@@ -74,7 +75,7 @@ def main() -> None:
     arguments = parser.parse_args()
     defaults = {"batch_size": "16", "people": "16", "device": arguments.device}
     config = load_config(None, defaults | parse_overrides(arguments.options), PointConfig)
-    device = chosen_device(config.device)
+    device = choose_device(config.device)
     model = load_morphable_model(find_model(config.face_model), level="coarse")
     patches = background_patches(config.backgrounds) if config.backgrounds else None
     began = time.perf_counter()

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from face_recon_ros.core.errors import ConfigError, FaceReconError, ModelError
+from face_recon_ros.core.errors import FaceReconError, ModelError
 from face_recon_ros.core.models import find_model, sha256_of
 from face_recon_ros.core.morphable_model import MorphableModel, load_morphable_model
 from face_recon_ros.core.rectification import grid_coordinates
@@ -33,6 +33,7 @@ from face_recon_ros.training.config import PointConfig, TrainConfig
 from face_recon_ros.training.data import open_render_cache, renderer, wait_for_pool
 from face_recon_ros.training.log import Log
 from face_recon_ros.training.optimisation import (
+    choose_device,
     keep_freed_memory,
     learning_rate,
     parameter_groups,
@@ -105,7 +106,7 @@ class _Run:
     """
 
     def __init__(self, config: PointConfig, *, resume: bool) -> None:
-        self.config, self.device = config, chosen_device(config.device)
+        self.config, self.device = config, choose_device(config.device or "cpu")
         self.checkpoint = Path(config.out) / CHECKPOINT
         self.face_model = find_model(config.face_model)
         self.model = load_morphable_model(self.face_model, level="coarse")
@@ -208,29 +209,13 @@ def point_batches(
     """Batches, and whether each is new: made on the run's device, or by other processes."""
     if config.device:
         patches = background_patches(config.backgrounds) if config.backgrounds else None
-        device = chosen_device(config.device)
+        device = choose_device(config.device)
         examples = TorchPointExamples(config, model, device, first_step=step, patches=patches)
         yield ((batch, True) for batch in examples)
         return
     with renderer(config, str(find_model(config.face_model))):
         wait_for_pool(config, (model.k_identity, model.k_expression, model.k_albedo))
         yield replayed(_loader(config, model, step), config.replay, config.seed)
-
-
-def chosen_device(name: str) -> torch.device:
-    """The device of a run; the CPU where none is named.
-
-    Raises:
-        ConfigError: there is no such device.
-    """
-    try:
-        return torch.zeros(0, device=name or "cpu").device
-    except (AssertionError, RuntimeError) as fault:
-        raise ConfigError(
-            f"a device named {name}",
-            str(fault).splitlines()[0],
-            "take cuda on a machine with a GPU, or cpu",
-        ) from None
 
 
 def replayed(

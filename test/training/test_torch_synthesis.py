@@ -31,7 +31,7 @@ from face_recon_ros.training.torch_synthesis import faces, pictures  # noqa: E40
 from face_recon_ros.training.torch_synthesis.drawing import Draw, look_up  # noqa: E402
 from face_recon_ros.training.torch_synthesis.point_source import TorchPointExamples  # noqa: E402
 from face_recon_ros.training.torch_synthesis.view import draw_view  # noqa: E402
-from face_recon_ros.training.train_points import chosen_device, train_points  # noqa: E402
+from face_recon_ros.training.train_points import train_points  # noqa: E402
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 CPU = torch.device("cpu")
@@ -228,7 +228,6 @@ def test_a_run_on_a_device_resumes(tmp_path, examples, monkeypatch):
     assert torch.load(checkpoint, weights_only=True)["step"] == 3
 
 
-def test_a_device_that_there_is_not_is_refused():
-    with pytest.raises(ConfigError, match="a device named nowhere"):
-        chosen_device("nowhere")
-    assert chosen_device("").type == "cpu"
+def test_a_device_that_there_is_not_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="nowhere"):
+        train_points(settings(out=str(tmp_path), device="nowhere"))
