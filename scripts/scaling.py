@@ -28,7 +28,9 @@ from typing import Any
 COMMAND = (sys.executable, "-m", "face_recon_ros")
 TARGET = 1.8  # times as fast, with two processes
 PHOTOGRAPHS_PER_S = 150.0
-COPIES = 8  # of each picture for reconstruct, so that the start of processes does not count
+#: So many that the start of processes, two seconds each, hardly counts: copies of each picture for
+#: reconstruct; bags, and images in each.
+COPIES, BAGS, FRAMES = 8, 8, 600
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,8 @@ def cases(folder: Path, pictures: int, photographs: Path | None) -> dict[str, Ca
 
     stills, bag = folder / "stills", folder / "bag"
     face_recon("evaluate", "synthetic", "--random", str(pictures), "--out", str(stills))
-    face_recon("record", "pattern", "--frames", "300", "--out", str(bag))
-    bags = [str(shutil.copytree(bag, folder / f"bag_{k}")) for k in range(4)]
+    face_recon("record", "pattern", "--frames", str(FRAMES), "--out", str(bag))
+    bags = [str(shutil.copytree(bag, folder / f"bag_{k}")) for k in range(BAGS)]
     if photographs is None:
         photographs = folder / "photographs"
         photographs.mkdir()
