@@ -38,10 +38,8 @@ from face_recon_ros.core.onnx_session import (
     runtime,
 )
 from face_recon_ros.core.pattern import TurningHead
-from face_recon_ros.core.reconstructor import (
-    FaceReconstructor,
-    ReconstructorConfig,
-)
+from face_recon_ros.core.reconstructor import FaceReconstructor
+from face_recon_ros.core.reconstructor_config import ReconstructorConfig
 from face_recon_ros.core.types import Track
 
 FACES = (1, 8)

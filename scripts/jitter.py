@@ -19,10 +19,8 @@ from pathlib import Path
 from face_recon_ros.core.detection import make_detector
 from face_recon_ros.core.errors import FaceReconError
 from face_recon_ros.core.models import NETWORK
-from face_recon_ros.core.reconstructor import (
-    FaceReconstructor,
-    ReconstructorConfig,
-)
+from face_recon_ros.core.reconstructor import FaceReconstructor
+from face_recon_ros.core.reconstructor_config import ReconstructorConfig
 from face_recon_ros.evaluation.jitter import JitterScorer, evaluate_jitter
 from face_recon_ros.evaluation.stills import Execution
 from face_recon_ros.io.jobs import PerProcess, Pool

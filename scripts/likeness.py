@@ -24,7 +24,7 @@ from face_recon_ros.core.morphable_model import FACIAL_SKIN, VertexNormals
 from face_recon_ros.core.overlay import render_mesh
 from face_recon_ros.core.pipeline import FacePipeline, PipelineConfig
 from face_recon_ros.core.rasterizer import interpolate, rasterize
-from face_recon_ros.core.reconstructor import IMAGE, MODEL, ReconstructorConfig
+from face_recon_ros.core.reconstructor_config import IMAGE, MODEL, ReconstructorConfig
 from face_recon_ros.core.types import Face, Image
 from face_recon_ros.io.images import read_picture
 

@@ -25,7 +25,7 @@ from face_recon_ros.cli.main import main as face_recon
 from face_recon_ros.core.crop import Crop
 from face_recon_ros.core.overlay import render_mesh
 from face_recon_ros.core.pipeline import FacePipeline, PipelineConfig
-from face_recon_ros.core.reconstructor import ReconstructorConfig
+from face_recon_ros.core.reconstructor_config import ReconstructorConfig
 from face_recon_ros.core.types import Image
 from face_recon_ros.io.images import read_picture
 

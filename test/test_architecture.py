@@ -101,6 +101,17 @@ def test_imports_go_inwards_only(path):
         assert inner.partition(".")[0] in allowed, f"{path.relative_to(ROOT)}:{line}: {inner}"
 
 
+def test_no_files_import_each_other():
+    """Not even for types, or within functions."""
+    files = {
+        f"{PACKAGE}.{'.'.join(p.relative_to(ROOT).with_suffix('').parts)}": p for p in modules()
+    }
+    ahead = {name: {i for i, _ in imports(path)} & files.keys() for name, path in files.items()}
+    while leaves := {name for name, others in ahead.items() if not others}:
+        ahead = {name: others - leaves for name, others in ahead.items() if name not in leaves}
+    assert not ahead, "these files, or some that they import, form a circle"
+
+
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
 def test_only_nodes_know_ros_and_only_training_knows_torch(path):
     part = part_of(path)

@@ -18,7 +18,7 @@ from face_recon_ros.core.errors import DataError, FaceReconError
 from face_recon_ros.core.models import FACE_MODEL
 from face_recon_ros.core.onnx_session import PROVIDERS
 from face_recon_ros.core.pipeline import PipelineConfig
-from face_recon_ros.core.reconstructor import OFF, ReconstructorConfig
+from face_recon_ros.core.reconstructor_config import OFF, ReconstructorConfig
 from face_recon_ros.core.tracker_config import TrackerConfig
 from face_recon_ros.io.bag_source import BagSource
 from face_recon_ros.io.calibration import AUTO, NO, YES, CameraResolver

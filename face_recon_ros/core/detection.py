@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import cv2
 import numpy as np
@@ -23,18 +23,10 @@ from face_recon_ros.core.errors import ConfigError, ImageError, ModelError
 from face_recon_ros.core.models import DETECTORS, find_model
 from face_recon_ros.core.ranges import check_ranges, ranged
 from face_recon_ros.core.search import SearchingDetector
-from face_recon_ros.core.types import Detections, Float32
+from face_recon_ros.core.types import Detections, Detector, Float32
 from face_recon_ros.core.yunet import YuNet
 
 BACKENDS = tuple(DETECTORS)
-
-
-class Detector(Protocol):
-    """Finds faces in one picture; keeps no memory of others."""
-
-    def detect(self, rgb: NDArray[np.uint8]) -> Detections:
-        """The faces of an (H, W, 3) uint8 RGB or (H, W) grey image, best first."""
-        ...
 
 
 @dataclass(frozen=True)

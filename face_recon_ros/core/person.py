@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,14 +14,12 @@ from face_recon_ros.core.identity_posterior import (
     PosteriorConfig,
 )
 from face_recon_ros.core.point_fit import FitPrior, PointFit
+from face_recon_ros.core.reconstructor_config import ReconstructorConfig
 from face_recon_ros.core.rigid import Rigid
 from face_recon_ros.core.smoothing import OneEuroRigid, OneEuroVector
 from face_recon_ros.core.texture import Appearance, View
 from face_recon_ros.core.texture_sampler import TextureSampler
 from face_recon_ros.core.types import Float32
-
-if TYPE_CHECKING:
-    from face_recon_ros.core.reconstructor import ReconstructorConfig
 
 
 class Person:

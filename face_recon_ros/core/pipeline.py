@@ -17,12 +17,13 @@ from face_recon_ros.core.appearance import AppearanceStage, FaceEmbedder, turn_o
 from face_recon_ros.core.boxes import iou, nms
 from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.crop import Crop, crop_from_face_box
-from face_recon_ros.core.detection import Detector, DetectorConfig, as_rgb, make_detector
+from face_recon_ros.core.detection import DetectorConfig, as_rgb, make_detector
 from face_recon_ros.core.errors import CameraError
 from face_recon_ros.core.head_state import HeadStateConfig, HeadStateEstimator
 from face_recon_ros.core.inference import Prediction
 from face_recon_ros.core.placement import SAME_FACE_IOU, place_again
-from face_recon_ros.core.reconstructor import FaceReconstructor, ReconstructorConfig
+from face_recon_ros.core.reconstructor import FaceReconstructor
+from face_recon_ros.core.reconstructor_config import ReconstructorConfig
 from face_recon_ros.core.refresh import Refresher
 from face_recon_ros.core.scene_cut import SceneCut
 from face_recon_ros.core.search import SearchingDetector
@@ -32,6 +33,7 @@ from face_recon_ros.core.tracker_config import TrackerConfig
 from face_recon_ros.core.tracking import Tracker
 from face_recon_ros.core.types import (
     Detections,
+    Detector,
     Face,
     Float32,
     Image,

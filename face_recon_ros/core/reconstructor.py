@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from face_recon_ros.core.aggregation import AggregationConfig
 from face_recon_ros.core.camera import PinholeCamera, same_camera
 from face_recon_ros.core.crop import Crop, whole_crop
 from face_recon_ros.core.crop_pose import (
@@ -21,11 +20,10 @@ from face_recon_ros.core.crop_pose import (
 from face_recon_ros.core.decoder_graph import GRAPH, NUMPY, choose_decoder
 from face_recon_ros.core.decoding import LinearSize, MeshDecoder
 from face_recon_ros.core.dense_points import DensePointStage, corrected, open_points
-from face_recon_ros.core.errors import ConfigError, ModelError
-from face_recon_ros.core.identity_posterior import PosteriorConfig
-from face_recon_ros.core.inference import AUTO, FaceNetwork, Prediction, find_network
-from face_recon_ros.core.models import FACE_MODEL, find_model
-from face_recon_ros.core.morphable_model import FACE, MorphableModel, load_morphable_model
+from face_recon_ros.core.errors import ModelError
+from face_recon_ros.core.inference import FaceNetwork, Prediction, find_network
+from face_recon_ros.core.models import find_model
+from face_recon_ros.core.morphable_model import MorphableModel, load_morphable_model
 from face_recon_ros.core.occlusion import OcclusionSense
 from face_recon_ros.core.orientation import QUARTERS, Orientation, turned_crop, turned_pixels
 from face_recon_ros.core.person import (
@@ -36,78 +34,13 @@ from face_recon_ros.core.person import (
     learn_identities,
 )
 from face_recon_ros.core.pose_uncertainty import covariance_in_camera
-from face_recon_ros.core.ranges import check_ranges, ranged
+from face_recon_ros.core.reconstructor_config import IMAGE, OFF, ReconstructorConfig
 from face_recon_ros.core.rigid import Rigid
-from face_recon_ros.core.smoothing import OneEuroConfig
 from face_recon_ros.core.texture import Picture, View, look_at
 from face_recon_ros.core.texture_sampler import TextureSampler
 from face_recon_ros.core.types import Coefficients, Face, Float32, Mesh, Track
 
-#: Whose colours meshes carry.
-IMAGE, MODEL, OFF = "image", "model", "off"
-COLOURS = (IMAGE, MODEL, OFF)
-
 _REMEMBERED_PEOPLE = 32
-
-
-@dataclass(frozen=True)
-class ReconstructorConfig:
-    """What is made of a crop.
-
-    Attributes:
-        network: This is the shipped name or the path of the ONNX network; `auto` takes
-            ResNet50 where a GPU is at work, and the small network elsewhere.
-        points: This is the shipped name or the path of the dense-point network, which
-            corrects the network's answer; `auto` takes the shipped one if it was trained
-            for the face model, `off` takes none.
-        face_model: This is the shipped name or the path of the face model.
-        level: The mesh is `coarse` or `fine`.
-        part: The mesh is this part of the face model: `face`, `facial_skin` or `head`.
-        colours: Meshes have the colours of the `image` (sampled from the camera where skin
-            is seen, and kept for the track's life), of the `model` (its albedo under the
-            estimated light), or none (`off`).
-        provider: ONNX Runtime runs on this provider: `auto`, `tensorrt`, `cuda` or `cpu`.
-        decoder: Coefficients are decoded in `numpy`, by ONNX Runtime (`graph`), or by the
-            one that a measurement at start-up finds faster (`auto`, on a GPU only).
-        threads: ONNX Runtime uses this number of threads on the CPU; 0 takes all cores.
-        budget_ms: The composed pipeline may spend this time in milliseconds on an image. If all
-            faces take longer, near ones and those who look at the camera are reconstructed in
-            each image and the others in turn. 0 sets no limit; -1 takes four fifths of the time
-            between two images.
-        aggregation: This averages identity and albedo over a track's frames where no dense
-            points are found.
-        posterior: This estimates identity over a track's frames where dense points are
-            found.
-        smooth_rotation: This One Euro filter smooths the head's rotation; speeds are in
-            rad/s.
-        smooth_translation: This One Euro filter smooths the head's position; speeds are in
-            m/s.
-        smooth_expression: This One Euro filter smooths expressions; speeds are in
-            activations per second.
-    """
-
-    network: str = AUTO
-    points: str = "auto"
-    face_model: str = FACE_MODEL
-    level: str = "coarse"
-    part: str = FACE
-    colours: str = IMAGE
-    provider: str = "auto"
-    decoder: str = "auto"
-    threads: int = ranged(2, 0, 256)
-    budget_ms: float = ranged(-1.0, -1.0, 10000.0)
-    aggregation: AggregationConfig = field(default_factory=AggregationConfig)
-    posterior: PosteriorConfig = field(default_factory=PosteriorConfig)
-    smooth_rotation: OneEuroConfig = field(default_factory=OneEuroConfig)
-    smooth_translation: OneEuroConfig = field(default_factory=OneEuroConfig)
-    smooth_expression: OneEuroConfig = field(default_factory=OneEuroConfig)
-
-    def __post_init__(self) -> None:
-        check_ranges(self)
-        if self.budget_ms < 0 and self.budget_ms != -1:
-            raise ConfigError("budget_ms of at least 0, or -1", f"{self.budget_ms}", "-1 is good")
-        if self.colours not in COLOURS:
-            raise ConfigError(f"colours {', '.join(COLOURS)}", repr(self.colours), "choose one")
 
 
 class FaceReconstructor:

@@ -8,17 +8,12 @@ small for the whole is found within a round.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from face_recon_ros.core.boxes import nms
-from face_recon_ros.core.types import Detections, Float32
-
-if TYPE_CHECKING:
-    from face_recon_ros.core.detection import Detector
+from face_recon_ros.core.types import Detections, Detector, Float32
 
 Box = tuple[int, int, int, int]
 

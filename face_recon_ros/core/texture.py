@@ -12,11 +12,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from face_recon_ros.core.arrays import Float32
 from face_recon_ros.core.crop import Crop
 from face_recon_ros.core.crop_pose import crop_camera
 from face_recon_ros.core.rigid import Rigid
 from face_recon_ros.core.texture_sampler import Comparison, TextureSampler
-from face_recon_ros.core.types import Float32
 
 _MINORITY = 0.3  # a share of views that counts for nothing
 _FORGETTING = 0.98  # a frame, of the weight of what was seen before

@@ -21,9 +21,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from face_recon_ros.core.arrays import Float32
 from face_recon_ros.core.morphable_model import FACE, MorphableModel
 from face_recon_ros.core.rasterizer import rasterize
-from face_recon_ros.core.types import Float32
 
 _DARKEST = 0.02  # sRGB-encoded: below, ratios mean nothing
 _LEAST_FACING, _FULL_FACING = 0.25, 0.6  # cosine to the viewing ray: no trust, full trust

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from face_recon_ros.core.arrays import Float32 as Float32
 from face_recon_ros.core.crop import Crop
 from face_recon_ros.core.depth_fusion import RangeReading
 from face_recon_ros.core.rigid import Rigid
-
-if TYPE_CHECKING:
-    from face_recon_ros.core.texture import View
-
-Float32 = NDArray[np.float32]
+from face_recon_ros.core.texture import View
 
 
 @dataclass(frozen=True)
@@ -74,6 +71,14 @@ class Detections:
     def empty() -> Detections:
         """No face."""
         return Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32))
+
+
+class Detector(Protocol):
+    """Finds faces in one picture; keeps no memory of others."""
+
+    def detect(self, rgb: NDArray[np.uint8]) -> Detections:
+        """The faces of an (H, W, 3) uint8 RGB or (H, W) grey image, best first."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -19,14 +19,14 @@ from face_recon_ros.core.boxes import iou
 from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.crop import Crop
 from face_recon_ros.core.crop_pose import crop_from_face
-from face_recon_ros.core.detection import Detector, make_detector
+from face_recon_ros.core.detection import make_detector
 from face_recon_ros.core.errors import ModelError
 from face_recon_ros.core.morphable_model import MorphableModel
 from face_recon_ros.core.pipeline import PipelineConfig
 from face_recon_ros.core.placement import place_again
 from face_recon_ros.core.reconstructor import FaceReconstructor
 from face_recon_ros.core.rigid import Rigid
-from face_recon_ros.core.types import Coefficients, Detections, Face, Track
+from face_recon_ros.core.types import Coefficients, Detections, Detector, Face, Track
 
 #: A detection is of the annotated face when their boxes share this much (intersection over union).
 ANNOTATED_FACE_IOU = 0.2

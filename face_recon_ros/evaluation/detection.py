@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 
 from face_recon_ros.core.boxes import iou
 from face_recon_ros.core.crop import face_box_from_points
-from face_recon_ros.core.detection import BoxMap, Detector
+from face_recon_ros.core.detection import BoxMap
 from face_recon_ros.core.errors import DataError
 from face_recon_ros.core.pattern import PERIOD_S, TurningHead
-from face_recon_ros.core.types import Detections
+from face_recon_ros.core.types import Detections, Detector
 from face_recon_ros.evaluation.datasets import (
     Skipped,
     images_by_name,

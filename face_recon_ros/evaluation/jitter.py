@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from face_recon_ros.core.camera import PinholeCamera
-from face_recon_ros.core.detection import Detector
 from face_recon_ros.core.morphable_model import FACIAL_SKIN
 from face_recon_ros.core.reconstructor import FaceReconstructor
+from face_recon_ros.core.types import Detector
 from face_recon_ros.evaluation.chain import largest, new_tracks, reconstruct
 from face_recon_ros.evaluation.datasets import Skipped, read_image
 from face_recon_ros.evaluation.stills import HERE, Execution, run_stills

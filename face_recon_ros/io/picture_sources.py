@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +12,8 @@ from face_recon_ros.core.errors import ConfigError, FaceReconError, SourceError
 from face_recon_ros.core.types import Image
 from face_recon_ros.io.images import PICTURES, REFUSED, picture_format, read_picture
 from face_recon_ros.io.intensity import IntensityScale
+from face_recon_ros.io.source_config import SourceConfig
 from face_recon_ros.io.video import DEFAULT_FPS
-
-if TYPE_CHECKING:
-    from face_recon_ros.io.sources import SourceConfig
 
 _CACHE_BYTES = 128 << 20  # of a looping pattern's pictures; larger ones are rendered each time
 _PICTURE_SUFFIXES = {

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.errors import FaceReconError, SourceError
 from face_recon_ros.core.pattern import PERIOD_S, TurningHead
-from face_recon_ros.core.ranges import check_ranges, ranged
 from face_recon_ros.core.types import Image
 from face_recon_ros.io import portrait
 from face_recon_ros.io.bag_source import BagSource
@@ -29,13 +28,15 @@ from face_recon_ros.io.bags import is_bag
 from face_recon_ros.io.calibration import CameraResolver
 from face_recon_ros.io.images import is_animated, picture_format
 from face_recon_ros.io.picture_sources import FolderSource, RenderedSource
+from face_recon_ros.io.source_config import TEST_PATTERN as TEST_PATTERN
+from face_recon_ros.io.source_config import SourceConfig as SourceConfig
 from face_recon_ros.io.video import DEFAULT_FPS, VideoReader
 
 Clock = Callable[[], float]
 #: Called with what was lost; waits a little and returns whether to try again.
 Retry = Callable[[SourceError], bool]
 
-TEST_PATTERN, PORTRAIT = "pattern", "portrait"
+PORTRAIT = "portrait"
 PATTERN_FPS = 15.0
 
 _MAX_FAILURES = 30  # pictures in a row of a device that cannot be decoded
@@ -78,41 +79,6 @@ class Source(Protocol):
     def close(self) -> None:
         """Gives back what was opened; twice does no harm."""
         ...
-
-
-@dataclass(frozen=True)
-class SourceConfig:
-    """What to read.
-
-    Attributes:
-        source: The source is a device number or /dev/video*, a stream (rtsp://, http://
-            ...), a video file, a picture, a folder of pictures, a rosbag2, `pattern` or
-            `portrait`.
-        loop: Files begin again at their end; stamps continue.
-        width: A device is asked for this width in pixels, and the pattern has it; 0 leaves
-            the choice to the device.
-        height: A device is asked for this height in pixels, and the pattern has it; 0
-            leaves the choice to the device.
-        fps: A device is asked for this frame rate, and folders and the pattern have it; 0
-            takes the source's own rate, or 30.
-        frame: This is the name of the camera's optical frame.
-        topic: Images of a bag are read from this topic; empty takes the topic that shows
-            most, colour before grey.
-        info_topic: CameraInfo of a bag is read from this topic; empty takes the one beside
-            the images.
-    """
-
-    source: str = TEST_PATTERN
-    loop: bool = False
-    width: int = ranged(0, 0, 16384)
-    height: int = ranged(0, 0, 16384)
-    fps: float = ranged(0.0, 0.0, 1000.0)
-    frame: str = "camera_optical_frame"
-    topic: str = ""
-    info_topic: str = ""
-
-    def __post_init__(self) -> None:
-        check_ranges(self)
 
 
 def _give_up(fault: SourceError) -> bool:

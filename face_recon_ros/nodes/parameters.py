@@ -37,7 +37,7 @@ from face_recon_ros.core.errors import ConfigError
 from face_recon_ros.core.head_state import HeadStateConfig
 from face_recon_ros.core.overlay import OverlayConfig
 from face_recon_ros.core.ranges import check_ranges, range_of, ranged
-from face_recon_ros.core.reconstructor import ReconstructorConfig
+from face_recon_ros.core.reconstructor_config import ReconstructorConfig
 from face_recon_ros.core.tracker_config import TrackerConfig
 from face_recon_ros.io.expression_stream import StreamConfig
 from face_recon_ros.io.sources import SourceConfig

@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face_recon_ros.core.crop import crop_from_face_box
-from face_recon_ros.core.detection import Detector
 from face_recon_ros.core.errors import DataError, FaceReconError
 from face_recon_ros.core.rigid import rotation_from_vector
+from face_recon_ros.core.types import Detector
 from face_recon_ros.io.folders import make_folder
 from face_recon_ros.io.images import read_image
 from face_recon_ros.io.jobs import Pool, run_jobs

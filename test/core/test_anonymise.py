@@ -13,7 +13,8 @@ from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.errors import ConfigError
 from face_recon_ros.core.overlay import Overlay, OverlayConfig
 from face_recon_ros.core.pipeline import FaceFinder, FacePipeline
-from face_recon_ros.core.reconstructor import FaceReconstructor, ReconstructorConfig
+from face_recon_ros.core.reconstructor import FaceReconstructor
+from face_recon_ros.core.reconstructor_config import ReconstructorConfig
 from face_recon_ros.core.tracking import Tracker
 from face_recon_ros.core.types import Image
 

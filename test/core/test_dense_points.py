@@ -16,7 +16,8 @@ from face_recon_ros.core.inference import Prediction
 from face_recon_ros.core.models import FACE_MODEL, find_model
 from face_recon_ros.core.morphable_model import load_morphable_model
 from face_recon_ros.core.pipeline import FaceFinder, FacePipeline
-from face_recon_ros.core.reconstructor import FaceReconstructor, ReconstructorConfig
+from face_recon_ros.core.reconstructor import FaceReconstructor
+from face_recon_ros.core.reconstructor_config import ReconstructorConfig
 from face_recon_ros.core.tracker_config import TrackerConfig
 from face_recon_ros.core.tracking import Tracker
 from face_recon_ros.core.types import Coefficients, Image

@@ -10,7 +10,7 @@ from face_recon_ros.core.identity_posterior import (
 )
 from face_recon_ros.core.person import Person, learn_identities
 from face_recon_ros.core.point_fit import FitPrior, FitState, PointFit
-from face_recon_ros.core.reconstructor import ReconstructorConfig
+from face_recon_ros.core.reconstructor_config import ReconstructorConfig
 from face_recon_ros.core.rigid import rotation_from_vector
 
 K = 6

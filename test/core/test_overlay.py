@@ -20,7 +20,8 @@ from face_recon_ros.core.overlay import (
     render_mesh,
 )
 from face_recon_ros.core.pipeline import FaceFinder, FacePipeline
-from face_recon_ros.core.reconstructor import FaceReconstructor, ReconstructorConfig
+from face_recon_ros.core.reconstructor import FaceReconstructor
+from face_recon_ros.core.reconstructor_config import ReconstructorConfig
 from face_recon_ros.core.rigid import Rigid
 from face_recon_ros.core.tracking import Tracker
 from face_recon_ros.core.types import Image, Mesh

@@ -5,7 +5,7 @@ import pytest
 
 from face_recon_ros.core.boxes import iou
 from face_recon_ros.core.person import Person, due_for_a_look
-from face_recon_ros.core.reconstructor import ReconstructorConfig
+from face_recon_ros.core.reconstructor_config import ReconstructorConfig
 from face_recon_ros.core.tracker_config import TrackerConfig
 from face_recon_ros.core.tracking import Tracker
 from face_recon_ros.core.types import Detections

@@ -15,7 +15,8 @@ from face_recon_ros.core.detection import DetectorConfig
 from face_recon_ros.core.errors import CameraError, ConfigError, ImageError, ModelError
 from face_recon_ros.core.morphable_model import load_morphable_model
 from face_recon_ros.core.pipeline import FaceFinder, FacePipeline
-from face_recon_ros.core.reconstructor import FaceReconstructor, ReconstructorConfig
+from face_recon_ros.core.reconstructor import FaceReconstructor
+from face_recon_ros.core.reconstructor_config import ReconstructorConfig
 from face_recon_ros.core.rigid import angle_between
 from face_recon_ros.core.smoothing import OneEuroConfig
 from face_recon_ros.core.tracker_config import TrackerConfig

@@ -17,7 +17,8 @@ from face_recon_ros.core.crop_pose import (
 from face_recon_ros.core.errors import ModelError
 from face_recon_ros.core.models import FACE_MODEL, NETWORK, REFERENCE_NETWORK, find_model
 from face_recon_ros.core.morphable_model import load_morphable_model
-from face_recon_ros.core.reconstructor import FaceReconstructor, ReconstructorConfig
+from face_recon_ros.core.reconstructor import FaceReconstructor
+from face_recon_ros.core.reconstructor_config import ReconstructorConfig
 from face_recon_ros.core.rigid import (
     Rigid,
     rotation_from_vector,

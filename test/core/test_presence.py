@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from face_recon_ros.core.pipeline import FaceFinder, FacePipeline, PipelineConfig
-from face_recon_ros.core.reconstructor import FaceReconstructor, ReconstructorConfig
+from face_recon_ros.core.reconstructor import FaceReconstructor
+from face_recon_ros.core.reconstructor_config import ReconstructorConfig
 from face_recon_ros.core.tracker_config import TrackerConfig
 from face_recon_ros.core.tracking import Tracker
 from face_recon_ros.core.types import Detections, Image

@@ -11,7 +11,8 @@ from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.crop import Crop
 from face_recon_ros.core.errors import ConfigError
 from face_recon_ros.core.pipeline import FaceFinder, FacePipeline
-from face_recon_ros.core.reconstructor import FaceReconstructor, ReconstructorConfig
+from face_recon_ros.core.reconstructor import FaceReconstructor
+from face_recon_ros.core.reconstructor_config import ReconstructorConfig
 from face_recon_ros.core.refresh import Refresher, moved_with
 from face_recon_ros.core.rigid import Rigid, rotation_from_vector
 from face_recon_ros.core.tracker_config import TrackerConfig

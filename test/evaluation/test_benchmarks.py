@@ -15,7 +15,8 @@ from face_recon_ros.core.detection import DetectorConfig, make_detector
 from face_recon_ros.core.errors import DataError
 from face_recon_ros.core.morphable_model import VertexNormals
 from face_recon_ros.core.rasterizer import rasterize
-from face_recon_ros.core.reconstructor import FaceReconstructor, ReconstructorConfig
+from face_recon_ros.core.reconstructor import FaceReconstructor
+from face_recon_ros.core.reconstructor_config import ReconstructorConfig
 from face_recon_ros.core.rigid import Rigid, rotation_from_vector
 from face_recon_ros.core.surface import Surface
 from face_recon_ros.core.types import Detections, Mesh

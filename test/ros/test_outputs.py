@@ -14,7 +14,8 @@ from std_msgs.msg import Float32MultiArray
 
 from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.head_state import HeadStateEstimator
-from face_recon_ros.core.reconstructor import FaceReconstructor, ReconstructorConfig
+from face_recon_ros.core.reconstructor import FaceReconstructor
+from face_recon_ros.core.reconstructor_config import ReconstructorConfig
 from face_recon_ros.core.types import Track
 from face_recon_ros.nodes import conversions
 from face_recon_ros.nodes.outputs import FaceOutputs, wanted
