@@ -52,7 +52,9 @@ def add_avatar_command(subparsers: argparse._SubParsersAction[argparse.ArgumentP
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("source", help="video, folder of pictures of one person, picture, bag")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE.glb")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="FILE.glb", help="where to write the head"
+    )
     parser.add_argument(
         "--id", metavar="ID", help="whom of several people (default: the one seen most)"
     )
@@ -66,7 +68,7 @@ def add_avatar_command(subparsers: argparse._SubParsersAction[argparse.ArgumentP
         default=1024,
         help="pixels per side (default: %(default)s)",
     )
-    add_source_options(parser, max_faces=8)
+    add_source_options(parser, max_faces=8, meshes=False)
     parser.set_defaults(run=run)
 
 
@@ -123,6 +125,8 @@ def _chosen(maker: AvatarMaker, source: Source, wanted: str | None) -> str:
         return wanted
     people = {name: n for name, n in people.items() if n >= _SIGHTINGS} or people
     if len(people) > 1:
-        told = ", ".join(f"{name} in {count} images" for name, count in people.items())
-        print(f"several people: {told}; taking the first (--id takes another)", file=sys.stderr)
+        print(f"{len(people)} people; the first is taken, --id takes another:", file=sys.stderr)
+        for name, count in people.items():
+            x, y = maker.first_place(name)
+            print(f"  {name} in {count} images, first at {x:.0f}, {y:.0f}", file=sys.stderr)
     return next(iter(people))

@@ -130,12 +130,14 @@ def add_pipeline_options(
     parser: argparse.ArgumentParser,
     *,
     max_faces: int = TrackerConfig.max_faces,
+    meshes: bool = True,
 ) -> None:
     """Adds what `pipeline_config` reads.
 
     Args:
         parser: of the command.
         max_faces: its default.
+        meshes: whether it matters to the command which mesh is made.
     """
     t, r = TrackerConfig(), ReconstructorConfig()
     group = add_detector_options(parser)
@@ -169,15 +171,19 @@ def add_pipeline_options(
     group.add_argument(
         "--face-model", default=FACE_MODEL, metavar="FILE", help="(default: the shipped one)"
     )
-    group.add_argument(
-        "--level",
-        choices=("coarse", "fine"),
-        default=r.level,
-        help="resolution of the mesh (default: %(default)s)",
-    )
-    group.add_argument(
-        "--part", default=r.part, help="part of the mesh: face, facial_skin, head (%(default)s)"
-    )
+    parser.set_defaults(level=r.level, part=r.part)
+    if meshes:
+        group.add_argument(
+            "--level",
+            choices=("coarse", "fine"),
+            default=r.level,
+            help="resolution of the mesh (default: %(default)s)",
+        )
+        group.add_argument(
+            "--part",
+            default=r.part,
+            help="part of the mesh: face, facial_skin, head (%(default)s)",
+        )
     group.add_argument(
         "--provider",
         choices=("auto", *PROVIDERS),
@@ -261,15 +267,18 @@ def add_topic_options(parser: argparse._ActionsContainer) -> None:
     )
 
 
-def add_source_options(parser: argparse.ArgumentParser, *, max_faces: int) -> None:
+def add_source_options(
+    parser: argparse.ArgumentParser, *, max_faces: int, meshes: bool = True
+) -> None:
     """Adds all that says how the faces of a source are found: what commands with one share.
 
     Args:
         parser: of the command.
         max_faces: default of how many.
+        meshes: whether it matters to the command which mesh is made.
     """
     add_frames_option(parser)
-    add_pipeline_options(parser, max_faces=max_faces)
+    add_pipeline_options(parser, max_faces=max_faces, meshes=meshes)
     add_camera_options(parser)
     add_topic_options(parser)
 

@@ -13,6 +13,7 @@ from face_recon_ros.cli.options import (
     no_face,
     open_input,
     pipeline_config,
+    progress,
     report_input,
     without_colours,
 )
@@ -78,7 +79,7 @@ def add_stream_command(subparsers: argparse._SubParsersAction[argparse.ArgumentP
     parser.add_argument(
         "--subject", default=c.subject, help="name in Live Link (default: %(default)s)"
     )
-    add_source_options(parser, max_faces=4)
+    add_source_options(parser, max_faces=4, meshes=False)
     parser.set_defaults(run=run)
 
 
@@ -97,8 +98,7 @@ def run(args: argparse.Namespace) -> int:
         sinks.append(CsvRecorder(args.csv))
     stream = ExpressionStream(config, sinks)
     try:
-        taken = _images(source, resolver, in_real_time=args.to is not None)
-        for image, camera in itertools.islice(taken, args.frames or None):
+        for image, camera in _images(args, source, resolver):
             faces = pipeline.process(image, camera).faces
             for face in sorted(faces, key=lambda face: face.camera_from_face.translation[2]):
                 c, pose = face.coefficients, face.camera_from_face
@@ -117,9 +117,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _images(
-    source: Source, resolver: CameraResolver, *, in_real_time: bool
+    args: argparse.Namespace, source: Source, resolver: CameraResolver
 ) -> Iterator[tuple[Image, PinholeCamera]]:
     """Images as they come, with their cameras; files at their own pace if people watch."""
-    if not in_real_time or source.live:
-        return with_cameras(source, resolver)
-    return with_cameras(source, resolver, paced(iter(source), source.fps))
+    if args.to is None:
+        return progress(args, with_cameras(source, resolver), source.length)
+    paced_images = None if source.live else paced(iter(source), source.fps)
+    return itertools.islice(with_cameras(source, resolver, paced_images), args.frames or None)

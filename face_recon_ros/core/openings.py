@@ -10,7 +10,7 @@ from face_recon_ros.core.types import Float32, Mesh
 _DEEP_M = np.array([0.015, 0.0, 0.0], np.float32)  # of the cone behind an opening, face frame
 _WHITE = 0.93
 _SHADE = 0.85  # of a tooth behind a lip
-_TOOTH, _DARK = 1.55, 0.2  # over the brightness of the face: teeth, a mouth without light in it
+_TOOTH, _DARK = 1.4, 0.2  # over the brightness of the face: teeth, a mouth without light in it
 _TINT = 0.3  # of the face's hue
 _GRIN, _SHOUT = 0.3, 0.6  # height over width: up to one teeth are seen, from the other none
 
@@ -62,7 +62,7 @@ def closed(mesh: Mesh) -> Mesh:
     points, triangles = openings.insides(mesh.vertices)
     colours = mesh.colours
     if colours is not None:
-        skin = np.median(colours, axis=0) if len(colours) else np.zeros(3, np.float32)
+        skin = np.percentile(colours, 75, axis=0) if len(colours) else np.zeros(3, np.float32)
         level = float(skin.mean()) ** (1 - _TINT) * skin**_TINT
         inside = [np.zeros((0, 3), np.float32)]
         for rim in openings.rims:

@@ -29,6 +29,8 @@ _ENLARGED = {"eyeball": 3.0, "teeth": 2.0, "tongue": 1.5}  # islands that are lo
 _TALLEST = 0.9  # the largest island, as a share: the others need room below it
 _BESIDE = np.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]], np.float32)
 _BLEED_PX = 6  # islands grow over their edges, so that filters find no ground there
+#: Log of a person's hue over the model's, red, green, blue: percentiles 2, 98 of 87 portraits.
+_SKIN_HUES = np.array([[-0.09, -0.08, -0.2], [0.21, 0.05, 0.12]], np.float32)
 _NEW_VIEW = np.radians(4.0)  # another attitude than those before, by so much, is a new view
 _BETTER = 1.1  # so much sharper than those before is a new view too
 _MOST_VIEWS = 40
@@ -183,14 +185,24 @@ class TextureBuilder:
 
     def texture(self, albedo: Float32) -> NDArray[np.uint8]:
         """(size, size, 3) uint8: albedo (V, 3) of the model with what was seen over it."""
-        ratio = self._atlas.spread(self._sampler.extended(self._field), slice(None))
-        smooth = ratio[self._face]
         seen = believed(self._best, self._agreed, self._visible)
-        ratio[self._face] = smooth + seen[:, None] * (self._ratio - smooth)
+        cast, field = self._cast(seen), self._field.copy()
+        field[0] -= cast
+        ratio = self._atlas.spread(self._sampler.extended(field), slice(None))
+        smooth = ratio[self._face]
+        ratio[self._face] = smooth + seen[:, None] * (self._ratio - cast - smooth)
         colours = self._atlas.spread(albedo, slice(None)) * np.exp(ratio)
         if self._grey and self._field_weight > 0:
             colours = without_hues(colours)
         return self._atlas.picture(np.clip(colours, 0, 1).astype(np.float32))
+
+    def _cast(self, seen: Float32) -> Float32:
+        """(3,) log of the light's hue: what no skin has, beside the model's, is not the skin's."""
+        if self._grey or not seen.any():
+            return np.zeros(3, np.float32)
+        mean = seen @ self._ratio / seen.sum()
+        hue = mean - mean.mean()
+        return np.asarray(hue - np.clip(hue, *_SKIN_HUES), np.float32)
 
 
 def _laid_out(model: MorphableModel) -> Float32:

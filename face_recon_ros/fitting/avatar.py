@@ -66,6 +66,10 @@ class AvatarMaker:
         counts = {name: len(person.stamps) for name, person in self._people.items()}
         return dict(sorted(counts.items(), key=lambda item: -item[1]))
 
+    def first_place(self, name: str) -> NDArray[np.float32]:
+        """(2,) image pixels: the middle of a person's face where it was first seen."""
+        return self._people[name].place
+
     def add(self, rgb: NDArray[np.uint8], face: Face, name: str | None = None) -> None:
         """Takes in a face.
 
@@ -77,7 +81,7 @@ class AvatarMaker:
         name = face.track.id if name is None else name
         if name not in self._people:
             builder = TextureBuilder(self._atlas, self._sampler, self.model)
-            self._people[name] = _Person(builder)
+            self._people[name] = _Person(builder, (face.box[:2] + face.box[2:]) / 2)
         person = self._people[name]
         c = face.coefficients
         person.identities.append(c.identity[0])
@@ -169,6 +173,7 @@ class _Person:
     """What was seen of a person, image by image."""
 
     texture: TextureBuilder
+    place: NDArray[np.float32]
     identities: list[NDArray[np.float32]] = field(default_factory=list)
     albedos: list[NDArray[np.float32]] = field(default_factory=list)
     stamps: list[float] = field(default_factory=list)

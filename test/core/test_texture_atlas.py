@@ -114,26 +114,38 @@ def test_nothing_seen_is_the_models_albedo(model, atlas, sampler):
     assert np.abs(picture / 255 - plain).max() < 0.005
 
 
+def flat_view(model, sampler, colour, px_per_mm=1.0):
+    """A picture of one colour (3,), 0 to 255, of a face that the model takes for grey."""
+    n = model.n_vertices
+    rgb = np.tile(np.array(colour, np.uint8), (8, 8, 1))
+    field = np.zeros((10, 3))
+    field[0] = np.log(np.array(colour) / 255 / 0.5)
+    ratio = np.repeat(field[:1], n, axis=0).astype(np.float32)
+    weight = sampler.sampled.copy()
+    compared = Comparison(ratio, weight, field, weight)
+    half = np.full((n, 3), 0.5, np.float32)
+    return View(rgb, np.full((n, 2), 3.0), compared, half, px_per_mm, POSE, px_per_mm)
+
+
+@pytest.mark.parametrize(
+    "colour, skin",
+    [((150, 128, 120), (150, 128, 120)), ((100, 110, 160), (110, 111, 136))],
+)
+def test_no_skin_is_as_blue_as_light_may_be(model, atlas, sampler, colour, skin):
+    builder = TextureBuilder(atlas, sampler, model)
+    builder.add(flat_view(model, sampler, colour))
+    picture = builder.texture(np.full((model.n_vertices, 3), 0.5, np.float32))
+    shown = picture.reshape(-1, 3)[atlas.texels]
+    seen = (sampler.sampled[atlas.corners] == 1).all(axis=1)
+    np.testing.assert_allclose(np.median(shown[seen], axis=0), skin, atol=2)
+
+
 def test_what_was_seen_is_taken_once_and_the_sharper_view_wins(model, atlas, sampler):
     """Two flat pictures: a blurred dim one from afar, a sharp bright one."""
-    n = model.n_vertices
-    grey = np.full((n, 3), 0.5, np.float32)
-    weight = sampler.sampled.copy()
+    grey = np.full((model.n_vertices, 3), 0.5, np.float32)
 
     def view(value, px_per_mm):
-        rgb = np.full((8, 8, 3), value, np.uint8)
-        field = np.zeros((10, 3))
-        field[0] = np.log(value / 255 / 0.5)
-        ratio = np.repeat(field[:1], n, axis=0).astype(np.float32)
-        return View(
-            rgb,
-            np.full((n, 2), 3.0),
-            Comparison(ratio, weight, field, weight),
-            grey,
-            px_per_mm,
-            POSE,
-            px_per_mm,
-        )
+        return flat_view(model, sampler, [value] * 3, px_per_mm)
 
     def shown(*views):
         builder = TextureBuilder(atlas, sampler, model)
