@@ -224,12 +224,23 @@ def test_a_word_says_that_another_driver_publishes(description):
     assert not CameraConfig(source="pattern").is_topic
 
 
-def test_parameters_of_the_yaml_files_exist():
-    files = sorted((ROOT / "config").glob("*.yaml"))
-    assert ROOT / "config" / "demo.yaml" in files
-    content = yaml.safe_load((ROOT / "config" / "demo.yaml").read_text())
-    for section in content.values():
-        assert set(section["ros__parameters"]) <= PARAMETERS
+def test_parameters_of_yaml_files_and_of_examples_exist_and_have_their_type():
+    """ROS refuses `off` without quotes, and 1 for 1.0."""
+    defaults = {leaf.name: leaf.default for group in GROUPS for leaf in leaves(group)}
+    texts = [path.read_text() for path in (ROOT / "config").glob("*.yaml")]
+    for page in (ROOT / "docs").glob("*.md"):
+        texts += re.findall(r"```yaml\n(.*?)```", page.read_text(), re.S)
+    sections = [
+        section["ros__parameters"]
+        for text in texts
+        for section in yaml.safe_load(text).values()
+        if isinstance(section, dict) and "ros__parameters" in section
+    ]
+    assert len(sections) >= 6
+    for section in sections:
+        for name, value in section.items():
+            kind = type(defaults[name])
+            assert type(value) is (list if kind is tuple else kind), f"{name}: {value!r}"
 
 
 def test_rviz_shows_topics_that_are_published():
