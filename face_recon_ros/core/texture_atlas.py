@@ -160,10 +160,9 @@ class TextureBuilder:
         if glasses := view.comparison.glasses:
             tolerance += np.float32(glasses) * (self._tolerance_glasses[near] - tolerance)
         weight = weight * agreement(ratio, smooth, tolerance)
-        clear = np.full(len(near), view.px_per_mm, np.float32)
+        gain = (weight**2 * view.px_per_mm) ** 2  # squared: the best views win, others hardly blur
         if view.calm is not None:  # what a smile folds is no part of the face at rest
-            clear *= self._atlas.spread(view.calm[:, None], face)[:, 0]
-        gain = (weight**2 * clear) ** 2  # squared: the best views win, others hardly blur
+            gain *= self._atlas.spread(view.calm[:, None], face)[:, 0]
         self._visible[near] += (visible * view.px_per_mm) ** 2
         self._agreed[near] += visible * weight * view.px_per_mm**2
         self._best[near] = np.maximum(self._best[near], visible)

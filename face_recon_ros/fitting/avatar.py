@@ -24,7 +24,7 @@ from face_recon_ros.io.gltf import Animation, TexturedHead
 TEXTURE_SIZES = (256, 512, 1024, 2048)
 LITTLE_SEEN = 0.05  # of the face's texels: below, an avatar has the model's colours only
 
-_MOVED_M = 0.002  # by an expression: a vertex counts half
+_MOVED_M = 0.003  # by an expression: a vertex counts half
 _EVERY = 40  # vertices of the skin, to find out how calm a face is
 
 
