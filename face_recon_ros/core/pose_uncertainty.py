@@ -128,5 +128,8 @@ def covariance_in_camera(
 
 def _effect_of_focal(ray: Array, distance: float) -> Array:
     """(6,) what a focal length longer by the share 1 does to a pose: farther, nearer the axis."""
-    turn = ray[2] * np.cross(ray, [0.0, 0.0, 1.0])  # tan(angle) is proportional to 1 / focal
-    return np.concatenate([distance * (ray + np.cross(turn, ray)), turn])
+    x, y, z = ray.tolist()
+    across = x * x + y * y
+    # tan(angle) is proportional to 1 / focal: the turn is z times the ray cross the axis.
+    moved = [x - z * z * x, y - z * z * y, z + z * across]
+    return np.array([distance * m for m in moved] + [z * y, -z * x, 0.0])

@@ -155,10 +155,10 @@ class ReIdentifier:
     def side_by_side(self, ids: Iterable[str]) -> None:
         """Says that these tracks surely show different people: all detected in one frame.
 
-        Not those in doubt, of whom it is not sure that they show their own person.
+        Not those in doubt or never looked at: it is not sure that they show a person of their own.
         """
         known = ((name, self._people.get(name)) for name in ids)
-        names = {name for name, person in known if person is not None and not person.contested}
+        names = {name for name, p in known if p is not None and p.looks and not p.contested}
         for name in names:
             self._people[name].beside |= names - {name}
 
@@ -200,9 +200,10 @@ class ReIdentifier:
             since = self._stamp - person.looked
             pause = _EARLY_S if person.looks < _EARLY_LOOKS else self.config.look_every_s
             urgent = (not person.settled and bool(self._lost())) or person.contested
-            hidden = self.is_anonymous(name) and since >= _EARLY_S
-            if urgent or since >= pause:
-                due.append((not hidden, not urgent, person.looked, name))
+            hidden = self.is_anonymous(name)
+            if hidden or since >= (_EARLY_S if urgent else pause):
+                first = hidden and since >= _EARLY_S
+                due.append((not first, not urgent, person.looked, name))
         return [name for *_, name in sorted(due)]
 
     def see(self, looks: Mapping[str, ArrayLike]) -> dict[str, str]:
@@ -257,7 +258,8 @@ class ReIdentifier:
             return True
         person.strikes += 1
         if person.strikes < 2 and not person.contested:
-            person.contested = True  # a second look decides
+            person.contested = True  # a second look decides, at once
+            person.doubted = min(person.doubted, self._stamp)
             return True
         return False
 
@@ -293,6 +295,7 @@ class ReIdentifier:
         self._active.add(name)
         renamed[best] = name
         self._people[name].contested, self._people[name].strikes = True, 0
+        self._people[name].looked = -np.inf
         return best
 
     def _asks_another(self, name: str, look: Array) -> bool:
@@ -363,11 +366,23 @@ class ReIdentifier:
         return float(a.mean @ b.mean) >= _ONE
 
     def _is(self, best: str, similar: list[tuple[float, str]]) -> bool:
-        """Whether a look is of the most similar person, and surely of no other."""
+        """Whether a look is of the most similar person, and surely of no other.
+
+        Who surely is elsewhere in the image is no other.
+        """
         closeness = similar[0][0]
-        rivals = [other for other in similar[1:] if not self._are_one(best, other[1])]
+        certain = {n for n in self._active if self._is_certain(n)}
+        rivals = [
+            other
+            for other in similar[1:]
+            if other[1] not in certain and not self._are_one(best, other[1])
+        ]
         lead = closeness - (rivals[0][0] if rivals else -1.0)
         return lead >= self.config.margin and closeness >= self._bar(best)
+
+    def _is_certain(self, name: str) -> bool:
+        person = self._people[name]
+        return person.settled and not person.contested
 
     def _bar(self, name: str) -> float:
         """Least similarity to be this person: more than people have who were seen beside."""
@@ -375,5 +390,5 @@ class ReIdentifier:
         mean = person.mean
         assert mean is not None
         beside = self._similarities(name, mean, person.with_others & self._people.keys())
-        alike = beside[0][0] + self.config.margin if beside else -1.0
+        alike = beside[0][0] + self.config.margin / 2 if beside else -1.0
         return max(self.config.same, alike)

@@ -62,7 +62,7 @@ class Tracker:
         self._hidden: list[TrackState] = []  # lost recently, perhaps occluded: may return
         self._stamp: float | None = None
         self._detection_stamp = 0.0
-        self._image: NDArray[np.float64] | None = None
+        self._image: tuple[int, int] | None = None
         self._frames_since_detection = 0
         self._people = ReIdentifier(self._new_id, self.config.reidentification)
 
@@ -116,15 +116,16 @@ class Tracker:
 
     def set_image_size(self, width: int, height: int) -> None:
         """Says how large the images are, pixels: who walks out of them is gone."""
-        self._image = np.array([width, height], np.float64)
+        self._image = width, height
 
     def _outside(self, box: ArrayLike) -> bool:
         """Whether so little of a (4,) box lies within the image that no face is seen there."""
         if self._image is None:
             return False
-        b = np.asarray(box, np.float64)
-        inner = np.clip(np.minimum(b[2:], self._image) - np.maximum(b[:2], 0.0), 0.0, None)
-        return bool(inner.prod() < _INSIDE * (b[2:] - b[:2]).prod())
+        width, height = self._image
+        x0, y0, x1, y1 = np.asarray(box, np.float64).tolist()
+        inner = max(min(x1, width) - max(x0, 0.0), 0.0) * max(min(y1, height) - max(y0, 0.0), 0.0)
+        return bool(inner < _INSIDE * (x1 - x0) * (y1 - y0))
 
     def needs_detection(self, stamp: float) -> bool:
         """Whether the detector should look at the frame of this stamp (seconds)."""
