@@ -106,8 +106,9 @@ def main() -> None:
     print(json.dumps(report, indent=2))
     if arguments.sheet:
         shown = examples.pictures(2)[: 4 * _COLUMNS].to(torch.uint8).cpu().numpy()
-        rows = len(shown) // _COLUMNS
-        sheet = shown[: rows * _COLUMNS].reshape(rows, _COLUMNS, *shown.shape[1:])
+        columns = min(_COLUMNS, len(shown))
+        rows = len(shown) // columns
+        sheet = shown[: rows * columns].reshape(rows, columns, *shown.shape[1:])
         write_image(Path(arguments.sheet), np.concatenate(np.concatenate(sheet, 1), 1))
 
 
