@@ -72,7 +72,7 @@ def tiny(tmp_path, face_model_path, **changes):
         "device": "cpu",
         "pool_slots": 128,
         "pool_size": 48,
-        "renew_per_second": 0.0,
+        "renew_per_second": -1.0,  # the tests fill the pool
         "loader_workers": 0,
         "pool": str(tmp_path / "pool"),
         **changes,
@@ -376,9 +376,9 @@ def test_tiny_run_improves_its_own_held_out_figure(tmp_path, face_model_path):
 
 
 def test_resume_goes_on_and_refuses_what_does_not_fit(tmp_path, face_model_path):
-    config = tiny(tmp_path, face_model_path)
-    fill(config)
-    path = train(config)
+    config = tiny(tmp_path, face_model_path, pool_slots=16, renew_per_second=0.0)
+    path = train(config)  # by a pool that its own process fills
+    config = dataclasses.replace(config, renew_per_second=-1.0)
     with pytest.raises(ConfigError, match="resume"):
         train(config)
     longer = dataclasses.replace(config, steps=6)
