@@ -247,10 +247,9 @@ class Tracker:
 
     def _follow_people(self, stamp: float) -> None:
         # Who is hidden and not detected may be elsewhere by now, under another track.
-        there = (
-            s for s in self._states if not s.missed and (not s.tentative or self._shows_face(s))
-        )
-        self._people.follow([s.track.id for s in there], stamp)
+        here = (s for s in self._states if not s.tentative or self._shows_face(s))
+        waiting = (s.track.id for s in (*self._states, *self._hidden))
+        self._people.follow([s.track.id for s in here if not s.missed], stamp, waiting)
         self._people.side_by_side(
             s.track.id for s in self._states if s.detected_stamp == stamp and not s.tentative
         )

@@ -556,3 +556,17 @@ def test_a_view_shows_what_lies_in_it_and_is_large_enough():
     assert found.looked_at(boxes).tolist() == [True, False, True, False, True]
     assert found.looked_at(np.zeros((0, 4))).tolist() == []
     assert Detections.empty().looked_at(boxes).all()
+
+
+def test_a_face_held_back_stays_so_while_the_detector_misses_it():
+    """Someone is lost: the new face may be theirs, and is not shown before a look at it."""
+    tracker = Tracker()
+    for k in range(30):
+        see(tracker, k / FPS, (1, 300))
+    for k in range(30, 75):
+        tracker.update(Detections.empty(), k / FPS)
+    for k in range(75, 81):
+        found = Detections.empty() if k == 78 else detections(box(500, 200))
+        (track,) = tracker.update(found, k / FPS)
+        tracker.confirm({track.id: box(500, 200)}, {track.id: 1.0})
+        assert tracker.visible == []
