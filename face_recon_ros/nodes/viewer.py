@@ -29,7 +29,7 @@ from face_recon_ros.nodes.runtime import (
     run,
 )
 from face_recon_ros.nodes.textures import coordinates_from_msg
-from face_recon_ros.nodes.web_view import DATA_PORT, WebView, parse_address
+from face_recon_ros.nodes.web_view import DATA_PORT, WebView, first_free, parse_address
 
 _AXIS_M = 0.08
 _EYE_NEARER, _EYE_ASIDE_M = 0.25, np.array([0.15, -0.05, 0.0])  # than the camera; of it
@@ -50,9 +50,12 @@ class ViewerNode(FaceNode):
         parser.add_argument("--save", type=Path, help="write FILE.rrd instead of opening a window")
         parser.add_argument(
             "--web", nargs="?", const="", metavar="HOST:PORT",
-            help="serve a page instead (default: 127.0.0.1:9090, this machine only)",
+            help="serve a page instead (default: 127.0.0.1:9090 or the next that is free, this "
+            "machine only)",
         )  # fmt: skip
-        parser.add_argument("--data-port", type=int, default=DATA_PORT, help="of the page's data")
+        parser.add_argument(
+            "--data-port", type=int, help=f"of the page's data ({DATA_PORT} or next)"
+        )
         options = parser.parse_args(remove_ros_args()[1:])
         path = options.save
         try:
@@ -66,7 +69,9 @@ class ViewerNode(FaceNode):
         if path:
             rerun.save(str(path))
         elif options.web is not None:
-            view = WebView(*parse_address(options.web), options.data_port)
+            host, port = parse_address(options.web)
+            data_port = options.data_port or first_free(host, DATA_PORT)
+            view = WebView(host, port if options.web else first_free(host, port), data_port)
             self.at_stop(view.close)
             rerun.connect_grpc(view.data_url)
             self.get_logger().info(f"look at {view.url}")

@@ -18,6 +18,7 @@ LOOPBACK = "127.0.0.1"
 _ANY = ("0.0.0.0", "::")
 WEB_PORT, DATA_PORT = 9090, 9876
 _START_S = 30.0
+_TRIES = 10
 _MEMORY = "256MiB"  # of what a page that comes late gets to see
 
 
@@ -105,6 +106,20 @@ def parse_address(text: str) -> tuple[str, int]:
     return host or LOOPBACK, number
 
 
+def first_free(host: str, port: int) -> int:
+    """The first free port from `port` on, of a few: for whom has not asked for one.
+
+    Raises:
+        ConfigError: all of them are taken.
+    """
+    for other in range(port, port + _TRIES - 1):
+        with contextlib.suppress(ConfigError):
+            _check_free(host, other)
+            return other
+    _check_free(host, port + _TRIES - 1)
+    return port + _TRIES - 1
+
+
 def _check_free(host: str, port: int) -> None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -112,7 +127,9 @@ def _check_free(host: str, port: int) -> None:
             probe.bind((host, port))
         except OSError as fault:
             raise ConfigError(
-                f"a free port at {host}:{port}", str(fault.strerror), "choose another"
+                f"a free port at {host}:{port}",
+                str(fault.strerror),
+                "end what uses it, or name another",
             ) from None
 
 

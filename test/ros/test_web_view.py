@@ -16,7 +16,7 @@ from sensor_msgs.msg import Image as ImageMsg
 from face_recon_ros.core.errors import ConfigError
 from face_recon_ros.nodes.runtime import LATCHED_QOS
 from face_recon_ros.nodes.textures import TEXTURE_PX
-from face_recon_ros.nodes.web_view import WebView, page_url, parse_address
+from face_recon_ros.nodes.web_view import WebView, first_free, page_url, parse_address
 
 
 @pytest.mark.parametrize(
@@ -44,6 +44,15 @@ def test_a_taken_port_is_told_before_anything_starts():
         taken.listen()
         with pytest.raises(ConfigError, match="a free port"):
             WebView(web_port=taken.getsockname()[1])
+
+
+def test_who_asks_for_no_port_gets_a_free_one():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        if port < 65000:
+            assert port < first_free("127.0.0.1", port) < port + 10
 
 
 def test_a_page_for_others_names_this_machine():
