@@ -111,7 +111,8 @@ def run(args: argparse.Namespace) -> int:
     files = [find_model(args.detector_model or DETECTORS[args.detector])]
     told = provenance(files, {**settings, "compose": count})
     config, skipped = detector_config(args), Skipped()
-    least = replace(config, min_score=min(THRESHOLDS[0], config.min_score))
+    # one thread: other cores take other pictures
+    least = replace(config, min_score=min(THRESHOLDS[0], config.min_score), threads=1)
     detector = PerProcess(functools.partial(make_detector, least))
     if args.preview:
         make_folder(args.preview, "choose another --preview")

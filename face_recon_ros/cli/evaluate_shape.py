@@ -222,7 +222,8 @@ def _pictures(
             folder, chain, LandmarkProjector(chain.model), execution=execution
         )
         files = sorted(Path(folder).glob("*.png"))[:JITTER_FACES]
-        detector = PerProcess(functools.partial(make_detector, pipeline_config(args).detector))
+        alone = replace(pipeline_config(args).detector, threads=1)
+        detector = PerProcess(functools.partial(make_detector, alone))
         scorer = JitterScorer(detector, reconstructor, JITTER_BOXES, JITTER_FACE_PX)
         jitter = evaluate_jitter(files, scorer, execution)
     keys = ("count", "missed", "nme51", "nme51_interval_95", "nme68")
