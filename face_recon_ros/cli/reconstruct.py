@@ -291,7 +291,7 @@ def _video(
                 picture = picture.copy()
                 hide_faces(picture, lost.boxes(faces, camera.width, camera.height, image.stamp))
             video.write(overlay.draw(picture, faces, camera), image.stamp)
-            last.update({face.track.id: face for face in faces})
+            last.update({f.track.id: replace(f, view=None) for f in faces})
             seen.update(face.track.id for face in faces)
             sightings += [Sighting(k, replace(f, mesh=_NO_MESH, view=None), camera) for f in faces]
     source.close()
