@@ -121,13 +121,20 @@ def still_chain(args: argparse.Namespace) -> tuple[StillChain, MorphableModel]:
 
 def pipeline_provenance(args: argparse.Namespace, **settings: Any) -> dict[str, Any]:
     """What a result was measured with: model files and settings."""
+    common = {k: v for k, v in pipeline_settings(args).items() if k not in SEQUENCE_OPTIONS}
+    return provenance(pipeline_files(args), {**common, **settings})
+
+
+def pipeline_files(args: argparse.Namespace) -> list[Path]:
+    """The model files of the pipeline that the options ask for."""
+    from face_recon_ros.core.dense_points import find_points
     from face_recon_ros.core.inference import find_network
 
+    points = find_points(args.points, args.provider)
     detector = args.detector_model or DETECTORS[args.detector]
     files = [find_network(args.network, args.provider)]
     files += [find_model(name) for name in (args.face_model, detector) if name]
-    common = {k: v for k, v in pipeline_settings(args).items() if k not in SEQUENCE_OPTIONS}
-    return provenance(files, {**common, **settings})
+    return files + ([points] if points is not None else [])
 
 
 class Bar:

@@ -113,14 +113,12 @@ def run(args: argparse.Namespace) -> int:
     config = pipeline_config(args)
     settings = replace(config.reconstructor, level="coarse", part="head", colours="off", threads=1)
     reconstructor = PerProcess(functools.partial(FaceReconstructor.from_config, settings))
-    network, points = reconstructor.value.network, reconstructor.value.points
-    model = reconstructor.value.model
-    files = [network.path, find_model(args.face_model)]
-    if points is not None:
-        files.append(points.network.path)
+    network, model = reconstructor.value.network, reconstructor.value.model
     own = {k: getattr(args, k) for k in ("people", "views", "pictures", "heads", "seed")}
     own["identities"] = [str(path) for path in args.identities]
-    told = provenance(files, {**pipeline_settings(args), **own, "threads": 1})
+    told = provenance(
+        common.pipeline_files(args), {**pipeline_settings(args), **own, "threads": 1}
+    )
     views = _PeopleRenderer(find_model(args.face_model), network.crop_margin, args.seed)
     with common.journalled(args, told) as execution:
         result = evaluate_shape(

@@ -19,7 +19,6 @@ from face_recon_ros.cli.options import (
     pipeline_settings,
 )
 from face_recon_ros.core.errors import ConfigError
-from face_recon_ros.core.models import find_model
 from face_recon_ros.core.pipeline import FacePipeline
 from face_recon_ros.evaluation.output import provenance, write_json
 from face_recon_ros.evaluation.speed import measure
@@ -92,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
         **pipeline_settings(args),
         "provider": network.provider,
     }
-    result["provenance"] = provenance([network.path, find_model(args.face_model)], settings)
+    result["provenance"] = provenance(common.pipeline_files(args), settings)
     write_json(args.out, result)
     if args.report:
         from face_recon_ros.evaluation.sequence_reports import speed_report

@@ -163,7 +163,7 @@ def run(args: argparse.Namespace) -> int:
     settings = {name: getattr(args, name) for name in names}
     settings["source"] = Path(args.source).name or "room"
     settings["portraits"] = args.portraits is not None
-    files = [pipeline.reconstructor.network.path, find_model(args.face_model)]
+    files = common.pipeline_files(args)
     files += [find_model(EMBEDDING)] if args.appearance != "off" else []
     result["provenance"] = provenance(files, {**settings, **pipeline_settings(args)})
     write_json(args.out, result)

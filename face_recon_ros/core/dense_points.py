@@ -360,6 +360,22 @@ def corrected(prediction: Prediction, rows: NDArray[np.intp], points: DensePoint
     )
 
 
+def find_points(name: str, provider: str) -> Path | None:
+    """The file that `ReconstructorConfig.points` means; None without one.
+
+    Args:
+        name: of a network; `auto` or `off`.
+        provider: of ONNX Runtime.
+    """
+    if name == "off":
+        return None
+    if name == "auto":
+        name = POINT_NETWORK_FLOAT if gpu_works(provider) else POINT_NETWORK
+        if not (models_dir() / name).is_file():
+            return None
+    return find_model(name)
+
+
 def open_points(
     name: str, coarse: MorphableModel, face_model: Path, *, provider: str, threads: int
 ) -> DensePointStage | None:
@@ -372,14 +388,9 @@ def open_points(
         provider: of ONNX Runtime.
         threads: likewise.
     """
-    if name == "off":
+    path, automatic = find_points(name, provider), name == "auto"
+    if path is None:
         return None
-    automatic = name == "auto"
-    if automatic:
-        name = POINT_NETWORK_FLOAT if gpu_works(provider) else POINT_NETWORK
-        if not (models_dir() / name).is_file():
-            return None
-    path = find_model(name)
     network = DensePointNetwork(path, provider=provider, threads=threads)
     if automatic and not network.trained_for(coarse, face_model):
         return None

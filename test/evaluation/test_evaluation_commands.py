@@ -169,7 +169,9 @@ def test_provenance_of_sequences_names_all_that_changes_figures(
     command = [tmp_path / "b" if word == "BAG" else word for word in command]
     more = ("--detect-every", 3, "--max-faces", 2, "--level", "fine", "--part", "head")
     assert run("evaluate", *command, "--out", out, *more) == 0
-    told = read_json(out / "result.json" if out.is_dir() else out)["provenance"]["settings"]
+    provenance = read_json(out / "result.json" if out.is_dir() else out)["provenance"]
+    told = provenance["settings"]
+    assert {"face_net.onnx", "face_points.onnx", "face_model.npz"} <= set(provenance["models"])
     more = {"detect_every": 3, "max_faces": 2, "level": "fine", "part": "head"}
     assert told.items() >= {**settings, **more, "calibration": None}.items()
 
