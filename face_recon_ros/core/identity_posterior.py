@@ -38,7 +38,7 @@ class PosteriorConfig:
 
     frame_share: float = ranged(0.15, 0.001, 1.0)
     new_view: float = ranged(0.2, 0.001, 3.1416)
-    max_views: float = ranged(12.0, 1.0, 1e9)
+    max_views: float = ranged(5.0, 1.0, 1e9)
     min_change: float = ranged(0.02, 0.0, 10.0)
 
     def __post_init__(self) -> None:

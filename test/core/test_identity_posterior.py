@@ -53,7 +53,7 @@ def test_independent_pictures_give_the_product_of_gaussians():
 def test_the_posterior_sharpens_and_then_hardly_moves():
     random = np.random.default_rng(1)
     truth = random.standard_normal(K)
-    posterior = IdentityPosterior(K)
+    posterior = IdentityPosterior(K, PosteriorConfig(max_views=12))
     deviation, moved = [], []
     for _ in range(400):
         before = posterior.mean
@@ -64,7 +64,7 @@ def test_the_posterior_sharpens_and_then_hardly_moves():
     assert deviation[-1] < 0.5 * deviation[0]
     assert max(moved[200:]) < 0.15 * max(moved[:3])
     # however long the video, it is worth no more than so many independent pictures
-    assert posterior.information.max() <= 1 + PosteriorConfig().max_views / 0.64 + 1e-6
+    assert posterior.information.max() <= 1 + 12 / 0.64 + 1e-6
     np.testing.assert_allclose(posterior.mean, truth, atol=4 * deviation[-1])
 
 

@@ -21,7 +21,7 @@ from face_recon_ros.core.rectification import CELLS, FaceFrame, Rectifier, grid_
 from face_recon_ros.core.rigid import rotation_from_vector
 from face_recon_ros.training.config import PointConfig, TrainConfig, config_from_dict
 from face_recon_ros.training.export_points import export_points
-from face_recon_ros.training.point_calibration import identity_scale, information_of
+from face_recon_ros.training.point_calibration import information_of
 from face_recon_ros.training.point_examples import PointBatch, PointExamples
 from face_recon_ros.training.point_fit import Fit
 from face_recon_ros.training.point_network import PointNetwork, choose_points
@@ -276,16 +276,6 @@ def test_a_precision_that_there_is_not_is_refused(tmp_path):
             export_points(
                 tmp_path / "c.pt", tmp_path / "x", precision=precision, calibration=calibration
             )
-
-
-def test_identity_scale_makes_claims_true():
-    """Errors as large as information claims need no change; claims four times too high do."""
-    random, k = np.random.default_rng(6), 20
-    prior, claimed = np.eye(k), np.diag(np.linspace(0, 20, k))
-    for true in (1.0, 0.25):
-        deviation = 1 / np.sqrt(1 + true * claimed.diagonal())
-        people = [(random.normal(0, deviation), claimed) for _ in range(400)]
-        assert identity_scale(people, prior) == pytest.approx(true, rel=0.15)
 
 
 def test_information_is_what_errors_leave():
