@@ -106,6 +106,7 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("--images, or --compose of at least 1", "neither", "give one of them")
     if not 0 < args.sides[0] < args.sides[1]:
         raise ConfigError("--sides MIN MAX, 0 < MIN < MAX", f"{args.sides}", "16 200 is good")
+    size = _size(args.size)
     options = ("detector", "min_score", "tiles", "size", "sides", "seed")
     settings = {name: getattr(args, name) for name in options}
     files = [find_model(args.detector_model or DETECTORS[args.detector])]
@@ -120,11 +121,11 @@ def run(args: argparse.Namespace) -> int:
     measured = (detector, config.min_score, args.min_side, args.preview)
     with common.journalled(args, told) as execution:
         if count:
-            portraits = _portraits(pictures, skipped) if args.images else rendered_portraits()
+            portraits = _portraits(pictures, skipped) if args.images else rendered_portraits(count)
             compose = Composer(
                 [(scene.rgb, box) for scene in portraits for box in scene.boxes],
                 _backgrounds(args.backgrounds),
-                _size(args.size),
+                size,
                 tuple(args.sides),
                 args.seed,
             )

@@ -55,6 +55,7 @@ PROTOCOL = {
 _FACE_FROM_LANDMARKS = BoxMap(0.0, -0.24, 1.23)
 _CONTEXT = 2.2  # side of a pasted portrait over that of its face
 _PER_PICTURE = 8
+_RENDERED = 24  # portraits, at most
 
 
 @dataclass(frozen=True)
@@ -150,11 +151,15 @@ def read_scene(path: Path) -> Scene:
     return Scene(rgb, _FACE_FROM_LANDMARKS(box).astype(np.float64), everywhere, path.stem)
 
 
-def rendered_portraits(count: int = 24) -> Iterator[Scene]:
-    """Renderings of the shipped face model, each of another person."""
-    for seed in range(count):
+def rendered_portraits(pictures: int) -> Iterator[Scene]:
+    """Renderings of the shipped face model, each of another person.
+
+    Args:
+        pictures: that are to be composed of them.
+    """
+    for seed in range(min(_RENDERED, _PER_PICTURE * pictures)):
         head = TurningHead(480, 360, seed=seed)
-        t = PERIOD_S * seed / count
+        t = PERIOD_S * seed / _RENDERED
         skin = head.model.subsets["facial_skin"]
         points = head.camera_from_face(t).apply(
             head.model.vertices(head.identity, head.expression(t))[skin]

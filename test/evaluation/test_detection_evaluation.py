@@ -159,7 +159,7 @@ def test_the_command_measures_the_shipped_detector(tmp_path, capsys):
         "evaluate",
         "detection",
         "--compose",
-        "2",
+        "1",
         "--size",
         "640x360",
         "--sides",
@@ -168,9 +168,9 @@ def test_the_command_measures_the_shipped_detector(tmp_path, capsys):
     ]
     assert main([*command, "--out", str(out), "--preview", str(shown)]) == 0
     result = json.loads(out.read_text())
-    assert result["recall"] > 0.9 and result["precision"] > 0.9 and result["faces"] >= 8
+    assert result["recall"] > 0.9 and result["precision"] > 0.9 and result["faces"] >= 5
     assert "face_detection_yunet.onnx" in result["provenance"]["models"]
-    assert len(list(shown.glob("*.png"))) == 2
+    assert [path.name for path in shown.iterdir()] == ["0000.png"]
     for wrong in (["--compose", "0"], ["--size", "big"], ["--sides", "9", "3"]):
         assert main(["evaluate", "detection", "--out", str(out), *wrong]) != 0
         assert "expected" in capsys.readouterr().err
