@@ -4,6 +4,7 @@ sequences."""
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import re
 import shutil
@@ -44,6 +45,8 @@ from face_recon_ros.evaluation.sequence import (
     sequence_figures,
 )
 from face_recon_ros.evaluation.synthetic import facing, soft_light
+from face_recon_ros.fitting import photo
+from face_recon_ros.fitting.photo_config import FitConfig, FitLevel
 from face_recon_ros.io.bags import open_bag
 from face_recon_ros.io.meshes import read_mesh, write_ply
 
@@ -218,9 +221,9 @@ def test_identity_command_writes_a_page(tmp_path, scenes, oracle_chain, model):
     rng = np.random.default_rng(0)
     for person in range(3):
         known = {"identity": rng.normal(size=model.k_identity)}
-        for photo in range(2):
-            name = f"Person_{person}_{photo:04d}"
-            scene = scenes.scene(name, facing([0, 0, 0.6], yaw=0.1 * photo, pitch=0.05 * person))
+        for shot in range(2):
+            name = f"Person_{person}_{shot:04d}"
+            scene = scenes.scene(name, facing([0, 0, 0.6], yaw=0.1 * shot, pitch=0.05 * person))
             write_and_learn(tmp_path / "in", [scene], oracle_chain, **{name: known})
     page = tmp_path / "page.html"
     command = ("--images", tmp_path / "in", "--out", tmp_path / "out.json", "--report", page)
@@ -251,7 +254,10 @@ def test_temporal_and_speed_write_pages(tmp_path, monkeypatch, model):
     assert "overhead" in text and "total_ms.p99" in text
 
 
-def test_photometric_and_fit_commands(tmp_path, scenes, oracle_chain, model):
+def test_photometric_and_fit_commands(tmp_path, scenes, oracle_chain, model, monkeypatch):
+    # how well it fits: test/fitting/test_photo.py
+    short = functools.partial(FitConfig, levels=(FitLevel(4.0, 4, True),))
+    monkeypatch.setattr(photo, "FitConfig", short)
     write_and_learn(tmp_path / "in", scenes.turntable(1), oracle_chain)
     image = next((tmp_path / "in").glob("*.png"))
 
