@@ -12,6 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from face_recon_ros.io.images import read_image
+
 PORTRAIT = Path(__file__).with_name("portrait.jpg")
 PERIOD_S = 10.0
 FPS = 30.0
@@ -27,9 +29,7 @@ class MovingPortrait:
 
     def __init__(self, width: int, height: int) -> None:
         """Prepares pictures of a size in pixels."""
-        photograph = cv2.imread(str(PORTRAIT))
-        assert photograph is not None, f"{PORTRAIT} is part of the package"
-        self._photograph = np.asarray(cv2.cvtColor(photograph, cv2.COLOR_BGR2RGB), np.uint8)
+        self._photograph = read_image(PORTRAIT)
         self._size = width, height
         colours = cv2.resize(self._photograph, (8, 8), interpolation=cv2.INTER_AREA)
         ground = cv2.resize(colours, self._size, interpolation=cv2.INTER_CUBIC)

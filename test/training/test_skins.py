@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("numba")
 
-from face_recon_ros.core.errors import DataError
+from face_recon_ros.core.errors import DataError, SourceError
 from face_recon_ros.core.models import FACE_MODEL, find_model
 from face_recon_ros.core.morphable_model import load_morphable_model
 from face_recon_ros.training.synthesis.faces import SyntheticFaces
@@ -61,7 +61,7 @@ def test_a_folder_without_usable_textures_is_refused(tmp_path, coarse, fine, fil
 
 def test_a_damaged_texture_is_named(tmp_path, coarse, fine):
     (tmp_path / "broken.jpg").write_bytes(b"no picture")
-    with pytest.raises(DataError, match=r"broken\.jpg"):
+    with pytest.raises(SourceError, match=r"broken\.jpg"):
         Skins(tmp_path, coarse, fine)
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from face_recon_ros.core.errors import DataError
 from face_recon_ros.core.morphable_model import MorphableModel
+from face_recon_ros.io.images import read_image
 from face_recon_ros.training.rasterizer import interpolate, rasterize
 from face_recon_ros.training.synthesis.complexion import Paint
 
@@ -82,11 +83,9 @@ class Skins:
         triangles: NDArray[np.int32],
         coordinates: NDArray[np.float32],
     ) -> tuple[NDArray[np.float32], Paint]:
-        bgr = cv2.imread(str(path))
-        if bgr is None:
-            raise DataError(f"a picture at {path}", "a damaged file", "restore it")
-        size = bgr.shape[1] // _SHRINK, bgr.shape[0] // _SHRINK
-        texture = cv2.resize(bgr[..., ::-1], size, interpolation=cv2.INTER_AREA)
+        rgb = read_image(path)
+        size = rgb.shape[1] // _SHRINK, rgb.shape[0] // _SHRINK
+        texture = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
         texture = np.maximum(texture.astype(np.float32) / 255, 0.01)
         smooth = cv2.GaussianBlur(texture, (0, 0), 1.0)
         x, y = np.ascontiguousarray(places.T)
