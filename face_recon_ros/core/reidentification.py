@@ -25,6 +25,7 @@ _SURE_LOOKS = 2  # that agree make a person new: one may have missed the face
 _PATIENCE = 4  # looks at a face that seems to be another track's, until that one is looked at
 _ONE = 0.85  # similarity of two lost faces, never seen side by side, that are one person's
 _YOUNG_S = 2.0  # a track that began so shortly before another ended may be that one's person
+_RECENT_LOOKS = 3
 _MEMORY_LOOKS = 30  # an entry goes on learning as if it had so many looks at most
 
 
@@ -74,6 +75,7 @@ class _Person:
     seen: float
     looked: float = -np.inf
     total: Array | None = None  # sum of looks, unit vectors
+    recent: list[Array] = field(default_factory=list)  # the last looks
     looks: int = 0
     settled: bool = False
     shown: bool = False
@@ -90,8 +92,15 @@ class _Person:
             return None
         return self.total / max(float(np.linalg.norm(self.total)), 1e-9)
 
+    def likeness(self, look: Array) -> float:
+        """Cosine of a look to the mean, or to a recent look: that may be turned likewise."""
+        seen = [*self.recent] if self.total is None else [self.mean, *self.recent]
+        same_size = [float(s @ look) for s in seen if s is not None and s.shape == look.shape]
+        return max(same_size, default=-1.0)
+
     def learn(self, look: Array) -> None:
         """Adds a look."""
+        self.recent = [look, *self.recent[: _RECENT_LOOKS - 1]]
         old = np.zeros_like(look) if self.total is None else self.total
         if self.looks >= _MEMORY_LOOKS:
             old = old * (1.0 - 1.0 / _MEMORY_LOOKS)
@@ -246,10 +255,9 @@ class ReIdentifier:
 
     def _is_still(self, person: _Person, look: Array) -> bool:
         """Whether a look at a known person is of that person; learns it if it is."""
-        mean = person.mean
-        own = 1.0 if mean is None else float(look @ mean)
-        others = [p.mean for p in self._people.values() if p is not person]
-        rival = max((float(look @ m) for m in others if m is not None), default=-1.0)
+        own = person.likeness(look) if person.looks else 1.0
+        others = (p for p in self._people.values() if p is not person and p.looks)
+        rival = max((other.likeness(look) for other in others), default=-1.0)
         if own >= self.config.different and (
             rival < max(self.config.same, own + 2 * self.config.margin)
         ):
@@ -268,12 +276,16 @@ class ReIdentifier:
         person = self._people[name]
         differs = person.mean is not None and float(person.mean @ look) < self.config.different
         if person.contested or differs:
-            person.total, person.looks = None, 0  # one of the two saw no face, or another's
+            person.total, person.looks, person.recent = (
+                None,
+                0,
+                [],
+            )  # one of the two saw no face, or another's
         person.learn(look)
         person.contested = False
         mean = person.mean
         assert mean is not None
-        if best := self._taken_up(name, mean):
+        if best := self._taken_up(name, look) or self._taken_up(name, mean):
             return self._become(name, best, look)
         self._asks_another(name, mean)
         close = max((s for s, _ in self._similarities(name, mean, self._lost())), default=-1.0)
@@ -343,9 +355,9 @@ class ReIdentifier:
     ) -> list[tuple[float, str]]:
         found = []
         for other in among:
-            mean = self._people[other].mean
-            if other != name and mean is not None and mean.shape == look.shape:
-                found.append((float(mean @ look), other))
+            person = self._people[other]
+            if other != name and person.looks:
+                found.append((person.likeness(look), other))
         return sorted(found, reverse=True)
 
     def _taken_up(self, name: str, look: Array) -> str:
@@ -389,6 +401,8 @@ class ReIdentifier:
         person = self._people[name]
         mean = person.mean
         assert mean is not None
-        beside = self._similarities(name, mean, person.with_others & self._people.keys())
-        alike = beside[0][0] + self.config.margin / 2 if beside else -1.0
+        others = (self._people[n] for n in person.with_others & self._people.keys())
+        means = [other.mean for other in others]
+        alike_ones = sorted((float(mean @ m) for m in means if m is not None), reverse=True)
+        alike = alike_ones[0] + self.config.margin / 2 if alike_ones else -1.0
         return max(self.config.same, alike)
