@@ -82,8 +82,10 @@ def closed(mesh: Mesh) -> Mesh:
 def _loops(triangles: NDArray[np.int32]) -> list[NDArray[np.intp]]:
     """Vertices along each closed edge of a surface, against the sense of its triangles."""
     sides = np.vstack([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]])
-    there = set(map(tuple, sides.tolist()))
-    after = {b: a for a, b in there if (b, a) not in there}
+    many = int(sides.max(initial=0)) + 1
+    a, b = sides.T.astype(np.int64)
+    alone = ~np.isin(b * many + a, a * many + b)  # sides without a triangle on the other hand
+    after = dict(zip(b[alone].tolist(), a[alone].tolist(), strict=True))
     loops = []
     while after:
         start, at = next(iter(after.items()))
