@@ -51,8 +51,7 @@ def costs(
     a, b = positions_of(boxes)[:, None], positions_of(detections.boxes)[None]
     shared = iou(boxes, detections.boxes)
     log_ratio = np.abs(a[..., 2] - b[..., 2])
-    side = np.exp((a[..., 2] + b[..., 2]) / 2)
-    distance = np.linalg.norm(a[..., :2] - b[..., :2], axis=-1) / side
+    distance = _sides_between(a, b)
     farthest = np.reshape(np.asarray(reach, np.float64), (-1, 1))
     near_enough = (distance <= farthest) & (log_ratio <= np.log(config.max_size_ratio))
     allowed = near_enough | (shared >= config.min_iou)
@@ -99,18 +98,22 @@ def unclear(cost: NDArray[np.float64], matches: Sequence[tuple[int, int]]) -> se
     return doubtful
 
 
+def _sides_between(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Distance of positions (..., 3), in sides of the face."""
+    side = np.exp((a[..., 2] + b[..., 2]) / 2)
+    return np.asarray(np.linalg.norm(a[..., :2] - b[..., :2], axis=-1) / side)
+
+
 def apart(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
     """How little two positions, (3,), are of one face: distance in sides, and size."""
-    moved = np.linalg.norm(a[:2] - b[:2]) / np.exp((a[2] + b[2]) / 2)
-    return float(moved + _SIZE_WEIGHT * abs(a[2] - b[2]))
+    return float(_sides_between(a, b) + _SIZE_WEIGHT * abs(a[2] - b[2]))
 
 
 def near(
     a: NDArray[np.float64], b: NDArray[np.float64], config: TrackerConfig, caution: float = 1.0
 ) -> bool:
     """Whether two positions, (3,), are within the gates; `caution`: a share of these."""
-    moved = np.linalg.norm(a[:2] - b[:2]) / np.exp((a[2] + b[2]) / 2)
     return bool(
-        moved <= caution * config.max_distance
+        _sides_between(a, b) <= caution * config.max_distance
         and abs(a[2] - b[2]) <= caution * np.log(config.max_size_ratio)
     )

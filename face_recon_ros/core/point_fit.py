@@ -39,8 +39,8 @@ class FitPrior:
         independence: what a point counts for, over an independent one.
         pose_scale: factors of the pose's standard deviations that make them true on held-out
             renderings: of rotation, of translation across the line of sight, of depth.
-        identity_scale: factor of the points' information about identity that makes it true
-            there.
+        identity_scale: factor of the points' information about identity, because they err
+            together, within a picture and from one picture of a person to the next.
         start_information: (K_id,) what the start of the fit says of identity there, beyond what
             holds for anybody: the inverse variance of its errors, less one.
     """

@@ -33,8 +33,8 @@ from face_recon_ros.training.train_points import build_point_network, load_point
 
 #: Precisions of the exported network.
 FLOAT, INT8 = "float32", "int8"
-#: Fields of `FitPrior` that are measured, not learned.
-MEASURED = ("pose_scale", "identity_scale", "start_information")
+#: Fields of `FitPrior` that the calibration says, not the training.
+_CALIBRATED = ("pose_scale", "identity_scale", "start_information")
 #: Smaller tensors stay in float32; they weigh nothing.
 _LARGE = 1024
 #: Float16 weights may move points by this, metres, log standard deviations and presence by that.
@@ -116,7 +116,7 @@ def export_points(
         with tempfile.TemporaryDirectory() as folder:
             batches = held_out(model, config, pool or folder, calibration)
             figures = _calibrate(out, model, batches, precision == INT8)
-        prior = fit.prior() | {k: figures[k] for k in MEASURED}
+        prior = fit.prior() | {k: figures[k] for k in _CALIBRATED}
         model_file = onnx.load(str(out))
         store_weights_in_16_bits(model_file)
         onnx.helper.set_model_props(model_file, metadata | {"prior": json.dumps(prior)})
