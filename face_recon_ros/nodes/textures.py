@@ -19,7 +19,7 @@ from face_recon_ros.nodes import conversions
 from face_recon_ros.nodes.runtime import LATCHED_QOS, FaceNode
 
 TEXTURE_PX = 512
-_PERIOD_S = 0.5  # between two looks at textures, of whomever: one takes 0.1 s of a core
+_PERIOD_S = 0.5  # between two updates of textures: one takes 0.1 s of a core
 
 
 class TextureOutputs:
