@@ -256,7 +256,7 @@ class PointConfig(RunConfig):
     backgrounds: str = ""
     no_face: float = 0.1
     worsen: float = 0.35
-    tracked: float = 0.35
+    tracked: float = 0.5
     replay: int = 700
     weights: PointLossWeights = field(default_factory=PointLossWeights)
 

@@ -75,14 +75,6 @@ def vector_from_quaternion(quaternion: Tensor) -> Tensor:
     return imaginary * angle_over_sine
 
 
-def vector_from_rotation(rotation: Tensor) -> Tensor:
-    """Logarithm, (B, 3, 3) -> (B, 3) radians; not for half turns."""
-    twice = rotation - rotation.transpose(1, 2)
-    trace = rotation.diagonal(dim1=1, dim2=2).sum(1)
-    columns = [twice[:, 2, 1], twice[:, 0, 2], twice[:, 1, 0], 1 + trace]
-    return vector_from_quaternion(torch.stack(columns, 1))
-
-
 def rotation_from_vector(vector: Tensor) -> Tensor:
     """Exponential map, (B, 3) radians -> (B, 3, 3)."""
     squared = (vector * vector).sum(1)[:, None, None]

@@ -22,7 +22,6 @@ from face_recon_ros.core.rectification import FaceFrame, Rectifier  # noqa: E402
 from face_recon_ros.core.rigid import Rigid  # noqa: E402
 from face_recon_ros.training import train_points as train_points_module  # noqa: E402
 from face_recon_ros.training.config import PointConfig, config_from_dict  # noqa: E402
-from face_recon_ros.training.geometry import rotation_from_vector  # noqa: E402
 from face_recon_ros.training.point_examples import CROP_PX, PICTURE_PX  # noqa: E402
 from face_recon_ros.training.point_objective import project  # noqa: E402
 from face_recon_ros.training.synthesis import lighting  # noqa: E402
@@ -30,10 +29,7 @@ from face_recon_ros.training.synthesis.augment import CropChange, Mirror  # noqa
 from face_recon_ros.training.synthesis.faces import Label  # noqa: E402
 from face_recon_ros.training.torch_synthesis import faces, pictures  # noqa: E402
 from face_recon_ros.training.torch_synthesis.drawing import Draw, look_up  # noqa: E402
-from face_recon_ros.training.torch_synthesis.point_source import (  # noqa: E402
-    TorchPointExamples,
-    followed,
-)
+from face_recon_ros.training.torch_synthesis.point_source import TorchPointExamples  # noqa: E402
 from face_recon_ros.training.torch_synthesis.view import draw_view  # noqa: E402
 from face_recon_ros.training.train_points import train_points  # noqa: E402
 
@@ -143,22 +139,6 @@ def test_starts_are_the_regressors_and_faces_are_rectified_as_at_inference(model
     for k in range(2):
         theirs = Rectifier(model).sample(rgb[k], crop, frame, k)
         assert np.abs(ours[k].astype(int) - theirs).mean() < 0.5
-
-
-def test_starts_that_follow_a_track_are_between_the_regressors_and_the_truth():
-    draw = Draw(torch.device("cpu"), 40, 1)
-    starts, true = (
-        (rotation_from_vector(draw.normal(0.4, 3)), draw.normal(1.0, 3), draw.uniform(0, 1, 5))
-        for _ in range(2)
-    )
-    follows = torch.arange(40) % 2 == 0
-    ours = followed(starts, true, follows, draw)
-    for got, start, end in zip(ours, starts, true, strict=True):
-        torch.testing.assert_close(got[~follows], start[~follows], atol=1e-5, rtol=0)
-        assert ((got - end)[follows].flatten(1).norm(dim=1) > 0).all()
-    share = (ours[1] - true[1])[follows] / (starts[1] - true[1])[follows]
-    torch.testing.assert_close(share, share[:, :1].expand(-1, 3), atol=1e-3, rtol=0)
-    assert ((share > 0.09) & (share < 0.61)).all()
 
 
 def test_outfits_move_with_the_head(model, examples):

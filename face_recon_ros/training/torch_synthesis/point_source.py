@@ -17,7 +17,7 @@ from face_recon_ros.core.models import find_model
 from face_recon_ros.core.morphable_model import MorphableModel
 from face_recon_ros.core.rectification import CELLS, RECTIFIED_PX, Rectifier
 from face_recon_ros.training.config import PointConfig
-from face_recon_ros.training.geometry import rotation_from_vector, vector_from_rotation
+from face_recon_ros.training.geometry import rotation_from_vector
 from face_recon_ros.training.network import CoefficientSizes, FaceRegressor
 from face_recon_ros.training.onnx_weights import state_from_onnx
 from face_recon_ros.training.point_examples import AWAY, CROP_PX, PICTURE_PX, PointBatch
@@ -104,12 +104,13 @@ class TorchPointExamples:
         rotation, translation, identity, expression = self._answers(pictures)
         follows = present & draw.chance(config.tracked)
         worse = present & ~follows & draw.chance(config.worsen)
-        true = people.rotation, people.translation, people.expression
-        rotation, translation, expression = followed(
-            (rotation, translation, expression), true, follows, draw
-        )
+        # as `point_examples._follow` and `_move`
+        rotation = torch.where(follows[:, None, None], people.rotation, rotation)
+        translation = torch.where(follows[:, None], people.translation, translation)
+        known = _a_frame_before(people.expression, draw)
+        expression = torch.where(follows[:, None], known, expression)
         much = draw.uniform(0.2, 1.5, 1) * worse[:, None]
-        much = much + draw.uniform(0, 0.6, 1) * follows[:, None]
+        much = much + draw.uniform(0.1, 1.0, 1) * follows[:, None]
         turn = rotation_from_vector(draw.normal(0.06, 3) * much)
         spread = torch.tensor([0.004, 0.004, 0.03], device=self._device)
         rotation = turn @ rotation
@@ -167,27 +168,9 @@ def load_regressor(path: Path, device: torch.device) -> tuple[FaceRegressor, int
     return network.eval().to(device, memory_format=torch.channels_last), size
 
 
-def followed(
-    starts: tuple[Tensor, Tensor, Tensor],
-    true: tuple[Tensor, Tensor, Tensor],
-    follows: Tensor,
-    draw: Draw,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """What a track knew a frame before, before the head moved: `point_examples._follow`.
-
-    Args:
-        starts: rotation (B, 3, 3), translation (B, 3) and expression (B, K_exp) of the regressor.
-        true: likewise.
-        follows: (B,) bool, which are replaced.
-        draw: for the batch.
-
-    Returns:
-        Rotation, translation, expression.
-    """
-    share = torch.where(follows, draw.uniform(0.1, 0.6), 1.0)[:, None]
-    off = vector_from_rotation(starts[0] @ true[0].transpose(1, 2))
-    rotation = rotation_from_vector(share * off) @ true[0]
-    translation = torch.lerp(true[1], starts[1], share)
-    expression = torch.lerp(true[2], starts[2], share)
-    changed = draw.uniform(0, 0.6, 1) * (follows & draw.chance(0.5))[:, None]
-    return rotation, translation, torch.lerp(expression, true[2].roll(1, 0), changed)
+def _a_frame_before(expression: Tensor, draw: Draw) -> Tensor:
+    """(B, K_exp) true expressions -> what a track knew of them."""
+    changed = draw.uniform(0, 0.6, 1) * draw.chance(0.5)[:, None]
+    doubt = draw.uniform(0, 0.2, 1)
+    known = torch.lerp(expression, expression.roll(1, 0), changed)
+    return known + doubt * draw.normal(1.0, expression.shape[1])
