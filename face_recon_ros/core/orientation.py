@@ -2,8 +2,10 @@
 
 Detectors find faces that are rolled by any angle and do not say by how much; the network knows
 faces that are rolled by less than about 60 degrees. So a new face is shown to it in the four
-quarter turns, and the one it is surest of counts. Of 240 upright photographs none was turned by
-that; 98 % of the same turned by 180 degrees and 99 % of those turned by 90 were set right.
+quarter turns, and the one it is surest of counts: by its confidence in the identity times the
+presence score. 169 photographs of AFW and 99 rendered profiles of 62 to 100 degrees were all set
+right, upright or turned by 90, 180 or 270 degrees; presence alone failed for 2 to 11 % of the
+photographs that were turned, confidence alone for 1 to 12 % of all.
 """
 
 from __future__ import annotations
@@ -18,8 +20,9 @@ from face_recon_ros.core.crop_pose import crop_from_face
 
 QUARTERS = 4
 _SURER = 1.03  # confidence of a turned face over that of the upright one, to be believed
+_FACE = 0.5  # presence with which a quarter counts: what is no face says nothing
 _LOOKS = (0, 3, 10, 30)  # at which sight of a face the four are compared, first is 0
-_ROLLED = np.radians(55.0)  # within its crop: then the next quarter turn fits better
+_ROLLED = np.radians(55.0)  # within its crop: then another quarter turn may fit better
 _FORESHORTENED = 0.5  # of the head's axis in the image: with less it has no direction there
 
 
@@ -41,22 +44,30 @@ class Orientation:
         """Whether all four are to be compared this time."""
         return self.seen in _LOOKS
 
-    def compare(self, confidences: NDArray[np.floating]) -> None:
-        """Takes how sure the networks are, (4,), in the quarters of an image."""
-        self._sum += np.where(np.isfinite(confidences), confidences, 0.0)
+    def compare(
+        self, confidences: NDArray[np.floating], presence: NDArray[np.floating] | None = None
+    ) -> None:
+        """Takes what the networks say in the quarters of an image.
+
+        Args:
+            confidences: (4,) in the identity; what is not finite counts as none.
+            presence: (4,) in [0, 1], that it is a face; None: no network says so.
+        """
+        sure = np.where(np.isfinite(confidences), confidences, 0.0)
+        if presence is not None:
+            sure = sure * np.where(presence >= _FACE, presence, 0.0)
+        self._sum += sure
         best = int(self._sum.argmax())
         self.quarter = best if self._sum[best] > _SURER * self._sum[0] else 0
 
     def follow(self, rotation: NDArray[np.floating]) -> None:
-        """Takes the face's rotation vector, (3,), in its crop: who rolls on is turned along."""
+        """Takes the face's rotation vector, (3,), in its crop: who rolled on is compared anew."""
         self.seen += 1
         up = crop_from_face(rotation, np.zeros(3)).rotation[:2, 2]  # of the head, in the crop
         if not np.isfinite(up).all() or np.linalg.norm(up) < _FORESHORTENED:
             return
-        roll = np.arctan2(up[0], -up[1])
-        if abs(roll) > _ROLLED:
-            self.quarter = (self.quarter + round(roll / (np.pi / 2))) % QUARTERS
-            self._sum[:] = 0.0
+        if abs(np.arctan2(up[0], -up[1])) > _ROLLED and self.seen > _LOOKS[1]:
+            self.seen, self._sum[:] = 0, 0.0
 
 
 def turned_crop(crop: Crop, quarter: int) -> Crop:

@@ -208,13 +208,15 @@ class FaceReconstructor:
         views = [turned_pixels(pixels[i], q) for i, t in enumerate(turns) for q in t]
         seen = np.stack(views) if views else pixels
         answer = self.predict(seen)
-        sure = answer.identity_confidence
+        presence = None
         if self.points is not None and any(len(turn) > 1 for turn in turns):
-            sure = self.points.presence(seen, answer)  # a wrong turn does not look like a face
+            presence = self.points.presence(seen, answer)
         chosen = np.zeros(len(tracks), np.intp)
         for i, (person, turn) in enumerate(zip(people, turns, strict=True)):
+            rows = slice(starts[i], starts[i + 1])
             if len(turn) > 1:
-                person.compare(sure[starts[i] : starts[i + 1]])
+                face = None if presence is None else presence[rows]
+                person.compare(answer.identity_confidence[rows], face)
             chosen[i] = starts[i] + (person.quarter if len(turn) > 1 else 0)
         prediction = answer.rows(chosen)
         turned = [turned_crop(c, p.quarter) for c, p in zip(crops, people, strict=True)]

@@ -201,6 +201,11 @@ class ReIdentifier:
         new = not person.settled and self._stamp - person.began < self.config.max_anonymous_s
         return in_doubt or (new and bool(self._lost()))
 
+    def is_settled(self, name: str) -> bool:
+        """Whether a track's id stands, as looks or the lack of anybody missing have said."""
+        person = self._people.get(name)
+        return person is not None and person.settled
+
     def wanted(self) -> list[str]:
         """Tracks whose face should be looked at, the most urgent first."""
         due = []
@@ -258,11 +263,12 @@ class ReIdentifier:
         own = person.likeness(look) if person.looks else 1.0
         others = (p for p in self._people.values() if p is not person and p.looks)
         rival = max((other.likeness(look) for other in others), default=-1.0)
-        if own >= self.config.different and (
-            rival < max(self.config.same, own + 2 * self.config.margin)
-        ):
-            person.learn(look)
-            person.contested, person.strikes, person.doubted = False, 0, np.inf
+        config, lead = self.config, own - rival
+        speaks_against = rival >= config.same and lead <= -2 * config.margin
+        if own >= config.different and not speaks_against:
+            if own >= config.same or lead >= config.margin:  # else it says nothing
+                person.learn(look)
+                person.contested, person.strikes, person.doubted = False, 0, np.inf
             return True
         person.strikes += 1
         if person.strikes < 2 and not person.contested:

@@ -12,7 +12,7 @@ from face_recon_ros.core.types import Float32, Track
 _HORIZON_S = 0.25  # how long a velocity is believed without a new measurement
 _VELOCITY_S = 0.05  # time in which a velocity follows what is newly seen
 _TOUCH_S = 1.0  # how long people who touched may be taken for each other
-_PRESENCE_GAIN = 0.5  # share of a new presence score
+_PRESENCE_GAIN = 0.6  # share of a new presence score: one that sees no face hides a sure one
 
 
 @dataclass

@@ -213,12 +213,13 @@ class Tracker:
     def wants_appearance(self) -> list[str]:
         """Tracks whose face should be embedded in this frame, the most urgent first.
 
-        None that the detector misses or that another face may cover.
+        None that the detector misses, and none known that another face may cover.
         """
         whole = {
             state.track.id
             for state, behind in zip(self._states, self._behind(), strict=True)
-            if not (state.missed or state.tentative or behind)
+            if not (state.missed or state.tentative)
+            and not (behind and self._people.is_settled(state.track.id))
             and (state.presence is None or state.presence >= self.config.min_presence)
         }
         return [name for name in self._people.wanted() if name in whole]

@@ -92,12 +92,35 @@ def test_the_turn_counts_that_the_network_is_clearly_surest_of(confidences, quar
     assert orientation.quarter == quarter
 
 
-def test_who_rolls_on_is_turned_along_and_not_at_every_nod():
+def test_what_is_no_face_says_nothing():
+    """Of the back of a head one quarter is as good as another: it stays upright."""
     orientation = Orientation()
-    for degrees, quarter in ((10, 0), (-50, 0), (50, 0), (70, 1), (-20, 1), (-70, 0), (-80, 3)):
-        orientation.follow(rolled_in_crop(degrees))
-        assert orientation.quarter == quarter, degrees
-    assert not Orientation(seen=1).is_due
+    orientation.compare(np.array([0.22, 0.25, 0.23, 0.2]), np.array([0.01, 0.2, 0.1, 0.0]))
+    assert orientation.quarter == 0
+    orientation.compare(np.array([0.23, 0.2, 0.25, 0.2]), np.array([0.6, 0.1, 1.0, 0.1]))
+    assert orientation.quarter == 2
+
+
+def test_presence_and_confidence_count_together():
+    """Presence is sure of many a face that is upside down, confidence of some that are lying."""
+    orientation = Orientation()
+    orientation.compare(np.array([0.25, 0.2, 0.235, 0.2]), np.array([0.96, 0.1, 1.0, 0.1]))
+    assert orientation.quarter == 0
+
+
+def test_who_rolls_on_is_compared_anew_and_not_at_every_nod():
+    orientation = Orientation()
+    for _ in range(20):
+        orientation.follow(rolled_in_crop(50))
+        orientation.follow(rolled_in_crop(-50))
+    assert not orientation.is_due and orientation.seen == 40
+    orientation.follow(rolled_in_crop(70))
+    assert orientation.is_due
+    dues = 0
+    for _ in range(40):  # no quarter fits: it is not asked in every image
+        dues += orientation.is_due
+        orientation.follow(rolled_in_crop(70))
+    assert dues <= 20
 
 
 def test_a_head_seen_from_above_has_no_roll():
