@@ -25,7 +25,7 @@ _SURE_LOOKS = 2  # that agree make a person new: one may have missed the face
 _PATIENCE = 4  # looks at a face that seems to be another track's, until that one is looked at
 _ONE = 0.85  # similarity of two lost faces, never seen side by side, that are one person's
 _YOUNG_S = 2.0  # a track that began so shortly before another ended may be that one's person
-_RECENT_LOOKS = 3
+_VIEWS, _ONE_VIEW = 5, 0.9  # looks remembered one by one; of those more alike only the last
 _MEMORY_LOOKS = 30  # an entry goes on learning as if it had so many looks at most
 
 
@@ -75,7 +75,7 @@ class _Person:
     seen: float
     looked: float = -np.inf
     total: Array | None = None  # sum of looks, unit vectors
-    recent: list[Array] = field(default_factory=list)  # the last looks
+    views: list[Array] = field(default_factory=list)  # the last looks that differ, as by pose
     looks: int = 0
     settled: bool = False
     shown: bool = False
@@ -93,14 +93,14 @@ class _Person:
         return self.total / max(float(np.linalg.norm(self.total)), 1e-9)
 
     def likeness(self, look: Array) -> float:
-        """Cosine of a look to the mean, or to a recent look: that may be turned likewise."""
-        seen = [*self.recent] if self.total is None else [self.mean, *self.recent]
-        same_size = [float(s @ look) for s in seen if s is not None and s.shape == look.shape]
-        return max(same_size, default=-1.0)
+        """Cosine of a look to the mean, or to a remembered one: that may be turned likewise."""
+        seen = (self.mean, *self.views)
+        return max((float(s @ look) for s in seen if s is not None), default=-1.0)
 
     def learn(self, look: Array) -> None:
         """Adds a look."""
-        self.recent = [look, *self.recent[: _RECENT_LOOKS - 1]]
+        other = [view for view in self.views if float(view @ look) < _ONE_VIEW]
+        self.views = [look, *other[: _VIEWS - 1]]
         old = np.zeros_like(look) if self.total is None else self.total
         if self.looks >= _MEMORY_LOOKS:
             old = old * (1.0 - 1.0 / _MEMORY_LOOKS)
@@ -282,11 +282,8 @@ class ReIdentifier:
         person = self._people[name]
         differs = person.mean is not None and float(person.mean @ look) < self.config.different
         if person.contested or differs:
-            person.total, person.looks, person.recent = (
-                None,
-                0,
-                [],
-            )  # one of the two saw no face, or another's
+            # one of the two saw no face, or another's
+            person.total, person.looks, person.views = None, 0, []
         person.learn(look)
         person.contested = False
         mean = person.mean

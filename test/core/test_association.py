@@ -91,3 +91,17 @@ def test_a_face_of_one_detection_that_the_network_sees_outlives_a_miss():
     tracker.confirm({track.id: box(300, 60)}, {track.id: 0.99})
     (again,) = tracker.update(detections(), 0.1)
     assert again.id == track.id
+
+
+def test_a_new_face_beside_a_nearer_one_is_looked_at_and_a_known_one_waits():
+    """Else a face that stands half behind another gets a new id, unseen."""
+    tracker = Tracker()
+    near, far = box(100, 70), box(145, 50)
+    (first,) = tracker.update(detections(near), 0.0)
+    tracker.identify({first.id: np.eye(8)[0]})
+    *_, second = tracker.update(detections(near, far), 0.1)
+    assert second.id in tracker.wants_appearance()
+    tracker.identify({second.id: np.eye(8)[1]})  # nobody is missing: this id stands
+    for k in range(2, 30):
+        tracker.update(detections(near, far), k / RATE_HZ)
+    assert second.id not in tracker.wants_appearance()

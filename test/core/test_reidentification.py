@@ -353,3 +353,27 @@ def test_a_track_that_waits_is_no_lost_person_but_its_id_may_be_taken_up():
     known.follow(["b", "c"], 4.1, waiting=["a"])
     assert known.is_anonymous("c")
     assert known.see({"c": look(person(1), seed=9)}) == {"c": "a"}
+
+
+def test_a_look_that_tells_nobody_from_another_says_nothing():
+    """A face half covered or turned away is a little like everyone: the doubt goes on."""
+    known = two_side_by_side()
+    known.follow(["a", "b"], 4.0)
+    known.doubt("a")
+    poor = 0.3 * person(1) + 0.3 * person(2)
+    assert known.see({"a": look(poor / np.linalg.norm(poor), seed=9, similarity=0.45)}) == {}
+    assert known.is_anonymous("a")
+    assert known.see({"a": look(person(1), seed=9)}) == {}
+    assert not known.is_anonymous("a")
+
+
+def test_who_was_once_seen_in_profile_is_known_by_it_long_after():
+    """A profile is hardly like the mean of the looks, most of which are at the face's front."""
+    front, aside = person(1), look(person(1), seed=5, similarity=0.4)
+    known = gallery()
+    seen = [front, front, aside, aside] + 20 * [front]
+    for k, view in enumerate(seen):
+        known.follow(["a"], float(k))
+        known.see({"a": look(view, seed=k, similarity=0.98)})
+    known.follow(["b"], 40.0)
+    assert known.see({"b": look(aside, seed=99, similarity=0.9)}) == {"b": "a"}
