@@ -13,7 +13,7 @@ from face_recon_ros.core.types import Detections
 from face_recon_ros.evaluation.mot import FoundFace, MotAccumulator, TrueFace
 from face_recon_ros.evaluation.room import RoomConfig, random_path
 
-WIDTH, HEIGHT, RATE_HZ = 1280, 720, 10.0
+WIDTH, HEIGHT = 1280, 720
 SIDE_M = 0.165  # of a face box
 #: Left, top, right and bottom of what covers others, metres from the sellion: head, shoulders.
 SILHOUETTE = np.array([[-0.095, -0.12, 0.095, 0.13], [-0.2, 0.16, 0.2, 9.0]])
@@ -25,7 +25,7 @@ class Crowd:
 
     def __init__(self, people, seconds, seed):
         rng = np.random.default_rng(seed)
-        config = RoomConfig(people, seconds, RATE_HZ, seed=seed)
+        config = RoomConfig(people, seconds, seed=seed)
         depths = rng.permutation(np.linspace(*config.depths_m, people))
         starts = rng.permutation(np.linspace(-1, 1, people))
         pairs = zip(depths, starts, strict=True)
@@ -55,12 +55,11 @@ def area(boxes):
     return (boxes[:, 2:] - boxes[:, :2]).clip(0).prod(axis=1)
 
 
-def follow(crowd, seconds, rng, noise):
+def follow(crowd, stamps, rng, noise):
     """The figures of a tracker that is told of each image by parts that work."""
     tracker, figures = Tracker(), MotAccumulator()
     tracker.set_image_size(WIDTH, HEIGHT)
-    for frame in range(int(seconds * RATE_HZ)):
-        stamp = frame / RATE_HZ
+    for stamp in stamps:
         boxes, turns, visible = crowd.at(stamp)
         there = (visible > 0.3) & (turns < np.radians(80))
         found = there & (visible > 0.6) & (rng.random(len(boxes)) >= noise)
@@ -94,12 +93,18 @@ def follow(crowd, seconds, rng, noise):
     return figures.figures()
 
 
-@pytest.mark.parametrize(("seed", "noise"), [(1, 0.0), (2, 0.0), (3, 0.03)])
-def test_a_crowd_keeps_its_ids(seed, noise):
-    seconds = 40.0
+@pytest.mark.parametrize(
+    ("seed", "rate_hz", "lost", "noise"),
+    [(1, 10.0, 0.0, 0.0), (2, 5.0, 0.0, 0.0), (3, 10.0, 0.0, 0.03), (4, 10.0, 0.25, 0.0)],
+    ids=["10 Hz", "5 Hz", "noise", "a quarter of the images lost"],
+)
+def test_a_crowd_keeps_its_ids(seed, rate_hz, lost, noise):
+    seconds, rng = 40.0, np.random.default_rng(seed)
     crowd = Crowd(8, seconds, seed)
-    figures = follow(crowd, seconds, np.random.default_rng(seed), noise)
-    assert figures["faces"] > 1000 and figures["people"] == 8
+    stamps = np.arange(int(seconds * rate_hz)) / rate_hz
+    stamps = stamps[rng.random(len(stamps)) >= lost]
+    figures = follow(crowd, stamps, rng, noise)
+    assert figures["faces"] > 2 * len(stamps) and figures["people"] == 8
     assert figures["id_switches"] == figures["ghosts"] == 0
     assert figures["returns"]["wrong"] == figures["returns"]["new"] == 0
-    assert figures["idf1"] > 0.96 and figures["recall"] > 0.95 and figures["precision"] > 0.98
+    assert figures["idf1"] > 0.96 and figures["recall"] > 0.94 and figures["precision"] > 0.98
