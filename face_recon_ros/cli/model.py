@@ -34,6 +34,10 @@ _IMPORT = """Converts a face model of another project. Its licence stays its own
   flame   FLAME's generic_model.pkl (read without executing it) or the same arrays as .npz
   ict     the folder FaceXModel of ICT-FaceKit (generic_neutral_mesh.obj, identity*.obj, ...)"""
 
+_POPULATION = """Prints published distances of adult heads beside those of the default face model's
+mean and of the mean of real people, in millimetres. The latter follows from published depths, with
+which the model was not built. Training and the fit's prior use it (docs/face_model.md)."""
+
 _FIT = """Fits the face model itself to a neutral scan: pose and identity coefficients under the
 model's own prior, at the scan's size. The scan may lie anywhere, in any orientation."""
 
@@ -77,6 +81,10 @@ def add_model_commands(commands: argparse._SubParsersAction[argparse.ArgumentPar
     convert.add_argument("source", type=Path, help="file or folder of that project")
     convert.add_argument("--out", type=Path, required=True, metavar="FILE.npz")
     convert.set_defaults(run=_run_import)
+
+    population = _add(kinds, "population", "where real people stand in the model", _POPULATION)
+    population.add_argument("--json", action="store_true", help="with the coefficients")
+    population.set_defaults(run=_run_population)
 
     fit = _add(kinds, "fit", "fit the model to a scan", _FIT)
     fit.epilog = _FIT_EXAMPLE
@@ -147,6 +155,22 @@ def _run_info(args: argparse.Namespace) -> int:
     width = max(map(len, facts))
     for key, value in facts.items():
         print(f"{key:{width}}  {value}")
+    return 0
+
+
+def _run_population(args: argparse.Namespace) -> int:
+    from face_recon_ros.core.morphable_model import load_morphable_model
+    from face_recon_ros.face_model.population import distances, population_mean
+
+    model = load_morphable_model(find_model(FACE_MODEL), level="coarse")
+    measures = distances(model)
+    if args.json:
+        identity = [round(float(a), 4) for a in population_mean(model)]
+        print(json.dumps({"mm": [m._asdict() for m in measures], "identity": identity}, indent=1))
+        return 0
+    print(f"{'mm':22}{'published':>10}{'mean face':>11}{'people':>8}")
+    for m in measures:
+        print(f"{m.name:22}{m.published:10.1f}{m.mean_face:11.1f}{m.population:8.1f}")
     return 0
 
 

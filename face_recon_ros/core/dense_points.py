@@ -169,10 +169,13 @@ def _prior(values: dict[str, object]) -> FitPrior:
         raise ValueError(f"prior has {sorted(values)}, not {sorted(needed)}")
     numbers = {k: np.asarray(v, np.float64) for k, v in values.items()}
     start = numbers.pop("start_information", np.zeros(()))
+    means = {k: numbers.pop(k, np.zeros(())) for k in ("population", "training_mean")}
     if not all(np.isfinite(v).all() and (v > 0).all() for v in numbers.values()):
         raise ValueError("prior has values that are not above zero")
     if not (np.isfinite(start).all() and (start >= 0).all()):
         raise ValueError("prior has a start_information below zero")
+    if not all(np.isfinite(v).all() for v in means.values()):
+        raise ValueError("prior has a population or training_mean that is not finite")
     translation, scale = numbers["translation"], numbers.get("pose_scale", np.ones(3))
     if translation.shape != (3,) or scale.shape != (3,):
         raise ValueError("prior has a translation or pose_scale that is not of 3 numbers")
@@ -185,6 +188,7 @@ def _prior(values: dict[str, object]) -> FitPrior:
         pose_scale=tuple(scale.tolist()),
         identity_scale=float(numbers.get("identity_scale", 1.0)),
         start_information=start,
+        **means,
     )
 
 
@@ -237,7 +241,9 @@ class DensePointStage:
             ModelError: the prior's size is not the model's.
         """
         prior, k = network.prior, model.k_identity
-        sizes = [np.size(v) for v in (prior.expression, prior.identity, prior.start_information)]
+        by_identity = (prior.identity, prior.start_information)
+        means = (prior.population, prior.training_mean)
+        sizes = [np.size(v) for v in (prior.expression, *by_identity, *means)]
         if sizes[0] != model.k_expression or not set(sizes[1:]) <= {1, k}:
             raise ModelError(
                 f"a prior for {model.k_expression} expressions and {k} identities",

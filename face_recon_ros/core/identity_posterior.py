@@ -52,15 +52,26 @@ class IdentityPosterior:
         mean: (K_id,) standard deviations of the face model.
     """
 
-    def __init__(self, k_identity: int, config: PosteriorConfig | None = None) -> None:
-        """Begins with what is known of anybody: standard normal coefficients.
+    def __init__(
+        self,
+        k_identity: int,
+        config: PosteriorConfig | None = None,
+        population: float | NDArray[np.floating] = 0.0,
+        training_mean: float | NDArray[np.floating] = 0.0,
+    ) -> None:
+        """Begins with what is known of anybody: unit variance around the population's mean.
 
         Args:
             k_identity: K_id.
             config: how pictures are put together.
+            population: (K_id,) mean identity of people.
+            training_mean: (K_id,) the mean around which pictures' own posteriors have their
+                prior.
         """
         self._config = config or PosteriorConfig()
-        self.mean: NDArray[np.floating] = np.zeros(k_identity)
+        self._population = np.broadcast_to(np.asarray(population, np.float64), k_identity)
+        self._training_mean = training_mean
+        self.mean: NDArray[np.floating] = self._population
         self._anybody = np.eye(k_identity)
         self._seen = np.zeros((k_identity, k_identity))
         self._pull = np.zeros(k_identity)
@@ -91,8 +102,9 @@ class IdentityPosterior:
         share = self._share(np.asarray(rotation, np.float64))
         kept = 1.0 - share / self._config.max_views
         self._seen = kept * self._seen + share * told
-        self._pull = kept * self._pull + share * (self._anybody + told) @ identity
-        self.mean = np.linalg.solve(self.information, self._pull)
+        pull = (self._anybody + told) @ identity - self._training_mean
+        self._pull = kept * self._pull + share * pull
+        self.mean = np.linalg.solve(self.information, self._pull + self._population)
 
     def _share(self, rotation: Array) -> float:
         """What a picture from this side counts for."""

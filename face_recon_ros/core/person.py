@@ -107,7 +107,7 @@ def identity_priors(
     Returns:
         (N, K_id) means and (N, K_id, K_id) information.
     """
-    mean = np.asarray(seen, np.float64).copy()
+    mean = np.asarray(seen, np.float64) + prior.start_shift
     information = np.repeat(prior.identity_information(mean.shape[1])[None], len(people), 0)
     for i, person in enumerate(people):
         if person.posterior is not None:
@@ -143,7 +143,7 @@ def learn_identities(
     for i in np.flatnonzero(fit.converged):
         person, after = people[i], fit.identity_information[i]
         if person.posterior is None:
-            person.posterior = IdentityPosterior(k, config)
+            person.posterior = IdentityPosterior(k, config, prior.population, prior.training_mean)
         mean, before = known[0][i], known[1][i]
         points = after - before
         points_pull = after @ fit.state.identity[i].astype(np.float64) - before @ mean

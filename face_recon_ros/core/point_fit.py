@@ -43,6 +43,9 @@ class FitPrior:
             together, within a picture and from one picture of a person to the next.
         start_information: (K_id,) what the start of the fit says of identity there, beyond what
             holds for anybody: the inverse variance of its errors, less one.
+        population: (K_id,) mean identity of people.
+        training_mean: (K_id,) mean identity of the people that the network was trained on: its
+            answer where a picture says nothing of identity.
     """
 
     rotation: float
@@ -53,6 +56,13 @@ class FitPrior:
     pose_scale: tuple[float, float, float] = (1.0, 1.0, 1.0)
     identity_scale: float = 1.0
     start_information: float | NDArray[np.float64] = 0.0
+    population: float | NDArray[np.float64] = 0.0
+    training_mean: float | NDArray[np.float64] = 0.0
+
+    @property
+    def start_shift(self) -> float | NDArray[np.float64]:
+        """(K_id,) from the network's identity to the same for a prior around the population."""
+        return (self.population - self.training_mean) / (1.0 + self.start_information)
 
     def identity_information(self, k_identity: int) -> Array:
         """(K_id, K_id) about the identity of a person, around the start of the fit."""

@@ -79,6 +79,9 @@ class RunConfig:
         skins: folder of MakeHuman's system assets, whose photographic skins most synthetic people
             then wear; empty: skin is the face model's.
         turned_away: share of renderings that show the back of the head.
+        population: each person is drawn around a part of real people's mean identity
+            (`face_model.population`), evenly from none to this part; 0: around the face model's
+            mean.
         loader_workers: processes that make examples.
         save_minutes: between checkpoints.
     """
@@ -102,12 +105,15 @@ class RunConfig:
     renew_per_second: float = 6.0
     skins: str = ""
     turned_away: float = 0.0
+    population: float = 0.0
     loader_workers: int = 1
     save_minutes: float = 3.0
 
     def __post_init__(self) -> None:
         self._at_least_1("batch_size", "pool_slots", "pool_size")
         self._below_1("turned_away")
+        if not 0 <= self.population <= 1:
+            raise ConfigError("population in [0, 1]", f"{self.population}", "1 is all of it")
         if self.steps <= 0 and self.minutes <= 0:
             raise ConfigError("steps or minutes above 0", "neither", "say how long to train")
         if self.crop_margin <= 0:

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from tqdm import tqdm
 
 from face_recon_ros.core.morphable_model import MorphableModel, load_morphable_model
+from face_recon_ros.face_model.population import population_mean
 from face_recon_ros.training.config import PointConfig, TrainConfig
 from face_recon_ros.training.photographs import PhotographCache, cache_of
 from face_recon_ros.training.synthesis.augment import (
@@ -167,6 +168,13 @@ def open_skins(folder: str, model: MorphableModel, face_model: str) -> Skins | N
     return Skins(folder, model, load_morphable_model(face_model, level="fine"))
 
 
+def people_mean(
+    config: TrainConfig | PointConfig, model: MorphableModel
+) -> NDArray[np.float64] | None:
+    """(K_id,) the farthest mean identity of the run's people; None: the face model's."""
+    return config.population * population_mean(model) if config.population else None
+
+
 def open_photographs(config: TrainConfig) -> PhotographCache | None:
     """The run's cache of photographs, where it has any."""
     return PhotographCache(cache_of(config.out)) if config.photographs else None
@@ -211,6 +219,7 @@ def _render(config: TrainConfig | PointConfig, face_model: str, parent: int) -> 
         size=config.pool_size,
         skins=open_skins(config.skins, model, face_model),
         turned_away=config.turned_away,
+        population=people_mean(config, model),
     )
     fill_render_cache(
         pool, faces, config.seed, renew_per_second=config.renew_per_second, parent=parent

@@ -22,6 +22,8 @@ from face_recon_ros.core.errors import ConfigError, ModelError
 from face_recon_ros.core.models import find_model, sha256_of
 from face_recon_ros.core.morphable_model import MorphableModel, load_morphable_model
 from face_recon_ros.core.rectification import CELLS, RECTIFIED_PX, Rectifier
+from face_recon_ros.face_model.build import NAME
+from face_recon_ros.face_model.population import population_mean
 from face_recon_ros.training.config import PointConfig, config_from_dict
 from face_recon_ros.training.export import LICENCE
 from face_recon_ros.training.point_calibration import calibrate, held_out, regressed, seen_normals
@@ -92,12 +94,13 @@ def export_points(
     network.load_state_dict(state["average"])
     fit = Fit(model, vertices)
     fit.load_state_dict(state["fit"])
+    prior = fit.prior() | people_of(config.population, model)
     metadata = {
         "face_recon_points_format": POINTS_FORMAT,
         "face_model": state["face_model"],
         "face_model_sha256": state["face_model_sha256"],
         "vertices": json.dumps(state["vertices"]),
-        "prior": json.dumps(fit.prior()),
+        "prior": json.dumps(prior),
         "licence": LICENCE,
         "training": json.dumps(
             {
@@ -116,7 +119,7 @@ def export_points(
         with tempfile.TemporaryDirectory() as folder:
             batches = held_out(model, config, pool or folder, calibration)
             figures = _calibrate(out, model, batches, precision == INT8)
-        prior = fit.prior() | {k: figures[k] for k in _CALIBRATED}
+        prior |= {k: figures[k] for k in _CALIBRATED}
         model_file = onnx.load(str(out))
         store_weights_in_16_bits(model_file)
         onnx.helper.set_model_props(model_file, metadata | {"prior": json.dumps(prior)})
@@ -127,6 +130,22 @@ def export_points(
         **figures,
         "bytes": out.stat().st_size,
         "sha256": sha256_of(out),
+    }
+
+
+def people_of(part: float, model: MorphableModel) -> dict[str, list[float]]:
+    """What a `FitPrior` says of people's mean identity; nothing where that is not known.
+
+    Args:
+        part: of real people's mean, around up to which training's people were drawn.
+        model: the run's face model, level coarse.
+    """
+    if model.name != NAME:
+        return {}
+    mean = population_mean(model)
+    return {
+        "population": mean.round(4).tolist(),
+        "training_mean": (part / 2 * mean).round(4).tolist(),
     }
 
 

@@ -83,6 +83,15 @@ def test_info(capsys, tmp_path):
     assert "face model" in fails(capsys, "model", "info", tmp_path / "x.npz")
 
 
+def test_population(capsys):
+    assert main(["model", "population"]) == 0
+    assert "middle facial depth" in capsys.readouterr().out
+    assert main(["model", "population", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert len(facts["identity"]) == 80
+    assert {"name", "published", "mean_face", "population"} <= set(facts["mm"][0])
+
+
 def test_build_and_import_refuse_what_is_not_there(capsys, tmp_path):
     out = tmp_path / "m.npz"
     assert "pip download" in fails(

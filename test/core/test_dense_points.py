@@ -15,7 +15,9 @@ from face_recon_ros.core.errors import ModelError
 from face_recon_ros.core.inference import Prediction
 from face_recon_ros.core.models import FACE_MODEL, find_model
 from face_recon_ros.core.morphable_model import load_morphable_model
+from face_recon_ros.core.person import Person, identity_priors
 from face_recon_ros.core.pipeline import FaceFinder, FacePipeline
+from face_recon_ros.core.point_fit import FitPrior
 from face_recon_ros.core.reconstructor import FaceReconstructor
 from face_recon_ros.core.reconstructor_config import ReconstructorConfig
 from face_recon_ros.core.tracker_config import TrackerConfig
@@ -211,6 +213,30 @@ def test_a_prior_that_is_no_prior_is_refused(points_path):
     prior = json.loads(meta["prior"]) | {"identity": 0.0}
     with pytest.raises(ModelError, match="above zero"):
         DensePointNetwork(edited(points_path, prior=json.dumps(prior)))
+
+
+@pytest.mark.parametrize("population", [[float("nan")], [0.1, 0.2]])
+def test_a_population_that_is_no_identity_is_refused(points_path, face_model_path, population):
+    meta = {e.key: e.value for e in onnx.load(points_path).metadata_props}
+    prior = json.loads(meta["prior"]) | {"population": population}
+    with pytest.raises(ModelError, match=r"population|identities"):
+        stage_of(edited(points_path, prior=json.dumps(prior)), face_model_path)
+
+
+@pytest.mark.parametrize(("told", "moved"), [(0.0, 1.0), (1.0, 0.5)])
+def test_a_fit_starts_at_the_population_as_far_as_the_network_leaves_it_open(told, moved):
+    population = np.linspace(-0.5, 0.5, 4)
+    seen = np.ones((2, 4), np.float32)
+    people = [Person(ReconstructorConfig(), None) for _ in seen]
+    for training_mean, share in ((0.0, moved), (population, 0.0)):
+        prior = FitPrior(
+            *(1.0, (1.0, 1.0, 1.0), 1.0, np.ones(3), 1.0),
+            start_information=told,
+            population=population,
+            training_mean=training_mean,
+        )
+        start, _ = identity_priors(people, seen, prior)
+        np.testing.assert_allclose(start, seen + share * population)
 
 
 def test_another_kind_of_network_is_refused(network_path):

@@ -100,6 +100,29 @@ def test_answers_that_lean_to_the_mean_are_stood_upright():
     assert np.mean(ratio) == pytest.approx(together / (1 + together), abs=0.05)
 
 
+def test_before_the_first_picture_a_person_is_the_populations_mean():
+    population = np.linspace(-1, 1, K)
+    posterior = IdentityPosterior(K, None, population, 0.5)
+    np.testing.assert_array_equal(posterior.mean, population)
+    for _ in range(9):  # pictures that show nothing: the network answers with its training's mean
+        posterior.add(np.full(K, 0.5), np.zeros((K, K)), FRONTAL)
+    np.testing.assert_allclose(posterior.mean, population, atol=1e-12)
+
+
+@pytest.mark.parametrize("training_mean", [0.0, 0.7])
+def test_the_networks_own_mean_is_exchanged_for_the_populations(training_mean):
+    """As if each picture's answer had been found with the population's prior."""
+    random, population = np.random.default_rng(6), np.linspace(-1, 1, K)
+    posterior = IdentityPosterior(K, PosteriorConfig(max_views=1e9), population, training_mean)
+    information, pull = np.eye(K), population.copy()
+    for k in range(4):
+        told, seen = np.diag(random.uniform(0, 3, K)), random.standard_normal(K)
+        answer = np.linalg.solve(np.eye(K) + told, told @ seen + training_mean)
+        posterior.add(answer, told, turned(k))
+        information, pull = information + told, pull + told @ seen
+    np.testing.assert_allclose(posterior.mean, np.linalg.solve(information, pull), atol=1e-9)
+
+
 def test_the_identity_handed_out_is_the_same_array_until_it_moves():
     random = np.random.default_rng(3)
     posterior = IdentityPosterior(K)

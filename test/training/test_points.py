@@ -20,8 +20,9 @@ from face_recon_ros.core.morphable_model import load_morphable_model
 from face_recon_ros.core.point_fit import FitPrior, FitState, PointFitter
 from face_recon_ros.core.rectification import CELLS, FaceFrame, Rectifier, grid_coordinates
 from face_recon_ros.core.rigid import rotation_from_vector
+from face_recon_ros.face_model.population import population_mean
 from face_recon_ros.training.config import PointConfig, TrainConfig, config_from_dict
-from face_recon_ros.training.export_points import export_points
+from face_recon_ros.training.export_points import export_points, people_of
 from face_recon_ros.training.point_calibration import information_of
 from face_recon_ros.training.point_examples import PointBatch, PointExamples
 from face_recon_ros.training.point_fit import Fit
@@ -272,6 +273,8 @@ def test_a_run_resumes_and_its_export_answers(tmp_path, pool, model, precision):
     assert len(network.vertices) == report["points"]
     assert network.prior.pose_scale == pytest.approx(report["pose_scale"])
     assert network.trained_for(model, find_model(FACE_MODEL))
+    np.testing.assert_allclose(network.prior.population, population_mean(model), atol=1e-4)
+    assert not np.any(network.prior.training_mean)  # these people are the face model's
     for n in (0, 1, 3):
         images = np.zeros((n, 96, 96, 3), np.uint8)
         normals = np.zeros((n, CELLS, CELLS, 3), np.float32)
@@ -281,6 +284,14 @@ def test_a_run_resumes_and_its_export_answers(tmp_path, pool, model, precision):
         assert answer.log_sigma.shape == answer.displacement.shape[:2]
         assert ((answer.presence >= 0) & (answer.presence <= 1)).all()
         assert answer.coefficients.shape == regressed.shape
+
+
+def test_the_mean_of_trainings_people_is_half_of_what_they_are_drawn_up_to(model, face_model_path):
+    said = people_of(0.8, model)
+    np.testing.assert_allclose(
+        said["training_mean"], 0.4 * np.array(said["population"]), atol=1e-4
+    )
+    assert people_of(0.0, load_morphable_model(face_model_path, level="coarse")) == {}
 
 
 def test_a_run_goes_on_from_an_export(tmp_path, pool, model):

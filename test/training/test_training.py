@@ -24,6 +24,7 @@ from face_recon_ros.core.models import FACE_MODEL, find_model  # noqa: E402
 from face_recon_ros.core.morphable_model import load_morphable_model  # noqa: E402
 from face_recon_ros.core.rasterizer import rasterize as core_rasterize  # noqa: E402
 from face_recon_ros.core.types import Detections  # noqa: E402
+from face_recon_ros.face_model.population import population_mean  # noqa: E402
 from face_recon_ros.io.jobs import Pool  # noqa: E402
 from face_recon_ros.training import checkpoint as checkpoints  # noqa: E402
 from face_recon_ros.training import photographs as photographs_module  # noqa: E402
@@ -34,7 +35,7 @@ from face_recon_ros.training.config import (  # noqa: E402
     load_config,
     parse_overrides,
 )
-from face_recon_ros.training.data import Batch, Crops  # noqa: E402
+from face_recon_ros.training.data import Batch, Crops, people_mean  # noqa: E402
 from face_recon_ros.training.export import export  # noqa: E402
 from face_recon_ros.training.network import (  # noqa: E402
     CoefficientSizes,
@@ -52,7 +53,11 @@ from face_recon_ros.training.rasterizer import rasterize  # noqa: E402
 from face_recon_ros.training.stored import build_network, load_network  # noqa: E402
 from face_recon_ros.training.synthesis import faces as faces_module  # noqa: E402
 from face_recon_ros.training.synthesis.augment import Mirror  # noqa: E402
-from face_recon_ros.training.synthesis.faces import Label, SyntheticFaces  # noqa: E402
+from face_recon_ros.training.synthesis.faces import (  # noqa: E402
+    Label,
+    SyntheticFaces,
+    draw_person,
+)
 from face_recon_ros.training.synthesis.people import People  # noqa: E402
 from face_recon_ros.training.synthesis.render_cache import RenderCache, fill_render_cache  # noqa: E402
 from face_recon_ros.training.train import pseudo_label, resized, train  # noqa: E402
@@ -115,6 +120,8 @@ def test_yaml_and_overrides(tmp_path):
         {"image_size": 0},
         {"minutes": 0, "steps": 0},
         {"photograph_share": 1.5},
+        {"population": -0.1},
+        {"population": 1.1},
     ],
 )
 def test_bad_settings_are_refused(values):
@@ -138,6 +145,21 @@ def test_renderings_may_be_large(face_model_path):
     model = load_morphable_model(face_model_path, level="coarse")
     rendering = SyntheticFaces(model, margin=1.3, size=400).sample(np.random.default_rng(0))
     assert rendering.rgba.shape == (400, 400, 4)
+
+
+def test_people_are_drawn_around_a_part_of_the_populations_mean():
+    model = load_morphable_model(find_model(FACE_MODEL), level="coarse")
+    population = np.full(model.k_identity, 10.0)
+    for seed in range(5):
+        around = draw_person(model, np.random.default_rng(seed), population)
+        alone = draw_person(model, np.random.default_rng(seed))
+        part = (around.identity - alone.identity) / population
+        np.testing.assert_allclose(part, part[0], atol=1e-5)
+        assert 0 <= part[0] <= 1
+        np.testing.assert_array_equal(around.albedo, alone.albedo)
+    assert people_mean(TrainConfig(), model) is None
+    half = people_mean(TrainConfig(population=0.5), model)
+    np.testing.assert_allclose(2 * half, population_mean(model))
 
 
 def test_an_open_smile_shows_teeth_and_an_open_jaw_a_dark_mouth(monkeypatch):

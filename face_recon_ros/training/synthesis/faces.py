@@ -62,16 +62,30 @@ class Rendering(NamedTuple):
 
 
 class Person(NamedTuple):
-    """A person's identity (K_id,) and albedo (K_alb,), standard normal."""
+    """A person's identity (K_id,) and albedo (K_alb,), in standard deviations."""
 
     identity: NDArray[np.float32]
     albedo: NDArray[np.float32]
 
 
-def draw_person(model: MorphableModel, random: np.random.Generator) -> Person:
-    """A random person, within 2.5 standard deviations."""
+def draw_person(
+    model: MorphableModel,
+    random: np.random.Generator,
+    population: NDArray[np.floating] | None = None,
+) -> Person:
+    """A random person, within 2.5 standard deviations.
+
+    Args:
+        model: face model.
+        random: source of everything.
+        population: (K_id,) farthest mean identity: each person is drawn around a part of it, from
+            none to all; None: around the face model's mean.
+    """
     draws = [random.standard_normal(k) for k in (model.k_identity, model.k_albedo)]
-    return Person(*(np.clip(x, -2.5, 2.5).astype(np.float32) for x in draws))
+    identity, albedo = (np.clip(x, -2.5, 2.5) for x in draws)
+    if population is not None:
+        identity += random.random() * population
+    return Person(identity.astype(np.float32), albedo.astype(np.float32))
 
 
 def nominal_distance(model: MorphableModel, margin: float) -> float:
@@ -92,6 +106,7 @@ class SyntheticFaces:
         size: int = 144,
         skins: Skins | None = None,
         turned_away: float = 0.0,
+        population: NDArray[np.floating] | None = None,
     ) -> None:
         """Prepares what all samples share.
 
@@ -101,6 +116,7 @@ class SyntheticFaces:
             size: P, pixels per side of a rendering; covers `CONTEXT` crops.
             skins: photographic skin; None: the face model's.
             turned_away: share of people who show the back of the head.
+            population: of those whom `sample` draws, as for `draw_person`.
         """
         self._model = model
         self._margin = margin
@@ -108,6 +124,7 @@ class SyntheticFaces:
         self._skin = model.subsets[FACIAL_SKIN]
         self._people = People(model, skins)
         self._turned_away = turned_away
+        self._population = population
         self._strands = strand_bank(size=max(320, self._size + 64))
 
     def sample(self, random: np.random.Generator, person: Person | None = None) -> Rendering:
@@ -118,7 +135,7 @@ class SyntheticFaces:
             person: the person; None draws one. Hair, clothes and everything else are always drawn.
         """
         model = self._model
-        identity, albedo = person or draw_person(model, random)
+        identity, albedo = person or draw_person(model, random, self._population)
         expression = sample_expression(model.expression_names, model.expression_prior, random)
         head = model.vertices(identity, expression)
         mood = mood_of(expression, model.expression_names)

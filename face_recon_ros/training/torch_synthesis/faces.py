@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -82,6 +83,7 @@ class TorchFaces:
         crop_px: int,
         turned_away: float = 0.0,
         no_face: float = 0.0,
+        population: NDArray[np.floating] | None = None,
         expressions: int = 20000,
         seed: int = 0,
     ) -> None:
@@ -96,6 +98,7 @@ class TorchFaces:
             crop_px: side of the crop in its middle.
             turned_away: share of people who show the back of the head.
             no_face: share of crops that are not where the face is.
+            population: as for `synthesis.faces.draw_person`.
             expressions: how many are drawn once, to be drawn from.
             seed: of these.
         """
@@ -111,6 +114,7 @@ class TorchFaces:
         def put(array: object, dtype: type = np.float32) -> Tensor:
             return torch.from_numpy(np.ascontiguousarray(array, dtype)).to(device)
 
+        self._population = put(np.zeros(model.k_identity) if population is None else population)
         self._expressions = put(np.stack(bank))
         self._moods = put(np.stack([mood_of(e, names) for e in bank]))
         mirror = Mirror(model)
@@ -129,6 +133,7 @@ class TorchFaces:
     def sample(self, draw: Draw) -> Foreground:
         """People in front of cameras, one for each of the batch."""
         identity = draw.normal(1.0, self._model.k_identity).clamp(-2.5, 2.5)
+        identity = identity + draw.uniform(0.0, 1.0, 1) * self._population
         which = draw.index(len(self._expressions))
         expression = self._expressions[which]
         head = self._decoder.express(self._decoder.neutral(identity), expression)

@@ -17,6 +17,7 @@ from face_recon_ros.core.models import find_model
 from face_recon_ros.core.morphable_model import MorphableModel
 from face_recon_ros.core.rectification import CELLS, RECTIFIED_PX, Rectifier
 from face_recon_ros.training.config import PointConfig
+from face_recon_ros.training.data import people_mean
 from face_recon_ros.training.geometry import rotation_from_vector
 from face_recon_ros.training.network import CoefficientSizes, FaceRegressor
 from face_recon_ros.training.onnx_weights import state_from_onnx
@@ -66,6 +67,7 @@ class TorchPointExamples:
             size=PICTURE_PX,
             crop_px=CROP_PX,
             turned_away=config.turned_away,
+            population=people_mean(config, model),
             no_face=(1 - _NOBODY) * config.no_face,
             expressions=5 * config.people,
             seed=config.seed,
