@@ -169,6 +169,14 @@ def add_pipeline_options(
         "auto (the shipped one), or off (default: %(default)s)",
     )
     group.add_argument(
+        "--regressor-every",
+        type=int,
+        default=r.regressor_every,
+        metavar="N",
+        help="videos: --network runs on every n-th image of a track whose pose is known "
+        "(default: %(default)s)",
+    )
+    group.add_argument(
         "--face-model", default=FACE_MODEL, metavar="FILE", help="(default: the shipped one)"
     )
     parser.set_defaults(level=r.level, part=r.part)
@@ -206,6 +214,7 @@ def pipeline_config(args: argparse.Namespace) -> PipelineConfig:
         ReconstructorConfig(
             network=args.network,
             points=args.points,
+            regressor_every=args.regressor_every,
             face_model=args.face_model,
             level=args.level,
             part=args.part,
@@ -223,7 +232,7 @@ def without_colours(config: PipelineConfig) -> PipelineConfig:
 def pipeline_settings(args: argparse.Namespace) -> dict[str, Any]:
     """What the options of `add_pipeline_options` say beside model files, for provenance."""
     names: tuple[str, ...] = ("detector", "min_score", "tiles", "max_faces", "detect_every")
-    names += ("points", "level", "part", "provider", "threads")
+    names += ("points", "regressor_every", "level", "part", "provider", "threads")
     return {name: getattr(args, name) for name in names}
 
 

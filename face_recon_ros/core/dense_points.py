@@ -42,11 +42,14 @@ from face_recon_ros.core.morphable_model import MorphableModel, same_decoding
 from face_recon_ros.core.onnx_session import OnnxSession, gpu_works
 from face_recon_ros.core.point_fit import POSE, FitPrior, FitState, PointFit, PointFitter
 from face_recon_ros.core.rectification import CELLS, RECTIFIED_PX, FaceFrame, Rectifier
-from face_recon_ros.core.rigid import vector_from_rotation
+from face_recon_ros.core.rigid import angle_between, vector_from_rotation
 
 POINTS_FORMAT = "1"
 #: The fit uses so many points or a few more: 125 of 500 give the same shape to 0.2 %, sooner.
 _FIT_POINTS = 160
+#: A fit that ends farther from its start than this has come from where the network sees badly:
+#: radians, across the line of sight over depth, logarithm of depth; presence below is no face.
+_TURN, _ACROSS, _NEARER, _PRESENT = 0.15, 0.015, 0.1, 0.5
 _OUTPUTS = ["displacement", "log_sigma", "presence"]
 _REGRESSED, _COEFFICIENTS = "regressed", "coefficients"
 _REMEDY = "export it with `face-recon export`"
@@ -218,6 +221,7 @@ class DensePoints:
         presence: (N,) how sure it is that this is a face, in [0, 1].
         pose_covariance: (N, 6, 6) calibrated, as `inference.Prediction` has it.
         fit: pose and shape.
+        settled: (N,) whether there is a face and the fit ended near its start: it can be followed.
     """
 
     seen: NDArray[np.float64]
@@ -225,6 +229,7 @@ class DensePoints:
     presence: NDArray[np.float32]
     pose_covariance: NDArray[np.float64]
     fit: PointFit
+    settled: NDArray[np.bool_]
 
 
 class DensePointStage:
@@ -324,9 +329,21 @@ class DensePointStage:
         start = FitState(pose[:, :, :3], pose[:, :, 3], known, look.expression)
         sigma = np.exp(answer.log_sigma.astype(np.float64))
         fit = self._fitter.fit(start, seen, sigma, identity_information)
+        settled = fit.converged & (answer.presence >= _PRESENT) & _near(pose, fit.state)
         scale = np.repeat(self.network.prior.pose_scale, [3, 2, 1])
         covariance = fit.pose_covariance * np.outer(scale, scale)
-        return DensePoints(seen, sigma * frame.scale[:, None], answer.presence, covariance, fit)
+        return DensePoints(
+            seen, sigma * frame.scale[:, None], answer.presence, covariance, fit, settled
+        )
+
+
+def _near(start: NDArray[np.float64], end: FitState) -> NDArray[np.bool_]:
+    """(N,) whether poses ended no farther from their (N, 3, 4) starts than the network knows."""
+    turn = [angle_between(a, b) for a, b in zip(start[:, :, :3], end.rotation, strict=True)]
+    away = np.abs(end.translation / end.translation[:, 2:] - start[:, :, 3] / start[:, 2:, 3])
+    nearer = np.abs(np.log(np.maximum(end.translation[:, 2] / start[:, 2, 3], 1e-6)))
+    near = (np.array(turn) < _TURN) & (away[:, :2] < _ACROSS).all(1) & (nearer < _NEARER)
+    return np.asarray(near)
 
 
 def corrected(prediction: Prediction, rows: NDArray[np.intp], points: DensePoints) -> Prediction:
@@ -357,12 +374,15 @@ def corrected(prediction: Prediction, rows: NDArray[np.intp], points: DensePoint
     pose_covariance[rows] = points.pose_covariance
     point_sigma = np.zeros((len(c), points.sigma.shape[1]))
     point_sigma[rows] = points.sigma
+    settled = np.zeros(len(c), np.bool_)
+    settled[rows] = points.settled
     return replace(
         prediction,
         coefficients=replace(c, **changed),
         presence=presence,
         pose_covariance=pose_covariance,
         point_sigma=point_sigma,
+        settled=settled,
     )
 
 

@@ -14,6 +14,7 @@ Contract of the ONNX file:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,10 @@ class Prediction:
         pose_covariance: (N, 6, 6) of the head's pose in the nominal crop camera: rotation about
             its axes, radians, and translation over depth; None where nothing says so.
         point_sigma: (N, P) standard deviations of the dense points, crop sides; None likewise.
+        regressed: N rows, what the network said when it last looked at these faces, in the crops
+            of then; None: `coefficients`, now.
+        waited: (N,) images of the track since then; None: no image.
+        settled: (N,) whether a fit found a face there and ended near its start; None without one.
     """
 
     coefficients: Coefficients
@@ -65,6 +70,9 @@ class Prediction:
     presence: NDArray[np.float32] | None = None
     pose_covariance: NDArray[np.float64] | None = None
     point_sigma: NDArray[np.float64] | None = None
+    regressed: Coefficients | None = None
+    waited: NDArray[np.intp] | None = None
+    settled: NDArray[np.bool_] | None = None
 
     def rows(self, index: NDArray[np.intp]) -> Prediction:
         """The chosen rows, in that order."""
@@ -73,6 +81,31 @@ class Prediction:
             value = getattr(self, each.name)
             values[each.name] = None if value is None else value[index]
         return Prediction(**values)
+
+    def with_rows(self, index: NDArray[np.intp], other: Prediction) -> Prediction:
+        """With those of another one, which says as much, in place of the named rows."""
+        order = np.arange(len(self.coefficients))
+        order[index] = len(order) + np.arange(len(index))
+        return Prediction.stacked([self, other]).rows(order)
+
+    @staticmethod
+    def stacked(parts: Sequence[Prediction]) -> Prediction:
+        """The rows of one or more that say as much as the first, one after the other."""
+        values: dict[str, Any] = {}
+        for each in fields(Prediction):
+            column = [getattr(part, each.name) for part in parts]
+            if column[0] is None:
+                values[each.name] = None
+            elif isinstance(column[0], Coefficients):
+                values[each.name] = Coefficients.stacked(column)
+            else:
+                values[each.name] = np.concatenate(column)
+        return Prediction(**values)
+
+    @property
+    def is_carried(self) -> NDArray[np.bool_]:
+        """(N,) whether a row starts from what its track last showed."""
+        return np.zeros(len(self.coefficients), bool) if self.waited is None else self.waited > 0
 
     @property
     def usable(self) -> NDArray[np.bool_]:

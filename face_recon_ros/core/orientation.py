@@ -26,23 +26,25 @@ _ROLLED = np.radians(55.0)  # within its crop: then another quarter turn may fit
 _FORESHORTENED = 0.5  # of the head's axis in the image: with less it has no direction there
 
 
-@dataclass
+@dataclass(eq=False)
 class Orientation:
     """Which way up one person is.
 
     Attributes:
         quarter: the crop is turned by so many quarters clockwise.
         seen: how often it was looked at.
+        compared: how often all four quarters were.
     """
 
     quarter: int = 0
     seen: int = 0
+    compared: int = 0
     _sum: NDArray[np.float64] = field(default_factory=lambda: np.zeros(QUARTERS))
 
     @property
     def is_due(self) -> bool:
-        """Whether all four are to be compared this time."""
-        return self.seen in _LOOKS
+        """Whether all four are to be compared, this time or soon."""
+        return self.compared < len(_LOOKS) and self.seen >= _LOOKS[self.compared]
 
     def compare(
         self, confidences: NDArray[np.floating], presence: NDArray[np.floating] | None = None
@@ -53,6 +55,7 @@ class Orientation:
             confidences: (4,) in the identity; what is not finite counts as none.
             presence: (4,) in [0, 1], that it is a face; None: no network says so.
         """
+        self.compared += 1
         sure = np.where(np.isfinite(confidences), confidences, 0.0)
         if presence is not None:
             sure = sure * np.where(presence >= _FACE, presence, 0.0)
@@ -67,7 +70,7 @@ class Orientation:
         if not np.isfinite(up).all() or np.linalg.norm(up) < _FORESHORTENED:
             return
         if abs(np.arctan2(up[0], -up[1])) > _ROLLED and self.seen > _LOOKS[1]:
-            self.seen, self._sum[:] = 0, 0.0
+            self.seen, self.compared, self._sum[:] = 0, 0, 0.0
 
 
 def turned_crop(crop: Crop, quarter: int) -> Crop:

@@ -17,6 +17,7 @@ from face_recon_ros.core.point_fit import FitPrior, PointFit
 from face_recon_ros.core.reconstructor_config import ReconstructorConfig
 from face_recon_ros.core.rigid import Rigid
 from face_recon_ros.core.smoothing import OneEuroRigid, OneEuroVector
+from face_recon_ros.core.starts import LastAnswer
 from face_recon_ros.core.texture import Appearance, View
 from face_recon_ros.core.texture_sampler import TextureSampler
 from face_recon_ros.core.types import Float32
@@ -37,6 +38,7 @@ class Person:
         self.identity = Aggregate(config.aggregation)
         self.albedo = Aggregate(config.aggregation)
         self.posterior: IdentityPosterior | None = None
+        self.last: LastAnswer | None = None
         self.smooth(config)
         #: What was decoded -> the coefficients it was decoded from, and the result.
         self.decoded: dict[str, tuple[Float32, Float32]] = {}

@@ -279,7 +279,7 @@ class FacePipeline:
         clock.lap("detect" if detections is not None else "track")
         due, left_out = self._due(tracks, image.stamp)
         # Tentative tracks, too: their meshes move the tracks until they are seen again.
-        faces, pixels, presence = self._reconstruct(image, camera, due, clock)
+        faces, pixels, presence = self._reconstruct(image, camera, due, clock, follow=True)
         reconstruction_s = clock.since("detect", "track")
         self.finder.confirm(faces, presence)
         unusable, fresh = len(due) - len(faces), {face.track.id for face in faces}
@@ -387,13 +387,24 @@ class FacePipeline:
         return replace(frame, faces=faces, crops=pixels)
 
     def _reconstruct(
-        self, image: Image, camera: PinholeCamera, tracks: list[Track], clock: Stopwatch
+        self,
+        image: Image,
+        camera: PinholeCamera,
+        tracks: list[Track],
+        clock: Stopwatch,
+        *,
+        follow: bool = False,
     ) -> tuple[list[Face], NDArray[np.uint8], dict[str, float] | None]:
-        """The faces that could be reconstructed, the pixels of each, and presence by id."""
+        """The faces that could be reconstructed, the pixels of each, and presence by id.
+
+        Each for itself, or with what its track showed a moment ago (`follow`).
+        """
         crops = self.reconstructor.crops(tracks)
         pixels = self.reconstructor.extract(image.rgb, crops)
         clock.lap("crop")
-        crops, pixels, prediction = self.reconstructor.look(tracks, crops, pixels)
+        crops, pixels, prediction = self.reconstructor.look(
+            tracks, crops, pixels, camera if follow else None
+        )
         clock.lap("infer")
         tracks = self._identify(image, tracks, crops, prediction)
         clock.lap("identify")

@@ -36,11 +36,13 @@ from face_recon_ros.core.person import (
 from face_recon_ros.core.pose_uncertainty import covariance_in_camera
 from face_recon_ros.core.reconstructor_config import IMAGE, OFF, ReconstructorConfig
 from face_recon_ros.core.rigid import Rigid
+from face_recon_ros.core.starts import LastAnswer, Start, between, choose_waiting
 from face_recon_ros.core.texture import Picture, View, look_at
 from face_recon_ros.core.texture_sampler import TextureSampler
 from face_recon_ros.core.types import Coefficients, Face, Float32, Mesh, Track
 
 _REMEMBERED_PEOPLE = 32
+_COMPARED_AT_ONCE = 1  # people in an image of a video whose four ways up are compared
 
 
 class FaceReconstructor:
@@ -165,9 +167,18 @@ class FaceReconstructor:
         )
         known = identity_priors(people, look.identity, prior)
         found = self.points.fit(look, *known)
+        fitted = corrected(prediction, rows, found)
+        lost = rows[prediction.is_carried[rows] & ~found.settled]
         if self.config.aggregation.enabled:
-            learn_identities(people, look.identity, known, prior, found.fit, self.config.posterior)
-        return corrected(prediction, rows, found)
+            fit = replace(found.fit, converged=found.fit.converged & ~np.isin(rows, lost))
+            learn_identities(people, look.identity, known, prior, fit, self.config.posterior)
+        if not len(lost):
+            return fitted
+        images, crops = [images[i] for i in lost], [crops[i] for i in lost]
+        pixels = [crop.extract(rgb) for rgb, crop in zip(images, crops, strict=True)]
+        answer = self._answer(np.stack(pixels))
+        second = self.fit(images, [tracks[i] for i in lost], crops, answer)
+        return fitted.with_rows(lost, second)
 
     def fit_crops(
         self, pixels: NDArray[np.uint8], tracks: list[Track], prediction: Prediction
@@ -187,44 +198,92 @@ class FaceReconstructor:
         return self._person(track).identity_deviation(self.model.k_identity)
 
     def look(
-        self, tracks: list[Track], crops: list[Crop], pixels: NDArray[np.uint8]
+        self,
+        tracks: list[Track],
+        crops: list[Crop],
+        pixels: NDArray[np.uint8],
+        camera: PinholeCamera | None = None,
     ) -> tuple[list[Crop], NDArray[np.uint8], Prediction]:
-        """The network's answer for crops, each turned so that its face stands upright in it.
+        """Where the fit of each face starts, in a crop turned so that the face stands upright.
 
-        Which way up a person is, is found out at first sight and now and then, and remembered.
+        Which way up a person is, is found out at first sight and now and then, one person after
+        the other in a video, and remembered.
 
         Args:
             tracks: N, of one image.
             crops: N, upright, in the same order.
             pixels: (N, S, S, 3) uint8 RGB of the crops.
+            camera: that took the image, the next one of a video, so that a track that was seen a
+                moment ago may start from there; None: the network answers for each crop.
 
         Returns:
             N crops as they were turned, their pixels, and N rows for them.
         """
         people = [self._orientations.pop(t.id, Orientation()) for t in tracks]
         self._orientations.update(zip((t.id for t in tracks), people, strict=True))
-        turns = [range(QUARTERS) if p.is_due else (p.quarter,) for p in people]
-        starts = np.cumsum([0, *(len(t) for t in turns)])
-        views = [turned_pixels(pixels[i], q) for i, t in enumerate(turns) for q in t]
-        seen = np.stack(views) if views else pixels
-        answer = self.predict(seen)
-        presence = None
-        if self.points is not None and any(len(turn) > 1 for turn in turns):
-            presence = self.points.presence(seen, answer)
-        chosen = np.zeros(len(tracks), np.intp)
-        for i, (person, turn) in enumerate(zip(people, turns, strict=True)):
-            rows = slice(starts[i], starts[i + 1])
-            if len(turn) > 1:
-                face = None if presence is None else presence[rows]
-                person.compare(answer.identity_confidence[rows], face)
-            chosen[i] = starts[i] + (person.quarter if len(turn) > 1 else 0)
-        prediction = answer.rows(chosen)
+        compared = sorted((p for p in people if p.is_due), key=lambda p: p.compared)
+        if camera is not None:
+            compared = compared[:_COMPARED_AT_ONCE]
+        starts = self._starts(tracks, crops, people, camera)
+        starts = [None if p in compared else s for p, s in zip(people, starts, strict=True)]
+        waiting = choose_waiting(starts, self.config.regressor_every)
+        asked = np.flatnonzero(~np.array(waiting, bool))
+        answer = self._regress([people[i] for i in asked], compared, pixels[asked])
         turned = [turned_crop(c, p.quarter) for c, p in zip(crops, people, strict=True)]
+        seen = [turned_pixels(c, p.quarter) for c, p in zip(pixels, people, strict=True)]
+        answers = iter(answer.rows(np.array([k])) for k in range(len(asked)))
+        rows = [
+            start.prediction if start and waits else between(next(answers), start)
+            for start, waits in zip(starts, waiting, strict=True)
+        ]
+        prediction = Prediction.stacked(rows) if rows else answer
         for person, rotation in zip(people, prediction.coefficients.rotation, strict=True):
             person.follow(rotation)
         while len(self._orientations) > max(_REMEMBERED_PEOPLE, len(tracks)):
             del self._orientations[next(iter(self._orientations))]
-        return turned, seen[chosen], prediction
+        return turned, np.stack(seen) if seen else pixels, prediction
+
+    def _starts(
+        self,
+        tracks: list[Track],
+        crops: list[Crop],
+        orientations: list[Orientation],
+        camera: PinholeCamera | None,
+    ) -> list[Start | None]:
+        """Where the faces of N tracks are expected; None where nothing is known."""
+        before, every = self._camera, self.config.regressor_every
+        if before is None or camera is None or every == 1 or not same_camera(before, camera):
+            return [None] * len(tracks)
+        known = [self._people[t.id].last if t.id in self._people else None for t in tracks]
+        return [
+            None if last is None else last.start(track.stamp, turned_crop(crop, o.quarter), camera)
+            for last, track, crop, o in zip(known, tracks, crops, orientations, strict=True)
+        ]
+
+    def _regress(
+        self, people: list[Orientation], compared: list[Orientation], pixels: NDArray[np.uint8]
+    ) -> Prediction:
+        """The network's answer for N upright crops, (N, S, S, 3), turned as people are found."""
+        turns = [range(QUARTERS) if p in compared else (p.quarter,) for p in people]
+        first = np.cumsum([0, *(len(t) for t in turns)])
+        views = [turned_pixels(pixels[i], q) for i, t in enumerate(turns) for q in t]
+        seen = np.stack(views) if views else pixels
+        answer = self._answer(seen)
+        chosen = first[:-1].copy()
+        for i, (person, turn) in enumerate(zip(people, turns, strict=True)):
+            if len(turn) > 1:
+                ways, face = answer.rows(np.arange(first[i], first[i + 1])), None
+                if self.points is not None:
+                    face = self.points.presence(seen[first[i] : first[i + 1]], ways)
+                person.compare(ways.identity_confidence, face)
+                chosen[i] += person.quarter
+        return answer.rows(chosen)
+
+    def _answer(self, pixels: NDArray[np.uint8]) -> Prediction:
+        """The network's answer for (N, S, S, 3) crops, which it also starts to be known for."""
+        answer = self.predict(pixels)
+        waited = np.zeros(len(pixels), np.intp)
+        return replace(answer, regressed=answer.coefficients, waited=waited)
 
     def decode(
         self,
@@ -250,6 +309,8 @@ class FaceReconstructor:
         if self._camera is None or not same_camera(self._camera, camera):
             self._camera = camera  # the same head is elsewhere now: no motion to be smoothed
             self._smooth_anew()
+            for person in self._people.values():
+                person.last = None
         usable = np.flatnonzero(prediction.usable)
         if len(usable) == 0:
             return []
@@ -329,6 +390,8 @@ class FaceReconstructor:
             for pose, crop in zip(crop_poses, crops, strict=True)
         ]
         for i, person in enumerate(people):
+            row = prediction.rows(np.array([i]))
+            person.last = LastAnswer.after(person.last, tracks[i].stamp, poses[i], row)
             if person.smooths_pose:
                 poses[i] = person.pose(poses[i], tracks[i].stamp)
                 crop_poses[i] = crop_from_camera_pose(poses[i], crops[i], camera)

@@ -28,6 +28,9 @@ class ReconstructorConfig:
         points: This is the shipped name or the path of the dense-point network, which
             corrects the network's answer; `auto` takes the shipped one if it was trained
             for the face model, `off` takes none.
+        regressor_every: The regression network runs on every n-th image of a track whose pose
+            is known; in between the dense points start from the track's last answer. 1 runs
+            it on every image. Still pictures always run it.
         face_model: This is the shipped name or the path of the face model.
         level: The mesh is `coarse` or `fine`.
         part: The mesh is this part of the face model: `face`, `facial_skin` or `head`.
@@ -56,6 +59,7 @@ class ReconstructorConfig:
 
     network: str = AUTO
     points: str = "auto"
+    regressor_every: int = ranged(4, 1, 1000)
     face_model: str = FACE_MODEL
     level: str = "coarse"
     part: str = FACE

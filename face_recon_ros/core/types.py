@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -132,6 +133,12 @@ class Coefficients:
         if isinstance(index, int):
             index = slice(index, index + 1 or None)
         return Coefficients(**{name: getattr(self, name)[index] for name in COEFFICIENT_NAMES})
+
+    @staticmethod
+    def stacked(parts: Sequence[Coefficients]) -> Coefficients:
+        """The rows of one or more, one after the other."""
+        columns = {name: [getattr(c, name) for c in parts] for name in COEFFICIENT_NAMES}
+        return Coefficients(**{name: np.concatenate(c) for name, c in columns.items()})
 
     @staticmethod
     def zeros(n: int, k_identity: int, k_expression: int, k_albedo: int) -> Coefficients:

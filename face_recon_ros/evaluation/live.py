@@ -43,6 +43,7 @@ def node_parameters(args: argparse.Namespace) -> dict[str, str | int | float]:
         "tracker.detect_every": args.detect_every,
         "tracker.max_faces": args.max_faces,
         "reconstructor.network": str(find_network(args.network, args.provider).resolve()),
+        "reconstructor.regressor_every": args.regressor_every,
         "reconstructor.face_model": str(find_model(args.face_model).resolve()),
         "reconstructor.level": args.level,
         "reconstructor.part": args.part,

@@ -93,7 +93,7 @@ class ReconstructionNode(FaceNode):
         converted = time.perf_counter()
         self.loaded.reconstructor.tune(self.config("reconstructor"))
         crops = self.loaded.reconstructor.crops(tracks)
-        crops, pixels, prediction = self.loaded.reconstructor.look(tracks, crops, pixels)
+        crops, pixels, prediction = self.loaded.reconstructor.look(tracks, crops, pixels, camera)
         inferred = time.perf_counter()
         prediction = self.loaded.reconstructor.fit_crops(pixels, tracks, prediction)
         fitted = time.perf_counter()

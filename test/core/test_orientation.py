@@ -108,19 +108,35 @@ def test_presence_and_confidence_count_together():
     assert orientation.quarter == 0
 
 
+def follow(orientation, degrees, count):
+    """How often it was compared in `count` images of a head that is rolled by so much."""
+    compared = 0
+    for _ in range(count):
+        if orientation.is_due:
+            orientation.compare(np.ones(4))
+            compared += 1
+        orientation.follow(rolled_in_crop(degrees))
+    return compared
+
+
 def test_who_rolls_on_is_compared_anew_and_not_at_every_nod():
     orientation = Orientation()
-    for _ in range(20):
-        orientation.follow(rolled_in_crop(50))
-        orientation.follow(rolled_in_crop(-50))
-    assert not orientation.is_due and orientation.seen == 40
-    orientation.follow(rolled_in_crop(70))
+    assert follow(orientation, 50, 20) + follow(orientation, -50, 20) == 4
+    assert not orientation.is_due
+    assert orientation.seen == 40
+    assert follow(orientation, 70, 1) == 0
     assert orientation.is_due
-    dues = 0
-    for _ in range(40):  # no quarter fits: it is not asked in every image
-        dues += orientation.is_due
-        orientation.follow(rolled_in_crop(70))
-    assert dues <= 20
+    assert follow(orientation, 70, 40) <= 20  # no quarter fits: it is not asked in every image
+
+
+def test_who_has_to_wait_stays_due():
+    orientation = Orientation()
+    for _ in range(5):
+        orientation.follow(rolled_in_crop(0))
+    assert orientation.is_due
+    orientation.compare(np.ones(4))
+    orientation.compare(np.ones(4))
+    assert not orientation.is_due
 
 
 def test_a_head_seen_from_above_has_no_roll():

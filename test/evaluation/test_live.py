@@ -49,7 +49,7 @@ def test_every_option_reaches_the_demo(tmp_path, demo, monkeypatch):
         (tmp_path / name).write_text("")
     args = bag_arguments(
         "--detector", "full_range", "--min-score", 1, "--tiles", 3,
-        "--max-faces", 3, "--detect-every", 2,
+        "--max-faces", 3, "--detect-every", 2, "--regressor-every", 5,
         "--network", find_model(NETWORK), "--level", "fine", "--part", "head", "--threads", 4,
         "--provider", "cpu", "--image-topic", "/left/image", "--frames", 25, "--fov", 50,
         "--calibration", "ost.yaml", "--detector-model", "some.tflite",
@@ -75,6 +75,7 @@ def test_every_option_reaches_the_demo(tmp_path, demo, monkeypatch):
         "tracker.detect_every": 2,
         "tracker.max_faces": 3,
         "reconstructor.network": str(find_model(NETWORK).resolve()),
+        "reconstructor.regressor_every": 5,
         "reconstructor.face_model": str(find_model(FACE_MODEL).resolve()),
         "reconstructor.level": "fine",
         "reconstructor.part": "head",

@@ -17,8 +17,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from face_recon_ros.core.crop import face_box_from_points
 from face_recon_ros.core.crop_pose import CROP_FOCAL, crop_camera, crop_from_face
-from face_recon_ros.core.morphable_model import load_morphable_model
-from face_recon_ros.core.rectification import CELLS, RECTIFIED_PX
+from face_recon_ros.core.morphable_model import MorphableModel, load_morphable_model
+from face_recon_ros.core.rectification import CELLS, RECTIFIED_PX, Rectifier
 from face_recon_ros.core.types import Detections
 
 FACE_MODEL_NAME = "dome"
@@ -243,6 +243,7 @@ def write_point_network(
     independence: float = 0.05,
     step: int = 3,
     corrected: float | None = None,
+    looks: bool = False,
 ) -> Path:
     """Writes a dense-point network that finds all points where the mean face has them.
 
@@ -254,6 +255,7 @@ def write_point_network(
         independence: of its prior.
         step: every how many of the skin's vertices are points.
         corrected: what it adds to the regressor's coefficients; None: it does not look at them.
+        looks: all points lie as far aside as the disc does in what it sees.
 
     Returns:
         `path`. Its presence is the brightness of what it sees, 1 from a quarter of white.
@@ -286,12 +288,27 @@ def write_point_network(
         helper.make_node("Reshape", ["unseen", "column"], ["unseen_2"]),
         helper.make_node("Add", ["sigmas", "nothing_2"], ["sigma_1"]),
         helper.make_node("Add", ["sigma_1", "unseen_2"], ["log_sigma"]),
-        helper.make_node("Add", ["points", "nothing_3"], ["displacement"]),
+        helper.make_node("Add", ["points", "aside" if looks else "nothing_3"], ["displacement"]),
         helper.make_node("ReduceMean", ["scaled"], ["mean"], axes=[1, 2, 3], keepdims=0),
         helper.make_node("Mul", ["mean", "four"], ["fourfold"]),
         helper.make_node("Min", ["fourfold", "one"], ["bright"]),
         helper.make_node("Reshape", ["bright", "column"], ["presence"]),
     ]
+    if looks:
+        constants |= _disc_in_the_grid(model)
+        nodes[1:1] = [
+            helper.make_node("ReduceMax", ["rgb"], ["grey"], axes=[3], keepdims=1),
+            helper.make_node("Greater", ["grey", "dark"], ["is_disc"]),
+            helper.make_node("Cast", ["is_disc"], ["disc"], to=TensorProto.FLOAT),
+            helper.make_node("ReduceSum", ["disc", "rows"], ["area"], keepdims=0),
+            helper.make_node("Mul", ["disc", "places"], ["moments"]),
+            helper.make_node("ReduceSum", ["moments", "rows"], ["moment"], keepdims=0),
+            helper.make_node("Max", ["area", "one"], ["area_1"]),
+            helper.make_node("Div", ["moment", "area_1"], ["centre"]),
+            helper.make_node("Sub", ["centre", "middle"], ["off"]),
+            helper.make_node("Mul", ["off", "metres"], ["off_m"]),
+            helper.make_node("Unsqueeze", ["off_m", "first"], ["aside"]),
+        ]
     constants["column_axis"] = np.int64([2])
     del constants["axis"]
     side, cells = RECTIFIED_PX, CELLS
@@ -336,6 +353,30 @@ def write_point_network(
     onnx.checker.check_model(network)
     onnx.save(network, path)
     return path
+
+
+def _disc_in_the_grid(model: MorphableModel) -> dict[str, np.ndarray]:
+    """Where the disc of the mean face's size is seen in a rectified picture, and how it moves."""
+    grid = Rectifier(model).points.reshape(CELLS, CELLS, 3)
+    y, z = (cv2.resize(grid[..., k], (RECTIFIED_PX, RECTIFIED_PX)) for k in (1, 2))
+    skin = model.mean_shape[model.subsets["facial_skin"]]
+    middle, radius = (skin.min(0) + skin.max(0)) / 2, np.ptp(skin[:, 1:]) / 4
+    places = np.stack(np.meshgrid(*[np.arange(RECTIFIED_PX)] * 2), -1).astype(np.float32)
+
+    def seen(right_m: float, down_m: float) -> np.ndarray:
+        inside = np.hypot(y - middle[1] - right_m, z - middle[2] + down_m) < radius
+        return places[inside].mean(0)
+
+    step = 0.005
+    moved = [seen(step, 0.0)[0] - seen(0.0, 0.0)[0], seen(0.0, step)[1] - seen(0.0, 0.0)[1]]
+    return {
+        "places": places[None],
+        "middle": seen(0.0, 0.0).astype(np.float32)[None],
+        "metres": np.float32([[step / px for px in moved]]),
+        "rows": np.int64([1, 2]),
+        "dark": np.float32([64.0]),
+        "first": np.int64([1]),
+    }
 
 
 class DiscDetector:
