@@ -42,7 +42,7 @@ from face_recon_ros.core.texture_sampler import TextureSampler
 from face_recon_ros.core.types import Coefficients, Face, Float32, Mesh, Track
 
 _REMEMBERED_PEOPLE = 32
-_COMPARED_AT_ONCE = 1  # people in an image of a video whose four ways up are compared
+_COMPARED_AGAIN = 1  # people in an image of a video whose four ways up are compared once more
 
 
 class FaceReconstructor:
@@ -206,8 +206,8 @@ class FaceReconstructor:
     ) -> tuple[list[Crop], NDArray[np.uint8], Prediction]:
         """Where the fit of each face starts, in a crop turned so that the face stands upright.
 
-        Which way up a person is, is found out at first sight and now and then, one person after
-        the other in a video, and remembered.
+        Which way up a person is, is found out at first sight and now and then, then of one
+        person after the other in a video, and remembered.
 
         Args:
             tracks: N, of one image.
@@ -222,8 +222,9 @@ class FaceReconstructor:
         people = [self._orientations.pop(t.id, Orientation()) for t in tracks]
         self._orientations.update(zip((t.id for t in tracks), people, strict=True))
         compared = sorted((p for p in people if p.is_due), key=lambda p: p.compared)
+        new = sum(p.compared == 0 for p in compared)
         if camera is not None:
-            compared = compared[:_COMPARED_AT_ONCE]
+            compared = compared[: max(new, _COMPARED_AGAIN)]
         starts = self._starts(tracks, crops, people, camera)
         starts = [None if p in compared else s for p, s in zip(people, starts, strict=True)]
         waiting = choose_waiting(starts, self.config.regressor_every)
