@@ -32,8 +32,9 @@ from face_recon_ros.cli.reconstruction_files import MESHES, Sighting, textured_h
 from face_recon_ros.core.anonymise import LostFaces, hide_faces
 from face_recon_ros.core.detection import THOROUGH
 from face_recon_ros.core.errors import ConfigError
+from face_recon_ros.core.finder import FaceFinder
 from face_recon_ros.core.overlay import Overlay, OverlayConfig
-from face_recon_ros.core.pipeline import FaceFinder, FacePipeline, PipelineConfig
+from face_recon_ros.core.pipeline import FacePipeline, PipelineConfig
 from face_recon_ros.core.reconstructor import FaceReconstructor
 from face_recon_ros.core.types import Face, Image, Mesh
 from face_recon_ros.io.calibration import CameraResolver

@@ -8,8 +8,8 @@ from functools import partial
 from sensor_msgs.msg import CompressedImage
 from sensor_msgs.msg import Image as ImageMsg
 
+from face_recon_ros.core.finder import FaceFinder
 from face_recon_ros.core.inference import find_network, read_crop_spec
-from face_recon_ros.core.pipeline import FaceFinder
 from face_recon_ros.nodes import conversions
 from face_recon_ros.nodes.enable import EnableService
 from face_recon_ros.nodes.image_subscriber import ImageSubscriber

@@ -28,7 +28,7 @@ def models(network_path, face_model_path, monkeypatch):
     from fixtures import DiscDetector
 
     monkeypatch.setattr(
-        "face_recon_ros.core.pipeline.make_detector", lambda config=None: DiscDetector()
+        "face_recon_ros.core.finder.make_detector", lambda config=None: DiscDetector()
     )
     return ["--network", str(network_path), "--face-model", str(face_model_path)]
 

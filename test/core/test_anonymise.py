@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from face_recon_ros.core.anonymise import CELLS, REACH, REMEMBERED_S, LostFaces, hide_faces
 from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.errors import ConfigError
+from face_recon_ros.core.finder import FaceFinder
 from face_recon_ros.core.overlay import Overlay, OverlayConfig
-from face_recon_ros.core.pipeline import FaceFinder, FacePipeline
+from face_recon_ros.core.pipeline import FacePipeline
 from face_recon_ros.core.reconstructor import FaceReconstructor
 from face_recon_ros.core.reconstructor_config import ReconstructorConfig
 from face_recon_ros.core.tracking import Tracker

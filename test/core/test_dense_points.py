@@ -12,11 +12,12 @@ from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.crop import Crop
 from face_recon_ros.core.dense_points import DensePointNetwork, DensePointStage, corrected
 from face_recon_ros.core.errors import ModelError
+from face_recon_ros.core.finder import FaceFinder
 from face_recon_ros.core.inference import Prediction
 from face_recon_ros.core.models import FACE_MODEL, find_model
 from face_recon_ros.core.morphable_model import load_morphable_model
 from face_recon_ros.core.person import Person, identity_priors
-from face_recon_ros.core.pipeline import FaceFinder, FacePipeline
+from face_recon_ros.core.pipeline import FacePipeline
 from face_recon_ros.core.point_fit import FitPrior
 from face_recon_ros.core.reconstructor import FaceReconstructor
 from face_recon_ros.core.reconstructor_config import ReconstructorConfig

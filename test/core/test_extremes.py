@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.errors import CameraError, FaceReconError
-from face_recon_ros.core.pipeline import FaceFinder, FacePipeline
+from face_recon_ros.core.finder import FaceFinder
+from face_recon_ros.core.pipeline import FacePipeline
 from face_recon_ros.core.reconstructor import FaceReconstructor
 from face_recon_ros.core.reconstructor_config import ReconstructorConfig
 from face_recon_ros.core.tracking import Tracker

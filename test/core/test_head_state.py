@@ -9,8 +9,9 @@ from fixtures import DiscDetector, draw_discs
 from face_recon_ros.core.attention import AttentionConfig
 from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.errors import ImageError
+from face_recon_ros.core.finder import FaceFinder
 from face_recon_ros.core.head_state import HeadStateConfig
-from face_recon_ros.core.pipeline import FaceFinder, FacePipeline
+from face_recon_ros.core.pipeline import FacePipeline
 from face_recon_ros.core.reconstructor import FaceReconstructor
 from face_recon_ros.core.reconstructor_config import ReconstructorConfig
 from face_recon_ros.core.tracking import Tracker

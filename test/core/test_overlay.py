@@ -9,6 +9,7 @@ from fixtures import DiscDetector, draw_discs
 from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.crop_pose import CAMERA_FROM_FRONTAL_FACE
 from face_recon_ros.core.errors import ConfigError
+from face_recon_ros.core.finder import FaceFinder
 from face_recon_ros.core.overlay import (
     AXIS_COLOURS,
     FACE_COLOURS,
@@ -19,7 +20,7 @@ from face_recon_ros.core.overlay import (
     draw_label,
     render_mesh,
 )
-from face_recon_ros.core.pipeline import FaceFinder, FacePipeline
+from face_recon_ros.core.pipeline import FacePipeline
 from face_recon_ros.core.reconstructor import FaceReconstructor
 from face_recon_ros.core.reconstructor_config import ReconstructorConfig
 from face_recon_ros.core.rigid import Rigid

@@ -13,8 +13,9 @@ from face_recon_ros.core.crop import Crop
 from face_recon_ros.core.crop_pose import crop_camera, crop_from_face
 from face_recon_ros.core.detection import DetectorConfig
 from face_recon_ros.core.errors import CameraError, ConfigError, ImageError, ModelError
+from face_recon_ros.core.finder import FaceFinder
 from face_recon_ros.core.morphable_model import load_morphable_model
-from face_recon_ros.core.pipeline import FaceFinder, FacePipeline
+from face_recon_ros.core.pipeline import FacePipeline
 from face_recon_ros.core.reconstructor import FaceReconstructor
 from face_recon_ros.core.reconstructor_config import ReconstructorConfig
 from face_recon_ros.core.rigid import angle_between
@@ -351,7 +352,7 @@ def test_smoothing_and_the_detectors_score_change_under_way(make_pipeline, monke
 
     made = []
     monkeypatch.setattr(
-        "face_recon_ros.core.pipeline.make_detector", lambda c: made.append(c) or DiscDetector()
+        "face_recon_ros.core.finder.make_detector", lambda c: made.append(c) or DiscDetector()
     )
     for score in (0.5, 0.8, 0.8):
         pipeline.finder.tune(DetectorConfig(min_score=score))

@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from face_recon_ros.core.pipeline import FaceFinder, FacePipeline, PipelineConfig
+from face_recon_ros.core.finder import FaceFinder
+from face_recon_ros.core.pipeline import FacePipeline, PipelineConfig
 from face_recon_ros.core.reconstructor import FaceReconstructor
 from face_recon_ros.core.reconstructor_config import ReconstructorConfig
 from face_recon_ros.core.tracker_config import TrackerConfig

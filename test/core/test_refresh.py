@@ -10,7 +10,8 @@ from fixtures import DiscDetector, draw_discs
 from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.crop import Crop
 from face_recon_ros.core.errors import ConfigError
-from face_recon_ros.core.pipeline import FaceFinder, FacePipeline
+from face_recon_ros.core.finder import FaceFinder
+from face_recon_ros.core.pipeline import FacePipeline
 from face_recon_ros.core.reconstructor import FaceReconstructor
 from face_recon_ros.core.reconstructor_config import ReconstructorConfig
 from face_recon_ros.core.refresh import Refresher, moved_with

@@ -10,8 +10,9 @@ from fixtures import DiscDetector, draw_discs, write_point_network
 from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.crop import Crop
 from face_recon_ros.core.crop_pose import camera_from_face, crop_from_face
+from face_recon_ros.core.finder import FaceFinder
 from face_recon_ros.core.inference import Prediction
-from face_recon_ros.core.pipeline import FaceFinder, FacePipeline
+from face_recon_ros.core.pipeline import FacePipeline
 from face_recon_ros.core.reconstructor import FaceReconstructor
 from face_recon_ros.core.reconstructor_config import ReconstructorConfig
 from face_recon_ros.core.rigid import Rigid, angle_between, rotation_from_vector

@@ -14,9 +14,10 @@ from recordings import CAMERA, NAMES, STAMPS, Scripted, head, pictures, write_mo
 from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.depth_fusion import RangeReading
 from face_recon_ros.core.errors import DataError
+from face_recon_ros.core.finder import FaceFinder
 from face_recon_ros.core.inference import FaceNetwork
 from face_recon_ros.core.morphable_model import load_morphable_model
-from face_recon_ros.core.pipeline import FaceFinder, FacePipeline
+from face_recon_ros.core.pipeline import FacePipeline
 from face_recon_ros.core.reconstructor import FaceReconstructor
 from face_recon_ros.core.rigid import Rigid, rotation_from_vector
 from face_recon_ros.core.tracker_config import TrackerConfig
