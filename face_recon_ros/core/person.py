@@ -13,6 +13,7 @@ from face_recon_ros.core.identity_posterior import (
     IdentityPosterior,
     PosteriorConfig,
 )
+from face_recon_ros.core.inference import Prediction
 from face_recon_ros.core.point_fit import FitPrior, PointFit
 from face_recon_ros.core.reconstructor_config import ReconstructorConfig
 from face_recon_ros.core.rigid import Rigid
@@ -48,6 +49,10 @@ class Person:
         self.pose = OneEuroRigid(config.smooth_rotation, config.smooth_translation)
         self.expression = OneEuroVector(config.smooth_expression)
         self.smooths_pose = config.smooth_rotation.enabled or config.smooth_translation.enabled
+
+    def saw(self, stamp: float, camera_from_face: Rigid, prediction: Prediction) -> None:
+        """Remembers where the head was found; see `LastAnswer`."""
+        self.last = LastAnswer.after(self.last, stamp, camera_from_face, prediction)
 
     def identity_deviation(self, k_identity: int) -> NDArray[np.float64]:
         """(K_id,) standard deviations; those of anybody where no fit says more."""

@@ -36,7 +36,7 @@ from face_recon_ros.core.person import (
 from face_recon_ros.core.pose_uncertainty import covariance_in_camera
 from face_recon_ros.core.reconstructor_config import IMAGE, OFF, ReconstructorConfig
 from face_recon_ros.core.rigid import Rigid
-from face_recon_ros.core.starts import LastAnswer, Start, between, choose_waiting
+from face_recon_ros.core.starts import Start, between, choose_waiting
 from face_recon_ros.core.texture import Picture, View, look_at
 from face_recon_ros.core.texture_sampler import TextureSampler
 from face_recon_ros.core.types import Coefficients, Face, Float32, Mesh, Track
@@ -391,8 +391,7 @@ class FaceReconstructor:
             for pose, crop in zip(crop_poses, crops, strict=True)
         ]
         for i, person in enumerate(people):
-            row = prediction.rows(np.array([i]))
-            person.last = LastAnswer.after(person.last, tracks[i].stamp, poses[i], row)
+            person.saw(tracks[i].stamp, poses[i], prediction.rows(np.array([i])))
             if person.smooths_pose:
                 poses[i] = person.pose(poses[i], tracks[i].stamp)
                 crop_poses[i] = crop_from_camera_pose(poses[i], crops[i], camera)
