@@ -50,6 +50,13 @@ class Crop:
         linear = self.scale * self.image_from_crop_rotation.T
         return np.column_stack([linear, (self.size - 1) / 2 - linear @ self.centre_px])
 
+    @property
+    def image_from_crop(self) -> NDArray[np.float64]:
+        """(2, 3) affine that maps crop pixels to image pixels."""
+        linear = self.image_from_crop_rotation / self.scale
+        middle = np.full(2, (self.size - 1) / 2)
+        return np.column_stack([linear, self.centre_px - linear @ middle])
+
     def to_crop(self, image_px: ArrayLike) -> NDArray[np.float64]:
         """(..., 2) image pixels -> (..., 2) crop pixels."""
         p = np.asarray(image_px, np.float64) - self.centre_px

@@ -157,21 +157,23 @@ def without_hues(colours: Float32) -> Float32:
 
 def seen_at(
     picture: Picture, crop: Crop, crop_from_face: Rigid, vertices: Float32
-) -> tuple[Float32, NDArray[np.floating], float]:
+) -> tuple[Float32, Float32, float]:
     """Where a picture shows vertices (V, 3) of the face frame.
 
     Returns:
         (V, 3) points in the nominal crop camera, metres; (V, 2) pixels of the picture; pixels a
         millimetre on the face.
     """
-    points = vertices @ crop_from_face.rotation.T.astype(np.float32)
-    points += crop_from_face.translation.astype(np.float32)
+    # A row for each coordinate: numpy works along rows several times faster than down columns.
+    points = crop_from_face.rotation.astype(np.float32) @ vertices.T
+    points += crop_from_face.translation.astype(np.float32)[:, None]
     nominal = crop_camera(crop.size)
-    pixels = nominal.focal_px * points[:, :2] / points[:, 2:] + nominal.matrix[:2, 2]
-    px_per_mm = 1e-3 * nominal.focal_px / float(crop_from_face.translation[2])
-    if picture.is_crop:
-        return points, pixels, px_per_mm
-    return points, crop.to_image(pixels), px_per_mm / crop.scale
+    matrix, px_per_mm = nominal.matrix[:2], 1e-3 * nominal.focal_px / crop_from_face.translation[2]
+    if not picture.is_crop:
+        matrix, px_per_mm = crop.image_from_crop @ nominal.matrix, px_per_mm / crop.scale
+    matrix = matrix.astype(np.float32)
+    pixels = matrix[:, :2] @ (points[:2] / points[2]) + matrix[:, 2:]
+    return points.T, pixels.T, float(px_per_mm)
 
 
 def believed(best: Float32, agreed: Float32, visible: Float32) -> Float32:

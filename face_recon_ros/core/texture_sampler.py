@@ -116,8 +116,11 @@ class TextureSampler:
         #: (V, 10) values of the smooth field's basis at the vertices.
         self.basis = _polynomials(mean, mean[members])
         outside = np.where(members, 0.0, _distance(mean, mean[rim]))
-        self._fade = np.exp(-outside / _REACH_M).astype(np.float32)[:, None]
-        self._tinted = 1 - _of_regions(model, _OWN_COLOUR).astype(np.float32)[:, None]
+        fade = np.exp(-outside / _REACH_M).astype(np.float32)[:, None]
+        #: (V, 10) likewise, of the field that fades to its mean; none of it on eyes and teeth.
+        self._faded_basis = fade * self.basis
+        self._faded_basis[:, 0] += 1 - fade[:, 0]
+        self._faded_basis[_of_regions(model, _OWN_COLOUR)] = 0.0
 
     def compare(
         self,
@@ -168,9 +171,8 @@ class TextureSampler:
 
         It is that of skin: eyes and teeth that were not seen keep the model's colours.
         """
-        mean = field[:1].astype(np.float32)
-        values = self._tinted * (mean + self._fade * (_combine(self.basis, field) - mean))
-        return np.asarray(np.clip(values, -_LARGEST, _LARGEST), np.float32)
+        values = _combine(self._faded_basis, field)
+        return np.clip(values, -_LARGEST, _LARGEST, out=values)
 
     def _seen(
         self,
@@ -181,8 +183,8 @@ class TextureSampler:
     ) -> Float32:
         """(V,) in [0, 1]: how well the image shows a vertex."""
         height, width = rgb.shape[:2]
-        length = np.sqrt(np.einsum("vx,vx->v", points, points))
-        facing = np.einsum("vx,vx->v", normals, points) / -np.maximum(length, 1e-9)
+        length = np.sqrt(np.einsum("xv,xv->v", points.T, points.T))
+        facing = np.einsum("xv,xv->v", normals.T, points.T) / -np.maximum(length, 1e-9)
         trust = np.clip((facing - _LEAST_FACING) / (_FULL_FACING - _LEAST_FACING), 0, 1)
         x, y = pixels.T
         inside = (x > 0) & (x < width - 1) & (y > 0) & (y < height - 1) & (points[:, 2] > 0)
@@ -202,9 +204,8 @@ class TextureSampler:
         level = np.clip((share - _DISPUTED) / (_SETTLED - _DISPUTED), 0, 1)
         forehead = np.clip((share[self._brows :] - _DISPUTED) / (_SURE - _DISPUTED), 0, 1)
         level[self._brows :] = np.minimum.accumulate(forehead, axis=0)
-        return np.asarray(
-            np.einsum("kv,kv->v", level.ravel()[self._cells], self._shares), np.float32
-        )
+        around = np.take(level.astype(np.float32), self._cells)
+        return np.asarray(np.einsum("kv,kv->v", around, self._shares), np.float32)
 
     def _fit(self, ratio: Float32, weight: Float32) -> Float32:
         """(10, 3) least squares of the smooth field, outliers left out."""
@@ -216,13 +217,13 @@ class TextureSampler:
         if skin.mean() > _MINORITY:  # else it is the light that is strange
             start = start * skin
         field = np.zeros((10, 3), np.float32)
-        field[0] = np.median(values[start > 0], axis=0)
-        ridge = _RIDGE * start.sum() * np.diag([0.0] + 9 * [1.0]).astype(np.float32)
+        field[0] = _median(values[start > 0])
+        ridge = np.diag(np.array([0.0] + 9 * [_RIDGE * start.sum()], np.float32) + 1e-6)
+        both = np.hstack([basis, values])
         for tolerance in _TIGHTER:
             w = start * agreement(values, _combine(basis, field), tolerance)
-            weighted = basis * w[:, None]
-            normal = weighted.T @ basis + ridge + 1e-6 * np.eye(10, dtype=np.float32)
-            field = np.linalg.solve(normal, weighted.T @ values).astype(np.float32)
+            normal = (basis * w[:, None]).T @ both
+            field = np.linalg.solve(normal[:, :10] + ridge, normal[:, 10:])
         return field
 
 
@@ -278,7 +279,7 @@ def agreement(ratio: Float32, smooth: Float32, tolerance: NDArray[np.floating] |
         smooth: (N, 3) what they should be.
         tolerance: (N, 3) of the darkest and the brightest channel, and between them; or of all.
     """
-    darker, brighter, hue = np.broadcast_to(tolerance, (len(ratio), 3)).T
+    darker, brighter, hue = tolerance.T if isinstance(tolerance, np.ndarray) else 3 * [tolerance]
     most, least = _extremes(ratio - smooth)
     off = np.maximum(most / brighter, least / -darker)
     np.maximum(off, (most - least) / hue, out=off)
@@ -291,8 +292,14 @@ def _extremes(values: Float32) -> tuple[Float32, Float32]:
     return np.maximum(np.maximum(a, b), c), np.minimum(np.minimum(a, b), c)
 
 
+def _median(values: Float32) -> Float32:
+    """(K,) upper medians of the columns of (N, K); numpy's own takes five times longer."""
+    middle = len(values) // 2
+    return np.asarray(np.partition(values, middle, axis=0)[middle], np.float32)
+
+
 def _combine(basis: Float32, field: NDArray[np.floating]) -> Float32:
-    """(N, 3) the field (10, 3) at points whose basis (N, 10) is; without BLAS and its threads."""
+    """(N, C) the field (K, C) at points whose basis (N, K) is; without BLAS and its threads."""
     nothing = np.zeros((len(basis), field.shape[1]), np.float32)
     return np.asarray(cv2.gemm(basis, field.astype(np.float32), 1.0, nothing, 0.0), np.float32)
 
@@ -377,9 +384,13 @@ class _Bridge:
         depth = 1.0 - model.mean_shape[:, 0]
         drawn = rasterize(places, depth, model.triangles, rows, _BRIDGE_COLUMNS)
         self._whole = bool((drawn.triangle >= 0).all())
-        self._corners = model.triangles[drawn.triangle.ravel()].astype(np.intp)
-        self._weights = drawn.weights.reshape(-1, 3).astype(np.float32)
-        self._shape = rows, _BRIDGE_COLUMNS
+        self._vertices, corners = np.unique(
+            model.triangles[drawn.triangle.ravel()], return_inverse=True
+        )
+        corners = corners.reshape(-1, 3)
+        #: (N, U) of points from top to bottom, `_BRIDGE_COLUMNS` a row, in U of the vertices.
+        self._weights = np.zeros((len(corners), len(self._vertices)), np.float32)
+        np.put_along_axis(self._weights, corners, drawn.weights.reshape(-1, 3), axis=1)
 
     def __call__(
         self, rgb: NDArray[np.uint8], pixels: NDArray[np.floating], model_colours: Float32
@@ -387,17 +398,15 @@ class _Bridge:
         """How sure it is, in [0, 1]; the arguments are those of `TextureSampler.compare`."""
         if not self._whole:
             return 0.0
-        place = np.einsum(
-            "nk,nkx->nx", self._weights, np.asarray(pixels[self._corners], np.float32)
-        )
-        plain = np.einsum("nk,nk->n", self._weights, (model_colours @ _LUMA)[self._corners])
+        place = _combine(self._weights, pixels[self._vertices])
+        plain = _combine(self._weights, model_colours[self._vertices]) @ _LUMA
         ratio = np.maximum(sample(rgb, place) @ _LUMA, _DARKEST) / np.maximum(plain, _DARKEST)
-        level = np.log(ratio).reshape(self._shape)
+        level = np.log(ratio).reshape(-1, _BRIDGE_COLUMNS)
         k = _FRAME_STEPS
         inner = level[k:-k]
         deep = np.minimum(level[: -2 * k], level[2 * k :]) - inner
-        deepest = float(np.median(deep.max(axis=0)))
-        return float(np.clip((deepest - _NO_FRAME) / (_FRAME - _NO_FRAME), 0, 1))
+        deepest = float(_median(deep.max(axis=0)))
+        return min(max((deepest - _NO_FRAME) / (_FRAME - _NO_FRAME), 0.0), 1.0)
 
 
 class _Rings:
@@ -405,21 +414,23 @@ class _Rings:
 
     def __init__(self, model: MorphableModel, members: NDArray[np.bool_]) -> None:
         """Of the vertices `members` (V,) of a mesh."""
-        self._triangles = model.triangles[members[model.triangles].all(axis=1)].astype(np.intp)
-        corners = model.mean_shape[self._triangles]
+        triangles = model.triangles[members[model.triangles].all(axis=1)].astype(np.intp)
+        corners = model.mean_shape[triangles]
         edge = np.linalg.norm(corners[:, 0] - corners[:, 1], axis=1)
         self._times = max(1, round(_FRAME_M / float(np.median(edge)))) if len(edge) else 0
+        # Of each vertex, the corners of all its triangles, itself among them.
+        order = np.argsort(triangles, axis=None, kind="stable")
+        self._vertices, first = np.unique(triangles.ravel()[order], return_index=True)
+        self._around = triangles[order // 3].ravel()
+        self._first = 3 * first
+        self._count = np.diff(np.append(self._first, len(self._around))).astype(np.float32)
 
     def __call__(self, weight: Float32) -> Float32:
         """(V,) weights, which rise again gently."""
         least = weight.copy()
         for _ in range(self._times):
-            lowest = least[self._triangles].min(axis=1)
-            for k in range(3):
-                np.minimum.at(least, self._triangles[:, k], lowest)
-        flat, n = self._triangles.ravel(), len(weight)
+            least[self._vertices] = np.minimum.reduceat(least[self._around], self._first)
         for _ in range(2 * self._times):
-            means = np.repeat(least[self._triangles].mean(axis=1), 3)
-            around = np.bincount(flat, means, n) / np.maximum(np.bincount(flat, minlength=n), 1)
-            least[flat] = np.minimum(least[flat], around[flat])
+            means = np.add.reduceat(least[self._around], self._first) / self._count
+            least[self._vertices] = np.minimum(least[self._vertices], means)
         return least
