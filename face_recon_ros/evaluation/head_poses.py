@@ -14,9 +14,7 @@ from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.crop import Crop, face_box_from_points
 from face_recon_ros.core.crop_pose import (
     CAMERA_FROM_FRONTAL_FACE,
-    crop_camera,
     crop_from_camera_pose,
-    crop_from_face,
 )
 from face_recon_ros.core.morphable_model import FACIAL_SKIN, MorphableModel
 from face_recon_ros.core.reconstructor import FaceReconstructor
@@ -76,8 +74,6 @@ class PoseError:
         turn_deg: of the head away from the camera.
         rotation_deg: what the chain gets wrong.
         distance_share: of the distance, head size known.
-        alone_deg: what the network alone gets wrong: the same head as the nominal crop camera
-            would have taken it. NaN where not asked for.
         z: root mean square of the error of rotation over the standard deviation that its
             covariance promises; NaN without covariance.
     """
@@ -86,7 +82,6 @@ class PoseError:
     turn_deg: float
     rotation_deg: float
     distance_share: float
-    alone_deg: float
     z: float
 
 
@@ -182,7 +177,6 @@ def _medians(errors: list[PoseError]) -> dict[str, float]:
         "count": len(errors),
         "rotation_deg": median([e.rotation_deg for e in errors]),
         "distance_share": median([e.distance_share for e in errors]),
-        "alone_deg": median([e.alone_deg for e in errors]),
         "rotation_z": float(np.sqrt(np.mean([e.z**2 for e in errors]))) if errors else np.nan,
     }
 
@@ -194,12 +188,10 @@ class HeadScorer:
     Attributes:
         reconstructor: what is measured.
         whole: the face model, whole head, coarse or fine.
-        network_alone: also measure what the network alone gets wrong (twice the time).
     """
 
     reconstructor: PerProcess[FaceReconstructor]
     whole: MorphableModel
-    network_alone: bool = False
 
     @functools.cached_property
     def _scenes(self) -> ModelScenes:
@@ -212,29 +204,18 @@ class HeadScorer:
         skin = whole.neutral(head.identity)[whole.subsets[FACIAL_SKIN]]
         box = face_box_from_points(camera.project(face.apply(skin)))
         box = box + np.tile(head.shift * (box[2] - box[0]), 2)
-        picture = self._picture(head, face, camera)
-        found, crop, z = _answer(reconstructor, picture, box, camera, head.identity, face)
+        self._scenes.camera = camera
+        scene = self._scenes.scene("head", face, identity=head.identity, albedo=head.albedo)
+        found, crop, z = _answer(reconstructor, scene.render(), box, camera, head.identity, face)
         if found is None:
             return {}
-        nominal, alone = crop_from_camera_pose(face, crop, camera), float("nan")
-        if self.network_alone:
-            size = reconstructor.network.size
-            lens = crop_camera(4 * size)
-            whole_crop = Crop(np.full(2, (lens.width - 1) / 2), float(lens.width), size)
-            seen = whole_crop.extract(self._picture(head, nominal, lens))
-            c = reconstructor.predict(seen[None]).coefficients
-            alone = pose_errors(crop_from_face(c.rotation[0], c.translation[0]), nominal)[0]
+        nominal = crop_from_camera_pose(face, crop, camera)
         turn = angle_between(
             rotation_between(nominal.translation, [0.0, 0.0, 1.0]) @ nominal.rotation,
             CAMERA_FROM_FRONTAL_FACE,
         )
         turn_deg = float(np.degrees(turn))
-        return asdict(PoseError(head.distance_m, turn_deg, *pose_errors(found, face), alone, z))
-
-    def _picture(self, head: Head, pose: Rigid, camera: PinholeCamera) -> NDArray[np.uint8]:
-        self._scenes.camera = camera
-        scene = self._scenes.scene("head", pose, identity=head.identity, albedo=head.albedo)
-        return scene.render()
+        return asdict(PoseError(head.distance_m, turn_deg, *pose_errors(found, face), z))
 
 
 def _answer(
