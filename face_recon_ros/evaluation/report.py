@@ -226,8 +226,7 @@ def draw_points(
 
 def _svg(draw: Callable[[Any], None]) -> str:
     import matplotlib
-
-    matplotlib.use("Agg")
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context({"svg.hashsalt": "face_recon", "svg.fonttype": "path"}):
@@ -242,7 +241,7 @@ def _svg(draw: Callable[[Any], None]) -> str:
             columns = max(1, 72 // (longest + 6))
             figure.legend(loc="outside upper left", ncols=columns, fontsize=8, frameon=False)
         buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
+        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})  # savefig draws twice
     text = buffer.getvalue()
     return text[text.index("<svg") :]
 

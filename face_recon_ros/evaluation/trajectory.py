@@ -23,6 +23,9 @@ Array = NDArray[np.float64]
 
 _OFFSET_STEP_S = 0.02
 _OFFSET_SAMPLES = 300
+_SEARCH_ROUNDS = (
+    5  # of an alignment whose error alone is asked: at a wrong offset it hardly converges
+)
 
 
 @dataclass(frozen=True)
@@ -147,7 +150,7 @@ def align_trajectories(
         rows = np.concatenate([a, np.tile(-np.eye(3), (n, 1, 1))], axis=2).reshape(-1, 6)
         solution, *_ = np.linalg.lstsq(rows, (tb @ y.T - ta).ravel(), rcond=1e-9)
         offset, origin = solution[:3], solution[3:]
-    mean = _nearest_rotation(b.sum(axis=0))
+    mean = _nearest_rotations(b.sum(axis=0))
     turns = np.array([vector_from_rotation(mean.T @ r) for r in b])
     spread = np.sqrt(np.linalg.eigvalsh(turns.T @ turns / n)[1].clip(0))
     return Alignment(Rigid(x, offset), Rigid(y, origin), float(np.degrees(spread)))
@@ -194,9 +197,9 @@ def estimate_time_offset(
         if matched.sum() < max(4, len(seen) // 2):
             return float("nan")
         a, b = seen.rotations[matched], true.rotations
-        x, y = _align_rotations(a, b, same_camera)
-        cosine = (np.einsum("ab,nca,cd,ndb->n", x, a, y, b, optimize=True) - 1) / 2
-        return float(np.mean(2 * (1 - cosine)))  # angle squared, for small ones
+        x, y = _align_rotations(a, b, same_camera, _SEARCH_ROUNDS)
+        trace = np.einsum("ab,nca,cd,ndb->", x, a, y, b, optimize=True) / len(b)
+        return float(3 - trace)  # mean of the squared angles, for small ones
 
     offsets = np.arange(-max_offset_s, max_offset_s + _OFFSET_STEP_S / 2, _OFFSET_STEP_S)
     costs = np.array([cost(offset) for offset in offsets])
@@ -292,33 +295,32 @@ def _statistics(values: ArrayLike) -> dict[str, float]:
     return {"mean": float(v.mean()), "rmse": float(np.sqrt((v**2).mean())), **percentiles(v)}
 
 
-def _align_rotations(a: Array, b: Array, same_camera: bool) -> tuple[Array, Array]:
+def _align_rotations(
+    a: Array, b: Array, same_camera: bool, rounds: int = 50
+) -> tuple[Array, Array]:
     """Rotations x, y with a x = y b in the sense of least squares; y = 1 for one camera."""
-    y = np.eye(3)
-    x = _nearest_rotation(np.einsum("nca,nce->ae", a, b))
+    one = np.eye(3)
+    direct = np.einsum("nca,nce->ae", a, b)
     if same_camera:
-        return x, y
+        return _nearest_rotations(direct), one
     product = np.einsum("nca,ndb->abcd", a, b, optimize=True).reshape(9, 9)
     u, _, vt = np.linalg.svd(product)
-    starts = [
-        (_nearest_rotation(s * u[:, 0].reshape(3, 3)), _nearest_rotation(s * vt[0].reshape(3, 3)))
-        for s in (1.0, -1.0)
-    ]
-    solutions = (_by_turns(product, *start) for start in [*starts, (x, y)])
-    return max(solutions, key=lambda pair: float(pair[0].ravel() @ product @ pair[1].ravel()))
-
-
-def _by_turns(product: Array, x: Array, y: Array) -> tuple[Array, Array]:
-    for _ in range(50):
-        y_new = _nearest_rotation((x.ravel() @ product).reshape(3, 3))
-        x_new = _nearest_rotation((product @ y_new.ravel()).reshape(3, 3))
+    left, right = u[:, 0].reshape(3, 3), vt[0].reshape(3, 3)
+    x = _nearest_rotations(np.stack([left, -left, direct]))
+    y = _nearest_rotations(np.stack([right, -right, one]))
+    for _ in range(rounds):  # each in turn, from all starts
+        y_new = _nearest_rotations((x.reshape(-1, 9) @ product).reshape(-1, 3, 3))
+        x_new = _nearest_rotations((y_new.reshape(-1, 9) @ product.T).reshape(-1, 3, 3))
         moved = np.abs(x_new - x).max() + np.abs(y_new - y).max()
         x, y = x_new, y_new
         if moved < 1e-12:
             break
-    return x, y
+    best = int(np.einsum("sab,abcd,scd->s", x, product.reshape(3, 3, 3, 3), y).argmax())
+    return x[best], y[best]
 
 
-def _nearest_rotation(matrix: Array) -> Array:
-    u, _, vt = np.linalg.svd(matrix)
-    return np.asarray((u * [1.0, 1.0, np.sign(np.linalg.det(u @ vt))]) @ vt)
+def _nearest_rotations(matrices: Array) -> Array:
+    """(..., 3, 3) of matrices (..., 3, 3)."""
+    u, _, vt = np.linalg.svd(matrices)
+    u[..., 2] *= np.sign(np.linalg.det(u @ vt))[..., None]
+    return np.asarray(u @ vt)
