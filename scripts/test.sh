@@ -19,7 +19,9 @@ if [ $# -eq 0 ]; then
     "$python" -m mypy
     core=$("$python" -c 'import sys; print("sysmon" if sys.version_info >= (3, 12) else "ctrace")')
     export COVERAGE_CORE=$core # how lines are counted: sysmon costs next to nothing
-    # One process per core, a file in one of them: half of the tests compute, half wait for nodes.
-    set -- --cov -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder # coverage of core; fails under 90 % (pyproject.toml)
+    # A process more than there are cores, a file in one of them: while one waits for nodes, the others compute.
+    processes=$(($(nproc) + 1))
+    [ "$processes" -le 4 ] || processes=4
+    set -- --cov -n "$processes" --dist loadfile --no-loadscope-reorder # coverage of core; fails under 90 % (pyproject.toml)
 fi
 exec "$python" -m pytest "$@"

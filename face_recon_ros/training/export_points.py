@@ -26,7 +26,7 @@ from face_recon_ros.face_model.build import NAME
 from face_recon_ros.face_model.population import population_mean
 from face_recon_ros.training.config import PointConfig, config_from_dict
 from face_recon_ros.training.export import LICENCE
-from face_recon_ros.training.point_calibration import calibrate, held_out, regressed, seen_normals
+from face_recon_ros.training.point_calibration import calibrate, held_out, seen_normals
 from face_recon_ros.training.point_examples import PointBatch
 from face_recon_ros.training.point_fit import Fit
 from face_recon_ros.training.point_network import PointNetwork
@@ -156,7 +156,7 @@ def _calibrate(
     figures: dict[str, Any] = {}
     if int8:
         rectifier = Rectifier(model)
-        examples = [(b.image, seen_normals(rectifier, b), regressed(b)) for b in batches]
+        examples = [(b.image, seen_normals(rectifier, b), b.coefficients.numpy()) for b in batches]
         with tempfile.TemporaryDirectory() as folder:
             exact = shutil.copy(out, Path(folder) / "exact.onnx")
             figures = quantise_points(Path(exact), out, examples)

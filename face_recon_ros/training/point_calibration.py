@@ -72,11 +72,6 @@ def seen_normals(rectifier: Rectifier, batch: PointBatch) -> NDArray[np.float32]
     return rectifier.seen_normals(FaceFrame.of(batch.start_rotation, batch.start_translation))
 
 
-def regressed(batch: PointBatch) -> NDArray[np.float32]:
-    """(B, K_id + K_exp) what the network is told of the regressor's answers."""
-    return np.concatenate([batch.start_identity, batch.start_expression], 1).astype(np.float32)
-
-
 def calibrate(
     network: DensePointNetwork, model: MorphableModel, batches: list[PointBatch]
 ) -> dict[str, Any]:
@@ -101,7 +96,8 @@ def calibrate(
     misses: list[NDArray[np.float64]] = []
     for b in batches:
         frame = FaceFrame.of(b.start_rotation, b.start_translation)
-        answer = network.predict(b.image, rectifier.seen_normals(frame), regressed(b))
+        told = b.coefficients.numpy()
+        answer = network.predict(b.image, rectifier.seen_normals(frame), told)
         identity, expression = np.split(answer.coefficients, [model.k_identity], axis=1)
         start = FitState(b.start_rotation, b.start_translation, identity, expression)
         misses.extend(b.identity.astype(np.float64) - identity)

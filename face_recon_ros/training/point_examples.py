@@ -69,8 +69,12 @@ class PointBatch(NamedTuple):
 
     @property
     def coefficients(self) -> Tensor:
-        """(B, K_id + K_exp) the regressor's answer, as the network is told it."""
-        return torch.cat([self.start_identity, self.start_expression], 1)
+        """(B, K_id + K_exp) the regressor's answer, as the network is told it.
+
+        A batch of numpy arrays (`point_calibration.held_out`) has it, too.
+        """
+        told = (self.start_identity, self.start_expression)
+        return torch.cat([torch.as_tensor(part) for part in told], 1)
 
 
 class PointExamples(IterableDataset):
