@@ -24,7 +24,18 @@ def network_path(face_model_path: Path) -> Path:
 
 
 #: Slow parts first: with a file per process, none is left over when the others are done.
-SLOW_FIRST = ("ros/test_reliability.py", "training", "ros", "evaluation", "face_model", "cli")
+SLOW_FIRST = (
+    "ros/test_reliability.py",
+    "face_model/test_cross_check.py",
+    "training",
+    "ros",
+    "test_install.py",
+    "evaluation",
+    "cli",
+    "io",
+    "fitting",
+    "face_model",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

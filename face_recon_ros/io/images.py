@@ -150,6 +150,8 @@ def decode_picture(
         pixels = _by_opencv(raw, upright) if raw else None
         if pixels is None or (kind == "JPEG" and not _has_end_marker(raw)):
             pixels, warning = _rescued(raw, kind, upright)
+    if not warning and _moves(raw, kind):
+        warning = "moves: only its first image is read (a GIF or a video is read whole)"
     if pixels is None:
         raise ImageError(
             f"a picture ({', '.join(PICTURES)})",
@@ -208,6 +210,13 @@ def is_animated(path: str | Path) -> bool:
             return getattr(picture, "n_frames", 1) > 1
     except (OSError, ValueError, SyntaxError):
         return False
+
+
+def _moves(raw: bytes, kind: str) -> bool:
+    """Whether a WebP or PNG file has images after its first."""
+    if kind == "WebP":
+        return raw[12:16] == b"VP8X" and bool(raw[20] & 2)
+    return kind == "PNG" and raw.find(b"acTL", 0, raw.find(b"IDAT")) >= 0
 
 
 def _by_opencv(raw: bytes, upright: bool) -> NDArray[np.generic] | None:

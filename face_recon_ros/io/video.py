@@ -98,7 +98,9 @@ class VideoReader:
             self._warn(f"{broken} parts of the video are damaged and left out")
         if not read and not self._live:
             raise SourceError(
-                f"a video with images at {self.name}", "none", "is the file damaged or cut off?"
+                f"a video or a picture at {self.name}",
+                "a file that shows no image",
+                "is the file damaged or cut off, or of another kind?",
             )
 
     def close(self) -> None:

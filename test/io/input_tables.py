@@ -240,11 +240,14 @@ class PictureRow:
     says: str = ""
 
 
-def _animated_gif(path: Path) -> None:
-    from PIL import Image
+def _animated(kind: str) -> Callable[[Path], None]:
+    def write(path: Path) -> None:
+        from PIL import Image
 
-    frames = [Image.fromarray(np.roll(scene(), 5 * k, 1)) for k in range(3)]
-    frames[0].save(path, "GIF", save_all=True, append_images=frames[1:], duration=500)
+        frames = [Image.fromarray(np.roll(scene(), 5 * k, 1)) for k in range(3)]
+        frames[0].save(path, kind, save_all=True, append_images=frames[1:], duration=500)
+
+    return write
 
 
 PICTURES = (
@@ -299,6 +302,18 @@ PICTURES = (
     PictureRow("TIFF", ".tiff", _opencv(".tiff"), tolerance=0.0),
     PictureRow("WebP", ".webp", _opencv(".webp")),
     PictureRow("WebP, turned by EXIF", ".webp", _pillow("WEBP", 6), note="upright", tolerance=8.0),
+    *(
+        PictureRow(
+            f"{name}, animated",
+            suffix,
+            _animated(name.upper()),
+            WARNED,
+            "its first image; GIF is read whole",
+            tolerance=8.0,
+            says="only its first image",
+        )
+        for name, suffix in (("PNG", ".png"), ("WebP", ".webp"))
+    ),
     PictureRow("PPM, PGM, PBM (PNM)", ".ppm", _opencv(".ppm"), tolerance=0.0),
     PictureRow("JPEG 2000", ".jp2", _opencv(".jp2")),
     PictureRow("Sun raster", ".ras", _opencv(".ras"), tolerance=0.0),
@@ -518,7 +533,7 @@ VIDEOS = (
     VideoRow("pixels that are not square", ".mp4",
              lambda p: write_video(p, sample_aspect_ratio=Fraction(4, 3)), aspect=4 / 3,
              note="made square"),
-    VideoRow("animated GIF", ".gif", _animated_gif, (0.0, 0.5, 1.0), note="its own times", tolerance=255.0),
+    VideoRow("animated GIF", ".gif", _animated("GIF"), (0.0, 0.5, 1.0), note="its own times", tolerance=255.0),
     VideoRow("MP4 cut off (no index)", ".mp4", _cut, result=REFUSED, says="cut off"),
     VideoRow("sound only", ".wav", _sound, result=REFUSED, says="video track"),
     VideoRow("text", ".txt", lambda p: p.write_text("hello\n" * 50), result=REFUSED, says="another kind"),
