@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from face_recon_ros.cli.avatar import add_avatar_command
 from face_recon_ros.cli.evaluate import add_evaluation_commands
@@ -15,6 +16,7 @@ from face_recon_ros.cli.record import add_record_command
 from face_recon_ros.cli.stream import add_stream_command
 from face_recon_ros.cli.train import add_training_commands
 from face_recon_ros.core.errors import FaceReconError
+from face_recon_ros.io.folders import check_place
 
 EXIT_FAULT = 2  # a fault that the user can fix, one line on stderr
 EXIT_INTERRUPTED = 130
@@ -81,6 +83,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = make_parser().parse_args(argv)
     try:
+        for option in ("out", "report"):
+            if place := getattr(args, option, None):
+                check_place(Path(place), f"choose another --{option}")
         code = int(args.run(args) or 0)
         for warning in _runtime_warnings():
             print(f"face-recon: {warning}", file=sys.stderr)

@@ -200,13 +200,25 @@ def test_bad_input_is_told_in_one_line(models, pictures, tmp_path, capsys):
     assert "expected a video" in fails(capsys, "reconstruct", tmp_path / "text.mp4", *ok)
     (tmp_path / "file").write_text("in the way")
     two = pictures / "two.png"
-    assert "folder" in fails(capsys, "reconstruct", two, "--out", tmp_path / "file" / "x", *models)
+    inside = tmp_path / "file" / "x"
+    assert "a place to write" in fails(capsys, "reconstruct", two, "--out", inside, *models)
     assert "no such file" in fails(capsys, "reconstruct", two, *ok, "--network", "none/x.onnx")
     assert "min_score" in fails(capsys, "reconstruct", two, *ok, "--min-score", "7")
     assert "field of view" in fails(capsys, "reconstruct", two, *ok, "--fov", "400")
     assert "calibration" in fails(capsys, "reconstruct", two, *ok, "--calibration", "none.yaml")
     speed = ["evaluate", "speed", "--source", two, "--out", tmp_path / "s.json", *models]
     assert "--frames" in fails(capsys, *speed, "--frames", "0")
+
+
+@pytest.mark.parametrize("option", ["--out", "--report"])
+def test_a_place_that_cannot_be_written_to_is_told_before_the_work(option, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    places = {"--out": tmp_path / "new" / "x.json", "--report": tmp_path / "new" / "x.html"}
+    places[option] = tmp_path / "file" / "deep" / "x"
+    command = ["evaluate", "landmarks", "--images", tmp_path / "nowhere"]
+    told = fails(capsys, *command, *(word for pair in places.items() for word in pair))
+    assert "a place to write" in told and f"choose another {option}" in told
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_missing_package_names_the_extra(monkeypatch, capsys, tmp_path):
