@@ -263,10 +263,11 @@ class ReIdentifier:
         own = person.likeness(look) if person.looks else 1.0
         others = (p for p in self._people.values() if p is not person and p.looks)
         rival = max((other.likeness(look) for other in others), default=-1.0)
-        config, lead = self.config, own - rival
-        speaks_against = rival >= config.same and lead <= -2 * config.margin
-        if own >= config.different and not speaks_against:
-            if own >= config.same or lead >= config.margin:  # else it says nothing
+        lead = own - rival
+        against = rival >= self.config.same and lead <= -2 * self.config.margin
+        if own >= self.config.different and not against:
+            sure = own >= self.config.same and not person.contested
+            if sure or lead >= self.config.margin:  # else it says nothing
                 person.learn(look)
                 person.contested, person.strikes, person.doubted = False, 0, np.inf
             return True
