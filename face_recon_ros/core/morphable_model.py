@@ -229,7 +229,10 @@ def _read(path: Path) -> dict[str, NDArray[Any]]:
         with np.load(path, allow_pickle=False) as archive:
             data = {key: archive[key] for key in archive.files}
     except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as fault:
-        raise ModelError(f"a plain .npz face model at {path}", str(fault), _REMEDY) from None
+        # of any other file numpy says how to unpickle it
+        other = isinstance(fault, ValueError) and not zipfile.is_zipfile(path)
+        got = "another kind of file" if other else str(fault)
+        raise ModelError(f"a plain .npz face model at {path}", got, _REMEDY) from None
     version = int(data.get("format_version", np.int32(0)))
     if version != FORMAT_VERSION:
         raise ModelError(f"format version {FORMAT_VERSION} in {path}", f"{version}", _REMEDY)
