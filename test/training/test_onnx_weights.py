@@ -28,7 +28,7 @@ from face_recon_ros.training.network import CoefficientSizes, FaceRegressor  # n
 from face_recon_ros.training.onnx_weights import fold_batch_norm, state_from_onnx  # noqa: E402
 from face_recon_ros.training.stored import build_network, load_teacher  # noqa: E402
 
-CROPS = np.random.default_rng(0).integers(0, 256, (16, 64, 64, 3), dtype=np.uint8)
+CROPS = np.random.default_rng(0).integers(0, 256, (8, 64, 64, 3), dtype=np.uint8)
 
 
 def trained(backbone):
