@@ -8,6 +8,7 @@ nodes use the two halves on their own.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -44,6 +45,8 @@ STAGES = (
     "confirm",
     "head_state",
 )
+
+_LOOK_WAITS_S = 0.1  # at most, for an image that the detector does not look at
 
 
 @dataclass(frozen=True)
@@ -167,10 +170,15 @@ class FacePipeline:
         camera = camera_of(image, camera)
         tracks, detections = self.finder.find(image)
         clock.lap("detect" if detections is not None else "track")
-        due, left_out = self._due(tracks, image.stamp)
+        wanted = self.finder.wants_appearance() if self._appearance else []
+        if wanted and self._refresher:
+            wanted = self._refresher.looks(wanted, image.stamp, detected=detections is not None)
+        due, left_out = self._due(tracks, image.stamp, clock.since(), wanted)
         # Tentative tracks, too: their meshes move the tracks until they are seen again.
-        faces, pixels, presence = self._reconstruct(image, camera, due, clock, follow=True)
-        reconstruction_s = clock.since("detect", "track")
+        faces, pixels, presence = self._reconstruct(
+            image, camera, due, clock, follow=True, wanted=wanted
+        )
+        reconstruction_s = clock.since("detect", "track", "identify")
         self.finder.confirm(faces, presence)
         unusable, fresh = len(due) - len(faces), {face.track.id for face in faces}
         if self._refresher:
@@ -190,16 +198,27 @@ class FacePipeline:
         clock.lap("head_state")
         laps = clock.laps()
         if self._refresher:
-            self._refresher.took(len(due), reconstruction_s, laps["total"])
+            rest_s = laps["confirm"] + laps["head_state"]
+            look_s = laps["identify"] if wanted else None
+            self._refresher.took(reconstruction_s, rest_s, look_s)
             self._attended = {face.track.id for face in faces if face.attention is not None}
         n_carried = sum(face.track.id not in fresh for face in faces)
         return Frame(faces, pixels[shown], detections, laps, unusable, n_carried)
 
-    def _due(self, tracks: list[Track], stamp: float) -> tuple[list[Track], list[Track]]:
+    def also_took(self, seconds: float) -> None:
+        """Counts what was done with the last frame after `process` towards the budget."""
+        if self._refresher:
+            self._refresher.also_took(seconds)
+
+    def _due(
+        self, tracks: list[Track], stamp: float, spent_s: float, wanted: list[str]
+    ) -> tuple[list[Track], list[Track]]:
         """Tracks to be reconstructed, and those left out for want of time."""
         if self._refresher is None:
             return tracks, []
-        chosen = set(self._refresher.choose(tracks, stamp, self._attended))
+        chosen = self._refresher.choose(
+            tracks, stamp, {*self._attended, *wanted[:1]}, spent_s=spent_s, look=bool(wanted)
+        )
         return (
             [track for i, track in enumerate(tracks) if i in chosen],
             [track for i, track in enumerate(tracks) if i not in chosen],
@@ -284,10 +303,12 @@ class FacePipeline:
         clock: Stopwatch,
         *,
         follow: bool = False,
+        wanted: Sequence[str] = (),
     ) -> tuple[list[Face], NDArray[np.uint8], dict[str, float] | None]:
         """The faces that could be reconstructed, the pixels of each, and presence by id.
 
-        Each for itself, or with what its track showed a moment ago (`follow`).
+        Each for itself, or with what its track showed a moment ago (`follow`). `wanted`: tracks
+        whose person is to be recognised, the most urgent first.
         """
         crops = self.reconstructor.crops(tracks)
         pixels = self.reconstructor.extract(image.rgb, crops)
@@ -296,7 +317,7 @@ class FacePipeline:
             tracks, crops, pixels, camera if follow else None
         )
         clock.lap("infer")
-        tracks = self._identify(image, tracks, crops, prediction)
+        tracks = self._identify(image, wanted, tracks, crops, prediction)
         clock.lap("identify")
         prediction = self.reconstructor.fit([image.rgb] * len(crops), tracks, crops, prediction)
         clock.lap("fit")
@@ -313,10 +334,14 @@ class FacePipeline:
         )
 
     def _identify(
-        self, image: Image, tracks: list[Track], crops: list[Crop], prediction: Prediction
+        self,
+        image: Image,
+        wanted: Sequence[str],
+        tracks: list[Track],
+        crops: list[Crop],
+        prediction: Prediction,
     ) -> list[Track]:
         """The tracks with the ids of the people they show, where a look at a face is due."""
-        wanted = self.finder.wants_appearance() if self._appearance else []
         if self._appearance is None or not wanted:
             return tracks
         looks = self._appearance(image.rgb, wanted, tracks, crops, prediction)

@@ -19,7 +19,11 @@ from face_recon_ros.core.rigid import Rigid, rotation_between
 from face_recon_ros.core.types import Face, Track
 
 _SHARE = 0.8  # of the time between two images, where no budget is given
+_USUAL = 25  # percentile of the times between images: longer ones are of images that were dropped
 _WINDOW = 15  # images over which costs and intervals are medians
+_NEW = 4  # times the work of a known face: which way up it is, is found out
+_UNMEASURED = 8.0  # known faces, or a quarter as many new ones, before any cost is known
+_LOOK_WAITS_S = 0.1  # for how long a face waits to be recognised in a cheaper image
 _IN_TURN = 4  # every so many-th place is for those who wait
 
 Pixels = NDArray[np.uint8]
@@ -33,16 +37,19 @@ class Refresher:
     """
 
     def __init__(self, budget_s: float | None = None) -> None:
-        """Starts with nothing measured: all faces are reconstructed.
+        """Starts with nothing measured.
 
         Args:
             budget_s: see the attribute.
         """
         self.budget_s = budget_s
         self._stamp: float | None = None
+        self._wanted_since: float | None = None
         self._intervals: deque[float] = deque(maxlen=_WINDOW)
         self._per_face: deque[float] = deque(maxlen=_WINDOW)
+        self._look: deque[float] = deque(maxlen=_WINDOW)
         self._rest: deque[float] = deque(maxlen=_WINDOW)
+        self._portions = 0  # of work that was last chosen: 1 for a known face
         self._known: dict[str, tuple[Face, Pixels]] = {}
 
     @staticmethod
@@ -53,7 +60,13 @@ class Refresher:
         return Refresher(None if budget_ms < 0 else 1e-3 * budget_ms)
 
     def choose(
-        self, tracks: Sequence[Track], stamp: float, attended: Collection[str] = ()
+        self,
+        tracks: Sequence[Track],
+        stamp: float,
+        attended: Collection[str] = (),
+        *,
+        spent_s: float = 0.0,
+        look: bool = False,
     ) -> list[int]:
         """Which tracks of the next image are to be reconstructed.
 
@@ -61,6 +74,8 @@ class Refresher:
             tracks: of the image.
             stamp: seconds, of the image.
             attended: ids of those who look here.
+            spent_s: seconds that the image has taken so far.
+            look: whether somebody is to be recognised in it, which takes time as well.
 
         Returns:
             Indices into `tracks`, ascending; at least one if there is one.
@@ -70,45 +85,73 @@ class Refresher:
         self._stamp = stamp
         ids = {track.id for track in tracks}
         self._known = {name: known for name, known in self._known.items() if name in ids}
-        room = self._room(len(tracks))
-        if room >= len(tracks):
-            return list(range(len(tracks)))
+        room = self._room(spent_s, look)
 
-        def importance(i: int) -> tuple[bool, bool, float]:
+        def importance(i: int) -> tuple[bool, float]:
             track = tracks[i]
             side = float(np.sqrt(np.prod(track.box[2:] - track.box[:2])))
-            return track.id in self._known, track.id not in attended, -side
+            return track.id not in attended, -side
 
         def last_seen(i: int) -> float:
-            known = self._known.get(tracks[i].id)
-            return known[0].stamp if known else -np.inf
+            return self._known[tracks[i].id][0].stamp
 
-        always = room - -(-room // _IN_TURN)
         order = sorted(range(len(tracks)), key=importance)
-        waiting = sorted(order[always:], key=last_seen)
-        return sorted(order[:always] + waiting[: room - always])
+        new = [i for i in order if tracks[i].id not in self._known]
+        new = new[: max(1, int(min(room / _NEW, len(new))))]
+        known = [i for i in order if tracks[i].id in self._known]
+        left = int(min(max(room - _NEW * len(new), 0 if new else 1), len(known)))
+        always = left - -(-left // _IN_TURN) if left < len(known) else left
+        waiting = sorted(known[always:], key=last_seen)
+        chosen = known[:always] + waiting[: left - always]
+        self._portions = len(chosen) + _NEW * len(new)
+        return sorted(new + chosen)
 
-    def _room(self, wanted: int) -> int:
-        """How many faces the budget has room for."""
-        budget_s = self.budget_s
-        if budget_s is None:
-            budget_s = _SHARE * float(np.median(self._intervals)) if self._intervals else np.inf
-        if not self._per_face or not np.isfinite(budget_s):
-            return wanted
-        left = budget_s - float(np.median(self._rest))
-        return max(1, int(left / max(float(np.median(self._per_face)), 1e-6)))
-
-    def took(self, faces: int, reconstruction_s: float, total_s: float) -> None:
-        """Notes what an image cost.
+    def looks(self, wanted: list[str], stamp: float, *, detected: bool) -> list[str]:
+        """Who is to be recognised in an image: nobody if the detector looked, or not for long.
 
         Args:
-            faces: that were reconstructed.
-            reconstruction_s: seconds, for these.
-            total_s: seconds, for all.
+            wanted: who should be.
+            stamp: seconds, of the image.
+            detected: whether it has cost a detection.
         """
-        if faces:
-            self._per_face.append(reconstruction_s / faces)
-        self._rest.append(total_s - reconstruction_s)
+        if self._wanted_since is None or stamp < self._wanted_since:
+            self._wanted_since = stamp
+        if detected and stamp - self._wanted_since < _LOOK_WAITS_S:
+            return []
+        self._wanted_since = None
+        return wanted
+
+    def _room(self, spent_s: float, look: bool) -> float:
+        """How many known faces the budget has room for."""
+        if not self._per_face:
+            return _UNMEASURED
+        budget_s = self.budget_s
+        if budget_s is None:
+            usual = float(np.percentile(self._intervals, _USUAL)) if self._intervals else np.inf
+            budget_s = _SHARE * usual
+        left = budget_s - spent_s - float(np.median(self._rest))
+        if look and self._look:
+            left -= float(np.median(self._look))
+        return left / max(float(np.median(self._per_face)), 1e-6)
+
+    def took(self, reconstruction_s: float, rest_s: float, look_s: float | None = None) -> None:
+        """Notes what an image cost after its faces were chosen.
+
+        Args:
+            reconstruction_s: seconds, for the chosen faces.
+            rest_s: seconds, for all else.
+            look_s: seconds, for recognising somebody; None: nobody was looked at.
+        """
+        if self._portions:
+            self._per_face.append(reconstruction_s / self._portions)
+        self._rest.append(rest_s)
+        if look_s is not None:
+            self._look.append(look_s)
+
+    def also_took(self, seconds: float) -> None:
+        """Adds what was done with the last image elsewhere."""
+        if self._rest:
+            self._rest[-1] += seconds
 
     def remember(self, faces: Sequence[Face], pixels: Pixels) -> None:
         """Takes in the faces that were reconstructed, and their (N, S, S, 3) crops."""

@@ -126,6 +126,8 @@ class PipelineNode(FaceNode):
         if self.live.visualizer.due(image.stamp, self.config("visualization")):
             faces = [DrawnFace.of(face) for face in frame.faces]
             self.live.drawing.put(Scene(header, faces, cloud, camera, image.rgb))
+        published = time.perf_counter()
+        self.loaded.pipeline.also_took(published - processed)
         self.meter.count("processed")
         self.meter.count("faces", len(frame.faces))
         self.meter.count("faces_carried", frame.carried)
@@ -138,7 +140,7 @@ class PipelineNode(FaceNode):
             {
                 "convert": converted - start,
                 **frame.timings,
-                "publish": time.perf_counter() - processed,
+                "publish": published - processed,
                 "latency": now - image.stamp,
             }
         )
