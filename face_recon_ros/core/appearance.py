@@ -25,7 +25,7 @@ from face_recon_ros.core.errors import ModelError
 from face_recon_ros.core.inference import Prediction
 from face_recon_ros.core.models import EMBEDDING, find_model
 from face_recon_ros.core.morphable_model import MorphableModel
-from face_recon_ros.core.types import Coefficients, Track
+from face_recon_ros.core.types import Coefficients, Face, Track
 
 #: Where recognition networks want right eye, left eye, tip of the nose and the mouth's right and
 #: left corner (the subject's), in a square of 112 pixels: the template of ArcFace (Deng et al.
@@ -221,6 +221,13 @@ class AppearanceStage:
         """Composes the network and the face model that says where a face's points are."""
         self._embedder = embedder
         self._points = FacePoints(model)
+
+    def could_tell(self, face: Face, image_size: tuple[int, int]) -> bool:
+        """Whether a face as it was seen last says who it is; see `is_telling`."""
+        if not self._points.known:
+            return False
+        seen = self._points(face.coefficients, face.crop)
+        return is_telling(face.coefficients, seen, image_size)
 
     def __call__(
         self,

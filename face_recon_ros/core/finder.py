@@ -13,11 +13,12 @@ from face_recon_ros.core.crop import crop_from_face_box
 from face_recon_ros.core.detection import DetectorConfig, make_detector
 from face_recon_ros.core.placement import SAME_FACE_IOU
 from face_recon_ros.core.scene_cut import SceneCut
-from face_recon_ros.core.search import SearchingDetector
+from face_recon_ros.core.scout import Scout, look, moved_on
 from face_recon_ros.core.tracker_config import TrackerConfig
 from face_recon_ros.core.tracking import Tracker
 from face_recon_ros.core.types import Detections, Detector, Face, Float32, Image, Track
 
+_LATE_S = 0.25  # after its image a detection no longer says where faces are
 _NEAR_MARGIN, _NEAR_PX = 2.0, 192  # of the crop in which a face must be found again
 
 
@@ -30,20 +31,45 @@ class FaceFinder:
     """
 
     def __init__(
-        self, detector: Detector, tracker: Tracker, config: DetectorConfig | None = None
+        self,
+        detector: Detector,
+        tracker: Tracker,
+        config: DetectorConfig | None = None,
+        scout: Scout | None = None,
     ) -> None:
-        """Composes a detector and a tracker; `config` is what the detector was made of."""
+        """Composes a detector and a tracker.
+
+        Args:
+            detector: of faces.
+            tracker: of them.
+            config: what the detector was made of.
+            scout: has the detector look beside the pipeline while there are tracks; None: an
+                image waits for its detections.
+        """
         self._detector = detector
         self._tracker = tracker
         self._scene_cut = SceneCut()
         self._config = config
         self._near: Detector | None = None
         self.left_out = 0
+        self._scout = scout
+        self._stamp: float | None = None
+        self._sent: float | None = None  # stamp of the image that the scout looks at
+        self._then: dict[str, Float32] = {}  # where tracks were in it
 
     @staticmethod
-    def from_config(detector: DetectorConfig, tracker: TrackerConfig) -> FaceFinder:
-        """Loads what the configuration names."""
-        return FaceFinder(make_detector(detector), Tracker(tracker), detector)
+    def from_config(
+        detector: DetectorConfig, tracker: TrackerConfig, *, live: bool = False
+    ) -> FaceFinder:
+        """Loads what the configuration names.
+
+        Args:
+            detector: where to look.
+            tracker: how to follow.
+            live: the detector looks beside the pipeline; see `Scout`.
+        """
+        scout = Scout() if live else None
+        return FaceFinder(make_detector(detector), Tracker(tracker), detector, scout)
 
     def tune(self, detector: DetectorConfig) -> None:
         """Looks from the next image on by other settings; the tracks go on."""
@@ -58,17 +84,37 @@ class FaceFinder:
     def find(self, image: Image) -> tuple[list[Track], Detections | None]:
         """All tracks of the next image, and the detections if the detector had to look."""
         self._tracker.set_image_size(image.rgb.shape[1], image.rgb.shape[0])
+        if self._stamp == self._sent:  # the last image: where its meshes are is known now
+            self._then = self._boxes(self._tracker.tracks)
         if self._scene_cut(image.rgb):
             self._tracker.cut()
-        if not self._tracker.needs_detection(image.stamp):
+            self._sent = None
+        detections = self._detections(image)
+        self._stamp = image.stamp
+        if detections is None:
             return self._tracker.predict(image.stamp), None
-        if isinstance(self._detector, SearchingDetector):
-            detections = self._detector.detect_next(image.rgb, image.stamp)
-        else:
-            detections = self._detector.detect(image.rgb)
         tracks = self._tracker.update(detections, image.stamp)
         self.left_out = self._unclaimed(tracks, detections)
         return tracks, detections
+
+    def _detections(self, image: Image) -> Detections | None:
+        """What the detector says of an image, itself or by then; None where it says nothing."""
+        scout, tracker, stamp = self._scout, self._tracker, image.stamp
+        found = scout.take() if scout else None
+        if scout is None or (scout.is_idle and not tracker.tracks):
+            wanted = tracker.needs_detection(stamp)
+            return look(self._detector, image.rgb, stamp) if wanted else None
+        if found and found.stamp == self._sent and 0.0 < stamp - found.stamp <= _LATE_S:
+            now = self._boxes(tracker.expected(stamp))
+            return moved_on(found.detections, self._then, now)
+        if scout.is_idle and tracker.needs_detection(stamp, ahead=1):
+            scout.send(self._detector, image.rgb, stamp)
+            self._sent, self._then = stamp, {}
+        return None
+
+    @staticmethod
+    def _boxes(tracks: list[Track]) -> dict[str, Float32]:
+        return {track.id: track.box for track in tracks}
 
     def _unclaimed(self, tracks: list[Track], detections: Detections) -> int:
         """How many faces were found that no track follows, because there are too many."""

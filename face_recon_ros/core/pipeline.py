@@ -122,6 +122,7 @@ class FacePipeline:
         self._appearance = appearance
         self._refresher = refresher
         self._attended: set[str] = set()
+        self._recognised = False  # whether somebody was looked at in the last image
 
     @staticmethod
     def from_config(config: PipelineConfig | None = None, *, live: bool = False) -> FacePipeline:
@@ -140,7 +141,7 @@ class FacePipeline:
                 FaceEmbedder(threads=config.reconstructor.threads), reconstructor.model
             )
         return FacePipeline(
-            FaceFinder.from_config(config.detector, config.tracker),
+            FaceFinder.from_config(config.detector, config.tracker, live=live),
             reconstructor,
             head_state=HeadStateEstimator(reconstructor.model, config.head_state),
             appearance=appearance,
@@ -170,9 +171,7 @@ class FacePipeline:
         camera = camera_of(image, camera)
         tracks, detections = self.finder.find(image)
         clock.lap("detect" if detections is not None else "track")
-        wanted = self.finder.wants_appearance() if self._appearance else []
-        if wanted and self._refresher:
-            wanted = self._refresher.looks(wanted, image.stamp, detected=detections is not None)
+        wanted = self._wanted(image, detections is not None)
         due, left_out = self._due(tracks, image.stamp, clock.since(), wanted)
         # Tentative tracks, too: their meshes move the tracks until they are seen again.
         faces, pixels, presence = self._reconstruct(
@@ -199,7 +198,7 @@ class FacePipeline:
         laps = clock.laps()
         if self._refresher:
             rest_s = laps["confirm"] + laps["head_state"]
-            look_s = laps["identify"] if wanted else None
+            look_s = laps["identify"] if self._recognised else None
             self._refresher.took(reconstruction_s, rest_s, look_s)
             self._attended = {face.track.id for face in faces if face.attention is not None}
         n_carried = sum(face.track.id not in fresh for face in faces)
@@ -210,6 +209,16 @@ class FacePipeline:
         if self._refresher:
             self._refresher.also_took(seconds)
 
+    def _wanted(self, image: Image, detected: bool) -> list[str]:
+        """Tracks whose person is to be recognised in an image, the most urgent first."""
+        wanted = self.finder.wants_appearance() if self._appearance else []
+        if self._appearance is None or self._refresher is None or not wanted:
+            return wanted
+        size = image.rgb.shape[1], image.rgb.shape[0]
+        last = {name: self._refresher.last(name) for name in wanted}
+        telling = [n for n, f in last.items() if f is None or self._appearance.could_tell(f, size)]
+        return self._refresher.looks(telling, image.stamp, detected=detected)
+
     def _due(
         self, tracks: list[Track], stamp: float, spent_s: float, wanted: list[str]
     ) -> tuple[list[Track], list[Track]]:
@@ -217,7 +226,7 @@ class FacePipeline:
         if self._refresher is None:
             return tracks, []
         chosen = self._refresher.choose(
-            tracks, stamp, {*self._attended, *wanted[:1]}, spent_s=spent_s, look=bool(wanted)
+            tracks, stamp, self._attended, spent_s=spent_s, look=next(iter(wanted), None)
         )
         return (
             [track for i, track in enumerate(tracks) if i in chosen],
@@ -342,9 +351,11 @@ class FacePipeline:
         prediction: Prediction,
     ) -> list[Track]:
         """The tracks with the ids of the people they show, where a look at a face is due."""
+        self._recognised = False
         if self._appearance is None or not wanted:
             return tracks
         looks = self._appearance(image.rgb, wanted, tracks, crops, prediction)
+        self._recognised = bool(looks)
         renamed = self.finder.identify(looks)
         return [replace(track, id=renamed.get(track.id, track.id)) for track in tracks]
 

@@ -22,6 +22,7 @@ _SHARE = 0.8  # of the time between two images, where no budget is given
 _USUAL = 25  # percentile of the times between images: longer ones are of images that were dropped
 _WINDOW = 15  # images over which costs and intervals are medians
 _NEW = 4  # times the work of a known face: which way up it is, is found out
+_BASE = 2.0  # times the work of a known face that an image costs beside its faces
 _UNMEASURED = 8.0  # known faces, or a quarter as many new ones, before any cost is known
 _LOOK_WAITS_S = 0.1  # for how long a face waits to be recognised in a cheaper image
 _IN_TURN = 4  # every so many-th place is for those who wait
@@ -66,7 +67,7 @@ class Refresher:
         attended: Collection[str] = (),
         *,
         spent_s: float = 0.0,
-        look: bool = False,
+        look: str | None = None,
     ) -> list[int]:
         """Which tracks of the next image are to be reconstructed.
 
@@ -75,7 +76,7 @@ class Refresher:
             stamp: seconds, of the image.
             attended: ids of those who look here.
             spent_s: seconds that the image has taken so far.
-            look: whether somebody is to be recognised in it, which takes time as well.
+            look: id of who is to be recognised in it, which takes time as well.
 
         Returns:
             Indices into `tracks`, ascending; at least one if there is one.
@@ -85,12 +86,12 @@ class Refresher:
         self._stamp = stamp
         ids = {track.id for track in tracks}
         self._known = {name: known for name, known in self._known.items() if name in ids}
-        room = self._room(spent_s, look)
+        room = self._room(spent_s, look is not None)
 
-        def importance(i: int) -> tuple[bool, float]:
+        def importance(i: int) -> tuple[bool, bool, float]:
             track = tracks[i]
             side = float(np.sqrt(np.prod(track.box[2:] - track.box[:2])))
-            return track.id not in attended, -side
+            return track.id != look, track.id not in attended, -side
 
         def last_seen(i: int) -> float:
             return self._known[tracks[i].id][0].stamp
@@ -99,8 +100,9 @@ class Refresher:
         new = [i for i in order if tracks[i].id not in self._known]
         new = new[: max(1, int(min(room / _NEW, len(new))))]
         known = [i for i in order if tracks[i].id in self._known]
-        left = int(min(max(room - _NEW * len(new), 0 if new else 1), len(known)))
-        always = left - -(-left // _IN_TURN) if left < len(known) else left
+        least = int(look in self._known or not new)
+        left = int(min(max(room - _NEW * len(new), least), len(known)))
+        always = max(left - -(-left // _IN_TURN), int(look in self._known))
         waiting = sorted(known[always:], key=last_seen)
         chosen = known[:always] + waiting[: left - always]
         self._portions = len(chosen) + _NEW * len(new)
@@ -114,6 +116,9 @@ class Refresher:
             stamp: seconds, of the image.
             detected: whether it has cost a detection.
         """
+        if not wanted:
+            self._wanted_since = None
+            return wanted
         if self._wanted_since is None or stamp < self._wanted_since:
             self._wanted_since = stamp
         if detected and stamp - self._wanted_since < _LOOK_WAITS_S:
@@ -132,7 +137,7 @@ class Refresher:
         left = budget_s - spent_s - float(np.median(self._rest))
         if look and self._look:
             left -= float(np.median(self._look))
-        return left / max(float(np.median(self._per_face)), 1e-6)
+        return left / max(float(np.median(self._per_face)), 1e-6) - _BASE
 
     def took(self, reconstruction_s: float, rest_s: float, look_s: float | None = None) -> None:
         """Notes what an image cost after its faces were chosen.
@@ -143,7 +148,7 @@ class Refresher:
             look_s: seconds, for recognising somebody; None: nobody was looked at.
         """
         if self._portions:
-            self._per_face.append(reconstruction_s / self._portions)
+            self._per_face.append(reconstruction_s / (_BASE + self._portions))
         self._rest.append(rest_s)
         if look_s is not None:
             self._look.append(look_s)
@@ -152,6 +157,11 @@ class Refresher:
         """Adds what was done with the last image elsewhere."""
         if self._rest:
             self._rest[-1] += seconds
+
+    def last(self, name: str) -> Face | None:
+        """The face of a track as it was reconstructed last; None of a new one."""
+        known = self._known.get(name)
+        return known[0] if known else None
 
     def remember(self, faces: Sequence[Face], pixels: Pixels) -> None:
         """Takes in the faces that were reconstructed, and their (N, S, S, 3) crops."""

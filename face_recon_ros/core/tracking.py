@@ -13,6 +13,7 @@ a gap or a cut appearance says it (`core.reidentification`); a track whose match
 
 from __future__ import annotations
 
+import copy
 import random
 import string
 from collections.abc import Mapping
@@ -127,12 +128,23 @@ class Tracker:
         inner = max(min(x1, width) - max(x0, 0.0), 0.0) * max(min(y1, height) - max(y0, 0.0), 0.0)
         return bool(inner < _INSIDE * (x1 - x0) * (y1 - y0))
 
-    def needs_detection(self, stamp: float) -> bool:
-        """Whether the detector should look at the frame of this stamp (seconds)."""
+    def expected(self, stamp: float) -> list[Track]:
+        """The tracks where they will be at a later stamp, in seconds; nothing is changed."""
+        before = stamp if self._stamp is None else self._stamp
+        states = [copy.copy(state) for state in self._states]
+        for state in states:
+            state.advance(before, stamp, state.track.score)
+        return [state.track for state in states]
+
+    def needs_detection(self, stamp: float, ahead: int = 0) -> bool:
+        """Whether the detector should look at the frame of this stamp (seconds).
+
+        `ahead`: as its answer comes so many frames later.
+        """
         return (
             not self._states
             or self._jumped(stamp)
-            or self._frames_since_detection + 1 >= self.config.detect_every
+            or self._frames_since_detection + 1 + ahead >= self.config.detect_every
             or stamp - self._detection_stamp > self.config.max_undetected_s / 2
             or stamp - self._detection_stamp >= self.config.detect_every / _USUAL_RATE_HZ - 1e-3
             or any(state.tentative or state.detections == 1 for state in self._states)
