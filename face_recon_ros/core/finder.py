@@ -56,6 +56,7 @@ class FaceFinder:
         self._stamp: float | None = None
         self._sent: float | None = None  # stamp of the image that the scout looks at
         self._then: dict[str, Float32] = {}  # where tracks were in it
+        self._in_doubt = False  # whether the next image waits for its own detections
 
     @staticmethod
     def from_config(
@@ -101,12 +102,15 @@ class FaceFinder:
         """What the detector says of an image, itself or by then; None where it says nothing."""
         scout, tracker, stamp = self._scout, self._tracker, image.stamp
         found = scout.take() if scout else None
-        if scout is None or (scout.is_idle and not tracker.tracks):
-            wanted = tracker.needs_detection(stamp)
-            return look(self._detector, image.rgb, stamp) if wanted else None
+        if scout is None or (scout.is_idle and (self._in_doubt or not tracker.tracks)):
+            if not tracker.needs_detection(stamp):
+                return None
+            self._in_doubt = False
+            return look(self._detector, image.rgb, stamp)
         if found and found.stamp == self._sent and 0.0 < stamp - found.stamp <= _LATE_S:
             now = self._boxes(tracker.expected(stamp))
-            return moved_on(found.detections, self._then, now)
+            moved, self._in_doubt = moved_on(found.detections, self._then, now)
+            return moved
         if scout.is_idle and tracker.needs_detection(stamp, ahead=1):
             scout.send(self._detector, image.rgb, stamp)
             self._sent, self._then = stamp, {}

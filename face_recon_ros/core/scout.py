@@ -80,7 +80,7 @@ class Scout:
 
 def moved_on(
     detections: Detections, then: Mapping[str, Float32], now: Mapping[str, Float32]
-) -> Detections:
+) -> tuple[Detections, bool]:
     """Detections of an earlier image where their faces are by now.
 
     Args:
@@ -89,17 +89,22 @@ def moved_on(
         now: track id -> (4,) box.
 
     Returns:
-        Those on a track moved and grown as it did, the others as they are.
+        Those on a track moved and grown as it did, and those far from all as they are. Whether
+        others are left out: beside a track only a fresh look says who is who.
     """
     known = [name for name in then if name in now]
-    if not known or not len(detections):
-        return detections
-    before = np.array([then[name] for name in known], np.float64)
+    before = np.array([then[name] for name in known], np.float64).reshape(-1, 4)
+    after = np.array([now[name] for name in known], np.float64).reshape(-1, 4)
+    change = positions_of(after) - positions_of(before)
     shared = iou(detections.boxes, before)
-    change = positions_of(np.array([now[name] for name in known])) - positions_of(before)
     places = positions_of(detections.boxes)
-    boxes = detections.boxes.copy()
-    for i, j in enumerate(shared.argmax(axis=1)):
-        if shared[i, j] > _SAME_FACE_IOU:
+    boxes, kept = detections.boxes.copy(), []
+    for i, row in enumerate(shared):
+        j = int(row.argmax()) if len(row) else -1
+        if j >= 0 and row[j] > _SAME_FACE_IOU and shared[:, j].argmax() == i:
             boxes[i] = box_of(places[i] + change[j])
-    return Detections(boxes, detections.scores, detections.views)
+            kept.append(i)
+        elif row.max(initial=0.0) == 0.0 and iou(boxes[i], after).max(initial=0.0) == 0.0:
+            kept.append(i)
+    moved = Detections(boxes[kept], detections.scores[kept], detections.views)
+    return moved, len(kept) < len(boxes)

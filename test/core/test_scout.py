@@ -47,12 +47,21 @@ def found(*rows):
 
 def test_detections_move_and_grow_as_their_tracks_did():
     then = {"a": boxes([10, 10, 30, 30])[0], "gone": boxes([100, 100, 120, 120])[0]}
-    now = {"a": boxes([20, 12, 60, 52])[0], "new": boxes([100, 100, 120, 120])[0]}
-    moved = moved_on(found([12, 10, 32, 30], [100, 100, 120, 120]), then, now)
+    now = {"a": boxes([20, 12, 60, 52])[0], "new": boxes([200, 100, 220, 120])[0]}
+    moved, doubt = moved_on(found([12, 10, 32, 30], [100, 100, 120, 120]), then, now)
     np.testing.assert_allclose(moved.boxes[0], [22, 12, 62, 52], atol=0.5)
     np.testing.assert_array_equal(moved.boxes[1], [100, 100, 120, 120])
-    assert len(moved_on(found(), then, now)) == 0
-    assert moved_on(found([1, 2, 3, 4]), {}, now).boxes.tolist() == [[1, 2, 3, 4]]
+    assert not doubt
+    assert len(moved_on(found(), then, now)[0]) == 0
+    assert moved_on(found([1, 2, 3, 4]), {}, now)[0].boxes.tolist() == [[1, 2, 3, 4]]
+
+
+def test_beside_a_track_a_late_detection_says_nothing():
+    then = {"a": boxes([10, 10, 30, 30])[0]}
+    moved, doubt = moved_on(found([25, 10, 45, 30], [11, 10, 31, 30]), then, then)
+    assert len(moved) == 1 and doubt
+    moved, doubt = moved_on(found([12, 10, 32, 30], [11, 10, 31, 30]), then, then)
+    assert moved.boxes[0, 0] == pytest.approx(11) and doubt  # one face, one detection
 
 
 class World:
@@ -142,6 +151,18 @@ def test_a_fault_of_the_detector_is_told_and_the_next_image_goes_on():
             faults += 1
     assert faults >= 1
     assert len(world.tracker.tracks) == 1
+
+
+def test_who_appears_beside_a_track_is_looked_at_in_an_image_of_its_own():
+    world = World()
+    for _ in range(8):
+        world.step(speed=0.0)
+    disc = (60, 100, 25, RED)
+    for k in range(9, 16):
+        world.executor.run()
+        rgb = draw_discs(W, H, disc, (100, 135, 20, RED))
+        tracks, _ = world.finder.find(Image(rgb, k * DT))
+    assert len(tracks) == 2
 
 
 def test_its_own_thread_finds_as_well():
