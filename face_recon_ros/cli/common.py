@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 Subparsers = argparse._SubParsersAction
 
 #: Pipeline options without effect on stills: measures take all detections and the coarse model.
-SEQUENCE_OPTIONS = ("max_faces", "detect_every", "level", "part")
+SEQUENCE_OPTIONS = ("max_faces", "detect_every", "regressor_every", "level", "part")
 
 
 def command(

@@ -98,6 +98,7 @@ STILLS = ("landmarks", "geometry", "pose", "identity", "photometric")
     ("kind", "option"),
     [
         *((k, o) for k in STILLS for o in ("--level", "--part", "--max-faces", "--detect-every")),
+        *((k, "--regressor-every") for k in STILLS),
         *((k, "--fov") for k in STILLS[1:]),
     ],
 )
