@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face_recon_ros.core.aggregation import Aggregate
+from face_recon_ros.core.camera import PinholeCamera
+from face_recon_ros.core.crop import Crop
 from face_recon_ros.core.decoding import MeshDecoder
 from face_recon_ros.core.identity_posterior import (
     IdentityPosterior,
@@ -21,7 +23,7 @@ from face_recon_ros.core.smoothing import OneEuroRigid, OneEuroVector
 from face_recon_ros.core.starts import LastAnswer
 from face_recon_ros.core.texture import Appearance, View
 from face_recon_ros.core.texture_sampler import TextureSampler
-from face_recon_ros.core.types import Float32
+from face_recon_ros.core.types import Float32, Track
 
 
 class Person:
@@ -50,9 +52,16 @@ class Person:
         self.expression = OneEuroVector(config.smooth_expression)
         self.smooths_pose = config.smooth_rotation.enabled or config.smooth_translation.enabled
 
-    def saw(self, stamp: float, camera_from_face: Rigid, prediction: Prediction) -> None:
-        """Remembers where the head was found; see `LastAnswer`."""
-        self.last = LastAnswer.after(self.last, stamp, camera_from_face, prediction)
+    def saw(
+        self,
+        track: Track,
+        camera_from_face: Rigid,
+        row: Prediction,
+        crop: Crop,
+        camera: PinholeCamera,
+    ) -> None:
+        """Remembers where the head was found; see `LastAnswer.after`."""
+        self.last = LastAnswer.after(self.last, track.stamp, camera_from_face, row, crop, camera)
 
     def identity_deviation(self, k_identity: int) -> NDArray[np.float64]:
         """(K_id,) standard deviations; those of anybody where no fit says more."""

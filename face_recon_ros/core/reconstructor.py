@@ -36,7 +36,7 @@ from face_recon_ros.core.person import (
 from face_recon_ros.core.pose_uncertainty import covariance_in_camera
 from face_recon_ros.core.reconstructor_config import IMAGE, OFF, ReconstructorConfig
 from face_recon_ros.core.rigid import Rigid
-from face_recon_ros.core.starts import Start, between, choose_waiting
+from face_recon_ros.core.starts import Start, choose_waiting
 from face_recon_ros.core.texture import Picture, View, look_at
 from face_recon_ros.core.texture_sampler import TextureSampler
 from face_recon_ros.core.types import Coefficients, Face, Float32, Mesh, Track
@@ -234,7 +234,7 @@ class FaceReconstructor:
         seen = [turned_pixels(c, p.quarter) for c, p in zip(pixels, people, strict=True)]
         answers = iter(answer.rows(np.array([k])) for k in range(len(asked)))
         rows = [
-            start.prediction if start and waits else between(next(answers), start)
+            start.prediction if start and waits else next(answers)
             for start, waits in zip(starts, waiting, strict=True)
         ]
         prediction = Prediction.stacked(rows) if rows else answer
@@ -391,7 +391,7 @@ class FaceReconstructor:
             for pose, crop in zip(crop_poses, crops, strict=True)
         ]
         for i, person in enumerate(people):
-            person.saw(tracks[i].stamp, poses[i], prediction.rows(np.array([i])))
+            person.saw(tracks[i], poses[i], prediction.rows(np.array([i])), crops[i], camera)
             if person.smooths_pose:
                 poses[i] = person.pose(poses[i], tracks[i].stamp)
                 crop_poses[i] = crop_from_camera_pose(poses[i], crops[i], camera)

@@ -24,6 +24,9 @@ from face_recon_ros.core.crop_pose import (
     crop_from_camera_pose,
     crop_from_face,
 )
+from face_recon_ros.core.crop_pose import (
+    camera_from_face as camera_from_crop_pose,
+)
 from face_recon_ros.core.inference import Prediction
 from face_recon_ros.core.rigid import Rigid, rotation_from_vector, vector_from_rotation
 
@@ -34,8 +37,6 @@ _HORIZON_S = 0.15  # for how long a pose and its velocity are believed
 #: down, away.
 _TURN_NOISE, _PLACE_NOISE = 0.01, np.array([0.0015, 0.0015, 0.01])
 _FAST_TURN, _FAST_PLACE = 0.1, 0.03  # likewise, of a head whose next pose is hard to guess
-_TRUST = 0.4  # share of the regressor's pose where another one is expected
-_ELSEWHERE = 0.2  # radians, or depths: so far apart are the two only if one is wrong
 _ASIDE = 0.3  # crop sides from its middle, at which an expected sellion is another face's
 
 
@@ -51,6 +52,42 @@ class Start(NamedTuple):
     fast: bool
 
 
+class Beside(NamedTuple):
+    """How a regressor's answer differs from the fit that started there.
+
+    Starts in between are moved by as much. The dense points take back a part of a regressor's
+    errors; from the fit's own answer they would take it back once more, and a still face would
+    change from one image to the next.
+
+    Attributes:
+        rotation: (3, 3) fit_from_regressed, face frame.
+        translation: (3,) camera frame, over depth.
+        expression: (K_exp,).
+    """
+
+    rotation: Array
+    translation: Array
+    expression: NDArray[np.floating]
+
+    @staticmethod
+    def of(
+        camera_from_face: Rigid, prediction: Prediction, crop: Crop, camera: PinholeCamera
+    ) -> Beside:
+        """Of one row that was regressed and fitted in an image; the head is as it was fitted."""
+        c, r, fit = (
+            prediction.coefficients,
+            prediction.regressed or prediction.coefficients,
+            camera_from_face,
+        )
+        nominal = crop_from_face(r.rotation[0], r.translation[0])
+        began = camera_from_crop_pose(nominal, crop, camera)
+        return Beside(
+            fit.rotation.T @ began.rotation,
+            (began.translation - fit.translation) / fit.translation[2],
+            r.expression[0] - c.expression[0],
+        )
+
+
 @dataclass(frozen=True)
 class LastAnswer:
     """What was found of a track in one image.
@@ -61,6 +98,7 @@ class LastAnswer:
         turning: (3,) angular velocity about the camera's axes, radians per second.
         moving: (3,) metres per second.
         prediction: one row, as fitted.
+        beside: what the regressor's answer differed by from the fit when it ran last.
     """
 
     stamp: float
@@ -68,10 +106,16 @@ class LastAnswer:
     turning: Array
     moving: Array
     prediction: Prediction
+    beside: Beside
 
     @staticmethod
     def after(
-        before: LastAnswer | None, stamp: float, camera_from_face: Rigid, prediction: Prediction
+        before: LastAnswer | None,
+        stamp: float,
+        camera_from_face: Rigid,
+        prediction: Prediction,
+        crop: Crop,
+        camera: PinholeCamera,
     ) -> LastAnswer:
         """What was found next.
 
@@ -80,6 +124,8 @@ class LastAnswer:
             stamp: seconds, of the image.
             camera_from_face: the head as it was found.
             prediction: one row, as fitted.
+            crop: of the track in the image.
+            camera: that took it.
         """
         turning, moving = np.zeros(3), np.zeros(3)
         if before is not None and 0.0 < (dt := stamp - before.stamp) <= _HORIZON_S:
@@ -89,7 +135,11 @@ class LastAnswer:
             noise = now.translation[2] * _PLACE_NOISE
             turning = _more_than(_TURN_NOISE, turned) / dt
             moving = np.array([_more_than(n, m) for n, m in zip(noise, moved, strict=True)]) / dt
-        return LastAnswer(stamp, camera_from_face, turning, moving, prediction)
+        if before is not None and prediction.waited is not None and prediction.waited[0] > 0:
+            beside = before.beside
+        else:
+            beside = Beside.of(camera_from_face, prediction, crop, camera)
+        return LastAnswer(stamp, camera_from_face, turning, moving, prediction, beside)
 
     @property
     def waited(self) -> int:
@@ -117,21 +167,28 @@ class LastAnswer:
         p = self.prediction
         if p.settled is None or not p.settled[0] or not 0.0 < stamp - self.stamp <= _HORIZON_S:
             return None
-        pose = self.expected(stamp)
+        pose, beside = self.expected(stamp), self.beside
         if pose.translation[2] <= 0.0:
             return None
+        pose = Rigid(
+            pose.rotation @ beside.rotation,
+            pose.translation + pose.translation[2] * beside.translation,
+        )
         rotation, translation = coefficients_from_crop_pose(
             crop_from_camera_pose(pose, crop, camera)
         )
         aside = math.hypot(*(CROP_FOCAL * translation[:2] / translation[2]).tolist())
         if not aside < _ASIDE:
             return None
-        c = p.coefficients
+        c, r = p.coefficients, p.regressed or p.coefficients
+        low = min(c.expression.min(initial=0.0), r.expression.min(initial=0.0))
+        high = max(c.expression.max(initial=0.0), r.expression.max(initial=0.0))
+        expression = np.clip(c.expression + beside.expression, low, high)
         placed = replace(
-            c if p.regressed is None else p.regressed,
+            r,
             rotation=rotation[None].astype(np.float32),
             translation=translation[None].astype(np.float32),
-            expression=c.expression,
+            expression=expression.astype(np.float32),
         )
         waited = np.array([self.waited + 1], np.intp)
         row = Prediction(placed, p.identity_confidence, regressed=p.regressed, waited=waited)
@@ -144,34 +201,6 @@ def _more_than(noise: float, motion: Array) -> Array:
     """A motion as far as it is more than noise."""
     square = np.square(motion).sum()
     return np.asarray(motion * (square / (square + noise**2)))
-
-
-def between(regressed: Prediction, expected: Start | None) -> Prediction:
-    """One row between a regressor's answer and what was expected, both in one crop.
-
-    Their errors are independent. Where they are far apart, or where it is hard to say what to
-    expect, the regressor is believed.
-    """
-    if expected is None or expected.fast:
-        return regressed
-    r, e = regressed.coefficients, expected.prediction.coefficients
-    there, here = (crop_from_face(c.rotation[0], c.translation[0]) for c in (r, e))
-    turn = vector_from_rotation(there.rotation @ here.rotation.T)
-    away = (there.translation - here.translation) / here.translation[2]
-    if np.linalg.norm(turn) > _ELSEWHERE or np.abs(away).max() > _ELSEWHERE:
-        return regressed
-    rotation, translation = coefficients_from_crop_pose(
-        Rigid(
-            rotation_from_vector(_TRUST * turn) @ here.rotation,
-            here.translation + _TRUST * (there.translation - here.translation),
-        )
-    )
-    middle = replace(
-        r,
-        rotation=rotation[None].astype(np.float32),
-        translation=translation[None].astype(np.float32),
-    )
-    return replace(regressed, coefficients=middle)
 
 
 def choose_waiting(starts: Sequence[Start | None], every: int) -> list[bool]:

@@ -9,14 +9,19 @@ from fixtures import DiscDetector, draw_discs, write_point_network
 
 from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.crop import Crop
-from face_recon_ros.core.crop_pose import camera_from_face, crop_from_face
+from face_recon_ros.core.crop_pose import (
+    camera_from_face,
+    coefficients_from_crop_pose,
+    crop_from_camera_pose,
+    crop_from_face,
+)
 from face_recon_ros.core.finder import FaceFinder
 from face_recon_ros.core.inference import Prediction
 from face_recon_ros.core.pipeline import FacePipeline
 from face_recon_ros.core.reconstructor import FaceReconstructor
 from face_recon_ros.core.reconstructor_config import ReconstructorConfig
 from face_recon_ros.core.rigid import Rigid, angle_between, rotation_from_vector
-from face_recon_ros.core.starts import LastAnswer, Start, between, choose_waiting
+from face_recon_ros.core.starts import LastAnswer, Start, choose_waiting
 from face_recon_ros.core.tracker_config import TrackerConfig
 from face_recon_ros.core.tracking import Tracker
 from face_recon_ros.core.types import Coefficients, Image
@@ -47,10 +52,15 @@ def head(turned=(0, 0, 0), place=(0.02, 0.01, 0.8)):
     return Rigid(rotation_from_vector(turned), np.array(place, float))
 
 
-def followed(poses, dt=DT, **changes):
+def followed(poses, **changes):
+    """The last answer of heads whose fits ended where they began."""
     last = None
     for k, pose in enumerate(poses):
-        last = LastAnswer.after(last, k * dt, pose, row(**changes))
+        rotation, translation = coefficients_from_crop_pose(
+            crop_from_camera_pose(pose, CROP, CAMERA)
+        )
+        found = row(**changes, rotation=rotation, translation=translation)
+        last = LastAnswer.after(last, k * DT, pose, found, CROP, CAMERA)
     return last
 
 
@@ -94,17 +104,26 @@ def test_a_fast_head_is_said_to_be_fast():
     assert followed([head(), head((0, 0, 0), (0.06, 0.01, 0.8))]).start(2 * DT, CROP, CAMERA).fast
 
 
-def test_between_lies_the_pose_nearer_to_what_was_expected_and_the_regressors_if_far():
-    here = Start(row(3, rotation=(0, 0.1, 0), translation=(0, 0, 1.0)), False)
-    there = row(0, rotation=(0, 0.2, 0), translation=(0.01, 0, 1.02))
-    middle = between(there, here)
-    assert 0.1 < middle.coefficients.rotation[0, 1] < 0.16
-    assert 0.0 < middle.coefficients.translation[0, 0] < 0.006
-    assert middle.waited == [0]
-    assert between(there, None) is there
-    assert between(there, here._replace(fast=True)) is there
-    far = row(0, rotation=(0, 0.9, 0))
-    assert between(far, here) is far
+def test_a_still_face_starts_where_the_regressor_had_it_start():
+    """The fit moved the head and opened the jaw: the next start is the regressor's once more."""
+    c = row().coefficients
+    began = replace(
+        c,
+        rotation=np.float32([[0.1, 0.0, 0.05]]),
+        translation=np.float32([[0.01, 0.02, 1.1]]),
+        expression=np.float32([[0.3, 0.0]]),
+    )
+    fitted = replace(c, expression=np.float32([[0.6, 0.1]]))
+    answer = replace(row(), coefficients=fitted, regressed=began)
+    pose = camera_from_face(crop_from_face(c.rotation[0], c.translation[0]), CROP, CAMERA)
+    last = LastAnswer.after(None, 0.0, pose, answer, CROP, CAMERA)
+    for k in range(1, 4):
+        start = last.start(k * DT, CROP, CAMERA).prediction
+        np.testing.assert_allclose(start.coefficients.rotation, began.rotation, atol=1e-5)
+        np.testing.assert_allclose(start.coefficients.translation, began.translation, atol=1e-4)
+        np.testing.assert_allclose(start.coefficients.expression, began.expression, atol=1e-6)
+        carried = replace(start, coefficients=fitted, settled=np.array([True]))
+        last = LastAnswer.after(last, k * DT, pose, carried, CROP, CAMERA)
 
 
 @pytest.mark.parametrize("faces, every", [(0, 3), (1, 3), (8, 3), (8, 4), (3, 8), (5, 2)])
