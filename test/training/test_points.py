@@ -231,7 +231,7 @@ def test_a_network_learns_a_batch_by_heart(model, vertices, batch):
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        last = {name: float(value) for name, value in values.items()}
+        last = {name: float(value.detach()) for name, value in values.items()}
         first = first or last
     for name in ("points_mm", "direct_identity", "direct_expression"):
         assert last[name] < 0.7 * first[name]
