@@ -222,9 +222,6 @@ class PointConfig(RunConfig):
         points: about how many vertices of the face model are found.
         width: channels of the network at the grid's resolution.
         hidden: width of its fully connected layer.
-        middle_blocks: residual blocks at half the grid's resolution; a run that starts from a
-            shallower network (`init`) lets all but its blocks through at first.
-        coarse_blocks: residual blocks at a quarter of the grid's resolution.
         warmup_steps: steps in which the learning rate climbs.
         fit_after: steps after which the losses that go through the fit join.
         bfloat16: convolutions in bfloat16: a step takes two thirds of the time where the processor
@@ -233,8 +230,6 @@ class PointConfig(RunConfig):
             backgrounds are procedural.
         no_face: share of examples that show no face where one was expected.
         worsen: share of starts that are moved away from the regressor's answer.
-        tracked: share of starts that are what a track's last frame would say, in the place of the
-            regressor's answer.
         replay: batches kept, to be used again whenever no new one is ready.
         weights: of the losses.
     """
@@ -254,22 +249,19 @@ class PointConfig(RunConfig):
     points: int = 500
     width: int = 48
     hidden: int = 256
-    middle_blocks: int = 2
-    coarse_blocks: int = 3
     warmup_steps: int = 300
     fit_after: int = 900
     bfloat16: bool = False
     backgrounds: str = ""
     no_face: float = 0.1
     worsen: float = 0.35
-    tracked: float = 0.5
     replay: int = 700
     weights: PointLossWeights = field(default_factory=PointLossWeights)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._at_least_1("points", "width", "hidden", "middle_blocks", "coarse_blocks", "people")
-        self._below_1("no_face", "worsen", "tracked")
+        self._at_least_1("points", "width", "hidden", "people")
+        self._below_1("no_face", "worsen")
 
 
 Config = TypeVar("Config", TrainConfig, PointConfig)

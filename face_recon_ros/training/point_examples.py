@@ -6,8 +6,7 @@ times. Labels are where the face model's points really lie: the renderings' own 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import astuple
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import cv2
@@ -21,7 +20,6 @@ from face_recon_ros.core.crop import Crop
 from face_recon_ros.core.crop_pose import crop_from_face
 from face_recon_ros.core.inference import FaceNetwork, Prediction
 from face_recon_ros.core.morphable_model import MorphableModel
-from face_recon_ros.core.point_fit import FitState
 from face_recon_ros.core.rectification import RECTIFIED_PX, FaceFrame, Rectifier
 from face_recon_ros.core.rigid import rotation_from_vector
 from face_recon_ros.training.synthesis.augment import (
@@ -90,7 +88,6 @@ class PointExamples(IterableDataset):
         batch_size: int = 32,
         no_face: float = 0.1,
         worsen: float = 0.35,
-        tracked: float = 0.0,
         patches: list[NDArray[np.uint8]] | None = None,
     ) -> None:
         """Says what to draw from.
@@ -103,13 +100,11 @@ class PointExamples(IterableDataset):
             batch_size: examples per batch.
             no_face: share of examples without a face, or beside it.
             worsen: share of starts that are moved away from the regressor's answer.
-            tracked: share of starts that are what a track's last frame would say.
             patches: photographs without labels, pieces of which are backgrounds.
         """
         self._pool, self._model, self._regressor = pool, model, regressor
         self._seed, self._patches = seed, patches
-        self._batch_size, self._no_face = batch_size, no_face
-        self._worsen, self._tracked = worsen, tracked
+        self._batch_size, self._no_face, self._worsen = batch_size, no_face, worsen
         self._jitter = Jitter()
 
     def __iter__(self) -> Iterator[PointBatch]:
@@ -175,63 +170,34 @@ class PointExamples(IterableDataset):
         rectifier: Rectifier,
         random: np.random.Generator,
     ) -> PointBatch:
-        c = prediction.coefficients
-        true = _state(
-            [(v.rotation, v.translation) for v in labels],
-            np.stack([v.identity for v in labels]),
-            np.stack([v.expression for v in labels]),
-        )
-        start = _state(zip(c.rotation, c.translation, strict=True), c.identity, c.expression)
-        faces = np.flatnonzero(present)
-        follows = random.random(len(faces)) < self._tracked
-        for i in faces[follows]:
-            _follow(start, true, int(i), int(random.choice(faces)), random)
-        for i in faces[~follows]:
-            if random.random() < self._worsen:
-                _move(start, int(i), random.uniform(0.2, 1.5), random)
-        frame = FaceFrame.of(start.rotation, start.translation)
-        images = np.empty((len(pictures), RECTIFIED_PX, RECTIFIED_PX, 3), np.uint8)
+        c, n = prediction.coefficients, len(pictures)
+        start = [crop_from_face(r, t) for r, t in zip(c.rotation, c.translation, strict=True)]
+        rotation = np.stack([p.rotation for p in start])
+        translation = np.stack([p.translation for p in start])
+        worse = random.random(n) < self._worsen
+        for i in np.flatnonzero(worse & np.array(present)):
+            much = random.uniform(0.2, 1.5)
+            turn = rotation_from_vector(random.normal(0, 0.06 * much, 3))
+            rotation[i] = turn @ rotation[i]
+            moved = random.normal(0, [0.004, 0.004, 0.03]) * much
+            translation[i] += moved * translation[i, 2]
+        frame = FaceFrame.of(rotation, translation)
+        images = np.empty((n, RECTIFIED_PX, RECTIFIED_PX, 3), np.uint8)
         for i, picture in enumerate(pictures):
             images[i] = rectifier.sample(picture, crop, frame, i)
-        values = [*astuple(start), *astuple(true), np.array(present)]
+        true = [crop_from_face(v.rotation, v.translation) for v in labels]
+        values = (
+            rotation,
+            translation,
+            c.identity,
+            c.expression,
+            np.stack([p.rotation for p in true]),
+            np.stack([p.translation for p in true]),
+            np.stack([v.identity for v in labels]),
+            np.stack([v.expression for v in labels]),
+            np.array(present),
+        )
         return PointBatch(
             torch.from_numpy(images),
             *(torch.from_numpy(np.asarray(v, np.float32)) for v in values),
         )
-
-
-def _state(
-    poses: Iterable[tuple[NDArray[np.floating], NDArray[np.floating]]],
-    identity: NDArray[np.floating],
-    expression: NDArray[np.floating],
-) -> FitState:
-    """Rotation vectors and translations as the network answers them, to arrays of its own."""
-    pairs = [crop_from_face(r, t) for r, t in poses]
-    rotation = np.stack([p.rotation for p in pairs])
-    translation = np.stack([p.translation for p in pairs])
-    return FitState(rotation, translation, identity.copy(), expression.copy())
-
-
-def _move(start: FitState, i: int, much: float, random: np.random.Generator) -> None:
-    """Moves pose i of the starts, in place; 1 is what a poor regressor is off by."""
-    turn = rotation_from_vector(random.normal(0, 0.06 * much, 3))
-    start.rotation[i] = turn @ start.rotation[i]
-    moved = random.normal(0, [0.004, 0.004, 0.03]) * much
-    start.translation[i] += moved * start.translation[i, 2]
-
-
-def _follow(
-    start: FitState, true: FitState, i: int, other: int, random: np.random.Generator
-) -> None:
-    """Replaces start i by what a track knew a frame before, in place; identity stays.
-
-    A fit errs otherwise than the regressor, by some degrees, a few thousandths across and two
-    hundredths of depth at 30 frames a second; expressions move towards those of another face.
-    """
-    start.rotation[i], start.translation[i] = true.rotation[i], true.translation[i]
-    _move(start, i, random.uniform(0.1, 1.0), random)
-    expression = true.expression[i]
-    changed = random.uniform(0, 0.6) * (random.random() < 0.5)
-    expression = expression + changed * (true.expression[other] - expression)
-    doubt = 0.2 * random.random()
-    start.expression[i] = expression + random.normal(0, doubt, len(expression))

@@ -93,14 +93,12 @@ def _conv(c_in: int, c_out: int, kernel: int = 3, stride: int = 1) -> nn.Sequent
 
 
 class _Residual(nn.Module):
-    def __init__(self, width: int, *, idle: bool = False) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
         self.first = _conv(width, width)
         self.second = nn.Sequential(
             nn.Conv2d(width, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width)
         )
-        if idle:  # lets its input through until it has learned more
-            nn.init.zeros_(self.second[1].weight)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
         return functional.relu(x + self.second(self.first(x)))
@@ -118,7 +116,6 @@ class PointNetwork(nn.Module):
         sizes: tuple[int, int],
         width: int = 48,
         hidden: int = 256,
-        blocks: tuple[int, int, int] = (1, 2, 3),
     ) -> None:
         """Builds the network.
 
@@ -127,15 +124,14 @@ class PointNetwork(nn.Module):
             sizes: K_id and K_exp of the face model.
             width: channels at the grid's resolution; the depths below have twice and thrice.
             hidden: of the fully connected layers.
-            blocks: residual blocks at the grid's resolution, at half and at a quarter of it.
         """
         super().__init__()
         p = len(places)
         w = width
         self.stem = nn.Sequential(_conv(3, 32, 5, 2), _conv(32, w, 3, 2))
-        self.fine = nn.Sequential(_conv(w + 3, w), *_residuals(w, blocks[0]))
-        self.middle = nn.Sequential(_conv(w, 2 * w, 3, 2), *_residuals(2 * w, blocks[1]))
-        self.coarse = nn.Sequential(_conv(2 * w, 3 * w, 3, 2), *_residuals(3 * w, blocks[2]))
+        self.fine = nn.Sequential(_conv(w + 3, w), _Residual(w))
+        self.middle = nn.Sequential(_conv(w, 2 * w, 3, 2), _Residual(2 * w))
+        self.coarse = nn.Sequential(_conv(2 * w, 3 * w, 3, 2), _Residual(3 * w))
         flat = 3 * w * (CELLS // 4) ** 2
         self.whole = nn.Sequential(
             nn.Linear(flat, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True)
@@ -207,18 +203,10 @@ class PointNetwork(nn.Module):
         )
 
 
-def _residuals(width: int, count: int) -> list[_Residual]:
-    """Blocks of which all but the first are idle, so that a shallower network can grow."""
-    return [_Residual(width, idle=i > 0) for i in range(count)]
-
-
 def _with_place(layers: nn.Sequential, x: Tensor, place: Tensor) -> Tensor:
-    """A convolution, what is expected where, residual blocks."""
-    first, *blocks = layers
-    x = first(x) + place
-    for block in blocks:
-        x = block(x)
-    return x
+    """A convolution, what is expected where, a residual block."""
+    first, block = layers
+    return block(first(x) + place)
 
 
 def _bilinear(places: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

@@ -256,7 +256,6 @@ def _loader(config: PointConfig, model: MorphableModel, step: int) -> Iterator[P
         batch_size=config.batch_size,
         no_face=config.no_face,
         worsen=config.worsen,
-        tracked=config.tracked,
         patches=patches,
     )
     workers = config.loader_workers
@@ -292,8 +291,7 @@ def build_point_network(
     """A network for these vertices of the coarse mesh."""
     places = grid_coordinates(model.mean_shape[vertices].astype(np.float64))
     sizes = (model.k_identity, model.k_expression)
-    blocks = (1, config.middle_blocks, config.coarse_blocks)
-    network = PointNetwork(places, sizes, config.width, config.hidden, blocks)
+    network = PointNetwork(places, sizes, config.width, config.hidden)
     return network.to(memory_format=torch.channels_last)
 
 
@@ -310,7 +308,6 @@ def load_point_checkpoint(path: Path) -> dict[str, Any]:
             "one of another network",
             "check the path, or leave --points out",
         )
-    state["config"] = {"middle_blocks": 1, "coarse_blocks": 1} | state["config"]  # of old ones
     return state
 
 

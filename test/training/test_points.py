@@ -2,7 +2,6 @@
 
 import itertools
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -141,53 +140,6 @@ def test_examples_show_faces_where_they_say_so(model, batch):
     assert batch.image.shape[1:] == (96, 96, 3)
     bright = batch.image.float().std((1, 2, 3))
     assert (bright[batch.present > 0.5] > 1).all()
-
-
-def test_starts_that_follow_a_track_are_near_the_truth(model, pool):
-    """And identity, which a track does not say twice, is the regressor's."""
-    regressor = str(find_model("face_net.onnx"))
-    alone, follows = (
-        next(
-            iter(
-                PointExamples(
-                    pool[1],
-                    model,
-                    regressor,
-                    0,
-                    batch_size=24,
-                    no_face=0.0,
-                    worsen=0.0,
-                    tracked=tracked,
-                )
-            )
-        )
-        for tracked in (0.0, 1.0)
-    )
-    assert torch.equal(alone.identity, follows.identity)  # the same examples
-    assert torch.equal(alone.start_identity, follows.start_identity)
-    turned = (follows.start_rotation @ follows.rotation.transpose(1, 2)).diagonal(dim1=1, dim2=2)
-    degrees = torch.rad2deg(torch.arccos((turned.sum(1) - 1) / 2))
-    assert 1.0 < degrees.median() < 6.0
-    moved = (follows.start_translation - follows.translation) / follows.translation[:, 2:]
-    assert (moved.abs().median(0).values < torch.tensor([0.005, 0.005, 0.03])).all()
-    doubt = [(b.start_expression - b.expression).square().mean().sqrt() for b in (alone, follows)]
-    assert 0 < doubt[1] < doubt[0]
-
-
-def test_a_network_that_grows_answers_as_before(model, vertices, batch):
-    small = PointConfig(points=POINTS, width=8, hidden=16, middle_blocks=1, coarse_blocks=1)
-    large = replace(small, middle_blocks=3, coarse_blocks=2)
-    networks = [build_point_network(model, vertices, c).eval() for c in (small, large)]
-    networks[1].load_state_dict(networks[0].state_dict(), strict=False)
-    normals = PointObjective(model, vertices).normals(batch.start_rotation)
-    with torch.no_grad():
-        answers = [n(batch.image, normals, batch.coefficients) for n in networks]
-    for a, b in zip(*answers, strict=True):
-        assert torch.equal(a, b)
-    networks[1].train()(batch.image, normals, batch.coefficients).displacement.sum().backward()
-    grown = networks[1].coarse[2].second[1].weight.grad
-    assert grown is not None
-    assert (grown != 0).any()  # it learns from the first step on
 
 
 def test_perfect_points_have_no_error(model, vertices, batch):

@@ -104,15 +104,8 @@ class TorchPointExamples:
         facing = -(people.rotation[:, :, 0] * ray).sum(1)
         present = somebody & ~people.beside & (facing > float(np.cos(AWAY)))
         rotation, translation, identity, expression = self._answers(pictures)
-        follows = present & draw.chance(config.tracked)
-        worse = present & ~follows & draw.chance(config.worsen)
-        # as `point_examples._follow` and `_move`
-        rotation = torch.where(follows[:, None, None], people.rotation, rotation)
-        translation = torch.where(follows[:, None], people.translation, translation)
-        known = _a_frame_before(people.expression, draw)
-        expression = torch.where(follows[:, None], known, expression)
+        worse = present & draw.chance(config.worsen)
         much = draw.uniform(0.2, 1.5, 1) * worse[:, None]
-        much = much + draw.uniform(0.1, 1.0, 1) * follows[:, None]
         turn = rotation_from_vector(draw.normal(0.06, 3) * much)
         spread = torch.tensor([0.004, 0.004, 0.03], device=self._device)
         rotation = turn @ rotation
@@ -168,11 +161,3 @@ def load_regressor(path: Path, device: torch.device) -> tuple[FaceRegressor, int
     network.load_state_dict(state["average"])
     network.requires_grad_(False)
     return network.eval().to(device, memory_format=torch.channels_last), size
-
-
-def _a_frame_before(expression: Tensor, draw: Draw) -> Tensor:
-    """(B, K_exp) true expressions -> what a track knew of them."""
-    changed = draw.uniform(0, 0.6, 1) * draw.chance(0.5)[:, None]
-    doubt = draw.uniform(0, 0.2, 1)
-    known = torch.lerp(expression, expression.roll(1, 0), changed)
-    return known + doubt * draw.normal(1.0, expression.shape[1])
