@@ -3,9 +3,10 @@
 Detectors find faces that are rolled by any angle and do not say by how much; the network knows
 faces that are rolled by less than about 60 degrees. So a new face is shown to it in the four
 quarter turns, and the one it is surest of counts: by its confidence in the identity times the
-presence score. 169 photographs of AFW and 99 rendered profiles of 62 to 100 degrees were all set
-right, upright or turned by 90, 180 or 270 degrees; presence alone failed for 2 to 11 % of the
-photographs that were turned, confidence alone for 1 to 12 % of all.
+square of the presence score. Of 337 photographs of AFW and 78 rendered profiles, shown upright
+and turned by 90, 180 or 270 degrees, the small network has none of the upright wrong and 0.5 and
+0.4 % of the turned, ResNet50 one upright of either kind and 0.9 and 1.3 % of the turned. Presence
+alone has 5 and 8 % of the turned wrong, confidence alone 7 and 4 %, half of them with ResNet50.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from face_recon_ros.core.crop import Crop
 from face_recon_ros.core.crop_pose import crop_from_face
 
 QUARTERS = 4
-_SURER = 1.03  # confidence of a turned face over that of the upright one, to be believed
+_SURER = 1.04  # confidence of a turned face over that of the upright one, to be believed
 _FACE = 0.5  # presence with which a quarter counts: what is no face says nothing
 _LOOKS = (0, 3, 10, 30)  # at which sight of a face the four are compared, first is 0
 _ROLLED = np.radians(55.0)  # within its crop: then another quarter turn may fit better
@@ -58,7 +59,7 @@ class Orientation:
         self.compared += 1
         sure = np.where(np.isfinite(confidences), confidences, 0.0)
         if presence is not None:
-            sure = sure * np.where(presence >= _FACE, presence, 0.0)
+            sure = sure * np.where(presence >= _FACE, np.square(presence), 0.0)
         self._sum += sure
         best = int(self._sum.argmax())
         self.quarter = best if self._sum[best] > _SURER * self._sum[0] else 0
