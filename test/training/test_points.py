@@ -238,10 +238,12 @@ def test_a_run_resumes_and_its_export_answers(tmp_path, pool, model, precision):
         assert answer.coefficients.shape == regressed.shape
 
 
-def test_the_mean_of_trainings_people_is_half_of_what_they_are_drawn_up_to(model, face_model_path):
-    said = people_of(0.8, model)
+def test_people_drawn_up_to_the_surveys_mean_have_the_priors_mean(model, face_model_path):
+    said = people_of(1.0, model)
+    np.testing.assert_allclose(said["training_mean"], said["population"], atol=1e-4)
+    assert max(map(abs, said["population"])) > 0.1
     np.testing.assert_allclose(
-        said["training_mean"], 0.4 * np.array(said["population"]), atol=1e-4
+        people_of(0.4, model)["training_mean"], 0.4 * np.array(said["population"]), atol=1e-4
     )
     assert people_of(0.0, load_morphable_model(face_model_path, level="coarse")) == {}
 
