@@ -21,6 +21,7 @@ from face_recon_ros.core.crop_pose import crop_from_face
 
 QUARTERS = 4
 _SURER = 1.04  # confidence of a turned face over that of the upright one, to be believed
+_SURER_ALONE = 1.1  # the same without a presence score: confidence alone turns upright faces
 _FACE = 0.5  # presence with which a quarter counts: what is no face says nothing
 _LOOKS = (0, 3, 10, 30)  # at which sight of a face the four are compared, first is 0
 _ROLLED = np.radians(55.0)  # within its crop: then another quarter turn may fit better
@@ -57,12 +58,13 @@ class Orientation:
             presence: (4,) in [0, 1], that it is a face; None: no network says so.
         """
         self.compared += 1
+        surer = _SURER if presence is not None else _SURER_ALONE
         sure = np.where(np.isfinite(confidences), confidences, 0.0)
         if presence is not None:
             sure = sure * np.where(presence >= _FACE, np.square(presence), 0.0)
         self._sum += sure
         best = int(self._sum.argmax())
-        self.quarter = best if self._sum[best] > _SURER * self._sum[0] else 0
+        self.quarter = best if self._sum[best] > surer * self._sum[0] else 0
 
     def follow(self, rotation: NDArray[np.floating]) -> None:
         """Takes the face's rotation vector, (3,), in its crop: who rolled on is compared anew."""
