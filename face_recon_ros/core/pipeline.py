@@ -46,8 +46,6 @@ STAGES = (
     "head_state",
 )
 
-_LOOK_WAITS_S = 0.1  # at most, for an image that the detector does not look at
-
 
 @dataclass(frozen=True)
 class PipelineConfig:

@@ -14,11 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face_recon_ros.core.boxes import iou
+from face_recon_ros.core.placement import SAME_FACE_IOU
 from face_recon_ros.core.search import SearchingDetector
 from face_recon_ros.core.track_state import box_of, positions_of
 from face_recon_ros.core.types import Detections, Detector, Float32
-
-_SAME_FACE_IOU = 0.3  # of a detection and a track's box in its image, if both are one face
 
 
 class Found(NamedTuple):
@@ -101,7 +100,7 @@ def moved_on(
     boxes, kept = detections.boxes.copy(), []
     for i, row in enumerate(shared):
         j = int(row.argmax()) if len(row) else -1
-        if j >= 0 and row[j] > _SAME_FACE_IOU and shared[:, j].argmax() == i:
+        if j >= 0 and row[j] > SAME_FACE_IOU and shared[:, j].argmax() == i:
             boxes[i] = box_of(places[i] + change[j])
             kept.append(i)
         elif row.max(initial=0.0) == 0.0 and iou(boxes[i], after).max(initial=0.0) == 0.0:

@@ -135,7 +135,7 @@ class LastAnswer:
             noise = now.translation[2] * _PLACE_NOISE
             turning = _more_than(_TURN_NOISE, turned) / dt
             moving = np.array([_more_than(n, m) for n, m in zip(noise, moved, strict=True)]) / dt
-        if before is not None and prediction.waited is not None and prediction.waited[0] > 0:
+        if before is not None and prediction.is_carried[0]:
             beside = before.beside
         else:
             beside = Beside.of(camera_from_face, prediction, crop, camera)

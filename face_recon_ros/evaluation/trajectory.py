@@ -23,9 +23,7 @@ Array = NDArray[np.float64]
 
 _OFFSET_STEP_S = 0.02
 _OFFSET_SAMPLES = 300
-_SEARCH_ROUNDS = (
-    5  # of an alignment whose error alone is asked: at a wrong offset it hardly converges
-)
+_SEARCH_ROUNDS = 5  # of an alignment at an offset that may be wrong: there it hardly converges
 
 
 @dataclass(frozen=True)
