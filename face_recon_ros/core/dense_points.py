@@ -4,26 +4,14 @@ The regressor says where a head is and which way it looks. This network sees the
 mean face under that pose (`core.rectification`) and says where some hundreds of the face model's
 own vertices lie, how sure it is of each, whether this is a face at all, and what identity and
 expression the picture shows. `core.point_fit` turns that into pose, identity and expression.
-
-Contract of the ONNX file:
-    inputs   `image` (N, S, S, 3) uint8 RGB, S = `rectification.RECTIFIED_PX`; `normals` (N, C, C,
-             3) float32, `Rectifier.seen_normals`; optional `regressed` (N, K_id + K_exp) float32,
-             the regressor's identity and expression
-    outputs  `displacement` (N, P, 2) metres, frame of `rectification.FaceFrame`; `log_sigma`
-             (N, P) natural logarithm of its standard deviation in metres; `presence` (N, 1) in
-             [0, 1]; optional `coefficients` (N, K_id + K_exp), better than `regressed`
-    metadata `face_recon_points_format` = 1, `face_model`, `vertices` (JSON list of P indices into
-             the coarse mesh), `prior` (JSON of `point_fit.FitPrior`), optional
-             `face_model_sha256`.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import MISSING, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,167 +20,23 @@ from face_recon_ros.core.crop import Crop, whole_crop
 from face_recon_ros.core.crop_pose import CAMERA_FROM_FRONTAL_FACE, crop_from_face
 from face_recon_ros.core.errors import ModelError
 from face_recon_ros.core.inference import Prediction
+from face_recon_ros.core.mirror import expression_mirror, identity_mirror, mirrored_points
 from face_recon_ros.core.models import (
     POINT_NETWORK,
     POINT_NETWORK_FLOAT,
     find_model,
     models_dir,
 )
-from face_recon_ros.core.morphable_model import MorphableModel, same_decoding
-from face_recon_ros.core.onnx_session import OnnxSession, gpu_works
-from face_recon_ros.core.point_fit import POSE, FitPrior, FitState, PointFit, PointFitter
-from face_recon_ros.core.rectification import CELLS, RECTIFIED_PX, FaceFrame, Rectifier
+from face_recon_ros.core.morphable_model import MorphableModel
+from face_recon_ros.core.onnx_session import gpu_works
+from face_recon_ros.core.point_fit import POSE, FitState, PointFit
+from face_recon_ros.core.point_network import POINTS_REMEDY, DensePointNetwork, PointAnswer
+from face_recon_ros.core.rectification import RECTIFIED_PX, FaceFrame, Rectifier
 from face_recon_ros.core.rigid import angle_between, vector_from_rotation
 
-POINTS_FORMAT = "1"
-#: The fit uses so many points or a few more: 125 of 500 give the same shape to 0.2 %, sooner.
-_FIT_POINTS = 160
 #: A fit that ends farther from its start than this has come from where the network sees badly:
 #: radians, across the line of sight over depth, logarithm of depth; presence below is no face.
 _TURN, _ACROSS, _NEARER, _PRESENT = 0.15, 0.015, 0.1, 0.5
-_OUTPUTS = ["displacement", "log_sigma", "presence"]
-_REGRESSED, _COEFFICIENTS = "regressed", "coefficients"
-_REMEDY = "export it with `face-recon export`"
-
-
-class PointAnswer(NamedTuple):
-    """The network's answer for N faces.
-
-    Attributes:
-        displacement: (N, P, 2) metres, frame of `rectification.FaceFrame`.
-        log_sigma: (N, P) natural logarithm of its standard deviation in metres.
-        presence: (N,) how sure it is that this is a face, in [0, 1].
-        coefficients: (N, K_id + K_exp) identity and expression, where the fit starts.
-    """
-
-    displacement: NDArray[np.float32]
-    log_sigma: NDArray[np.float32]
-    presence: NDArray[np.float32]
-    coefficients: NDArray[np.float32]
-
-
-class DensePointNetwork:
-    """The network as an ONNX Runtime session.
-
-    Attributes:
-        path: of the ONNX file.
-        vertices: (P,) indices into the coarse mesh.
-        prior: of the fit.
-        face_model: name of the face model it was trained for.
-    """
-
-    def __init__(self, path: str | Path, *, provider: str = "auto", threads: int = 0) -> None:
-        """Opens the network.
-
-        Args:
-            path: the ONNX file.
-            provider: as for `FaceNetwork`.
-            threads: of the CPU provider; 0 takes all cores.
-
-        Raises:
-            ModelError: the file is missing, damaged or another kind of network.
-        """
-        self.path = Path(path)
-        self.session = OnnxSession(path, provider=provider, threads=threads)
-        self.metadata = meta = self.session.metadata
-        shapes = self.session.shapes
-        missing = [name for name in (*_OUTPUTS, "image", "normals") if name not in shapes]
-        if meta.get("face_recon_points_format") != POINTS_FORMAT or missing:
-            raise ModelError(
-                f"a dense-point network of format {POINTS_FORMAT} at {path}",
-                f"format {meta.get('face_recon_points_format')}, missing {missing}",
-                _REMEDY,
-            )
-        try:
-            self.vertices = np.array(json.loads(meta["vertices"]), np.intp)
-            self.prior = _prior(json.loads(meta["prior"]))
-        except (KeyError, ValueError, TypeError) as fault:
-            raise ModelError(
-                f"vertices and prior in the metadata of {path}", str(fault), _REMEDY
-            ) from None
-        sizes = [shapes["image"][1:], shapes["normals"][1:], shapes["log_sigma"][1:]]
-        wanted = [[RECTIFIED_PX, RECTIFIED_PX, 3], [CELLS, CELLS, 3], [len(self.vertices)]]
-        if sizes != wanted:
-            raise ModelError(f"inputs and outputs of {wanted} in {path}", f"{sizes}", _REMEDY)
-        #: Whether it corrects the regressor's identity and expression.
-        self.corrects = _COEFFICIENTS in shapes
-        self.face_model = meta.get("face_model", "")
-
-    def trained_for(self, model: MorphableModel, face_model: Path) -> bool:
-        """Whether it finds points of this face model, at level coarse, from this file."""
-        wanted = self.metadata.get("face_model_sha256", "")
-        fits = self.face_model == model.name and len(self.vertices) > 0
-        fits = fits and self.vertices.max() < model.n_vertices
-        return fits and (not wanted or same_decoding(wanted, face_model))
-
-    def check_trained_for(self, model: MorphableModel, face_model: Path) -> None:
-        """Raises ModelError unless it was trained for this face model."""
-        if not self.trained_for(model, face_model):
-            raise ModelError(
-                f"a dense-point network for face model {model.name} as in {face_model.name}",
-                f"{self.path.name} for {self.face_model or 'another'}",
-                "use the face model it was trained for, or set reconstructor.points to off",
-            )
-
-    def fitter(self, model: MorphableModel) -> PointFitter:
-        """Fits the face model (coarse level, whole head) to this network's answers."""
-        every = max(1, len(self.vertices) // _FIT_POINTS)
-        return PointFitter(model, self.vertices, self.prior, every)
-
-    def predict(
-        self,
-        images: NDArray[np.uint8],
-        normals: NDArray[np.float32],
-        regressed: NDArray[np.float32],
-    ) -> PointAnswer:
-        """Finds the points of N faces; see the contract above. N may be 0.
-
-        Args:
-            images: (N, RECTIFIED_PX, RECTIFIED_PX, 3).
-            normals: (N, CELLS, CELLS, 3).
-            regressed: (N, K_id + K_exp) the regressor's identity and expression.
-        """
-        if len(images) == 0:
-            p = len(self.vertices)
-            none = np.zeros((0, p), np.float32)
-            return PointAnswer(none[..., None].repeat(2, 2), none, none[:, 0], regressed)
-        names = list(_OUTPUTS)
-        feeds: dict[str, NDArray[Any]] = {"image": images, "normals": normals}
-        if self.corrects:
-            names.append(_COEFFICIENTS)
-            feeds[_REGRESSED] = regressed
-        values = self.session.run(names, feeds)
-        coefficients = values[3] if self.corrects else regressed
-        return PointAnswer(values[0], values[1], values[2][:, 0], coefficients)
-
-
-def _prior(values: dict[str, object]) -> FitPrior:
-    needed = {f.name for f in fields(FitPrior) if f.default is MISSING}
-    if not needed <= set(values) <= {f.name for f in fields(FitPrior)}:
-        raise ValueError(f"prior has {sorted(values)}, not {sorted(needed)}")
-    numbers = {k: np.asarray(v, np.float64) for k, v in values.items()}
-    start = numbers.pop("start_information", np.zeros(()))
-    means = {k: numbers.pop(k, np.zeros(())) for k in ("population", "training_mean")}
-    if not all(np.isfinite(v).all() and (v > 0).all() for v in numbers.values()):
-        raise ValueError("prior has values that are not above zero")
-    if not (np.isfinite(start).all() and (start >= 0).all()):
-        raise ValueError("prior has a start_information below zero")
-    if not all(np.isfinite(v).all() for v in means.values()):
-        raise ValueError("prior has a population or training_mean that is not finite")
-    translation, scale = numbers["translation"], numbers.get("pose_scale", np.ones(3))
-    if translation.shape != (3,) or scale.shape != (3,):
-        raise ValueError("prior has a translation or pose_scale that is not of 3 numbers")
-    return FitPrior(
-        rotation=float(numbers["rotation"]),
-        translation=tuple(translation.tolist()),
-        identity=numbers["identity"],
-        expression=numbers["expression"],
-        independence=float(numbers["independence"]),
-        pose_scale=tuple(scale.tolist()),
-        identity_scale=float(numbers.get("identity_scale", 1.0)),
-        start_information=start,
-        **means,
-    )
 
 
 class Look(NamedTuple):
@@ -232,6 +76,55 @@ class DensePoints:
     settled: NDArray[np.bool_]
 
 
+@dataclass(frozen=True)
+class _Mirror:
+    """Rectified faces in the mirror. The grid on the mean face is alike on both sides.
+
+    Attributes:
+        points: (P,) position of each point's mirror point.
+        coefficients: (K_id + K_exp, K_id + K_exp) of a face to those of its mirror image.
+    """
+
+    points: NDArray[np.intp]
+    coefficients: NDArray[np.float32]
+
+    @staticmethod
+    def of(model: MorphableModel, vertices: NDArray[np.intp]) -> _Mirror | None:
+        """None where a point has no mirror point."""
+        points = mirrored_points(model, vertices)
+        if points is None:
+            return None
+        k, both = model.k_identity, model.k_identity + model.k_expression
+        matrix = np.zeros((both, both), np.float32)
+        matrix[:k, :k], matrix[k:, k:] = identity_mirror(model), expression_mirror(model)
+        return _Mirror(points, matrix)
+
+    def inputs(
+        self,
+        images: NDArray[np.uint8],
+        normals: NDArray[np.float32],
+        regressed: NDArray[np.float32],
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32]]:
+        """Of `DensePointNetwork.predict`, in the mirror."""
+        turned = normals[:, :, ::-1] * np.array([-1, 1, 1], np.float32)
+        return np.ascontiguousarray(images[:, :, ::-1]), turned, regressed @ self.coefficients.T
+
+    def answer(self, answer: PointAnswer) -> PointAnswer:
+        """Of the mirror image, for the face itself."""
+        return PointAnswer(
+            answer.displacement[:, self.points] * np.array([-1, 1], np.float32),
+            answer.log_sigma[:, self.points],
+            answer.presence,
+            answer.coefficients @ self.coefficients.T,
+        )
+
+
+def _mean_of(one: PointAnswer, other: PointAnswer) -> PointAnswer:
+    return PointAnswer(
+        *(np.asarray((a + b) / 2, np.float32) for a, b in zip(one, other, strict=True))
+    )
+
+
 class DensePointStage:
     """Image, crops and the regressor's answer in; corrected coefficients out."""
 
@@ -253,12 +146,13 @@ class DensePointStage:
             raise ModelError(
                 f"a prior for {model.k_expression} expressions and {k} identities",
                 f"{sizes} in {network.path.name}",
-                _REMEDY,
+                POINTS_REMEDY,
             )
         self.network = network
         self._rectifier = Rectifier(model)
         self._fitter = network.fitter(model)
         self._unit_interval = model.expression_prior == "unit_interval"
+        self._mirror = _Mirror.of(model, network.vertices)
 
     @property
     def mean(self) -> NDArray[np.floating]:
@@ -266,7 +160,12 @@ class DensePointStage:
         return self._fitter.mean
 
     def look(
-        self, images: Sequence[NDArray[np.uint8]], crops: Sequence[Crop], prediction: Prediction
+        self,
+        images: Sequence[NDArray[np.uint8]],
+        crops: Sequence[Crop],
+        prediction: Prediction,
+        *,
+        mirrored: bool = False,
     ) -> Look:
         """Has the network look at faces.
 
@@ -274,6 +173,8 @@ class DensePointStage:
             images: N images (H, W, 3).
             crops: N, that the regressor saw, each in its image.
             prediction: N rows, all of them usable.
+            mirrored: whether it also looks at the mirror image of each, for twice the time; the
+                answer is the mean of both. A face model without mirror vertices is seen once.
         """
         c = prediction.coefficients
         poses = [crop_from_face(r, t) for r, t in zip(c.rotation, c.translation, strict=True)]
@@ -286,6 +187,9 @@ class DensePointStage:
         regressed = np.concatenate([c.identity, c.expression], 1)
         normals = self._rectifier.seen_normals(frame)
         answer = self.network.predict(rectified, normals, regressed)
+        if mirrored and self._mirror is not None:
+            seen = self._mirror.inputs(rectified, normals, regressed)
+            answer = _mean_of(answer, self._mirror.answer(self.network.predict(*seen)))
         identity, expression = np.split(answer.coefficients, [c.identity.shape[1]], axis=1)
         if self._unit_interval:
             expression = np.clip(expression, 0.0, 1.0)

@@ -326,7 +326,9 @@ class FacePipeline:
         clock.lap("infer")
         tracks = self._identify(image, wanted, tracks, crops, prediction)
         clock.lap("identify")
-        prediction = self.reconstructor.fit([image.rgb] * len(crops), tracks, crops, prediction)
+        prediction = self.reconstructor.fit(
+            [image.rgb] * len(crops), tracks, crops, prediction, mirrored=not follow
+        )
         clock.lap("fit")
         pictures = [Picture(image.rgb)] * len(tracks)
         faces = self.reconstructor.decode(tracks, crops, prediction, camera, pictures)

@@ -145,6 +145,8 @@ class FaceReconstructor:
         tracks: list[Track],
         crops: list[Crop],
         prediction: Prediction,
+        *,
+        mirrored: bool = False,
     ) -> Prediction:
         """Looks at each face again and fits the face model to what is seen there.
 
@@ -153,6 +155,7 @@ class FaceReconstructor:
             tracks: N.
             crops: N, in the same order.
             prediction: N rows of the network, in the same order.
+            mirrored: see `DensePointStage.look`; for pictures that stand for themselves.
 
         Returns:
             N rows, corrected where they were usable; as they were where no points are found.
@@ -162,9 +165,8 @@ class FaceReconstructor:
             return prediction
         people = [self._person(tracks[i]) for i in rows]
         prior = self.points.network.prior
-        look = self.points.look(
-            [images[int(i)] for i in rows], [crops[i] for i in rows], prediction.rows(rows)
-        )
+        views = [images[int(i)] for i in rows], [crops[i] for i in rows], prediction.rows(rows)
+        look = self.points.look(*views, mirrored=mirrored)
         known = identity_priors(people, look.identity, prior)
         found = self.points.fit(look, *known)
         fitted = corrected(prediction, rows, found)

@@ -146,7 +146,7 @@ class StillChain:
         rgb, _, camera = view
         for _ in range(self._refine):
             (track,) = place_again(self._reconstructor, rgb, [track])
-        faces = reconstruct(self._reconstructor, rgb, [track], camera)
+        faces = reconstruct(self._reconstructor, rgb, [track], camera, mirrored=True)
         if not faces:
             raise ModelError(
                 "finite coefficients and a face in front of the camera",
@@ -180,11 +180,23 @@ def reconstruct(
     rgb: NDArray[np.uint8],
     tracks: list[Track],
     camera: PinholeCamera,
+    *,
+    mirrored: bool = False,
 ) -> list[Face]:
-    """The faces of one image as the live pipeline makes them, each with what its track knows."""
+    """The faces of one image as the live pipeline makes them, each with what its track knows.
+
+    Args:
+        reconstructor: network and face model.
+        rgb: (H, W, 3) uint8.
+        tracks: the faces.
+        camera: that took it.
+        mirrored: look at each in the mirror, too, as at pictures that stand for themselves.
+    """
     crops = reconstructor.crops(tracks)
     crops, _, prediction = reconstructor.look(tracks, crops, reconstructor.extract(rgb, crops))
-    prediction = reconstructor.fit([rgb] * len(crops), tracks, crops, prediction)
+    prediction = reconstructor.fit(
+        [rgb] * len(crops), tracks, crops, prediction, mirrored=mirrored
+    )
     return reconstructor.decode(tracks, crops, prediction, camera)
 
 

@@ -17,10 +17,10 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from face_recon_ros.core.dense_points import POINTS_FORMAT, DensePointNetwork
 from face_recon_ros.core.errors import ConfigError, ModelError
 from face_recon_ros.core.models import find_model, sha256_of
 from face_recon_ros.core.morphable_model import MorphableModel, load_morphable_model
+from face_recon_ros.core.point_network import POINTS_FORMAT, DensePointNetwork
 from face_recon_ros.core.rectification import CELLS, RECTIFIED_PX, Rectifier
 from face_recon_ros.face_model.build import NAME
 from face_recon_ros.face_model.population import population_mean

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from face_recon_ros.core.dense_points import DensePointNetwork
 from face_recon_ros.core.models import find_model
 from face_recon_ros.core.morphable_model import FACIAL_SKIN, MorphableModel
 from face_recon_ros.core.point_fit import FitState
+from face_recon_ros.core.point_network import DensePointNetwork
 from face_recon_ros.core.rectification import FaceFrame, Rectifier
 from face_recon_ros.core.rigid import vector_from_rotation
 from face_recon_ros.training.config import PointConfig

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from face_recon_ros.core.crop_pose import CROP_FOCAL
 from face_recon_ros.core.morphable_model import MorphableModel
+from face_recon_ros.core.point_network import fit_stride
 from face_recon_ros.training.geometry import rotation_from_vector
 
 #: (B, 3, 3) crop_from_face, (B, 3) metres, (B, K_id), (B, K_exp).
@@ -29,6 +30,7 @@ class Fit(nn.Module):
             b.reshape(n, 3, -1)[vertices] for b in (model.identity_basis, model.expression_basis)
         ]
         self.k_identity = k
+        self._used = slice(None, None, fit_stride(len(vertices)))
         self.register_buffer("mean", torch.from_numpy(model.mean_shape[vertices].copy()))
         self.register_buffer("basis", torch.from_numpy(np.concatenate(rows, 2).astype(np.float32)))
         self.log_pose = nn.Parameter(torch.log(torch.tensor([0.06, 0.06, 0.06, 0.01, 0.01, 0.04])))
@@ -53,7 +55,8 @@ class Fit(nn.Module):
         """
         log_prior = torch.cat([self.log_pose, self.log_identity, self.log_expression])
         prior = torch.exp(-2 * log_prior)
-        weight = torch.exp(self.log_independence - 2 * log_sigma)
+        seen, log_sigma = seen[:, self._used], log_sigma[:, self._used]
+        weight = self._used.step * torch.exp(self.log_independence - 2 * log_sigma)
         unit = CROP_FOCAL / start[1][:, 2].clamp(min=1e-3)
         state = start
         offset = torch.zeros(len(seen), len(prior), device=seen.device)
@@ -75,10 +78,11 @@ class Fit(nn.Module):
         unit: Tensor,
     ) -> tuple[State, Tensor]:
         rotation, translation, identity, expression = state
-        b, p, k = len(seen), len(self.mean), self.k_identity
+        mean, basis = self.mean[self._used], self.basis[self._used]
+        b, p, k = len(seen), len(mean), self.k_identity
         with torch.no_grad():
             coefficients = torch.cat([identity, expression], 1)
-            shape = self.mean + (coefficients @ self.basis.flatten(0, 1).T).view(b, p, 3)
+            shape = mean + (coefficients @ basis.flatten(0, 1).T).view(b, p, 3)
             turned = shape @ rotation.transpose(1, 2)
             x = turned + translation[:, None]
             z = x[..., 2:].clamp(min=1e-3)
@@ -87,7 +91,7 @@ class Fit(nn.Module):
             a, bb, c = turned.unbind(2)
             spin = torch.stack([zero, c, -bb, -c, zero, a, bb, -a, zero], 2).view(b, p, 3, 3)
             eye = torch.eye(3, device=seen.device) * translation[:, None, 2, None, None]
-            moved = torch.einsum("bij,pjm->bpim", rotation, self.basis)
+            moved = torch.einsum("bij,pjm->bpim", rotation, basis)
             d = torch.cat([spin, eye.expand(b, p, 3, 3), moved], 3)
             jacobian = (d[..., :2, :] - slope[..., None] * d[..., 2:, :]) * (
                 CROP_FOCAL / z / unit[:, None, None]

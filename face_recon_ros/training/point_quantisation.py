@@ -14,8 +14,8 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
-from face_recon_ros.core.dense_points import DensePointNetwork
 from face_recon_ros.core.errors import ModelError
+from face_recon_ros.core.point_network import DensePointNetwork
 
 #: Of an example: image, normals and regressed, as `DensePointNetwork.predict` takes them.
 Example = tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32]]

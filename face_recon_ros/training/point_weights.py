@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-from face_recon_ros.core.dense_points import DensePointNetwork
 from face_recon_ros.core.errors import ModelError
+from face_recon_ros.core.point_network import DensePointNetwork
 from face_recon_ros.training.onnx_weights import output_moments
 from face_recon_ros.training.point_fit import Fit
 from face_recon_ros.training.point_network import PointNetwork

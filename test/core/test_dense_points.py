@@ -10,15 +10,17 @@ from fixtures import DiscDetector, draw_discs, write_point_network
 
 from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.crop import Crop
-from face_recon_ros.core.dense_points import DensePointNetwork, DensePointStage, corrected
+from face_recon_ros.core.dense_points import DensePointStage, corrected
 from face_recon_ros.core.errors import ModelError
 from face_recon_ros.core.finder import FaceFinder
 from face_recon_ros.core.inference import Prediction
+from face_recon_ros.core.mirror import expression_mirror, identity_mirror, mirrored_points
 from face_recon_ros.core.models import FACE_MODEL, find_model
 from face_recon_ros.core.morphable_model import load_morphable_model
 from face_recon_ros.core.person import Person, identity_priors
 from face_recon_ros.core.pipeline import FacePipeline
 from face_recon_ros.core.point_fit import FitPrior
+from face_recon_ros.core.point_network import DensePointNetwork
 from face_recon_ros.core.reconstructor import FaceReconstructor
 from face_recon_ros.core.reconstructor_config import ReconstructorConfig
 from face_recon_ros.core.tracker_config import TrackerConfig
@@ -120,6 +122,54 @@ def test_points_that_lie_higher_lift_the_face(tmp_path, face_model_path):
     stage, crops = stage_of(raised, face_model_path), [Crop(np.full(2, 100.0), 150.0, 64)]
     found = stage.fit(stage.look([rgb], crops, prediction_of(1, model)))
     assert found.fit.state.translation[0, 1] == pytest.approx(-0.01, abs=0.003)
+
+
+def test_with_the_mirror_a_face_and_its_mirror_image_answer_alike(shipped):
+    """Both ways, the network has no left and right of its own; one way, it has."""
+    stage = DensePointStage(DensePointNetwork(find_model("face_points.onnx"), threads=1), shipped)
+    random = np.random.default_rng(3)
+    rough = random.integers(0, 256, (9, 9, 3)).astype(np.uint8)
+    rgb = np.kron(rough, np.ones((23, 23, 1), np.uint8))  # 207 pixels, another on each side
+    crops = [Crop(np.full(2, 103.0), 160.0, 96)]
+    here = prediction_of(1, shipped, depth=0.8)
+    c = here.coefficients
+    c = replace(
+        c,
+        rotation=np.array([[0.1, 0.3, -0.1]], np.float32),
+        identity=random.normal(0, 0.3, c.identity.shape).astype(np.float32),
+        expression=random.uniform(0, 0.5, c.expression.shape).astype(np.float32),
+    )
+    there = replace(
+        c,
+        rotation=c.rotation * np.array([1, -1, -1], np.float32),
+        translation=c.translation * np.array([-1, 1, 1], np.float32),
+        identity=c.identity @ identity_mirror(shipped).T,
+        expression=c.expression @ expression_mirror(shipped).T,
+    )
+    pair = mirrored_points(shipped, stage.network.vertices)
+    apart = []
+    for mirrored in (False, True):
+        looks = [
+            stage.look([picture], crops, replace(here, coefficients=row), mirrored=mirrored)
+            for picture, row in ((rgb, c), (np.ascontiguousarray(rgb[:, ::-1]), there))
+        ]
+        ours, theirs = (look.answer.displacement[0] for look in looks)
+        apart.append(np.abs(ours - theirs[pair] * [-1, 1]).mean())
+    assert apart[1] < 0.1 * apart[0]
+    reflected = looks[0].identity @ identity_mirror(shipped).T
+    np.testing.assert_allclose(reflected, looks[1].identity, atol=0.05)
+
+
+def test_a_face_model_without_mirror_vertices_is_seen_once(points_path, face_model_path):
+    network = DensePointNetwork(points_path, threads=1)
+    model = load_morphable_model(face_model_path, level="coarse")
+    alone = replace(model, symmetry=np.full_like(model.symmetry, -1))
+    crops, rgb = [Crop(np.full(2, 100.0), 150.0, 64)], np.full((200, 200, 3), 128, np.uint8)
+    once, asked = (
+        DensePointStage(network, alone).look([rgb], crops, prediction_of(1, model), mirrored=m)
+        for m in (False, True)
+    )
+    np.testing.assert_array_equal(once.answer.displacement, asked.answer.displacement)
 
 
 def test_only_rows_that_were_looked_at_change(points_path, face_model_path):

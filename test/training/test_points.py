@@ -12,11 +12,11 @@ pytest.importorskip("numba")
 import torch
 
 from face_recon_ros.core.crop_pose import CAMERA_FROM_FRONTAL_FACE
-from face_recon_ros.core.dense_points import DensePointNetwork
 from face_recon_ros.core.errors import ConfigError, ModelError
 from face_recon_ros.core.models import FACE_MODEL, find_model
 from face_recon_ros.core.morphable_model import load_morphable_model
 from face_recon_ros.core.point_fit import FitPrior, FitState, PointFitter
+from face_recon_ros.core.point_network import DensePointNetwork, fit_stride
 from face_recon_ros.core.rectification import CELLS, FaceFrame, Rectifier, grid_coordinates
 from face_recon_ros.core.rigid import rotation_from_vector
 from face_recon_ros.face_model.population import population_mean
@@ -90,7 +90,9 @@ def test_points_are_no_landmarks(model):
     assert len(chosen & set(model.landmarks_68.tolist())) < 34
 
 
-def test_the_fit_in_torch_is_the_fit_in_numpy(model, vertices):
+def test_the_fit_in_torch_is_the_fit_in_numpy(model):
+    vertices = choose_points(model, 330)
+    assert fit_stride(len(vertices)) > 1
     fit = Fit(model, vertices)
     with torch.no_grad():
         fit.log_identity.copy_(torch.linspace(-0.5, 0.2, model.k_identity))
@@ -102,7 +104,8 @@ def test_the_fit_in_torch_is_the_fit_in_numpy(model, vertices):
     seen = FaceFrame.of(true.rotation, true.translation).project(mean)
     seen = seen + np.random.default_rng(2).normal(0, 0.003, seen.shape)
     sigma = np.full(seen.shape[:2], 0.004)
-    ours = PointFitter(model, vertices, prior).fit(start, seen, sigma, steps=1)
+    every = fit_stride(len(vertices))
+    ours = PointFitter(model, vertices, prior, every).fit(start, seen, sigma, steps=1)
     tensors = [torch.from_numpy(np.asarray(v, np.float32)) for v in vars(start).values()]
     log_sigma = torch.log(torch.from_numpy(sigma.astype(np.float32)))
     theirs = fit(tuple(tensors), torch.from_numpy(seen.astype(np.float32)), log_sigma, steps=1)
@@ -167,6 +170,16 @@ def _answer(displacement, here):
     sure = torch.full((n, p), float(np.log(0.0005)))
     c = here.coefficients.split([here.identity.shape[1], here.expression.shape[1]], 1)
     return DensePoints(moved, sure, torch.zeros(n, 1), *c)
+
+
+def test_deeper_blocks_let_everything_through_at_first(model, vertices):
+    sizes = (model.k_identity, model.k_expression)
+    network = PointNetwork(grid_coordinates(model.mean_shape[vertices]), sizes, 8, hidden=32)
+    network.eval()
+    x, flat = torch.rand(2, 16, 4, 4), torch.rand(2, 32)
+    for block in network.middle[2:]:
+        torch.testing.assert_close(block(x), x)
+    torch.testing.assert_close(network.whole[3](flat), flat)
 
 
 def test_a_network_learns_a_batch_by_heart(model, vertices, batch):

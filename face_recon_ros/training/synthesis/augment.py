@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from face_recon_ros.core.crop_pose import CROP_FOCAL
 from face_recon_ros.core.illumination import GAMMA
+from face_recon_ros.core.mirror import expression_mirror, identity_mirror, mirror_matrix
 from face_recon_ros.core.morphable_model import MorphableModel
 from face_recon_ros.core.rigid import rotation_between, rotation_from_vector, vector_from_rotation
-from face_recon_ros.training.synthesis.expressions import mirrored_names
 from face_recon_ros.training.synthesis.faces import Label
 
 _AXIS = np.array([0.0, 0.0, 1.0])
@@ -35,14 +35,9 @@ class Mirror:
 
     def __init__(self, model: MorphableModel) -> None:
         """Solves for mirrored coefficients by least squares over the symmetric vertices."""
-        self.identity = _mirror_matrix(model, model.identity_basis, np.array([1.0, -1.0, 1.0]))
-        self.albedo = _mirror_matrix(model, model.albedo_basis, np.ones(3))
-        if model.expression_prior == "unit_interval":
-            order = mirrored_names(model.expression_names)
-            self.expression = np.eye(model.k_expression, dtype=np.float32)[order]
-        else:
-            sign = np.array([1.0, -1.0, 1.0])
-            self.expression = _mirror_matrix(model, model.expression_basis, sign)
+        self.identity = identity_mirror(model)
+        self.expression = expression_mirror(model)
+        self.albedo = mirror_matrix(model, model.albedo_basis, np.ones(3))
 
     def __call__(self, label: Label) -> Label:
         """Label of the picture flipped left to right about its middle."""
@@ -54,18 +49,6 @@ class Mirror:
             label.translation * np.array([-1, 1, 1], np.float32),
             label.illumination * _MIRRORED_BANDS,
         )
-
-
-def _mirror_matrix(
-    model: MorphableModel, basis: NDArray[np.float32], sign: NDArray[np.float64]
-) -> NDArray[np.float32]:
-    paired = np.flatnonzero(model.symmetry >= 0)
-    b = basis.reshape(model.n_vertices, 3, -1).astype(np.float64)
-    here = b[paired].reshape(len(paired) * 3, -1)
-    there = (b[model.symmetry[paired]] * sign[:, None]).reshape(len(paired) * 3, -1)
-    gram = here.T @ here
-    ridge = 1e-9 * np.trace(gram) / len(gram) * np.eye(len(gram))
-    return np.linalg.solve(gram + ridge, here.T @ there).astype(np.float32)
 
 
 @dataclass(frozen=True)

@@ -154,17 +154,3 @@ def mood_of(expression: NDArray[np.floating], names: Sequence[str]) -> Mood:
     return Mood(
         mean("mouthSmile"), max(mean("browInnerUp"), mean("browOuterUp")), mean("browDown")
     )
-
-
-def mirrored_names(names: Sequence[str]) -> NDArray[np.intp]:
-    """(K_exp,) index of each expression's mirror image, by its Left or Right."""
-    swap = {"Left": "Right", "Right": "Left"}
-    position = {name: i for i, name in enumerate(names)}
-
-    def mirror(name: str) -> str:
-        for side, other in swap.items():
-            if name.endswith(side):
-                return name.removesuffix(side) + other
-        return name
-
-    return np.array([position.get(mirror(name), i) for i, name in enumerate(names)], np.intp)
