@@ -271,7 +271,12 @@ def _loader(config: PointConfig, model: MorphableModel, step: int) -> Iterator[P
     while True:
         waiting = getattr(loader, "_data_queue", None)
         ready = waiting is None or not hasattr(waiting, "empty") or not waiting.empty()
-        yield next(loader) if ready or not config.replay else None
+        yield copied(next(loader)) if ready or not config.replay else None
+
+
+def copied(batch: PointBatch) -> PointBatch:
+    """In this process's memory: a worker's tensors are open files, of which a process has few."""
+    return PointBatch(*(value.clone() if value.is_shared() else value for value in batch))
 
 
 def background_patches(folder: str) -> list[NDArray[np.uint8]]:

@@ -30,7 +30,12 @@ from face_recon_ros.training.point_objective import PointObjective
 from face_recon_ros.training.point_weights import load_export, renew_statistics
 from face_recon_ros.training.synthesis.faces import SyntheticFaces
 from face_recon_ros.training.synthesis.render_cache import RenderCache, fill_render_cache
-from face_recon_ros.training.train_points import build_point_network, replayed, train_points
+from face_recon_ros.training.train_points import (
+    build_point_network,
+    copied,
+    replayed,
+    train_points,
+)
 
 POINTS = 60
 
@@ -327,6 +332,14 @@ def test_old_batches_fill_the_gaps():
     assert list(replayed(iter([None, None]), 2, 0)) == []
     waiting = itertools.chain(["a"], ["b"])
     assert [fresh for _, fresh in replayed(waiting, 0, 0)] == [True, True]
+
+
+def test_batches_to_keep_hold_no_shared_memory(batch):
+    shared = PointBatch(*(value.clone().share_memory_() for value in batch))
+    kept = copied(shared)
+    assert not any(value.is_shared() for value in kept)
+    for value, same in zip(kept, batch, strict=True):
+        torch.testing.assert_close(value, same)
 
 
 def test_each_kind_of_run_has_its_own_options():
