@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from face_recon_ros.cli.avatar import add_avatar_command
@@ -20,6 +23,7 @@ from face_recon_ros.io.folders import check_place
 
 EXIT_FAULT = 2  # a fault that the user can fix, one line on stderr
 EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
 
 _EXAMPLES = """examples:
   face-recon reconstruct portrait.jpg --out out      meshes, overlay and coefficients of a picture
@@ -72,6 +76,23 @@ def _runtime_warnings() -> list[str]:
     return used.runtime_warnings() if used else []
 
 
+@contextlib.contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """SIGTERM ends the block as Ctrl-C does, so that worker processes and their files go, too."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(*_: object) -> None:
+        raise SystemExit(EXIT_TERMINATED)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command.
 
@@ -80,8 +101,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         0, or `EXIT_FAULT` after one line on stderr. A bug raises.
+
+    Raises:
+        SystemExit: a wrong command line, or SIGTERM.
     """
     args = make_parser().parse_args(argv)
+    with _ended_by_sigterm():
+        return _run(args)
+
+
+def _run(args: argparse.Namespace) -> int:
     try:
         for option in ("out", "report"):
             if place := getattr(args, option, None):

@@ -391,7 +391,7 @@ def _refuse_unknown(node: Node) -> None:
             continue
         near = difflib.get_close_matches(name, known, 1)
         raise ConfigError(
-            "parameters of the README's table",
+            "parameters of docs/parameters.md",
             f"{name!r}",
             f"did you mean {near[0]!r}?" if near else "check the YAML file",
         )

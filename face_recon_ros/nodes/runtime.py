@@ -345,6 +345,10 @@ class FaceNode(LifecycleNode):
         self.finished.set_result(None)
         self._clean_up()
         self.destroy_node()
+
+    def destroy_node(self) -> None:
+        """Frees the node, its state machine among it."""
+        super().destroy_node()
         # rclpy leaves it, and with it the DDS participant and its 64 MiB of shared memory.
         self._state_machine.destroy_when_not_in_use()
 
@@ -400,6 +404,8 @@ def leave(status: int, node: Node | None) -> None:
             node.close()
         elif node:
             node.destroy_node()
+        else:
+            gc.collect()  # a node whose constructor failed; rclpy itself may not destroy it
         rclpy.try_shutdown()
         atexit._run_exitfuncs()
     finally:

@@ -2,8 +2,11 @@
 
 import ast
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -243,6 +246,30 @@ def test_a_bug_is_not_hidden(monkeypatch, models, pictures, tmp_path):
     monkeypatch.setattr("face_recon_ros.cli.reconstruct.open_input", broken)
     with pytest.raises(ModuleNotFoundError):
         main(["reconstruct", str(pictures), "--out", str(tmp_path / "out"), *models])
+
+
+def test_a_command_that_is_ended_cleans_up_and_says_so_by_its_status(
+    monkeypatch, models, pictures, tmp_path
+):
+    cleaned, statuses = [], {signal.SIGINT: 130, signal.SIGTERM: 143}
+    before = {number: signal.getsignal(number) for number in statuses}
+
+    def endless(*_):
+        try:
+            os.kill(os.getpid(), list(statuses)[len(cleaned)])
+            time.sleep(60)
+        finally:
+            cleaned.append(True)
+
+    monkeypatch.setattr("face_recon_ros.cli.reconstruct.open_input", endless)
+    command = ["reconstruct", str(pictures), "--out", str(tmp_path / "out"), *models]
+    for status in statuses.values():
+        try:
+            assert main(command) == status
+        except SystemExit as end:
+            assert end.code == status
+    assert len(cleaned) == len(statuses)
+    assert {number: signal.getsignal(number) for number in statuses} == before
 
 
 def test_the_extras_that_are_named_exist():

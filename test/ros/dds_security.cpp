@@ -63,8 +63,12 @@ DomainParticipantQos secured(const std::string& folder) {
     return qos;
 }
 
-int end(const std::string& word) {
+int end(const std::string& word, DomainParticipant* participant = nullptr) {
     std::cout << word << std::endl;
+    if (participant) {  // else its shared memory stays
+        participant->delete_contained_entities();
+        DomainParticipantFactory::get_instance()->delete_participant(participant);
+    }
     _exit(0);  // this Fast DDS does not survive OpenSSL's own end
 }
 
@@ -81,7 +85,7 @@ int main(int, char** words) {
     if (role == "pub") {
         auto* publisher = participant->create_publisher(PUBLISHER_QOS_DEFAULT);
         auto* writer = publisher->create_datawriter(topic, DATAWRITER_QOS_DEFAULT);
-        if (!writer) return end("refused");
+        if (!writer) return end("refused", participant);
         for (; std::chrono::steady_clock::now() < until; ++count) {
             writer->write(&count);
             std::this_thread::sleep_for(std::chrono::milliseconds(50));
@@ -91,7 +95,7 @@ int main(int, char** words) {
         qos.reliability().kind = RELIABLE_RELIABILITY_QOS;
         auto* subscriber = participant->create_subscriber(SUBSCRIBER_QOS_DEFAULT);
         auto* reader = subscriber->create_datareader(topic, qos);
-        if (!reader) return end("refused");
+        if (!reader) return end("refused", participant);
         uint64_t number;
         SampleInfo info;
         while (std::chrono::steady_clock::now() < until) {
@@ -100,5 +104,5 @@ int main(int, char** words) {
             std::this_thread::sleep_for(std::chrono::milliseconds(20));
         }
     }
-    return end(std::to_string(count));
+    return end(std::to_string(count), participant);
 }

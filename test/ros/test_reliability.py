@@ -5,6 +5,7 @@ the fault to the first mesh after it. docs/reliability.md is made of what these 
 FACE_RECON_RELIABILITY=docs/reliability.md python -m pytest test/ros/test_reliability.py
 """
 
+import atexit
 import http.server
 import importlib
 import os
@@ -678,6 +679,9 @@ def test_every_node_goes_through_all_states_and_keeps_nothing(graph, small_model
 
             def holds(node=node):
                 attributes = [set(vars(part)) for part in (node, node.loaded, node.live)]
+                for thread in threading.enumerate():
+                    if node.phase != "active" and thread.name in {*MODULES, "drawing"}:
+                        thread.join(30)  # on a busy machine it may still be ending
                 threads = {t.name for t in threading.enumerate()} & {*MODULES, "drawing"}
                 return len(list(node.entities())), attributes, threads
 
@@ -736,6 +740,25 @@ def test_a_wrong_setting_refuses_the_transition(graph):
         node.destroy_node()
     finally:
         rclpy.shutdown()
+
+
+@pytest.mark.parametrize("wrong", ["camera.sorce:=pattern", "camera.source:=nowhere.mp4"])
+def test_a_node_that_is_refused_leaves_no_shared_memory(graph, monkeypatch, capfd, wrong):
+    """Its constructor or its start fails; a robot that tries again must not fill its memory."""
+    from face_recon_ros.nodes import runtime
+    from face_recon_ros.nodes.camera import CameraNode
+
+    def ended(status):
+        left.append((status, segments(os.getpid()) - before))
+        sys.exit(status)
+
+    before, left = segments(os.getpid()), []
+    monkeypatch.setattr(os, "_exit", ended)
+    monkeypatch.setattr(atexit, "_run_exitfuncs", lambda: None)
+    with pytest.raises(SystemExit):
+        runtime.run(CameraNode, ["--ros-args", "-p", wrong])
+    assert left == [(1, set())]
+    assert "expected" in capfd.readouterr().err
 
 
 NODES = {
