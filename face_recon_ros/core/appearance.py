@@ -11,6 +11,7 @@ Contract of the ONNX file:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -94,8 +95,9 @@ class FacePoints:
 def turn_of(coefficients: Coefficients) -> float:
     """Angle between the face's direction and the ray to the camera, radians, of one row."""
     pose = crop_from_face(coefficients.rotation[0], coefficients.translation[0])
-    ray = -pose.translation / max(float(np.linalg.norm(pose.translation)), 1e-9)
-    return float(np.arccos(np.clip(pose.rotation[:, 0] @ ray, -1.0, 1.0)))
+    distance = max(math.hypot(*pose.translation.tolist()), 1e-9)
+    cosine = -float(pose.rotation[:, 0] @ pose.translation) / distance
+    return math.acos(min(max(cosine, -1.0), 1.0))
 
 
 def is_telling(

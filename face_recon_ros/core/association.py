@@ -5,6 +5,7 @@ People who cross differ in how far away they are: size tells them apart when pla
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -106,14 +107,24 @@ def _sides_between(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np
 
 def apart(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
     """How little two positions, (3,), are of one face: distance in sides, and size."""
-    return float(_sides_between(a, b) + _SIZE_WEIGHT * abs(a[2] - b[2]))
+    sides, log_ratio = _between(a, b)
+    return sides + _SIZE_WEIGHT * log_ratio
 
 
 def near(
     a: NDArray[np.float64], b: NDArray[np.float64], config: TrackerConfig, caution: float = 1.0
 ) -> bool:
     """Whether two positions, (3,), are within the gates; `caution`: a share of these."""
-    return bool(
-        _sides_between(a, b) <= caution * config.max_distance
-        and abs(a[2] - b[2]) <= caution * np.log(config.max_size_ratio)
+    sides, log_ratio = _between(a, b)
+    return sides <= caution * config.max_distance and log_ratio <= caution * math.log(
+        config.max_size_ratio
     )
+
+
+def _between(a: NDArray[np.float64], b: NDArray[np.float64]) -> tuple[float, float]:
+    """Distance of two positions, (3,), in sides of the face, and logarithm of their sizes' ratio.
+
+    In plain numbers: with arrays of three numpy takes ten times as long.
+    """
+    (ax, ay, a_log), (bx, by, b_log) = a.tolist(), b.tolist()
+    return math.hypot(ax - bx, ay - by) / math.exp((a_log + b_log) / 2), abs(a_log - b_log)

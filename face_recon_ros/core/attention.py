@@ -6,6 +6,7 @@ person's right, y down, as in an optical frame. Without any eye movement its z i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -67,9 +68,11 @@ class Gaze:
 
 def attention_angle(camera_from_gaze: Rigid) -> float:
     """Angle between a gaze and the direction to the camera, radians in [0, pi]."""
-    to_camera, gaze = -camera_from_gaze.translation, camera_from_gaze.rotation[:, 2]
-    sine = np.linalg.norm(np.cross(gaze, to_camera))
-    return float(np.arctan2(sine, gaze @ to_camera))
+    # In plain numbers: with arrays of three numpy takes ten times as long.
+    x, y, z = (-camera_from_gaze.translation).tolist()
+    a, b, c = camera_from_gaze.rotation[:, 2].tolist()
+    sine = math.hypot(b * z - c * y, c * x - a * z, a * y - b * x)
+    return math.atan2(sine, a * x + b * y + c * z)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ black.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -41,7 +42,7 @@ class Crop:
     @property
     def image_from_crop_rotation(self) -> NDArray[np.float64]:
         """(2, 2) rotation of directions in the crop to directions in the image."""
-        c, s = np.cos(self.angle), np.sin(self.angle)
+        c, s = math.cos(self.angle), math.sin(self.angle)
         return np.array([[c, -s], [s, c]])
 
     @property

@@ -108,7 +108,7 @@ def crop_from_camera_pose(camera_from_face: Rigid, crop: Crop, camera: PinholeCa
     sellion = camera_from_face.translation
     crop_ray = nominal.rays_from_pixels(crop.to_crop(camera.project(sellion)))
     distance = (
-        np.linalg.norm(sellion)
+        math.hypot(*sellion.tolist())
         * _px_per_radian(nominal, crop_ray)
         / (_px_per_radian(camera, sellion) * crop.scale)
     )
@@ -119,21 +119,22 @@ def crop_from_camera_pose(camera_from_face: Rigid, crop: Crop, camera: PinholeCa
     )
     return Rigid(
         crop_from_camera @ camera_from_face.rotation,
-        crop_ray / np.linalg.norm(crop_ray) * distance,
+        crop_ray * (distance / math.hypot(*crop_ray.tolist())),
     )
 
 
 def _roll(angle: float) -> NDArray[np.float64]:
     """Rotation about the optical axis, radians, clockwise as seen in the image."""
-    c, s = np.cos(angle), np.sin(angle)
+    c, s = math.cos(angle), math.sin(angle)
     return np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
 
 
 def _px_per_radian(camera: PinholeCamera, direction: ArrayLike) -> float:
     """Image scale around a direction: root of the determinant of d(pixel)/d(angle)."""
     if camera.is_ideal:  # focal / cos across the line of sight, focal / cos^2 along it
-        d = np.asarray(direction, np.float64)
-        return float(camera.focal_px * (np.linalg.norm(d) / d[2]) ** 1.5)
+        x, y, z = np.asarray(direction, np.float64).tolist()
+        farther = math.hypot(x, y, z) / z if z > 0.0 else math.nan
+        return camera.focal_px * farther * math.sqrt(farther)
     step = 1e-4
     tilt = rotation_between(_OPTICAL_AXIS, direction)
     offsets = np.array([[step, 0, 1], [-step, 0, 1], [0, step, 1], [0, -step, 1]])

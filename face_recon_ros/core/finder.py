@@ -102,7 +102,7 @@ class FaceFinder:
         """What the detector says of an image, itself or by then; None where it says nothing."""
         scout, tracker, stamp = self._scout, self._tracker, image.stamp
         found = scout.take() if scout else None
-        if scout is None or (scout.is_idle and (self._in_doubt or not tracker.tracks)):
+        if scout is None or (scout.is_idle and self._must_wait()):
             if not tracker.needs_detection(stamp):
                 return None
             self._in_doubt = False
@@ -115,6 +115,11 @@ class FaceFinder:
             scout.send(self._detector, image.rgb, stamp)
             self._sent, self._then = stamp, {}
         return None
+
+    def _must_wait(self) -> bool:
+        """Whether only detections of the next image itself say who is who there."""
+        tracker = self._tracker
+        return self._in_doubt or not tracker.tracks or bool(tracker.touching().any())
 
     @staticmethod
     def _boxes(tracks: list[Track]) -> dict[str, Float32]:

@@ -81,7 +81,11 @@ class HeadStateEstimator:
             if f.camera_from_gaze is not None
         }
         looking = self._attention.update(angles, stamp, self.config.attention)
-        return [replace(face, attention=looking.get(face.track.id)) for face in seen]
+        attention = [looking.get(face.track.id) for face in seen]
+        return [
+            face if face.attention == level else replace(face, attention=level)
+            for face, level in zip(seen, attention, strict=True)
+        ]
 
     def still(
         self,

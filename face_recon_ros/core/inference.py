@@ -74,8 +74,8 @@ class Prediction:
     waited: NDArray[np.intp] | None = None
     settled: NDArray[np.bool_] | None = None
 
-    def rows(self, index: NDArray[np.intp]) -> Prediction:
-        """The chosen rows, in that order."""
+    def rows(self, index: NDArray[np.intp] | slice) -> Prediction:
+        """The chosen rows, in that order; of a slice they are views."""
         values: dict[str, Any] = {}
         for each in fields(self):
             value = getattr(self, each.name)

@@ -11,6 +11,7 @@ alone has 5 and 8 % of the turned wrong, confidence alone 7 and 4 %, half of the
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -69,10 +70,11 @@ class Orientation:
     def follow(self, rotation: NDArray[np.floating]) -> None:
         """Takes the face's rotation vector, (3,), in its crop: who rolled on is compared anew."""
         self.seen += 1
-        up = crop_from_face(rotation, np.zeros(3)).rotation[:2, 2]  # of the head, in the crop
-        if not np.isfinite(up).all() or np.linalg.norm(up) < _FORESHORTENED:
+        # Of the head, in the crop.
+        x, y = crop_from_face(rotation, np.zeros(3)).rotation[:2, 2].tolist()
+        if not math.hypot(x, y) >= _FORESHORTENED:
             return
-        if abs(np.arctan2(up[0], -up[1])) > _ROLLED and self.seen > _LOOKS[1]:
+        if abs(math.atan2(x, -y)) > _ROLLED and self.seen > _LOOKS[1]:
             self.seen, self.compared, self._sum[:] = 0, 0, 0.0
 
 

@@ -156,16 +156,18 @@ def learn_identities(
     k = seen.shape[1]
     first = prior.identity_information(k)
     start = np.diag(np.broadcast_to(prior.start_information, k))
-    for i in np.flatnonzero(fit.converged):
-        person, after = people[i], fit.identity_information[i]
+    rows = np.flatnonzero(fit.converged)
+    after, (mean, before) = fit.identity_information[rows], (values[rows] for values in known)
+    answer = fit.state.identity[rows].astype(np.float64)
+    points = after - before
+    pull = after @ answer[..., None] - before @ mean[..., None] + first @ seen[rows][..., None]
+    alone = np.linalg.solve(first + points, pull)[..., 0]
+    told = start + prior.identity_scale * points
+    for i, own, more in zip(rows, alone, told, strict=True):
+        person = people[i]
         if person.posterior is None:
             person.posterior = IdentityPosterior(k, config, prior.population, prior.training_mean)
-        mean, before = known[0][i], known[1][i]
-        points = after - before
-        points_pull = after @ fit.state.identity[i].astype(np.float64) - before @ mean
-        alone = np.linalg.solve(first + points, points_pull + first @ seen[i])
-        told = start + prior.identity_scale * points
-        person.posterior.add(alone, told, fit.state.rotation[i])
+        person.posterior.add(own, more, fit.state.rotation[i])
 
 
 def decoded(

@@ -7,6 +7,7 @@ the image. These are priors, not measurements on this face.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,15 +75,14 @@ def pose_covariance(
     """
     noise = noise or PoseNoise()
     position = camera_from_face.translation
-    distance = max(float(np.linalg.norm(position)), 1e-6)
+    distance = max(math.hypot(*position.tolist()), 1e-6)
     ray = position / distance
     out = _from_table(ray, distance, camera, noise) if measured is None else measured
-    out = np.asarray(out / np.clip(presence, _LEAST_PRESENCE, 1.0), np.float64)
-    effects = [(noise.head_size, np.concatenate([position, np.zeros(3)]))]
+    out = np.asarray(out / min(max(presence, _LEAST_PRESENCE), 1.0), np.float64)
+    out[:3, :3] += noise.head_size**2 * np.outer(position, position)
     if not camera.calibrated:
-        effects.append((noise.focal, _effect_of_focal(ray, distance)))
-    for spread, effect in effects:
-        out += spread**2 * np.outer(effect, effect)
+        effect = _effect_of_focal(ray, distance)
+        out += noise.focal**2 * np.outer(effect, effect)
     return out
 
 
@@ -115,9 +115,9 @@ def covariance_in_camera(
     """
     turn = camera_from_face.rotation @ crop_from_face.rotation.T
     nominal = crop_from_face.translation
-    length = max(float(np.linalg.norm(nominal)), 1e-9)
+    length = max(math.hypot(*nominal.tolist()), 1e-9)
     ray = nominal / length
-    farther = float(np.linalg.norm(camera_from_face.translation)) / length
+    farther = math.hypot(*camera_from_face.translation.tolist()) / length
     # Across the line of sight a face keeps its size, along it its share of the distance.
     stretch = np.eye(3) + (farther - 1) * np.outer(ray, ray)
     carry = np.zeros((6, 6))

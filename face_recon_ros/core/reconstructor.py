@@ -234,7 +234,7 @@ class FaceReconstructor:
         answer = self._regress([people[i] for i in asked], compared, pixels[asked])
         turned = [turned_crop(c, p.quarter) for c, p in zip(crops, people, strict=True)]
         seen = [turned_pixels(c, p.quarter) for c, p in zip(pixels, people, strict=True)]
-        answers = iter(answer.rows(np.array([k])) for k in range(len(asked)))
+        answers = iter(answer.rows(slice(k, k + 1)) for k in range(len(asked)))
         rows = [
             start.prediction if start and waits else next(answers)
             for start, waits in zip(starts, waiting, strict=True)
@@ -393,7 +393,7 @@ class FaceReconstructor:
             for pose, crop in zip(crop_poses, crops, strict=True)
         ]
         for i, person in enumerate(people):
-            person.saw(tracks[i], poses[i], prediction.rows(np.array([i])), crops[i], camera)
+            person.saw(tracks[i], poses[i], prediction.rows(slice(i, i + 1)), crops[i], camera)
             if person.smooths_pose:
                 poses[i] = person.pose(poses[i], tracks[i].stamp)
                 crop_poses[i] = crop_from_camera_pose(poses[i], crops[i], camera)

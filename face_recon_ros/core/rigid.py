@@ -51,12 +51,10 @@ def vector_from_rotation(rotation: ArrayLike) -> Array:
     Returns:
         (3,) rotation vector, radians, of length at most pi.
     """
-    x, y, z, w = quaternion_from_rotation(rotation)
-    imaginary = np.array([x, y, z])
-    sine = float(np.linalg.norm(imaginary))
-    if sine < _SMALL:
-        return 2.0 * imaginary
-    return np.asarray(imaginary * (2.0 * np.arctan2(sine, w) / sine))
+    x, y, z, w = quaternion_from_rotation(rotation).tolist()
+    sine = math.sqrt(x * x + y * y + z * z)
+    scale = 2.0 if sine < _SMALL else 2.0 * math.atan2(sine, w) / sine
+    return np.array([scale * x, scale * y, scale * z])
 
 
 def quaternion_from_rotation(rotation: ArrayLike) -> Array:
@@ -68,19 +66,18 @@ def quaternion_from_rotation(rotation: ArrayLike) -> Array:
     Returns:
         (4,) quaternion x, y, z, w with w >= 0.
     """
-    m = np.asarray(rotation, np.float64)
-    # Bar-Itzhack 2000: the eigenvector of the largest eigenvalue; no branch, no loss at pi.
-    k = np.array(
-        [
-            [m[0, 0] - m[1, 1] - m[2, 2], 0.0, 0.0, 0.0],
-            [m[1, 0] + m[0, 1], m[1, 1] - m[0, 0] - m[2, 2], 0.0, 0.0],
-            [m[2, 0] + m[0, 2], m[2, 1] + m[1, 2], m[2, 2] - m[0, 0] - m[1, 1], 0.0],
-            [m[2, 1] - m[1, 2], m[0, 2] - m[2, 0], m[1, 0] - m[0, 1], np.trace(m)],
-        ]
+    (a, b, c), (d, e, f), (g, h, i) = np.asarray(rotation, np.float64).tolist()
+    # Shepperd 1978: each row is the quaternion times four times one of its components; that of
+    # the largest component loses nothing, not at pi either.
+    rows = (
+        (1.0 + a - e - i, b + d, c + g, h - f),
+        (b + d, 1.0 - a + e - i, f + h, c - g),
+        (c + g, f + h, 1.0 - a - e + i, d - b),
+        (h - f, c - g, d - b, 1.0 + a + e + i),
     )
-    _, vectors = np.linalg.eigh(k)  # reads the lower triangle
-    q = vectors[:, -1]
-    return np.asarray(q if q[3] >= 0.0 else -q)
+    x, y, z, w = max(zip(rows, range(4), strict=True), key=lambda row: row[0][row[1]])[0]
+    length = math.copysign(math.sqrt(x * x + y * y + z * z + w * w), w)
+    return np.array([x / length, y / length, z / length, w / length])
 
 
 def rotation_from_quaternion(quaternion: ArrayLike) -> Array:
@@ -147,8 +144,9 @@ def angle_between(a_rotation: ArrayLike, b_rotation: ArrayLike) -> float:
     Returns:
         Angle in radians, in [0, pi].
     """
-    chord = np.linalg.norm(np.asarray(a_rotation, np.float64) - np.asarray(b_rotation, np.float64))
-    return 2.0 * math.asin(min(float(chord) / math.sqrt(8.0), 1.0))  # Huynh 2009, equation 19
+    apart = np.asarray(a_rotation, np.float64) - np.asarray(b_rotation, np.float64)
+    chord = math.sqrt(float(np.vdot(apart, apart)))
+    return 2.0 * math.asin(min(chord / math.sqrt(8.0), 1.0))  # Huynh 2009, equation 19
 
 
 @dataclass(frozen=True)

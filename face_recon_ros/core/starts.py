@@ -134,7 +134,7 @@ class LastAnswer:
             moved = now.translation - then.translation
             noise = now.translation[2] * _PLACE_NOISE
             turning = _more_than(_TURN_NOISE, turned) / dt
-            moving = np.array([_more_than(n, m) for n, m in zip(noise, moved, strict=True)]) / dt
+            moving = _each_more_than(noise, moved) / dt
         if before is not None and prediction.is_carried[0]:
             beside = before.beside
         else:
@@ -193,14 +193,21 @@ class LastAnswer:
         waited = np.array([self.waited + 1], np.intp)
         row = Prediction(placed, p.identity_confidence, regressed=p.regressed, waited=waited)
         dt, depth = stamp - self.stamp, pose.translation[2]
-        fast = dt * np.linalg.norm(self.turning) > _FAST_TURN
-        return Start(row, bool(fast or dt * np.linalg.norm(self.moving[:2]) > _FAST_PLACE * depth))
+        fast = dt * math.hypot(*self.turning.tolist()) > _FAST_TURN
+        across = dt * math.hypot(*self.moving[:2].tolist())
+        return Start(row, bool(fast or across > _FAST_PLACE * depth))
 
 
 def _more_than(noise: float, motion: Array) -> Array:
     """A motion as far as it is more than noise."""
-    square = np.square(motion).sum()
+    square = float(motion @ motion)
     return np.asarray(motion * (square / (square + noise**2)))
+
+
+def _each_more_than(noise: Array, motion: Array) -> Array:
+    """Each component of a motion as far as it is more than its noise."""
+    square = motion * motion
+    return np.asarray(motion * (square / (square + noise * noise)))
 
 
 def choose_waiting(starts: Sequence[Start | None], every: int) -> list[bool]:

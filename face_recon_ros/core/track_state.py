@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -54,7 +55,7 @@ class TrackState:
     @staticmethod
     def begin(name: str, box: ArrayLike, score: float, stamp: float) -> TrackState:
         """A track of one detection."""
-        position = positions_of(np.asarray(box)[None])[0]
+        position = position_of(box)
         return TrackState(
             Track(name, box_of(position), score, stamp),
             position,
@@ -100,11 +101,11 @@ class TrackState:
 
     def measure(self, box: ArrayLike, gain: float) -> None:
         """Corrects position and velocity by a (4,) box; gain 1 takes it as it is."""
-        found = positions_of(np.asarray(box, np.float64)[None])[0]
+        found = position_of(box)
         self.position = self.position + gain * (found - self.position)
         if (dt := self.track.stamp - self.anchor_stamp) > 0:
             seen = (self.position - self.anchor_position) / dt
-            followed = 1.0 - float(np.exp(-dt / _VELOCITY_S))
+            followed = 1.0 - math.exp(-dt / _VELOCITY_S)
             gain = 1.0 if self.anchor_stamp == self.began_stamp else followed
             self.velocity = self.anchor_velocity + gain * (seen - self.anchor_velocity)
         self.measured_stamp = self.track.stamp
@@ -116,7 +117,7 @@ class TrackState:
         self.detected_score = score
         self.detections += 1
         self.measure(box, gain)
-        self.detected_position = positions_of(np.asarray(box)[None])[0]
+        self.detected_position = position_of(box)
         self.detected_velocity = self.velocity
         self.track = replace(self.track, score=score if self.presence is None else self.presence)
 
@@ -131,7 +132,7 @@ class TrackState:
 
     def reactivate(self, box: ArrayLike, score: float, stamp: float) -> None:
         """Goes on where a detection found the face again after it was out of sight."""
-        found = positions_of(np.asarray(box)[None])[0]
+        found = position_of(box)
         walked = (found - self.detected_position) * [1.0, 1.0, 0.0]
         self.velocity = self.anchor_velocity = walked / (stamp - self.detected_stamp)
         self.detected_velocity = self.velocity
@@ -156,7 +157,15 @@ def positions_of(boxes: ArrayLike) -> NDArray[np.float64]:
     return np.column_stack([(b[:, :2] + b[:, 2:]) / 2, np.log(sides.prod(axis=1)) / 2])
 
 
+def position_of(box: ArrayLike) -> NDArray[np.float64]:
+    """`positions_of` one box, (4,); in plain numbers, as numpy takes five times as long."""
+    x0, y0, x1, y1 = np.asarray(box, np.float64).tolist()
+    area = max(x1 - x0, 1e-3) * max(y1 - y0, 1e-3)
+    return np.array([(x0 + x1) / 2, (y0 + y1) / 2, math.log(area) / 2])
+
+
 def box_of(position: NDArray[np.float64]) -> Float32:
     """(3,) centre x, centre y, log side -> (4,) square box."""
-    half = np.exp(position[2]) / 2
-    return np.concatenate([position[:2] - half, position[:2] + half]).astype(np.float32)
+    x, y, log_side = position.tolist()
+    half = math.exp(log_side) / 2
+    return np.array([x - half, y - half, x + half, y + half], np.float32)

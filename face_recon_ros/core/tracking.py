@@ -27,7 +27,7 @@ from face_recon_ros.core.assignment import assign
 from face_recon_ros.core.association import FORBIDDEN, POOR, apart, near
 from face_recon_ros.core.boxes import iou
 from face_recon_ros.core.reidentification import ReIdentifier
-from face_recon_ros.core.track_state import TrackState, box_of, positions_of
+from face_recon_ros.core.track_state import TrackState, box_of, position_of, positions_of
 from face_recon_ros.core.tracker_config import TrackerConfig
 from face_recon_ros.core.types import Detections, Float32, Track
 
@@ -266,15 +266,15 @@ class Tracker:
         self._people.side_by_side(
             s.track.id for s in self._states if s.detected_stamp == stamp and not s.tentative
         )
-        for state, touching in zip(self._states, self._touching(), strict=True):
+        for state, touching in zip(self._states, self.touching(), strict=True):
             if touching:
                 state.touched_stamp = stamp
                 self._people.contest(state.track.id)
             if not self._shows_face(state):
                 self._people.postpone(state.track.id)
 
-    def _touching(self) -> NDArray[np.bool_]:
-        """(states,) whether it may be taken for another face."""
+    def touching(self) -> NDArray[np.bool_]:
+        """(tracks,) whether it may be taken for another face of the last frame."""
         return np.asarray(self._overlaps().any(axis=1))
 
     def _behind(self) -> NDArray[np.bool_]:
@@ -311,7 +311,7 @@ class Tracker:
                 radians.
         """
         covered = self._covered(boxes)
-        for state, touching in zip(self._states, self._touching(), strict=True):
+        for state, touching in zip(self._states, self.touching(), strict=True):
             state.covered = state.track.id in covered
             if state.covered:
                 state.tentative = True
@@ -342,7 +342,7 @@ class Tracker:
 
     def _jumps(self, state: TrackState, box: NDArray[np.float64]) -> bool:
         """Whether a mesh is that much larger or smaller than it was that it may be another's."""
-        grown = np.abs(positions_of(box[None])[0, 2] - state.anchor_position[2])
+        grown = abs(position_of(box)[2] - state.anchor_position[2])
         return state.closed_loop and state.touched(state.track.stamp) and bool(grown > _JUMP)
 
     def _covered(self, boxes: Mapping[str, ArrayLike]) -> set[str]:
@@ -397,7 +397,7 @@ class Tracker:
             return False
         if self._outside(box):
             return False
-        found = positions_of(box[None])[0]
+        found = position_of(box)
         grown = abs(found[2] - state.detected_position[2])  # walls make meshes grow and shrink
         return grown <= _MAX_GROWTH and near(found, state.position, self.config, _MESH_CAUTION)
 

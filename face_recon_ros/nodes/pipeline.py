@@ -123,7 +123,8 @@ class PipelineNode(FaceNode):
             frame.faces, frame.crops, camera, header, self.config("output")
         )
         now = self.get_clock().now().nanoseconds * 1e-9
-        if self.live.visualizer.due(image.stamp, self.config("visualization")):
+        config, hurried = self.config("visualization"), frame.carried > 0
+        if self.live.visualizer.due(image.stamp, config, hurried=hurried):
             faces = [DrawnFace.of(face) for face in frame.faces]
             self.live.drawing.put(Scene(header, faces, cloud, camera, image.rgb))
         published = time.perf_counter()

@@ -44,6 +44,7 @@ from face_recon_ros.nodes.synchronizer import ExactTimeSynchronizer
 _AXIS_M = 0.1
 _LABEL_AT = np.array([0.0, 0.0, 0.14])  # above the head, face frame, metres
 _LIFETIME_S = 0.5
+_HURRIED = 0.5  # of the rates, while there is no time for all faces
 _AXES = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1]], np.float64)
 
 
@@ -87,9 +88,14 @@ class Visualizer:
         """Whether the overlay has a subscriber."""
         return wanted([self._overlay])
 
-    def due(self, stamp: float, config: VisualizationConfig) -> bool:
-        """Whether a scene of this stamp (seconds) would be published at all."""
-        return self._is_due("markers", stamp, config) or self._is_due("overlay", stamp, config)
+    def due(self, stamp: float, config: VisualizationConfig, *, hurried: bool = False) -> bool:
+        """Whether a scene of this stamp (seconds) would be published at all.
+
+        `hurried`: there was no time for all faces; what is only looked at is then drawn half as
+        often.
+        """
+        share = _HURRIED if hurried else 1.0
+        return any(self._is_due(what, stamp, config, share) for what in ("markers", "overlay"))
 
     def publish(self, scene: Scene, config: VisualizationConfig) -> None:
         """Publishes what is due."""
@@ -130,12 +136,14 @@ class Visualizer:
             )
         return self._artist.draw(rgb, faces, camera)
 
-    def _is_due(self, what: str, stamp: float, config: VisualizationConfig) -> bool:
+    def _is_due(
+        self, what: str, stamp: float, config: VisualizationConfig, share: float = 1.0
+    ) -> bool:
         publisher = self._markers if what == "markers" else self._overlay
         rate = config.marker_rate_hz if what == "markers" else config.overlay_rate_hz
         gap = stamp - self._last.get(what, -np.inf)
         # Five milliseconds of slack: 10 Hz out of 30 Hz is every third image, not every fourth.
-        return wanted([publisher]) and (gap < 0 or gap >= 1.0 / rate - 5e-3)
+        return wanted([publisher]) and (gap < 0 or gap >= 1.0 / (share * rate) - 5e-3)
 
 
 def markers(scene: Scene, colours_of: FaceColours) -> list[MarkerSpec]:

@@ -165,6 +165,29 @@ def test_who_appears_beside_a_track_is_looked_at_in_an_image_of_its_own():
     assert len(tracks) == 2
 
 
+def test_faces_that_touch_are_told_apart_by_detections_of_the_same_image():
+    class Walkers:
+        def __init__(self):
+            self.calls, self.boxes = 0, []
+
+        def detect(self, rgb):
+            self.calls += 1
+            return found(*self.boxes)
+
+    detector, executor, own = Walkers(), Later(), []
+    tracker = Tracker(TrackerConfig(detect_every=1))
+    finder = FaceFinder(detector, tracker, scout=Scout(executor))
+    rgb = np.zeros((H, W, 3), np.uint8)
+    for k in range(24):
+        executor.run()
+        x, before = max(50, 120 - 5 * k), detector.calls
+        detector.boxes = [[20, 20, 60, 60], [x, 20, x + 40, 60]]
+        finder.find(Image(rgb, k * DT))
+        own.append(detector.calls > before)
+    assert own[0] and not any(own[1:10])
+    assert tracker.touching().all() and all(own[-6:])
+
+
 def test_its_own_thread_finds_as_well():
     scout = Scout()
     assert scout.take() is None

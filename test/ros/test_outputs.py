@@ -19,8 +19,9 @@ from face_recon_ros.core.reconstructor_config import ReconstructorConfig
 from face_recon_ros.core.types import Track
 from face_recon_ros.nodes import conversions
 from face_recon_ros.nodes.outputs import FaceOutputs, wanted
-from face_recon_ros.nodes.parameters import OutputConfig
+from face_recon_ros.nodes.parameters import OutputConfig, VisualizationConfig
 from face_recon_ros.nodes.recorder import MeshRecorder
+from face_recon_ros.nodes.visualization import Visualizer
 from face_recon_ros.nodes.worker import LatestValue
 
 CAMERA = PinholeCamera.from_fov(640, 480)
@@ -52,6 +53,19 @@ def one_face(reconstructor):
     prediction = reconstructor.predict(np.zeros((1, size, size, 3), np.uint8))
     faces = reconstructor.decode([track], crops, prediction, CAMERA)
     return HeadStateEstimator(reconstructor.model)(faces, CAMERA, 0.0)[0]
+
+
+def test_pictures_are_drawn_half_as_often_while_there_is_no_time_for_all_faces():
+    listened_to = SimpleNamespace(get_subscription_count=lambda: 1)
+    artist = Visualizer(SimpleNamespace(create_publisher=lambda *_: listened_to))
+    config = VisualizationConfig(marker_rate_hz=10.0, overlay_rate_hz=10.0)
+    for hurried, gap in ((False, 3), (True, 6)):
+        drawn, artist._last = [], {}
+        for k in range(30):
+            if artist.due(k / 30, config, hurried=hurried):
+                drawn.append(k)
+                artist._last = dict.fromkeys(("markers", "overlay"), k / 30)
+        assert drawn == list(range(0, 30, gap))
 
 
 def test_nobody_listens_to_what_is_destroyed(node):
