@@ -20,6 +20,32 @@ from launch import LaunchDescription
 PACKAGE = "face_recon_ros"
 
 
+def _arguments(share: Path) -> list[DeclareLaunchArgument]:
+    """What may be given on the command line."""
+    return [
+        DeclareLaunchArgument(
+            "source",
+            default_value="topic",
+            description="device, video, folder or rosbag2; `topic`: listen to /camera/image_raw",
+        ),
+        DeclareLaunchArgument(
+            "config",
+            default_value=str(share / "config" / "robot.yaml"),
+            description="parameters of all nodes",
+        ),
+        DeclareLaunchArgument("simulate", default_value="true", description="simulate the neck"),
+        DeclareLaunchArgument(
+            "person",
+            default_value="",
+            description="simulate a person: still, walking, jumping",
+        ),
+        *(
+            DeclareLaunchArgument(name, default_value=default, description=text)
+            for name, (default, text) in SHARED_ARGUMENTS.items()
+        ),
+    ]
+
+
 def generate_launch_description() -> LaunchDescription:
     """Pipeline, look-at node, and a neck if there is none."""
     share = Path(get_package_share_directory(PACKAGE))
@@ -37,29 +63,7 @@ def generate_launch_description() -> LaunchDescription:
     return LaunchDescription(
         [
             SetEnvironmentVariable(variable, EnvironmentVariable(variable, default_value=profile)),
-            DeclareLaunchArgument(
-                "source",
-                default_value="topic",
-                description="device, video, folder or rosbag2; `topic`: listen to "
-                "/camera/image_raw",
-            ),
-            DeclareLaunchArgument(
-                "config",
-                default_value=str(share / "config" / "robot.yaml"),
-                description="parameters of all nodes",
-            ),
-            DeclareLaunchArgument(
-                "simulate", default_value="true", description="simulate the neck"
-            ),
-            DeclareLaunchArgument(
-                "person",
-                default_value="",
-                description="simulate a person: still, walking, jumping",
-            ),
-            *(
-                DeclareLaunchArgument(name, default_value=default, description=text)
-                for name, (default, text) in SHARED_ARGUMENTS.items()
-            ),
+            *_arguments(share),
             Node(
                 package=PACKAGE,
                 executable="pipeline_node",

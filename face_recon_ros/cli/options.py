@@ -202,14 +202,17 @@ def add_pipeline_options(
         "--threads",
         type=int,
         default=r.threads,
-        help="threads of the network on the CPU (%(default)s)",
+        help="threads of each network on the CPU; 0: all cores (default: %(default)s)",
     )
 
 
 def pipeline_config(args: argparse.Namespace) -> PipelineConfig:
     """The configuration that the options of `add_pipeline_options` ask for."""
+    detector = detector_config(args)
+    if args.threads:  # 0, all cores, leaves the detector its own number
+        detector = replace(detector, threads=min(detector.threads, args.threads))
     return PipelineConfig(
-        detector_config(args),
+        detector,
         TrackerConfig(detect_every=args.detect_every, max_faces=args.max_faces),
         ReconstructorConfig(
             network=args.network,

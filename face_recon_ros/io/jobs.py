@@ -262,6 +262,7 @@ def _attempt_elsewhere(task: Task) -> Outcome[Any]:
 @functools.cache
 def _one_thread() -> None:
     """Leaves the other cores to other processes; sums in the last digit depend on it, too."""
+    os.environ.setdefault("IGL_NUM_THREADS", "1")  # libigl reads it when it first starts threads
     cv2.setNumThreads(1)
     threadpoolctl.threadpool_limits(1, "blas")
 
