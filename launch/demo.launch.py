@@ -28,6 +28,10 @@ def generate_launch_description() -> LaunchDescription:
     source = {"camera.source": ParameterValue(LaunchConfiguration("source"), value_type=str)}
 
     autostart = {"autostart": ParameterValue(LaunchConfiguration("autostart"), value_type=bool)}
+    topics = [
+        ("/camera/image_raw", LaunchConfiguration("image_topic")),
+        ("/camera/camera_info", LaunchConfiguration("camera_info_topic")),
+    ]
 
     def face_node(name: str, condition: IfCondition, *parameters: dict) -> Node:
         return Node(
@@ -36,6 +40,7 @@ def generate_launch_description() -> LaunchDescription:
             name=name,
             namespace="camera" if name == "camera" else "face",
             parameters=[config, autostart, *parameters],
+            remappings=topics,
             condition=condition,
             output="screen",
         )

@@ -70,6 +70,10 @@ def generate_launch_description() -> LaunchDescription:
                 name="pipeline",
                 namespace="face",
                 parameters=[config, autostart, source],
+                remappings=[
+                    ("/camera/image_raw", LaunchConfiguration("image_topic")),
+                    ("/camera/camera_info", LaunchConfiguration("camera_info_topic")),
+                ],
                 output="screen",
             ),
             Node(

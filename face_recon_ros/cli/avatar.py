@@ -53,10 +53,12 @@ def add_avatar_command(subparsers: argparse._SubParsersAction[argparse.ArgumentP
     )
     parser.add_argument("source", help="video, folder of pictures of one person, picture, bag")
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="FILE.glb", help="where to write the head"
+        "--out", type=Path, required=True, metavar="FILE.glb", help="file to write"
     )
     parser.add_argument(
-        "--id", metavar="ID", help="whom of several people (default: the one seen most)"
+        "--id",
+        metavar="ID",
+        help="track id of the person, where there are several (default: the one seen most)",
     )
     parser.add_argument(
         "--animate", action="store_true", help="videos: expressions and head pose as an animation"
@@ -66,7 +68,7 @@ def add_avatar_command(subparsers: argparse._SubParsersAction[argparse.ArgumentP
         type=int,
         choices=TEXTURE_SIZES,
         default=1024,
-        help="pixels per side (default: %(default)s)",
+        help="side of the texture, pixels (default: %(default)s)",
     )
     add_source_options(parser, max_faces=8, meshes=False)
     parser.set_defaults(run=run)

@@ -97,7 +97,8 @@ def add_image_options(
             "--fov",
             type=float,
             metavar="DEG",
-            help="of the photographs' camera (default: unknown; landmarks as the crop shows them)",
+            help="field of view of the photographs' camera (default: unknown, landmarks as the "
+            "crop shows them)",
         )
     add_pipeline_options(parser)
     refuse_options(parser, *SEQUENCE_OPTIONS, "threads")

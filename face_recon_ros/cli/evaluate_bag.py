@@ -51,7 +51,9 @@ def add_bag_command(kinds: Subparsers[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "bag", type=Path, nargs="+", help="folder, .mcap or .db3; several: on all cores"
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="folder of the results"
+    )
     group = parser.add_argument_group("what to read")
     add_topic_options(group)
     group.add_argument(

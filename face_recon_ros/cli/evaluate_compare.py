@@ -32,7 +32,12 @@ def add_compare_command(kinds: Subparsers[argparse.ArgumentParser]) -> None:
         metavar="SHARE",
         help="B may be worse by this share of A (default: %(default)g)",
     )
-    parser.add_argument("--confidence", type=float, default=0.95, help="(default: %(default)g)")
+    parser.add_argument(
+        "--confidence",
+        type=float,
+        default=0.95,
+        help="of the bootstrap intervals (default: %(default)g)",
+    )
     parser.add_argument("--out", type=Path, metavar="FILE.json", help="the comparison as JSON")
     parser.set_defaults(run=run)
 

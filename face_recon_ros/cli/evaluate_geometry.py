@@ -27,7 +27,10 @@ def add_geometry_command(kinds: Subparsers[argparse.ArgumentParser]) -> None:
     )
     common.add_image_options(parser, "NAME.jpg + NAME.ply + NAME.pts3d")
     parser.add_argument(
-        "--unit", choices=("mm", "cm", "m"), default="mm", help="of scans (default: %(default)s)"
+        "--unit",
+        choices=("mm", "cm", "m"),
+        default="mm",
+        help="unit of the scans (default: %(default)s)",
     )
     parser.add_argument(
         "--no-floor",

@@ -21,7 +21,11 @@ def add_identity_command(kinds: Subparsers[argparse.ArgumentParser]) -> None:
     )
     common.add_image_options(parser, "NAME_0001.jpg, NAME_0002.jpg, ...")
     parser.add_argument(
-        "--max-persons", type=at_least(0), default=0, metavar="N", help="at random (default: all)"
+        "--max-persons",
+        type=at_least(0),
+        default=0,
+        metavar="N",
+        help="use N people, chosen at random (default: all)",
     )
     common.add_report_option(parser)
     parser.set_defaults(run=run)

@@ -24,7 +24,11 @@ def add_photometric_command(kinds: Subparsers[argparse.ArgumentParser]) -> None:
     common.add_image_options(parser, "pictures")
     parser.add_argument("--fit", action="store_true", help="compare with the iterative fit")
     parser.add_argument(
-        "--max-images", type=at_least(0), default=0, metavar="N", help="evenly (default: all)"
+        "--max-images",
+        type=at_least(0),
+        default=0,
+        metavar="N",
+        help="use N pictures, evenly spaced in the folder (default: all)",
     )
     common.add_report_option(parser)
     parser.set_defaults(run=run)

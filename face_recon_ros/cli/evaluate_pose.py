@@ -21,7 +21,12 @@ def add_pose_command(kinds: Subparsers[argparse.ArgumentParser]) -> None:
         "  synthetic  NAME.png + NAME.json of `face-recon evaluate synthetic`",
     )
     common.add_image_options(parser, "the data set's folder")
-    parser.add_argument("--layout", choices=("aflw2000", "biwi", "synthetic"), required=True)
+    parser.add_argument(
+        "--layout",
+        choices=("aflw2000", "biwi", "synthetic"),
+        required=True,
+        help="data set (see above)",
+    )
     common.add_report_option(parser)
     parser.set_defaults(run=run)
 

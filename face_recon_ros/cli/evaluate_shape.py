@@ -47,7 +47,7 @@ command for the figures that matter, about a minute and a half on one core.
   pictures  --pictures plain renderings through the detector: landmarks, and the jitter of a still
             face when the detector's box scatters
   heads     rendered before four cameras, 0.4 to 4 m away: rotation and distance
-Needs the extra `training`, whose renderer makes the people. Runs the pipeline that users run: any
+Needs the extra `train`, whose renderer makes the people. Runs the pipeline that users run: any
 network file will do."""
 
 _EXAMPLES = """examples:
@@ -68,7 +68,11 @@ def add_shape_command(subparsers: argparse._SubParsersAction[argparse.ArgumentPa
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.json", help="the figures")
     parser.add_argument(
-        "--people", type=at_least(2), default=40, metavar="N", help="(default: %(default)s)"
+        "--people",
+        type=at_least(2),
+        default=40,
+        metavar="N",
+        help="number of people (default: %(default)s)",
     )
     parser.add_argument(
         "--identities",
@@ -80,24 +84,32 @@ def add_shape_command(subparsers: argparse._SubParsersAction[argparse.ArgumentPa
         "so that shapes are distributed as those of scanned people are",
     )
     parser.add_argument(
-        "--views", type=at_least(1), default=12, metavar="N", help="of each (default: %(default)s)"
+        "--views",
+        type=at_least(1),
+        default=12,
+        metavar="N",
+        help="pictures of each person (default: %(default)s)",
     )
     parser.add_argument(
         "--pictures",
         type=at_least(0),
         default=60,
         metavar="N",
-        help="plain ones (default: %(default)s); 0 leaves them out",
+        help="number of plain renderings (default: %(default)s); 0 leaves them out",
     )
     parser.add_argument(
         "--heads",
         type=at_least(0),
         default=3,
         metavar="N",
-        help="per camera and distance, 16 of those (default: %(default)s); 0 leaves them out",
+        help="heads for each of 16 pairs of camera and distance (default: %(default)s); 0 leaves "
+        "them out",
     )
     parser.add_argument(
-        "--seed", type=at_least(0), default=0, help="of the people (default: %(default)s)"
+        "--seed",
+        type=at_least(0),
+        default=0,
+        help="random seed of the people (default: %(default)s)",
     )
     add_pipeline_options(parser)
     common.refuse_options(parser, *common.SEQUENCE_OPTIONS, "threads")

@@ -45,7 +45,7 @@ def add_speed_command(subparsers: argparse._SubParsersAction[argparse.ArgumentPa
     parser.add_argument(
         "--source", required=True, help="video, picture, folder of pictures, bag, or `pattern`"
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE.json")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE.json", help="the figures")
     parser.add_argument(
         "--frames", type=int, default=300, help="images to measure (default: %(default)s)"
     )

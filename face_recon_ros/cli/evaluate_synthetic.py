@@ -27,7 +27,9 @@ def add_synthetic_command(kinds: Subparsers[argparse.ArgumentParser]) -> None:
         "Renders the face model, or any coloured mesh, with known truth, in the formats that\n"
         "`evaluate landmarks`, `geometry` and `pose --layout synthetic` read.",
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="folder of the pictures"
+    )
     group = parser.add_mutually_exclusive_group(required=True)
     group.add_argument(
         "--random", type=at_least(1), metavar="N", help="N people in different poses and light"
@@ -56,7 +58,10 @@ def add_synthetic_command(kinds: Subparsers[argparse.ArgumentParser]) -> None:
         help="seed of people and light (default: %(default)s)",
     )
     parser.add_argument(
-        "--face-model", default=FACE_MODEL, metavar="FILE", help="(default: the shipped one)"
+        "--face-model",
+        default=FACE_MODEL,
+        metavar="FILE",
+        help="face model file (default: the shipped one)",
     )
     group = parser.add_argument_group("a turntable of another mesh")
     group.add_argument(

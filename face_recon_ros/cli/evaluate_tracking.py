@@ -99,9 +99,17 @@ def add_tracking_command(subparsers: argparse._SubParsersAction[argparse.Argumen
     add_frames_option(parser)
     group = parser.add_argument_group("room")
     group.add_argument(
-        "--people", type=at_least(0), default=room.people, help="people (%(default)s)"
+        "--people",
+        type=at_least(0),
+        default=room.people,
+        help="number of people (default: %(default)s)",
     )
-    group.add_argument("--seconds", type=float, default=room.seconds, help="length (%(default)s)")
+    group.add_argument(
+        "--seconds",
+        type=float,
+        default=room.seconds,
+        help="length of the scene, seconds (default: %(default)s)",
+    )
     group.add_argument(
         "--rate",
         type=float,

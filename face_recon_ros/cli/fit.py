@@ -26,8 +26,10 @@ def add_fit_command(commands: Subparsers[argparse.ArgumentParser]) -> None:
         "rendering and photograph (Blanz and Vetter 1999): the traditional way, to compare with\n"
         "or to refine a portrait offline. Writes NAME_fit.ply, NAME_fit.png and NAME_fit.json.",
     )
-    parser.add_argument("image", type=Path)
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    parser.add_argument("image", type=Path, help="picture; its largest face is fitted")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="folder of the results"
+    )
     parser.add_argument(
         "--start",
         choices=("network", "scratch"),

@@ -77,9 +77,11 @@ def add_model_commands(commands: argparse._SubParsersAction[argparse.ArgumentPar
     verify.set_defaults(run=_run_verify)
 
     convert = _add(kinds, "import", "convert a model of another project", _IMPORT)
-    convert.add_argument("format", choices=("bfm09", "flame", "ict"))
+    convert.add_argument("format", choices=("bfm09", "flame", "ict"), help="project (see above)")
     convert.add_argument("source", type=Path, help="file or folder of that project")
-    convert.add_argument("--out", type=Path, required=True, metavar="FILE.npz")
+    convert.add_argument(
+        "--out", type=Path, required=True, metavar="FILE.npz", help="file to write"
+    )
     convert.set_defaults(run=_run_import)
 
     population = _add(kinds, "population", "where real people stand in the model", _POPULATION)
@@ -93,7 +95,12 @@ def add_model_commands(commands: argparse._SubParsersAction[argparse.ArgumentPar
         "--landmarks", type=Path, required=True, metavar="FILE.pts3d",
         help='68 lines "x y z" in iBUG order, in the frame of the scan; "nan nan nan" if missing',
     )  # fmt: skip
-    fit.add_argument("--unit", choices=tuple(UNITS), default="mm", help="of scan and landmarks")
+    fit.add_argument(
+        "--unit",
+        choices=tuple(UNITS),
+        default="mm",
+        help="unit of scan and landmarks (default: %(default)s)",
+    )
     fit.add_argument("--out", type=Path, metavar="FILE.json", help="default: standard output")
     fit.add_argument("--mesh", type=Path, metavar="FILE.ply", help="also write the fitted head")
     fit.add_argument("--model", type=Path, help="a face model .npz; the default one when left out")

@@ -115,7 +115,7 @@ def add_detector_options(parser: argparse.ArgumentParser) -> argparse._ArgumentG
         type=at_least(1),
         default=d.tiles,
         metavar="N",
-        help="looks into N x N parts of the picture as well, for small faces (default: "
+        help="look into N x N parts of the picture as well, for small faces (default: "
         "%(default)s)",
     )
     return group
@@ -177,7 +177,10 @@ def add_pipeline_options(
         "(default: %(default)s)",
     )
     group.add_argument(
-        "--face-model", default=FACE_MODEL, metavar="FILE", help="(default: the shipped one)"
+        "--face-model",
+        default=FACE_MODEL,
+        metavar="FILE",
+        help="face model file (default: the shipped one)",
     )
     parser.set_defaults(level=r.level, part=r.part)
     if meshes:
@@ -190,7 +193,7 @@ def add_pipeline_options(
         group.add_argument(
             "--part",
             default=r.part,
-            help="part of the mesh: face, facial_skin, head (%(default)s)",
+            help="part of the mesh: face, facial_skin, head (default: %(default)s)",
         )
     group.add_argument(
         "--provider",

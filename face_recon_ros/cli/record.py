@@ -34,10 +34,20 @@ def add_record_command(commands: Subparsers[argparse.ArgumentParser]) -> None:
     parser.add_argument("source", help="video, folder, bag, device number, or `pattern`")
     parser.add_argument("--out", type=Path, required=True, metavar="BAG", help="folder to make")
     add_topic_options(parser)
-    parser.add_argument("--storage", choices=("mcap", "sqlite3"), default="mcap")
+    parser.add_argument(
+        "--storage",
+        choices=("mcap", "sqlite3"),
+        default="mcap",
+        help="file format of the bag (default: %(default)s)",
+    )
     parser.add_argument("--compressed", action="store_true", help="JPEG instead of raw pixels")
     add_frames_option(parser)
-    parser.add_argument("--calibration", type=Path, metavar="FILE.yaml")
+    parser.add_argument(
+        "--calibration",
+        type=Path,
+        metavar="FILE.yaml",
+        help="calibration file of camera_calibration; written as CameraInfo",
+    )
     parser.set_defaults(run=run)
 
 

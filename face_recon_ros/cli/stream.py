@@ -55,29 +55,37 @@ def add_stream_command(subparsers: argparse._SubParsersAction[argparse.ArgumentP
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("source", help="camera, stream, video, bag or `pattern`")
-    parser.add_argument("--to", choices=PROTOCOLS, help="protocol")
-    parser.add_argument("--host", default=c.host, help="of the receiver (default: this one)")
+    parser.add_argument("--to", choices=PROTOCOLS, help="protocol (see above)")
+    parser.add_argument(
+        "--host", default=c.host, help="address of the receiver (default: this machine)"
+    )
     parser.add_argument(
         "--port",
         type=int,
         default=c.port,
-        help=f"of the receiver (default: {PORTS[VMC]}, {PORTS[LIVE_LINK]})",
+        help=f"UDP port of the receiver (default: {PORTS[VMC]}, livelink: {PORTS[LIVE_LINK]})",
     )
     parser.add_argument(
-        "--csv", type=Path, metavar="FILE", help="table in place of packets, or too"
+        "--csv",
+        type=Path,
+        metavar="FILE",
+        help="write the table; with --to, packets are sent as well",
     )
     parser.add_argument(
         "--calibrate",
         type=float,
         default=c.calibrate_s,
         metavar="SECONDS",
-        help="take the person's face at rest off, which they show so long (default: 0, not)",
+        help="subtract the face at rest: the person keeps a neutral face for so long at first "
+        "(default: 0, do not subtract)",
     )
     parser.add_argument(
-        "--id", default=c.id, help="whom of several people (default: the nearest, while seen)"
+        "--id",
+        default=c.id,
+        help="track id of the person (default: the nearest one, as long as seen)",
     )
     parser.add_argument(
-        "--subject", default=c.subject, help="name in Live Link (default: %(default)s)"
+        "--subject", default=c.subject, help="subject name in Live Link (default: %(default)s)"
     )
     add_source_options(parser, max_faces=4, meshes=False)
     parser.set_defaults(run=run)

@@ -98,7 +98,13 @@ def _add_prepare(train: argparse.ArgumentParser) -> None:
         "--out", default="runs/train", help="folder of the run (default: %(default)s)"
     )
     prepare.add_argument("--config", metavar="FILE.yaml", help="settings of the run")
-    prepare.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    prepare.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override one option; may be repeated",
+    )
     add_pool_options(prepare)
     prepare.set_defaults(run=_prepare)
 

@@ -10,6 +10,8 @@ SHARED_ARGUMENTS = {
         "send expressions to animation tools (VMC, Live Link Face), where parameters "
         "expression_bridge.* say: VMC to this machine by default",
     ),
+    "image_topic": ("/camera/image_raw", "images of your driver, with source:=topic"),
+    "camera_info_topic": ("/camera/camera_info", "CameraInfo of your driver"),
     "rviz": ("true", "start RViz"),
 }
 

@@ -1,5 +1,6 @@
 """The command line as a user meets it: files in, files out, one line when something is wrong."""
 
+import argparse
 import ast
 import json
 import os
@@ -302,6 +303,17 @@ def test_every_command_explains_itself_and_can_run():
         assert parser.description, words
         assert parser.get_default("run") is not None or not leaf, words
         assert "usage: face-recon" in parser.format_help()
+
+
+def test_every_option_says_what_it_is():
+    left = [make_parser()]
+    while left:
+        parser = left.pop()
+        for action in parser._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                left += action.choices.values()
+            else:
+                assert action.help and not action.help.startswith("("), (parser.prog, action.dest)
 
 
 @pytest.mark.parametrize("arguments, code", [(["--help"], 0), ([], 2), (["nonsense"], 2)])

@@ -1,7 +1,7 @@
 """Executes launch descriptions where ROS's `launch` is not installed, as far as ours need it.
 
 The names our launch files import are defined here; `run` turns each action into what launch_ros
-would start: the node's executable with `--ros-args`, its remapped name and namespace, its
+would start: the node's executable with `--ros-args`, its remapped name, namespace and topics, its
 parameter files and values, under the environment that the description sets.
 """
 
@@ -88,6 +88,8 @@ class Node:
             command += ["-r", f"__node:={self.options['name']}"]
         if "namespace" in self.options:
             command += ["-r", f"__ns:=/{self.options['namespace']}"]
+        for topic, target in self.options.get("remappings", []):
+            command += ["-r", f"{topic}:={value_of(target, scope)}"]
         for given in self.options.get("parameters", []):
             if isinstance(given, dict):
                 values = {name: value_of(v, scope) for name, v in given.items()}

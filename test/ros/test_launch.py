@@ -16,6 +16,7 @@ pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
 from face_recon_ros.core.errors import ConfigError
 from face_recon_ros.core.ranges import range_of
 from face_recon_ros.io.expression_stream import StreamConfig
+from face_recon_ros.nodes.launch_arguments import SHARED_ARGUMENTS
 from face_recon_ros.nodes.parameters import (
     ALIASES,
     GROUPS,
@@ -40,7 +41,7 @@ def test_every_argument_is_used_and_every_used_one_declared(description):
     declared = {item.args[0] for item in of_kind(description, "Argument")}
     source = (ROOT / "launch/demo.launch.py").read_text()
     assert declared == set(re.findall(r'LaunchConfiguration\("(\w+)"\)', source))
-    assert declared == {"source", "composed", "config", "autostart", "expressions", "rviz"}
+    assert declared == {"source", "composed", "config", *SHARED_ARGUMENTS}
 
 
 def test_nodes_are_executables_of_the_package(description):

@@ -73,6 +73,7 @@ def test_the_demo_starts_its_nodes_with_their_parameters_and_ends(
 ):
     config = small_config("demo.yaml", **{"camera.fps": 10.0})
     arguments = {"composed": composed, "source": "pattern", "config": config}
+    arguments["image_topic"] = "/head/image_raw"
     poses = listener.listen(PoseArray, "/face/head_poses", RESULT_QOS)
     with launch_stand_in.run("demo", arguments, graph.env, monkeypatch) as (processes, scope):
         assert scope["elsewhere"] == ["rviz2"]
@@ -82,6 +83,7 @@ def test_the_demo_starts_its_nodes_with_their_parameters_and_ends(
         reader = min(expected & {"/face/pipeline", "/camera/camera"})
         assert parameter(listener, reader, "camera.source").string_value == "pattern"
         assert parameter(listener, reader, "camera.fps").double_value == 10.0
+        assert listener.node.count_publishers("/head/image_raw") == 1
         output = ended(processes)
     assert output.count("ready") >= len(expected)
     assert "first face: " in output

@@ -9,6 +9,7 @@ pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
 
 from launch_description import ROOT, describe, of_kind
 
+from face_recon_ros.nodes.launch_arguments import SHARED_ARGUMENTS
 from face_recon_ros.nodes.neck_config import NeckConfig
 from face_recon_ros.nodes.parameters import GROUPS, leaves
 
@@ -24,15 +25,7 @@ def test_every_argument_is_used_and_every_used_one_declared(description):
     declared = {item.args[0] for item in of_kind(description, "Argument")}
     source = (ROOT / "launch/robot.launch.py").read_text()
     assert declared == set(re.findall(r'LaunchConfiguration\("(\w+)"\)', source))
-    assert declared == {
-        "source",
-        "config",
-        "simulate",
-        "person",
-        "autostart",
-        "expressions",
-        "rviz",
-    }
+    assert declared == {"source", "config", "simulate", "person", *SHARED_ARGUMENTS}
 
 
 def test_nodes_and_parameters_exist(description):
