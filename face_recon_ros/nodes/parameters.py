@@ -84,7 +84,8 @@ class CameraConfig(SourceConfig):
             and not K and D; `auto` decides by the topic's name (image_rect ...).
         calibration: This is the path of a camera_calibration YAML file; without one,
             CameraInfo counts.
-        fov_deg: Without calibration, this horizontal field of view in degrees is assumed.
+        fov_deg: Without calibration, the longer side of an image is assumed to span this number of
+            degrees.
     """
 
     source: str = ""

@@ -1,5 +1,8 @@
 """Messages <-> core: round trips, and the numpy-made CDR bytes against rclpy's own."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -274,6 +277,17 @@ def test_cloud_round_trip(n):
     again = c.cloud_from_msg(msg)
     np.testing.assert_array_equal(again.vertices, cloud.vertices)
     np.testing.assert_array_equal(again.colours, cloud.colours)
+
+
+def test_the_documented_reader_of_meshes_reads_them(capsys):
+    page = (Path(__file__).parents[2] / "docs/ros.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.S)
+    reader = {}
+    exec(example.partition("rclpy.init()")[0], reader)
+    vertices = np.full((2, 3, 3), 1.5, np.float32)
+    cloud = c.FaceCloud(vertices, np.zeros((2, 3, 3), np.uint8))
+    reader["receive"](c.cloud_to_msg(cloud, HEADER))
+    assert capsys.readouterr().out == "0 [1.5 1.5 1.5]\n1 [1.5 1.5 1.5]\n"
 
 
 def test_a_cloud_of_another_layout():
