@@ -177,10 +177,7 @@ def add_pipeline_options(
         "(default: %(default)s)",
     )
     group.add_argument(
-        "--face-model",
-        default=FACE_MODEL,
-        metavar="FILE",
-        help="face model file (default: the shipped one)",
+        "--face-model", default=FACE_MODEL, metavar="FILE", help="file (default: the shipped one)"
     )
     parser.set_defaults(level=r.level, part=r.part)
     if meshes:
