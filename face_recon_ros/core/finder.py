@@ -28,6 +28,7 @@ class FaceFinder:
     Attributes:
         left_out: faces that the detector saw when it looked last and that are not followed, as
             there are more than the tracker may follow.
+        is_searching: whether the detector works while the last image is, for it or beside it.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class FaceFinder:
         self._config = config
         self._near: Detector | None = None
         self.left_out = 0
+        self.is_searching = False
         self._scout = scout
         self._stamp: float | None = None
         self._sent: float | None = None  # stamp of the image that the scout looks at
@@ -102,16 +104,18 @@ class FaceFinder:
         """What the detector says of an image, itself or by then; None where it says nothing."""
         scout, tracker, stamp = self._scout, self._tracker, image.stamp
         found = scout.take() if scout else None
+        self.is_searching = scout is not None and not scout.is_idle
         if scout is None or (scout.is_idle and self._must_wait()):
             if not tracker.needs_detection(stamp):
                 return None
-            self._in_doubt = False
+            self._in_doubt, self.is_searching = False, True
             return look(self._detector, image.rgb, stamp)
         if found and found.stamp == self._sent and 0.0 < stamp - found.stamp <= _LATE_S:
             now = self._boxes(tracker.expected(stamp))
             moved, self._in_doubt = moved_on(found.detections, self._then, now)
             return moved
         if scout.is_idle and tracker.needs_detection(stamp, ahead=1):
+            self.is_searching = True
             scout.send(self._detector, image.rgb, stamp)
             self._sent, self._then = stamp, {}
         return None

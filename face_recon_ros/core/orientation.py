@@ -12,6 +12,7 @@ alone has 5 and 8 % of the turned wrong, confidence alone 7 and 4 %, half of the
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -76,6 +77,28 @@ class Orientation:
             return
         if abs(math.atan2(x, -y)) > _ROLLED and self.seen > _LOOKS[1]:
             self.seen, self.compared, self._sum[:] = 0, 0, 0.0
+
+
+class Orientations:
+    """Those of the people who were seen last, by id."""
+
+    def __init__(self, remembered: int) -> None:
+        """Starts with nobody; remembers at least so many people."""
+        self._remembered = remembered
+        self._people: dict[str, Orientation] = {}
+
+    def of(self, ids: Sequence[str]) -> list[Orientation]:
+        """Of the people in an image, who are remembered as those seen last."""
+        people = [self._people.pop(name, Orientation()) for name in ids]
+        self._people.update(zip(ids, people, strict=True))
+        while len(self._people) > max(self._remembered, len(ids)):
+            del self._people[next(iter(self._people))]
+        return people
+
+    def any_due_again(self, ids: Iterable[str]) -> bool:
+        """Whether anybody known is to be compared once more."""
+        known = (self._people[name] for name in ids if name in self._people)
+        return any(person.is_due and person.compared > 0 for person in known)
 
 
 def turned_crop(crop: Crop, quarter: int) -> Crop:

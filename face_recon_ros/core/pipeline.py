@@ -169,11 +169,12 @@ class FacePipeline:
         camera = camera_of(image, camera)
         tracks, detections = self.finder.find(image)
         clock.lap("detect" if detections is not None else "track")
-        wanted = self._wanted(image, detections is not None)
-        due, left_out = self._due(tracks, image.stamp, clock.since(), wanted)
+        wanted = self._wanted(image, tracks)
+        again = self._compares_again(tracks, wanted)
+        due, left_out = self._due(tracks, image.stamp, clock.since(), wanted, again=again)
         # Tentative tracks, too: their meshes move the tracks until they are seen again.
         faces, pixels, presence = self._reconstruct(
-            image, camera, due, clock, follow=True, wanted=wanted
+            image, camera, due, clock, follow=True, wanted=wanted, again=again
         )
         reconstruction_s = clock.since("detect", "track", "identify")
         self.finder.confirm(faces, presence)
@@ -207,7 +208,7 @@ class FacePipeline:
         if self._refresher:
             self._refresher.also_took(seconds)
 
-    def _wanted(self, image: Image, detected: bool) -> list[str]:
+    def _wanted(self, image: Image, tracks: list[Track]) -> list[str]:
         """Tracks whose person is to be recognised in an image, the most urgent first."""
         wanted = self.finder.wants_appearance() if self._appearance else []
         if self._appearance is None or self._refresher is None or not wanted:
@@ -215,16 +216,35 @@ class FacePipeline:
         size = image.rgb.shape[1], image.rgb.shape[0]
         last = {name: self._refresher.last(name) for name in wanted}
         telling = [n for n, f in last.items() if f is None or self._appearance.could_tell(f, size)]
-        return self._refresher.looks(telling, image.stamp, detected=detected)
+        new = any(self._refresher.last(track.id) is None for track in tracks)
+        busy = new or self.finder.is_searching
+        return self._refresher.looks(telling, image.stamp, busy=busy)
+
+    def _compares_again(self, tracks: list[Track], wanted: list[str]) -> bool:
+        """Whether there is time to find out once more which way up somebody known is."""
+        if self._refresher is None:
+            return True
+        return not wanted and self.reconstructor.orientations.any_due_again(t.id for t in tracks)
 
     def _due(
-        self, tracks: list[Track], stamp: float, spent_s: float, wanted: list[str]
+        self,
+        tracks: list[Track],
+        stamp: float,
+        spent_s: float,
+        wanted: list[str],
+        *,
+        again: bool,
     ) -> tuple[list[Track], list[Track]]:
         """Tracks to be reconstructed, and those left out for want of time."""
         if self._refresher is None:
             return tracks, []
         chosen = self._refresher.choose(
-            tracks, stamp, self._attended, spent_s=spent_s, look=next(iter(wanted), None)
+            tracks,
+            stamp,
+            self._attended,
+            spent_s=spent_s,
+            look=next(iter(wanted), None),
+            compares=again,
         )
         return (
             [track for i, track in enumerate(tracks) if i in chosen],
@@ -311,17 +331,19 @@ class FacePipeline:
         *,
         follow: bool = False,
         wanted: Sequence[str] = (),
+        again: bool = True,
     ) -> tuple[list[Face], NDArray[np.uint8], dict[str, float] | None]:
         """The faces that could be reconstructed, the pixels of each, and presence by id.
 
         Each for itself, or with what its track showed a moment ago (`follow`). `wanted`: tracks
-        whose person is to be recognised, the most urgent first.
+        whose person is to be recognised, the most urgent first. `again`: see
+        `FaceReconstructor.look`.
         """
         crops = self.reconstructor.crops(tracks)
         pixels = self.reconstructor.extract(image.rgb, crops)
         clock.lap("crop")
         crops, pixels, prediction = self.reconstructor.look(
-            tracks, crops, pixels, camera if follow else None
+            tracks, crops, pixels, camera if follow else None, again
         )
         clock.lap("infer")
         tracks = self._identify(image, wanted, tracks, crops, prediction)

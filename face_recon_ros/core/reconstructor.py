@@ -25,7 +25,13 @@ from face_recon_ros.core.inference import FaceNetwork, Prediction, find_network
 from face_recon_ros.core.models import find_model
 from face_recon_ros.core.morphable_model import MorphableModel, load_morphable_model
 from face_recon_ros.core.occlusion import OcclusionSense
-from face_recon_ros.core.orientation import QUARTERS, Orientation, turned_crop, turned_pixels
+from face_recon_ros.core.orientation import (
+    QUARTERS,
+    Orientation,
+    Orientations,
+    turned_crop,
+    turned_pixels,
+)
 from face_recon_ros.core.person import (
     Person,
     decode_people,
@@ -42,7 +48,6 @@ from face_recon_ros.core.texture_sampler import TextureSampler
 from face_recon_ros.core.types import Coefficients, Face, Float32, Mesh, Track
 
 _REMEMBERED_PEOPLE = 32
-_COMPARED_AGAIN = 1  # people in an image of a video whose four ways up are compared once more
 
 
 class FaceReconstructor:
@@ -89,7 +94,7 @@ class FaceReconstructor:
         self._occlusion = OcclusionSense(points.mean if points else None, model.mean_shape)
         self._size = LinearSize(model, self._decoder.skin)
         self._people: dict[str, Person] = {}
-        self._orientations: dict[str, Orientation] = {}
+        self.orientations = Orientations(_REMEMBERED_PEOPLE)
         self._camera: PinholeCamera | None = None
 
     @property
@@ -205,6 +210,7 @@ class FaceReconstructor:
         crops: list[Crop],
         pixels: NDArray[np.uint8],
         camera: PinholeCamera | None = None,
+        again: bool = True,
     ) -> tuple[list[Crop], NDArray[np.uint8], Prediction]:
         """Where the fit of each face starts, in a crop turned so that the face stands upright.
 
@@ -217,16 +223,16 @@ class FaceReconstructor:
             pixels: (N, S, S, 3) uint8 RGB of the crops.
             camera: that took the image, the next one of a video, so that a track that was seen a
                 moment ago may start from there; None: the network answers for each crop.
+            again: whether one of those known is compared once more, if that is due.
 
         Returns:
             N crops as they were turned, their pixels, and N rows for them.
         """
-        people = [self._orientations.pop(t.id, Orientation()) for t in tracks]
-        self._orientations.update(zip((t.id for t in tracks), people, strict=True))
+        people = self.orientations.of([t.id for t in tracks])
         compared = sorted((p for p in people if p.is_due), key=lambda p: p.compared)
         new = sum(p.compared == 0 for p in compared)
         if camera is not None:
-            compared = compared[: max(new, _COMPARED_AGAIN)]
+            compared = compared[: max(new, int(again))]
         starts = self._starts(tracks, crops, people, camera)
         starts = [None if p in compared else s for p, s in zip(people, starts, strict=True)]
         waiting = choose_waiting(starts, self.config.regressor_every)
@@ -242,8 +248,6 @@ class FaceReconstructor:
         prediction = Prediction.stacked(rows) if rows else answer
         for person, rotation in zip(people, prediction.coefficients.rotation, strict=True):
             person.follow(rotation)
-        while len(self._orientations) > max(_REMEMBERED_PEOPLE, len(tracks)):
-            del self._orientations[next(iter(self._orientations))]
         return turned, np.stack(seen) if seen else pixels, prediction
 
     def _starts(

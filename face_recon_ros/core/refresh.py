@@ -68,6 +68,7 @@ class Refresher:
         *,
         spent_s: float = 0.0,
         look: str | None = None,
+        compares: bool = False,
     ) -> list[int]:
         """Which tracks of the next image are to be reconstructed.
 
@@ -77,6 +78,8 @@ class Refresher:
             attended: ids of those who look here.
             spent_s: seconds that the image has taken so far.
             look: id of who is to be recognised in it, which takes time as well.
+            compares: whether it is found out once more which way up a known face is: it takes as
+                long as a new one.
 
         Returns:
             Indices into `tracks`, ascending; at least one if there is one.
@@ -86,7 +89,8 @@ class Refresher:
         self._stamp = stamp
         ids = {track.id for track in tracks}
         self._known = {name: known for name, known in self._known.items() if name in ids}
-        room = self._room(spent_s, look is not None)
+        more = compares * (_NEW - 1)
+        room = self._room(spent_s, look is not None) - more
 
         def importance(i: int) -> tuple[bool, bool, float]:
             track = tracks[i]
@@ -105,23 +109,23 @@ class Refresher:
         always = max(left - -(-left // _IN_TURN), int(look in self._known))
         waiting = sorted(known[always:], key=last_seen)
         chosen = known[:always] + waiting[: left - always]
-        self._portions = len(chosen) + _NEW * len(new)
+        self._portions = len(chosen) + _NEW * len(new) + more
         return sorted(new + chosen)
 
-    def looks(self, wanted: list[str], stamp: float, *, detected: bool) -> list[str]:
-        """Who is to be recognised in an image: nobody if the detector looked, or not for long.
+    def looks(self, wanted: list[str], stamp: float, *, busy: bool) -> list[str]:
+        """Who is to be recognised in an image: nobody beside other work, unless that goes on.
 
         Args:
             wanted: who should be.
             stamp: seconds, of the image.
-            detected: whether it has cost a detection.
+            busy: whether the detector works meanwhile, or a new face is met.
         """
         if not wanted:
             self._wanted_since = None
             return wanted
         if self._wanted_since is None or stamp < self._wanted_since:
             self._wanted_since = stamp
-        if detected and stamp - self._wanted_since < _LOOK_WAITS_S:
+        if busy and stamp - self._wanted_since < _LOOK_WAITS_S:
             return []
         self._wanted_since = None
         return wanted

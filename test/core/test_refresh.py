@@ -40,7 +40,7 @@ def play(refresher, sides, frames, cost_s=0.01, rest_s=0.002, attended=(), **now
         chosen = refresher.choose(tracks, k / FPS, attended, **now)
         faces = [SimpleNamespace(track=tracks[i], stamp=k / FPS) for i in chosen]
         refresher.remember(faces, np.zeros((len(faces), 2, 2, 3), np.uint8))
-        portions = len(chosen) + 3 * len(set(chosen) - seen)
+        portions = len(chosen) + 3 * len(set(chosen) - seen) + 3 * now.get("compares", False)
         seen |= set(chosen)
         refresher.took(cost_s * (portions + BASE), rest_s, 0.01 if now.get("look") else None)
         yield chosen
@@ -78,6 +78,7 @@ def test_what_the_image_has_cost_already_leaves_less_room():
     assert all(len(c) == 4 for c in list(play(Refresher(0.065), SIDES, 20))[10:])
     assert all(len(c) == 3 for c in list(play(Refresher(0.065), SIDES, 20, spent_s=0.011))[10:])
     assert all(len(c) == 3 for c in list(play(Refresher(0.065), SIDES, 20, look="id0"))[12:])
+    assert all(len(c) == 1 for c in list(play(Refresher(0.065), SIDES, 20, compares=True))[10:])
     looks = list(play(Refresher(0.001), SIDES, 20, look="id0"))
     assert all(c == [0] for c in looks[10:])  # who is to be recognised has to be seen
     refresher = Refresher(0.065)
@@ -99,11 +100,11 @@ def test_dropped_images_do_not_make_more_room():
     assert max(rooms) <= 3
 
 
-def test_faces_are_recognised_in_images_that_cost_no_detection():
+def test_faces_are_recognised_in_images_without_other_work():
     refresher = Refresher()
-    looks = [refresher.looks(["a"], k / FPS, detected=k % 3 == 0) for k in range(6)]
+    looks = [refresher.looks(["a"], k / FPS, busy=k % 3 == 0) for k in range(6)]
     assert looks == [[], ["a"], ["a"], [], ["a"], ["a"]]
-    looks = [refresher.looks(["a"], 1 + k / FPS, detected=True) for k in range(9)]
+    looks = [refresher.looks(["a"], 1 + k / FPS, busy=True) for k in range(9)]
     assert [k for k, look in enumerate(looks) if look] == [3, 7]
 
 

@@ -226,10 +226,10 @@ def test_which_way_up_they_are_is_checked_of_one_after_the_other(
     network_path, face_model_path, points_path
 ):
     world = Counted(network_path, face_model_path, points_path, regressor_every=100)
-    world.play(20, places=[(100, 100), (260, 100), (100, 300)])
+    frame = world.play(20, places=[(100, 100), (260, 100), (100, 300)])
     assert world.calls.pop(1) == 12  # all four ways of all of them at first sight
     assert max(world.calls.values()) == 4
-    people = world.pipeline.reconstructor._orientations.values()
+    people = world.pipeline.reconstructor.orientations.of([f.track.id for f in frame.faces])
     assert [person.compared for person in people] == [3, 3, 3]
 
 
