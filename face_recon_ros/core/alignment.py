@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from face_recon_ros.core.errors import DataError
-from face_recon_ros.core.rigid import Rigid
 
 Array = NDArray[np.float64]
 
@@ -26,11 +25,6 @@ class Similarity:
     scale: float
     rotation: Array
     translation: Array
-
-    @staticmethod
-    def from_rigid(b_from_a: Rigid) -> Similarity:
-        """The same motion, with scale one."""
-        return Similarity(1.0, b_from_a.rotation, b_from_a.translation)
 
     def apply(self, points: ArrayLike) -> Array:
         """Maps (..., 3) points from a to b."""
