@@ -386,8 +386,9 @@ def run(make_node: Callable[[], FaceNode], args: list[str] | None = None) -> Non
         print(f"{make_node.__name__}: {fault}", file=sys.stderr)
     except Exception:
         if rclpy.ok():
-            raise
-        status = 0  # asked to stop while it was starting
+            traceback.print_exc()
+        else:
+            status = 0  # asked to stop while it was starting
     if node and node.crash:
         status = 1
         traceback.print_exception(node.crash)

@@ -742,11 +742,17 @@ def test_a_wrong_setting_refuses_the_transition(graph):
         rclpy.shutdown()
 
 
-@pytest.mark.parametrize("wrong", ["camera.sorce:=pattern", "camera.source:=nowhere.mp4"])
+@pytest.mark.parametrize("wrong", ["camera.sorce:=pattern", "camera.source:=nowhere.mp4", "bug"])
 def test_a_node_that_is_refused_leaves_no_shared_memory(graph, monkeypatch, capfd, wrong):
     """Its constructor or its start fails; a robot that tries again must not fill its memory."""
     from face_recon_ros.nodes import runtime
     from face_recon_ros.nodes.camera import CameraNode
+
+    class Node(CameraNode):
+        def __init__(self):
+            super().__init__()
+            if wrong == "bug":
+                raise ZeroDivisionError("expected")
 
     def ended(status):
         left.append((status, segments(os.getpid()) - before))
@@ -756,7 +762,7 @@ def test_a_node_that_is_refused_leaves_no_shared_memory(graph, monkeypatch, capf
     monkeypatch.setattr(os, "_exit", ended)
     monkeypatch.setattr(atexit, "_run_exitfuncs", lambda: None)
     with pytest.raises(SystemExit):
-        runtime.run(CameraNode, ["--ros-args", "-p", wrong])
+        runtime.run(Node, ["--ros-args", "-p", wrong] if ":=" in wrong else [])
     assert left == [(1, set())]
     assert "expected" in capfd.readouterr().err
 
