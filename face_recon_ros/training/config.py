@@ -230,7 +230,9 @@ class PointConfig(RunConfig):
             backgrounds are procedural.
         no_face: share of examples that show no face where one was expected.
         worsen: share of starts that are moved away from the regressor's answer.
-        replay: batches kept, to be used again whenever no new one is ready.
+        replay: batches kept, to be used again whenever no new one is ready; 0 waits for new ones,
+            which is better: where two of three batches came again, the network learned them by
+            heart and others no better.
         weights: of the losses.
     """
 
@@ -255,7 +257,7 @@ class PointConfig(RunConfig):
     backgrounds: str = ""
     no_face: float = 0.1
     worsen: float = 0.35
-    replay: int = 700
+    replay: int = 0
     weights: PointLossWeights = field(default_factory=PointLossWeights)
 
     def __post_init__(self) -> None:
