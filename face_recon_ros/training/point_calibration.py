@@ -15,7 +15,7 @@ from face_recon_ros.core.point_network import DensePointNetwork
 from face_recon_ros.core.rectification import FaceFrame, Rectifier
 from face_recon_ros.core.rigid import vector_from_rotation
 from face_recon_ros.training.config import PointConfig
-from face_recon_ros.training.data import open_render_cache, open_skins
+from face_recon_ros.training.data import open_render_cache, open_skins, people_mean
 from face_recon_ros.training.point_examples import PointBatch, PointExamples
 from face_recon_ros.training.synthesis.faces import SyntheticFaces
 from face_recon_ros.training.synthesis.render_cache import fill_render_cache
@@ -52,7 +52,11 @@ def held_out(
     if len(cache) < slots:
         skins = open_skins(config.skins, model, str(find_model(config.face_model)))
         faces = SyntheticFaces(
-            model, margin=config.crop_margin, size=config.pool_size, skins=skins
+            model,
+            margin=config.crop_margin,
+            size=config.pool_size,
+            skins=skins,
+            population=people_mean(config, model),
         )
         fill_render_cache(cache, faces, settings.seed)
     examples = PointExamples(
