@@ -215,8 +215,11 @@ def _answers(
         (alone,) = new_tracks([box])
         (alone,) = place_again(reconstructor, view.rgb, [alone])
         together = replace(alone, id=person.id, stamp=i * PICTURE_INTERVAL_S)
-        singles += reconstruct(reconstructor, view.rgb, [alone], view.camera) or [None]
-        so_far = reconstruct(reconstructor, view.rgb, [together], view.camera)
+        faces, so_far = (
+            reconstruct(reconstructor, view.rgb, [track], view.camera, mirrored=True)
+            for track in (alone, together)
+        )
+        singles += faces or [None]
         last = so_far[0] if so_far else last
     return singles, last
 

@@ -104,36 +104,6 @@ class _Residual(nn.Module):
         return functional.relu(x + self.second(self.first(x)))
 
 
-def _blocks(width: int, count: int) -> list[_Residual]:
-    """Residual blocks, all but the first of which let everything through at first."""
-    blocks = [_Residual(width) for _ in range(count)]
-    for block in blocks[1:]:
-        nn.init.zeros_(block.second[1].weight)
-    return blocks
-
-
-class _Hidden(nn.Module):
-    """A residual block of fully connected layers, which lets everything through at first."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.first, self.second = nn.Linear(width, width), nn.Linear(width, width)
-        nn.init.zeros_(self.second.weight)
-        nn.init.zeros_(self.second.bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.second(functional.relu(self.first(x)))
-
-
-def _connected(c_in: int, width: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Linear(c_in, width, bias=False),
-        nn.BatchNorm1d(width),
-        nn.ReLU(inplace=True),
-        _Hidden(width),
-    )
-
-
 class PointNetwork(nn.Module):
     """Rectified pictures in, dense points out."""
 
@@ -160,10 +130,12 @@ class PointNetwork(nn.Module):
         w = width
         self.stem = nn.Sequential(_conv(3, 32, 5, 2), _conv(32, w, 3, 2))
         self.fine = nn.Sequential(_conv(w + 3, w), _Residual(w))
-        self.middle = nn.Sequential(_conv(w, 2 * w, 3, 2), *_blocks(2 * w, 2))
-        self.coarse = nn.Sequential(_conv(2 * w, 3 * w, 3, 2), *_blocks(3 * w, 3))
+        self.middle = nn.Sequential(_conv(w, 2 * w, 3, 2), _Residual(2 * w))
+        self.coarse = nn.Sequential(_conv(2 * w, 3 * w, 3, 2), _Residual(3 * w))
         flat = 3 * w * (CELLS // 4) ** 2
-        self.whole = _connected(flat, hidden)
+        self.whole = nn.Sequential(
+            nn.Linear(flat, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True)
+        )
         # A cell always shows the same part of the face: what is expected there is learned.
         self.place = nn.ParameterList(
             torch.zeros(channels, CELLS // shrink, CELLS // shrink)
@@ -179,7 +151,9 @@ class PointNetwork(nn.Module):
         self.whole_points = nn.Linear(hidden, 3 * p)
         self.presence = nn.Linear(hidden, 1)
         self.sizes = sizes
-        self.person = _connected(flat, hidden)
+        self.person = nn.Sequential(
+            nn.Linear(flat, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True)
+        )
         self.correction = nn.Linear(hidden + sum(sizes), sum(sizes))
         nn.init.zeros_(self.correction.weight)
         nn.init.zeros_(self.correction.bias)
@@ -230,12 +204,9 @@ class PointNetwork(nn.Module):
 
 
 def _with_place(layers: nn.Sequential, x: Tensor, place: Tensor) -> Tensor:
-    """A convolution, what is expected where, residual blocks."""
-    first, *blocks = layers
-    x = first(x) + place
-    for block in blocks:
-        x = block(x)
-    return x
+    """A convolution, what is expected where, a residual block."""
+    first, block = layers
+    return block(first(x) + place)
 
 
 def _bilinear(places: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

@@ -177,16 +177,6 @@ def _answer(displacement, here):
     return DensePoints(moved, sure, torch.zeros(n, 1), *c)
 
 
-def test_deeper_blocks_let_everything_through_at_first(model, vertices):
-    sizes = (model.k_identity, model.k_expression)
-    network = PointNetwork(grid_coordinates(model.mean_shape[vertices]), sizes, 8, hidden=32)
-    network.eval()
-    x, flat = torch.rand(2, 16, 4, 4), torch.rand(2, 32)
-    for block in network.middle[2:]:
-        torch.testing.assert_close(block(x), x)
-    torch.testing.assert_close(network.whole[3](flat), flat)
-
-
 def test_a_network_learns_a_batch_by_heart(model, vertices, batch):
     torch.manual_seed(0)
     sizes = (model.k_identity, model.k_expression)
