@@ -5,7 +5,7 @@ Each portrait is scaled until its face box is --face-px wide; boxes scatter arou
 as a detector's do. Printed is the root mean square distance of the facial skin's vertices from
 their own mean, in pixels of the scaled portrait.
 
-    scripts/jitter.py PORTRAITS [--network FILE] [--count 20]
+    scripts/jitter.py PORTRAITS [--network FILE] [--points FILE] [--count 20]
 """
 
 from __future__ import annotations
@@ -31,12 +31,15 @@ def main() -> None:
     """Prints the figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("portraits", type=Path, help="a folder")
-    parser.add_argument("--network", default=NETWORK)
+    parser.add_argument("--network", default=NETWORK, help="regression network")
+    parser.add_argument("--points", default="auto", help="dense-point network, or off")
     parser.add_argument("--count", type=int, default=20, help="portraits, spread over the folder")
     parser.add_argument("--boxes", type=int, default=100, help="per portrait")
     parser.add_argument("--face-px", type=float, default=100.0, help="width of the face box")
     arguments = parser.parse_args()
-    config = ReconstructorConfig(network=arguments.network, part="facial_skin", colours="off")
+    config = ReconstructorConfig(
+        network=arguments.network, points=arguments.points, part="facial_skin", colours="off"
+    )
     files = list_photographs(arguments.portraits)
     files = files[:: max(1, len(files) // arguments.count)][: arguments.count]
     scorer = JitterScorer(
