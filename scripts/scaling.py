@@ -12,8 +12,8 @@ times also says something on a busy one: how much the processes add to the work.
 
 One process may use a part of a second core (libigl looks for nearest points in threads), so that
 two cannot be twice as fast. `cores` is the measure without that: CPU time of one process over wall
-time of several. The start of the processes counts, too: more --pictures, --bags and --frames show
-the speed of a long run.
+time of several. The start of the processes counts, too: more --pictures and --bags show the
+speed of a long run.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def cases(folder: Path, options: argparse.Namespace) -> dict[str, Case]:
     pictures, photographs = options.pictures, options.photographs
     stills, bag = folder / "stills", folder / "bag"
     face_recon("evaluate", "synthetic", "--random", str(pictures), "--out", str(stills))
-    face_recon("record", "pattern", "--frames", str(options.frames), "--out", str(bag))
+    face_recon("record", "pattern", "--out", str(bag))
     bags = [str(shutil.copytree(bag, folder / f"bag_{k}")) for k in range(options.bags)]
     if photographs is None:
         photographs = folder / "photographs"
@@ -123,9 +123,6 @@ def main() -> int:
     parser.add_argument("--photographs", type=Path, metavar="DIR", help="for train prepare")
     parser.add_argument("--pictures", type=int, default=128, help="(default: %(default)s)")
     parser.add_argument("--bags", type=int, default=8, help="at least 2 (default: %(default)s)")
-    parser.add_argument(
-        "--frames", type=int, default=600, help="images of a bag (default: %(default)s)"
-    )
     parser.add_argument("--workers", type=int, default=2, help="(default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=2, help="(default: %(default)s)")
     parser.add_argument("--only", default="", metavar="NAME", help="one command (default: all)")

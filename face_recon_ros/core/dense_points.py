@@ -8,6 +8,7 @@ expression the picture shows. `core.point_fit` turns that into pose, identity an
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -152,7 +153,12 @@ class DensePointStage:
         self._rectifier = Rectifier(model)
         self._fitter = network.fitter(model)
         self._unit_interval = model.expression_prior == "unit_interval"
-        self._mirror = _Mirror.of(model, network.vertices)
+        self._model = model
+
+    @functools.cached_property
+    def _mirror(self) -> _Mirror | None:
+        """Made when a picture first asks for it: videos never do."""
+        return _Mirror.of(self._model, self.network.vertices)
 
     @property
     def mean(self) -> NDArray[np.floating]:

@@ -175,10 +175,7 @@ class Rectifier:
 def sample_grid(rgb: NDArray[np.uint8], px: Float32) -> NDArray[np.uint8]:
     """(H', W', 3) colours at (H', W', 2) image pixels, antialiased where the grid is coarse."""
     some = px[::4, ::4]  # neighbours lie alike
-    x_steps, y_steps = np.moveaxis(np.diff(some, axis=1), 2, 0)
-    steps = np.sqrt(x_steps * x_steps + y_steps * y_steps).ravel()
-    middle = (len(steps) - 1) // 2, len(steps) // 2
-    step = np.partition(steps, middle)[[*middle]].mean() / 4  # np.median takes five times longer
+    step = np.median(np.linalg.norm(np.diff(some, axis=1), axis=2)) / 4
     shrink = int(np.clip(step / 1.5, 1, 16))
     if shrink > 1:
         low = np.floor(px.min((0, 1))).astype(int) - 2 * shrink
