@@ -248,6 +248,15 @@ def test_a_bug_is_not_hidden(monkeypatch, models, pictures, tmp_path):
         main(["reconstruct", str(pictures), "--out", str(tmp_path / "out"), *models])
 
 
+@pytest.fixture
+def heeded_sigint():
+    """Who runs the tests in the background of a shell has SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeded_sigint")
 def test_a_command_that_is_ended_cleans_up_and_says_so_by_its_status(
     monkeypatch, models, pictures, tmp_path
 ):

@@ -150,8 +150,14 @@ def test_the_policy_allows_all_that_live_nodes_do(together, graph, listener, sma
         namespace, name = profile.attrib["ns"], profile.attrib["node"]
         node, full = listener.node, f"{namespace.rstrip('/')}/{name}"
         written, read = allowed(ENCLAVES[module])
-        known = (name, namespace)  # its topics may be heard before its name
+        known = (name, namespace)  # its topics may be heard before its name, and its name before
         assert listener.spin_until(lambda n=node, k=known: k in n.get_node_names_and_namespaces())
+        assert listener.spin_until(  # its services
+            lambda n=node, k=known: (
+                n.get_publisher_names_and_types_by_node(*k)
+                and n.get_service_names_and_types_by_node(*k)
+            )
+        ), full
         of = {
             "written": node.get_publisher_names_and_types_by_node(name, namespace),
             "read": node.get_subscriber_names_and_types_by_node(name, namespace),
