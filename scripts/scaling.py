@@ -12,8 +12,12 @@ times also says something on a busy one: how much the processes add to the work.
 
 One process may use a part of a second core (libigl looks for nearest points in threads), so that
 two cannot be twice as fast. `cores` is the measure without that: CPU time of one process over wall
-time of several. The start of the processes counts, too: more --pictures and --bags show the
-speed of a long run.
+time of several.
+
+The start of a process counts, too: a second or two of imports and models before its first item. So
+the work is as long as the least that is worth a second process: four minutes of video in eight
+bags, a thousand pictures. More --pictures and --bags show the speed of a long run; shorter bags
+(--seconds) show the cost of the start.
 """
 
 from __future__ import annotations
@@ -26,10 +30,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import cv2
+
+from face_recon_ros.core.types import Image
+from face_recon_ros.evaluation.record import record
+from face_recon_ros.io.source_config import TEST_PATTERN, SourceConfig
+from face_recon_ros.io.sources import open_source
+
+NAMES = ("reconstruct", "geometry", "bags", "train prepare")
 COMMAND = (sys.executable, "-m", "face_recon_ros")
 TARGET = 1.8  # times as fast, with two processes
 PHOTOGRAPHS_PER_S = 150.0
@@ -60,43 +74,57 @@ def face_recon(*arguments: str) -> None:
         sys.exit(f"face-recon {' '.join(arguments)}\n{done.stderr}")
 
 
-def cases(folder: Path, options: argparse.Namespace) -> dict[str, Case]:
-    """Renders the input and names the commands."""
-    import cv2
-
-    pictures, photographs = options.pictures, options.photographs
-    stills, bag = folder / "stills", folder / "bag"
-    face_recon("evaluate", "synthetic", "--random", str(pictures), "--out", str(stills))
-    face_recon("record", "pattern", "--out", str(bag))
-    bags = [str(shutil.copytree(bag, folder / f"bag_{k}")) for k in range(options.bags)]
-    if photographs is None:
-        photographs = folder / "photographs"
-        photographs.mkdir()
-        names = sorted(stills.glob("*.png"))
-        for k in range(40 * pictures):
-            picture = cv2.resize(cv2.imread(str(names[k % len(names)])), (250, 250))
-            cv2.imwrite(str(photographs / f"face_{k:05d}.jpg"), picture)
-    count = sum(path.is_file() for path in photographs.rglob("*"))
+def make_case(name: str, folder: Path, options: argparse.Namespace) -> Case:
+    """Makes the input of one of `NAMES` and names the command."""
+    if name == "bags":
+        bag = folder / "bag"
+        record(_turning_head(options.seconds), bag)
+        bags = [
+            str(shutil.copytree(bag, folder / f"bag_{k}", copy_function=os.link))
+            for k in range(options.bags)
+        ]
+        return Case(("evaluate", "bag", *bags), "reports", len(bags), "bags")
+    if name == "train prepare":
+        photographs = options.photographs or _photographs(folder, options.pictures)
+        count = sum(path.is_file() for path in photographs.rglob("*"))
+        command = ("train", "prepare", str(photographs), "--set", "skip_grey=false")
+        return Case(command, "run", count, "photographs")
+    stills = _stills(folder, options.pictures)
+    if name == "geometry":
+        command = ("evaluate", "geometry", "--images", str(stills))
+        return Case(command, "g.json", options.pictures, "pictures")
     only = folder / "only_pictures"
     only.mkdir()
     for path in stills.glob("*.png"):
         for k in range(COPIES):
-            shutil.copy(path, only / f"{path.stem}_{k}.png")
-    return {
-        "reconstruct": Case(
-            ("reconstruct", str(only)), "reconstructed", COPIES * pictures, "pictures"
-        ),
-        "geometry": Case(
-            ("evaluate", "geometry", "--images", str(stills)), "g.json", pictures, "pictures"
-        ),
-        "bags": Case(("evaluate", "bag", *bags), "reports", len(bags), "bags"),
-        "train prepare": Case(
-            ("train", "prepare", str(photographs), "--set", "skip_grey=false"),
-            "run",
-            count,
-            "photographs",
-        ),
-    }
+            os.link(path, only / f"{path.stem}_{k}.png")
+    return Case(("reconstruct", str(only)), "reconstructed", COPIES * options.pictures, "pictures")
+
+
+def _stills(folder: Path, count: int) -> Path:
+    """Rendered people, once."""
+    stills = folder / "stills"
+    if not stills.exists():
+        face_recon("evaluate", "synthetic", "--random", str(count), "--out", str(stills))
+    return stills
+
+
+def _photographs(folder: Path, pictures: int) -> Path:
+    """Small JPEG files of the stills, 40 of each."""
+    photographs = folder / "photographs"
+    photographs.mkdir()
+    names = sorted(_stills(folder, pictures).glob("*.png"))
+    for k in range(40 * pictures):
+        picture = cv2.resize(cv2.imread(str(names[k % len(names)])), (250, 250))
+        cv2.imwrite(str(photographs / f"face_{k:05d}.jpg"), picture)
+    return photographs
+
+
+def _turning_head(duration_s: float) -> Iterator[Image]:
+    """Images of the test pattern; a stamp of 0 would mean "not stamped"."""
+    source = open_source(SourceConfig(source=TEST_PATTERN, loop=True))
+    for image in islice(source, round(duration_s * source.fps)):
+        yield replace(image, stamp=image.stamp + 1.0)
 
 
 def seconds(case: Case, folder: Path, workers: int) -> tuple[float, float]:
@@ -123,16 +151,18 @@ def main() -> int:
     parser.add_argument("--photographs", type=Path, metavar="DIR", help="for train prepare")
     parser.add_argument("--pictures", type=int, default=128, help="(default: %(default)s)")
     parser.add_argument("--bags", type=int, default=8, help="at least 2 (default: %(default)s)")
+    parser.add_argument(
+        "--seconds", type=float, default=30.0, help="of video in a bag (default: %(default)g)"
+    )
     parser.add_argument("--workers", type=int, default=2, help="(default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=2, help="(default: %(default)s)")
-    parser.add_argument("--only", default="", metavar="NAME", help="one command (default: all)")
+    parser.add_argument("--only", choices=NAMES, help="one command (default: all)")
     options = parser.parse_args()
     result: dict[str, dict[str, Any]] = {}
-    with tempfile.TemporaryDirectory(prefix="face_recon_scaling_") as name:
-        folder = Path(name)
-        for name, case in cases(folder, options).items():
-            if options.only not in ("", name):
-                continue
+    with tempfile.TemporaryDirectory(prefix="face_recon_scaling_") as temporary:
+        folder = Path(temporary)
+        for name in [options.only] if options.only else NAMES:
+            case = make_case(name, folder, options)
             times: dict[int, list[tuple[float, float]]] = {1: [], options.workers: []}
             for _ in range(options.rounds):
                 for workers, measured in times.items():

@@ -10,11 +10,15 @@ import hashlib
 import json
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from face_recon_ros.core.errors import ModelError
 from face_recon_ros.core.onnx_file import external_tensors
+
+T = TypeVar("T")
 
 MANIFEST = "manifest.json"
 FACE_MODEL = "face_model.npz"
@@ -89,14 +93,24 @@ def read_manifest(folder: Path) -> dict[str, ModelFile]:
         raise ModelError(f"a manifest at {path}", str(fault), "reinstall the package") from None
 
 
+def once_per_file(read: Callable[[Path], T]) -> Callable[[Path], T]:
+    """A function of a file's content that reads the file again only when the file has changed."""
+
+    @functools.lru_cache(maxsize=64)
+    def kept(path: Path, size: int, mtime_ns: int) -> T:
+        return read(path)
+
+    @functools.wraps(read)
+    def current(path: Path) -> T:
+        state = path.stat()
+        return kept(path, state.st_size, state.st_mtime_ns)
+
+    return current
+
+
+@once_per_file
 def sha256_of(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file, read once as long as it does not change."""
-    state = path.stat()
-    return _sha256_of(path, state.st_size, state.st_mtime_ns)
-
-
-@functools.lru_cache(maxsize=64)
-def _sha256_of(path: Path, size: int, mtime_ns: int) -> str:
+    """Hexadecimal SHA-256 of a file."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from face_recon_ros.core.errors import ModelError
-from face_recon_ros.core.models import sha256_of
+from face_recon_ros.core.models import once_per_file, sha256_of
 
 FORMAT_VERSION = 1
 FACE = "face"
@@ -197,7 +197,12 @@ def decoding_sha256(path: str | Path) -> str:
     Raises:
         ModelError: the file is missing or is no model file.
     """
-    data = _read(Path(path))
+    return _decoding_sha256(_existing(Path(path)))
+
+
+@once_per_file
+def _decoding_sha256(path: Path) -> str:
+    data = _read(path)
     digest = hashlib.sha256()
     for key in DECODING_KEYS:
         if key in data:
@@ -222,11 +227,15 @@ def same_decoding(sha256: str, path: str | Path) -> bool:
     return _SHIPPED_BEFORE.get(sha256, sha256) in (decoding_sha256(path), sha256_of(Path(path)))
 
 
-def _read(path: Path) -> dict[str, NDArray[Any]]:
+def _existing(path: Path) -> Path:
     if not path.is_file():
         raise ModelError(f"a face model at {path}", "no such file", _REMEDY)
+    return path
+
+
+def _read(path: Path) -> dict[str, NDArray[Any]]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with np.load(_existing(path), allow_pickle=False) as archive:
             data = {key: archive[key] for key in archive.files}
     except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as fault:
         # of any other file numpy says how to unpickle it

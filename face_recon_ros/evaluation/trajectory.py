@@ -12,8 +12,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import minimize_scalar
-from scipy.spatial.transform import Rotation
 
 from face_recon_ros.core.errors import DataError
 from face_recon_ros.core.rigid import Rigid, vector_from_rotation
@@ -88,6 +86,8 @@ class Trajectory:
         share = np.where(gap > 0, (t - self.stamps[before]) / np.where(gap > 0, gap, 1.0), 0.0)
         rotations = self.rotations[before[inside]]
         if len(rotations):
+            from scipy.spatial.transform import Rotation
+
             first = Rotation.from_matrix(rotations)
             turn = (first.inv() * Rotation.from_matrix(self.rotations[after[inside]])).as_rotvec()
             part = Rotation.from_rotvec(share[inside, None] * turn)
@@ -204,6 +204,8 @@ def estimate_time_offset(
     if np.isnan(costs).all():
         return 0.0, 1.0
     best = float(offsets[np.nanargmin(costs)])
+    from scipy.optimize import minimize_scalar
+
     found = minimize_scalar(
         lambda offset: np.nan_to_num(cost(offset), nan=np.inf),
         bounds=(best - _OFFSET_STEP_S, best + _OFFSET_STEP_S),

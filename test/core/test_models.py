@@ -10,6 +10,7 @@ from face_recon_ros.core.models import (
     MODELS_DIR_VARIABLE,
     find_model,
     models_dir,
+    once_per_file,
     read_manifest,
     sha256_of,
     verify,
@@ -55,6 +56,24 @@ def test_a_replaced_file_is_refused(folder):
     (folder / "net.onnx").write_bytes(b"other weights")
     with pytest.raises(ModelError, match="SHA-256"):
         find_model("net.onnx")
+
+
+def test_a_file_is_read_again_when_it_changes_and_only_then(tmp_path):
+    reads = []
+
+    @once_per_file
+    def text(path):
+        reads.append(path)
+        return path.read_text()
+
+    one, other = tmp_path / "one", tmp_path / "other"
+    one.write_text("a")
+    other.write_text("b")
+    assert [text(one), text(other), text(one), text(other)] == ["a", "b", "a", "b"]
+    assert reads == [one, other]
+    one.write_text("longer")
+    assert [text(one), text(other)] == ["longer", "b"]
+    assert reads == [one, other, one]
 
 
 def test_missing_files_and_names_say_so(folder):
