@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from face_recon_ros.cli import common
 from face_recon_ros.cli.options import (
@@ -23,11 +23,16 @@ from face_recon_ros.cli.options import (
     settings_of,
 )
 from face_recon_ros.core.errors import ConfigError, DataError
-from face_recon_ros.evaluation.output import write_json
+from face_recon_ros.evaluation.output import Progress, no_progress, write_json
 from face_recon_ros.io.jobs import run_jobs
 from face_recon_ros.io.journal import Journal
 
+if TYPE_CHECKING:
+    from face_recon_ros.evaluation.replay import Replay
+
 Subparsers = argparse._SubParsersAction
+
+_PREFIX = "face-recon: "  # of what goes to stderr
 
 
 def add_bag_command(kinds: Subparsers[argparse.ArgumentParser]) -> None:
@@ -94,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
     """Runs the command on its parsed arguments."""
     if len(args.bag) > 1:
         return _run_many(args)
-    _replay(argparse.Namespace(**{**vars(args), "bag": args.bag[0]}))
+    _replay(argparse.Namespace(**{**vars(args), "bag": args.bag[0]}), common.Bar("replay"))
     return 0
 
 
@@ -124,7 +129,10 @@ def _run_many(args: argparse.Namespace) -> int:
     overview_report(result).write(args.out / "report.html")
     for outcome in outcomes:
         if outcome.fault:
-            print(f"face-recon: left out {bags[outcome.key]}: {outcome.fault}", file=sys.stderr)
+            print(f"{_PREFIX}left out {bags[outcome.key]}: {outcome.fault}", file=sys.stderr)
+            continue
+        for warning in outcome.value["warnings"]:
+            print(f"{_PREFIX}{bags[outcome.key]}: {warning}", file=sys.stderr)
     if not result["bags"]:
         raise DataError(
             "a bag that can be replayed", f"{len(outcomes)} that cannot", outcomes[0].fault
@@ -145,12 +153,17 @@ class _BagJob:
         """Figures of a bag, given its name among them and its path."""
         name, path = item
         own = {"bag": Path(path), "out": self.args.out / name}
-        with contextlib.redirect_stdout(io.StringIO()):
-            result = _replay(argparse.Namespace(**{**vars(self.args), **own}))
-        return {"sequence": result["sequence"], "ground_truth": result["ground_truth"]}
+        told, no_bar = io.StringIO(), contextlib.nullcontext(no_progress)
+        # what several processes print would go through each other, their bars above all
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(told):
+            result = _replay(argparse.Namespace(**{**vars(self.args), **own}), no_bar)
+        warnings = [line.removeprefix(_PREFIX) for line in told.getvalue().splitlines()]
+        return {**{key: result[key] for key in ("sequence", "ground_truth")}, "warnings": warnings}
 
 
-def _replay(args: argparse.Namespace) -> dict[str, Any]:
+def _replay(
+    args: argparse.Namespace, bar: contextlib.AbstractContextManager[Progress]
+) -> dict[str, Any]:
     """Replays one bag, writes and prints the result."""
     from face_recon_ros.evaluation.replay import ReplayConfig, replay
     from face_recon_ros.evaluation.sequence_reports import bag_report
@@ -171,8 +184,8 @@ def _replay(args: argparse.Namespace) -> dict[str, Any]:
     )
     bag = open_bag(args.bag)
     pipeline, names = common.live_pipeline(args)
-    with common.Bar("replay") as bar:
-        done = replay(bag, pipeline, names, config, progress=bar)
+    with bar as progress:
+        done = replay(bag, pipeline, names, config, progress=progress)
     result = done.result
     result["provenance"] = common.pipeline_provenance(
         args,
@@ -202,15 +215,19 @@ def _replay(args: argparse.Namespace) -> dict[str, Any]:
     page.write(args.out / "report.html")
     timing["report_s"] = time.perf_counter() - began
     write_json(args.out / "timing.json", timing)
-    for problem in bag.problems:
-        print(f"face-recon: {problem}", file=sys.stderr)
-    sequence, truth = result["sequence"], result["ground_truth"]
-    for problem in done.cameras.resolver.problems:
-        print(f"face-recon: {problem}", file=sys.stderr)
+    for problem in (*bag.problems, *done.cameras.resolver.problems):
+        print(f"{_PREFIX}{problem}", file=sys.stderr)
+    _summarise(args, done, timing["times_real_time"])
+    return dict(result)
+
+
+def _summarise(args: argparse.Namespace, done: Replay, times_real_time: float) -> None:
+    """Prints the figures that are looked at first, and where the page is."""
+    sequence, truth = done.result["sequence"], done.result["ground_truth"]
     print(f"{args.bag}: images of {done.image_topic}, {done.cameras.resolver.source}")
     print(
         f"{sequence['frames']} frames in {done.seconds:.1f} s "
-        f"({timing['times_real_time']:.1f} x real time), {sequence['missed_frames']} missed, "
+        f"({times_real_time:.1f} x real time), {sequence['missed_frames']} missed, "
         f"{sequence['track_count']} tracks, {sequence['id_switches']} id switches"
     )
     errors = truth and (truth.get("aligned") or truth.get("unaligned"))
@@ -228,4 +245,3 @@ def _replay(args: argparse.Namespace) -> dict[str, Any]:
             )
     common.hint_no_face(sequence)
     print(args.out / "report.html")
-    return dict(result)

@@ -19,7 +19,7 @@ from face_recon_ros.cli.record import add_record_command
 from face_recon_ros.cli.stream import add_stream_command
 from face_recon_ros.cli.train import add_training_commands
 from face_recon_ros.core.errors import FaceReconError
-from face_recon_ros.io.folders import check_place
+from face_recon_ros.io.folders import DiskFullError, check_place
 
 EXIT_FAULT = 2  # a fault that the user can fix, one line on stderr
 EXIT_INTERRUPTED = 130
@@ -132,4 +132,9 @@ def _run(args: argparse.Namespace) -> int:
     except BrokenPipeError:  # the reader of our output went away: head, less
         sys.stderr.close()
         return EXIT_FAULT
+    except OSError as fault:
+        full = DiskFullError.of(fault, "the output")
+        if full is None:
+            raise
+        print(f"face-recon: {full}", file=sys.stderr)
     return EXIT_FAULT

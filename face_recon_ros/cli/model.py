@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from face_recon_ros.core.errors import ConfigError, ModelError
+from face_recon_ros.core.errors import ModelError
 from face_recon_ros.core.models import FACE_MODEL, find_model, models_dir, read_manifest
+from face_recon_ros.io.folders import write_whole
 from face_recon_ros.io.landmarks import read_landmarks
 
 if TYPE_CHECKING:
@@ -232,17 +232,5 @@ def _run_fit(args: argparse.Namespace) -> int:
     if args.out is None:
         sys.stdout.write(text)
     else:
-        _write_text(args.out, text)
+        write_whole(args.out, text)
     return 0
-
-
-def _write_text(path: Path, text: str) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        part.write_text(text)
-        part.replace(path)
-    except OSError as fault:
-        raise ConfigError(
-            f"a place to write {path}", fault.strerror or str(fault), "choose another --out"
-        ) from None

@@ -18,6 +18,7 @@ from face_recon_ros.core.errors import DataError
 from face_recon_ros.core.models import sha256_of
 from face_recon_ros.core.onnx_session import runtime
 from face_recon_ros.evaluation.metrics import Interval
+from face_recon_ros.io.folders import write_whole
 
 #: Called with (done, total) as work goes on.
 Progress = Callable[[int, int], None]
@@ -48,17 +49,8 @@ def plain(value: Any) -> Any:
 
 def write_json(path: str | Path, result: Mapping[str, Any]) -> None:
     """Writes a result whole or not at all; equal results give equal bytes."""
-    target = Path(path)
     text = json.dumps(plain(result), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(f".{target.name}.{os.getpid()}.part")
-        part.write_text(text)
-        part.replace(target)
-    except OSError as fault:
-        raise DataError(
-            f"a place to write {target}", fault.strerror or str(fault), "choose another --out"
-        ) from None
+    write_whole(path, text)
 
 
 def read_json(path: str | Path) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from face_recon_ros.core.rasterizer import interpolate, rasterize
 from face_recon_ros.core.types import COEFFICIENT_NAMES, Coefficients, Mesh
 from face_recon_ros.evaluation.chain import Estimator, largest
 from face_recon_ros.fitting.photo import PhotometricFitter
+from face_recon_ros.io.folders import written
 from face_recon_ros.io.images import read_image
 from face_recon_ros.io.meshes import write_ply
 
@@ -69,11 +70,9 @@ def fit_portrait(
     c = fit.coefficients
     pose = camera_from_face(crop_from_face(c.rotation[0], c.translation[0]), crop, camera)
     mesh = lit_mesh(model.subset(FACE), c)
-    try:
+    with written(out):
         out.mkdir(parents=True, exist_ok=True)
         write_ply(out / f"{path.stem}_fit.ply", mesh)
-    except OSError as fault:
-        raise DataError(f"a folder at {out}", fault.strerror or "", "choose another") from None
     views = [pixels, over(pixels, model, starts[0]), over(pixels, model, c)]
     picture = cv2.cvtColor(np.concatenate(views, axis=1), cv2.COLOR_RGB2BGR)
     cv2.imwrite(str(out / f"{path.stem}_fit.png"), picture)

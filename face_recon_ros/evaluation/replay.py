@@ -175,12 +175,13 @@ def replay(
     recording = Recording()
     recorded: dict[float, int] = {}
     with_depth = 0
+    wanted = min(config.max_frames or bag.counts[topic], bag.counts[topic])
     for image in images_in_order(bag, topic, counts, recorded):
         depth = depths.at(image.stamp) if depths else None
         with_depth += depth is not None
         arguments = (image, cameras.at(image), *(() if depth is None else (depth,)))
         recording.add(pipeline.process(*arguments), image.stamp)
-        progress(len(recording.stamps), bag.counts[topic])
+        progress(len(recording.stamps), wanted)
         if config.max_frames and len(recording.stamps) >= config.max_frames:
             break
     if not recording.stamps:

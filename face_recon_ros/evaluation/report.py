@@ -17,9 +17,9 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from face_recon_ros.core.errors import DataError
 from face_recon_ros.evaluation.output import plain
 from face_recon_ros.evaluation.sequence import MIN_FRAMES
+from face_recon_ros.io.folders import write_whole
 
 _APART = ("protocol", "provenance", "skipped", "per_image")
 _MAX_BINS = 1000  # of a line; each keeps its least and its greatest
@@ -90,13 +90,7 @@ class Report:
     def write(self, path: str | Path) -> None:
         """Writes the page."""
         page = _template().render(title=self.title, lead=self.lead, blocks=self.blocks)
-        try:
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
-            Path(path).write_text(page)
-        except OSError as fault:
-            raise DataError(
-                f"a place to write {path}", fault.strerror or str(fault), "choose another --report"
-            ) from None
+        write_whole(path, page, "choose another --report")
 
 
 def show(value: Any) -> str:

@@ -1,13 +1,73 @@
-"""Folders to write into."""
+"""Folders and files that are written, and what goes wrong with them."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from face_recon_ros.core.errors import DataError
+
+
+class DiskFullError(DataError):
+    """No room on the disk: nothing else can be written either, so work that goes on is lost."""
+
+    @staticmethod
+    def of(fault: OSError, path: str | Path) -> DiskFullError | None:
+        """The error for a fault of writing to a path; None if the fault is another."""
+        if fault.errno not in (errno.ENOSPC, errno.EDQUOT):
+            return None
+        return DiskFullError(
+            f"room on the disk for {fault.filename or path}",
+            "none left",
+            "make room and run the same command again: it goes on where it stopped",
+        )
+
+
+@contextlib.contextmanager
+def written(path: str | Path, remedy: str = "choose another --out") -> Iterator[None]:
+    """Faults of writing a file as errors that say what to do.
+
+    Args:
+        path: that is written.
+        remedy: what to do where it cannot be.
+
+    Raises:
+        DiskFullError: no room.
+        DataError: no permission, or no such place.
+    """
+    try:
+        yield
+    except OSError as fault:
+        if full := DiskFullError.of(fault, path):
+            raise full from None
+        raise DataError(f"a place to write {path}", fault.strerror or str(fault), remedy) from None
+
+
+def write_whole(path: str | Path, text: str, remedy: str = "choose another --out") -> None:
+    """Writes a text file whole or not at all, and makes its folder.
+
+    Args:
+        path: of the file.
+        text: its content.
+        remedy: what to do where it cannot be written.
+
+    Raises:
+        DiskFullError: no room.
+        DataError: no permission, or no such place.
+    """
+    target = Path(path)
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    with written(target, remedy):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            part.write_text(text)
+            part.replace(target)
+        finally:
+            part.unlink(missing_ok=True)
 
 
 def make_folder(folder: Path, remedy: str = "choose another") -> None:

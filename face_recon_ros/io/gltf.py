@@ -21,6 +21,7 @@ from face_recon_ros.core.errors import DataError
 from face_recon_ros.core.morphable_model import VertexNormals
 from face_recon_ros.core.rigid import quaternion_from_rotation
 from face_recon_ros.core.types import Float32
+from face_recon_ros.io.folders import written
 
 GLTF_FROM_FACE = np.array([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]])
 
@@ -87,11 +88,9 @@ def write_glb(path: str | Path, head: TexturedHead) -> int:
     if path.suffix.lower() != ".glb":
         raise DataError("a file name that ends in .glb", repr(path.name), "rename it")
     content = glb_bytes(head)
-    try:
+    with written(path, "choose another place"):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
-    except OSError as fault:
-        raise DataError(f"to write {path}", str(fault.strerror), "choose another place") from None
     return len(content)
 
 

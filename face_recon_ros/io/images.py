@@ -13,7 +13,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from face_recon_ros.core.errors import ConfigError, DataError, ImageError, SourceError
+from face_recon_ros.core.errors import ConfigError, ImageError, SourceError
+from face_recon_ros.io.folders import written
 from face_recon_ros.io.intensity import IntensityScale
 
 #: Formats that are read, by content.
@@ -310,5 +311,6 @@ def write_image(path: Path, rgb: NDArray[np.uint8], remedy: str = "choose anothe
     Raises:
         DataError: there is no right or no room to write there.
     """
-    if not cv2.imwrite(str(path), cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)):
-        raise DataError(f"a place to write {path}", "none", remedy)
+    _, content = cv2.imencode(path.suffix, cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
+    with written(path, remedy):
+        path.write_bytes(content.tobytes())

@@ -7,7 +7,6 @@ cluster. A `Journal` keeps every finished item on disk, so that an interrupted r
 from __future__ import annotations
 
 import contextlib
-import errno
 import functools
 import os
 import pickle
@@ -23,7 +22,8 @@ import threadpoolctl
 from tqdm import tqdm
 
 from face_recon_ros.core.errors import ConfigError, FaceReconError
-from face_recon_ros.io.journal import Journal, disk, disk_full
+from face_recon_ros.io.folders import DiskFullError, written
+from face_recon_ros.io.journal import Journal
 
 T = TypeVar("T")
 #: Work, and key and item that it is done on.
@@ -226,7 +226,7 @@ def _sent(
         return
     folder = None if journal is None else journal.folder().absolute()
     with tempfile.NamedTemporaryFile(dir=folder, suffix=".work") as file:
-        with disk(Path(file.name)):
+        with written(file.name):
             file.write(content)
             file.flush()
         yield _SentWork(file.name)
@@ -271,11 +271,13 @@ def _attempt(work: Callable[[T], Any], key: str, item: T) -> Outcome[Any]:
     """Works on one item; runs in any process."""
     try:
         return Outcome(key, work(item))
+    except DiskFullError:
+        raise
     except FaceReconError as fault:
         return Outcome(key, None, str(fault))
     except OSError as fault:
-        if fault.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise disk_full(fault.filename or "the output folder") from None
+        if full := DiskFullError.of(fault, "the output folder"):
+            raise full from None
         return Outcome(key, None, f"{type(fault).__name__}: {fault}")
     except Exception as fault:  # a bug in one item of a thousand must not cost the others
         return Outcome(key, None, f"{type(fault).__name__}: {fault}")

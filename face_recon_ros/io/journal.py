@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from face_recon_ros.core.errors import DataError
+from face_recon_ros.io.folders import written
 
 _ARRAY = "__array__"
 
@@ -36,14 +35,14 @@ class Journal:
         self._folder = Path(folder)
         self._settings = hashlib.sha256(repr(settings).encode()).hexdigest()
         self._note = self._folder / "settings"
-        with disk(self._folder):
+        with written(self._folder):
             if not self._note.is_file() or self._note.read_text() != self._settings:
                 self.forget()
 
     def folder(self) -> Path:
         """Makes the folder if need be."""
         if not self._note.is_file():
-            with disk(self._folder):
+            with written(self._folder):
                 self._folder.mkdir(parents=True, exist_ok=True)
                 self._note.write_text(self._settings)
         return self._folder
@@ -68,7 +67,7 @@ class Journal:
         self.folder()
         file = self._file(key)
         part = file.with_suffix(".part")
-        with disk(file), part.open("wb") as out:
+        with written(file), part.open("wb") as out:
             np.savez(out, json=np.array(text), **arrays)
         part.replace(file)
 
@@ -87,35 +86,6 @@ class Journal:
 
     def _file(self, key: str) -> Path:
         return self._folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npz"
-
-
-@contextlib.contextmanager
-def disk(path: Path) -> Iterator[None]:
-    """Faults of the disk as errors that say what to do.
-
-    Args:
-        path: that is written.
-
-    Raises:
-        DataError: no room, or no permission.
-    """
-    try:
-        yield
-    except OSError as fault:
-        if fault.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise disk_full(path) from None
-        raise DataError(
-            f"a place to write {path}", fault.strerror or str(fault), "choose another --out"
-        ) from None
-
-
-def disk_full(path: str | Path) -> DataError:
-    """The error of a disk without room."""
-    return DataError(
-        f"room on the disk for {path}",
-        "none left",
-        "make room and run the same command again: it goes on where it stopped",
-    )
 
 
 def _without_arrays(value: Any, arrays: dict[str, NDArray[Any]]) -> Any:

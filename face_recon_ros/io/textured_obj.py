@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from face_recon_ros.core.errors import DataError
+from face_recon_ros.io.folders import written
 from face_recon_ros.io.gltf import TexturedHead
 from face_recon_ros.io.images import png_bytes
 
@@ -32,10 +32,8 @@ def write_textured_obj(path: str | Path, head: TexturedHead) -> tuple[Path, Path
     rows += [f"vt {u:.6g} {v:.6g}" for u, v in head.uvs.tolist()]
     corners = np.stack([head.triangles, head.uv_triangles], axis=-1).reshape(-1, 6) + 1
     rows += ["f {}/{} {}/{} {}/{}".format(*row) for row in corners.tolist()]
-    try:
+    with written(obj, "choose another place"):
         obj.write_text("\n".join(rows) + "\n")
         mtl.write_text(material)
         png.write_bytes(png_bytes(head.texture))
-    except OSError as fault:
-        raise DataError(f"to write {obj}", str(fault.strerror), "choose another place") from None
     return obj, mtl, png

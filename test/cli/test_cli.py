@@ -1,6 +1,7 @@
 """The command line as a user meets it: files in, files out, one line when something is wrong."""
 
 import ast
+import errno
 import json
 import os
 import signal
@@ -19,6 +20,7 @@ from face_recon_ros.cli import main as cli_main
 from face_recon_ros.cli.main import EXIT_FAULT, EXTRAS, main, make_parser
 from face_recon_ros.core.pattern import TurningHead
 from face_recon_ros.core.pipeline import STAGES
+from face_recon_ros.io.folders import DiskFullError, write_whole
 from face_recon_ros.io.meshes import read_mesh
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -222,6 +224,35 @@ def test_a_place_that_cannot_be_written_to_is_told_before_the_work(option, tmp_p
     told = fails(capsys, *command, *(word for pair in places.items() for word in pair))
     assert "a place to write" in told and f"choose another {option}" in told
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_full_disk_is_told_in_one_line(models, pictures, tmp_path, capsys, monkeypatch):
+    faults = [OSError(number, os.strerror(number)) for number in (errno.ENOSPC, errno.EIO)]
+
+    def fault(*_):
+        raise faults[0]
+
+    monkeypatch.setattr("face_recon_ros.cli.reconstruct.open_input", fault)
+    command = ["reconstruct", pictures, "--out", tmp_path / "out", *models]
+    assert "room on the disk" in fails(capsys, *command)
+    del faults[0]
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):  # no fault of the user's
+        main([str(word) for word in command])
+
+
+def test_what_is_not_written_whole_is_not_there(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("old")
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", full)
+        with pytest.raises(DiskFullError, match=f"room on the disk for {tmp_path / 'file'}"):
+            write_whole(tmp_path / "file", "new")
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("file", "old")]
+    write_whole(tmp_path / "new folder" / "file", "new")
+    assert (tmp_path / "new folder" / "file").read_text() == "new"
 
 
 def test_a_missing_package_names_the_extra(monkeypatch, capsys, tmp_path):

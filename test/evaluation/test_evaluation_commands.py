@@ -297,7 +297,7 @@ def test_photometric_and_fit_commands(tmp_path, scenes, oracle_chain, model, mon
         run("evaluate", "photometric", "--images", tmp_path / "nowhere", "--out", out)
 
 
-def test_bag_command_writes_report_and_the_same_bytes_twice(tmp_path, monkeypatch, model):
+def test_bag_command_writes_report_and_the_same_bytes_twice(tmp_path, monkeypatch, model, capsys):
     x = Rigid(rotation_from_vector([0.1, 0.2, 0.3]), np.array([0.0, 0.05, 0.1]))
     write_mocap_bag(tmp_path / "bag", 0.1, x=x)
 
@@ -330,10 +330,16 @@ def test_bag_command_writes_report_and_the_same_bytes_twice(tmp_path, monkeypatc
 
     # Several: a folder each, sums over all, and a bag that is none costs only itself.
     shutil.copytree(tmp_path / "bag", tmp_path / "again")
+    (storage,) = (tmp_path / "again").glob("*.mcap")
+    storage.write_bytes(storage.read_bytes()[:-20])
     (tmp_path / "broken").mkdir()
     many = [tmp_path / name for name in ("bag", "broken", "again")]
     out = tmp_path / "many"
+    capsys.readouterr()
     assert run("evaluate", "bag", *many, "--out", out, "--workers", "1") == 0
+    told = [line for line in capsys.readouterr().err.splitlines() if "face-recon" in line]
+    assert len(told) == 2 and str(many[1]) in told[0]
+    assert str(many[2]) in told[1] and "without its index" in told[1]
     result = read_json(out / "result.json")
     assert [bag["name"] for bag in result["bags"]] == ["bag", "again"]
     assert [fault["name"] for fault in result["faults"]] == ["broken"]

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import time
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -21,6 +22,7 @@ from face_recon_ros.core.rigid import Rigid, rotation_from_vector
 from face_recon_ros.core.types import Coefficients, Detections
 from face_recon_ros.evaluation.chain import Estimate
 from face_recon_ros.io import jobs
+from face_recon_ros.io.folders import written
 from face_recon_ros.io.jobs import Outcome, Pool, run_jobs
 from face_recon_ros.io.journal import Journal
 
@@ -60,6 +62,11 @@ def killed_once(folder, k):
 
 def disk_full(k):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/full/file")
+
+
+def writes_into_a_full_disk(k):
+    with written("/full/file"), Path("/dev/full").open("wb", buffering=0) as file:
+        file.write(b"x")
 
 
 def counting(folder, k):
@@ -105,10 +112,11 @@ def test_a_worker_that_is_killed_loses_nothing(tmp_path):
     assert [o.value for o in outcomes] == list(range(7))
 
 
+@pytest.mark.parametrize("work", [disk_full, writes_into_a_full_disk])
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_full_disk_stops_everything_and_says_so(workers):
+def test_a_full_disk_stops_everything_and_says_so(workers, work):
     with pytest.raises(DataError, match=r"room on the disk for /full/file.*goes on where"):
-        run_jobs(disk_full, ITEMS, Pool(workers), what="numbers")
+        run_jobs(work, ITEMS, Pool(workers), what="numbers")
 
 
 def test_a_full_disk_under_the_journal_says_so(tmp_path, monkeypatch):
