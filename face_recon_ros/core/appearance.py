@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from concurrent.futures import Executor
 from pathlib import Path
 
 import cv2
@@ -20,13 +21,14 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import ArrayLike, NDArray
 
+from face_recon_ros.core.background import Background, Inline, Result
 from face_recon_ros.core.crop import Crop
 from face_recon_ros.core.crop_pose import crop_camera, crop_from_face
 from face_recon_ros.core.errors import ModelError
 from face_recon_ros.core.inference import Prediction
 from face_recon_ros.core.models import EMBEDDING, find_model
 from face_recon_ros.core.morphable_model import MorphableModel
-from face_recon_ros.core.types import Coefficients, Face, Track
+from face_recon_ros.core.types import Coefficients, Image, Track
 
 #: Where recognition networks want right eye, left eye, tip of the nose and the mouth's right and
 #: left corner (the subject's), in a square of 112 pixels: the template of ArcFace (Deng et al.
@@ -46,8 +48,6 @@ _GROUPS = (range(36, 42), range(42, 48), (30,), (48,), (54,))
 #: A face that is turned farther away, or smaller, does not identify a person.
 MAX_TURN = np.radians(55.0)
 MIN_EYE_DISTANCE_PX = 9.0
-
-_LOOKS_PER_FRAME = 1  # faces embedded in one frame, at most: each costs as much as some meshes
 
 
 class FacePoints:
@@ -211,57 +211,64 @@ class FaceEmbedder:
         """
         if not len(points_px):
             return np.zeros((0, 0), np.float32)
-        pictures = np.stack([aligned(rgb, points, self.size) for points in points_px])
+        return self.embed(np.stack([aligned(rgb, points, self.size) for points in points_px]))
+
+    def embed(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(N, D) unit length, of N `aligned` pictures, (N, S, S, 3) uint8."""
         (embedding,) = self._session.run(["embedding"], {"image": pictures})
         return np.asarray(embedding, np.float32)
 
 
 class AppearanceStage:
-    """The pipeline's part of it: which faces of a frame are worth a look, and their embeddings."""
+    """The pipeline's part of it: looks at one face after the other, beside the images."""
 
-    def __init__(self, embedder: FaceEmbedder, model: MorphableModel) -> None:
-        """Composes the network and the face model that says where a face's points are."""
+    def __init__(
+        self, embedder: FaceEmbedder, model: MorphableModel, executor: Executor | None = None
+    ) -> None:
+        """Composes the network and the face model that says where a face's points are.
+
+        Args:
+            embedder: of faces.
+            model: of them.
+            executor: that runs the embedder; None: at once.
+        """
         self._embedder = embedder
         self._points = FacePoints(model)
+        self._background = Background[NDArray[np.float32]](executor or Inline())
+        self._name = ""  # of the track that is looked at
 
-    def could_tell(self, face: Face, image_size: tuple[int, int]) -> bool:
-        """Whether a face as it was seen last says who it is; see `is_telling`."""
-        if not self._points.known:
-            return False
-        seen = self._points(face.coefficients, face.crop)
-        return is_telling(face.coefficients, seen, image_size)
-
-    def __call__(
+    def look(
         self,
-        rgb: NDArray[np.uint8],
+        image: Image,
         wanted: Iterable[str],
         tracks: Sequence[Track],
         crops: Sequence[Crop],
         prediction: Prediction,
-    ) -> dict[str, NDArray[np.float32]]:
-        """Embeds the most urgent faces that can be recognised.
+    ) -> None:
+        """Begins to look at the most urgent face that can be recognised, if it is idle.
 
         Args:
-            rgb: (H, W, 3) uint8.
+            image: RGB.
             wanted: ids of tracks, the most urgent first.
-            tracks: N, of this image.
+            tracks: N, of the image.
             crops: N, in the same order.
             prediction: N rows, in the same order.
-
-        Returns:
-            Track id -> (D,) embedding, of few of those wanted.
         """
+        if not (self._points.known and self._background.is_idle):
+            return
         index = {track.id: i for i, track in enumerate(tracks)}
-        usable = prediction.usable
-        points: dict[str, NDArray[np.float64]] = {}
-        for name in wanted if self._points.known else ():
-            i = index.get(name, -1)
-            if i < 0 or not usable[i]:
-                continue
+        usable, size = prediction.usable, (image.rgb.shape[1], image.rgb.shape[0])
+        for i in (index[name] for name in wanted if name in index and usable[index[name]]):
             coefficients = prediction.coefficients[i]
-            seen = self._points(coefficients, crops[i])
-            if is_telling(coefficients, seen, (rgb.shape[1], rgb.shape[0])):
-                points[name] = seen
-            if len(points) == _LOOKS_PER_FRAME:
-                break
-        return dict(zip(points, self._embedder(rgb, list(points.values())), strict=True))
+            points = self._points(coefficients, crops[i])
+            if is_telling(coefficients, points, size):
+                picture = aligned(image.rgb, points, self._embedder.size)
+                self._name = tracks[i].id
+                self._background.send(image.stamp, self._embedder.embed, picture[None])
+                return
+
+    def take(self) -> Result[dict[str, NDArray[np.float32]]] | None:
+        """Track id -> (D,) embedding of the last look, if it has ended since the last call."""
+        if (result := self._background.take()) is None:
+            return None
+        return Result(result.stamp, {self._name: result.value[0]})

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Executor
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from face_recon_ros.core.appearance import turn_of
+from face_recon_ros.core.background import Background
 from face_recon_ros.core.boxes import iou
 from face_recon_ros.core.crop import crop_from_face_box
 from face_recon_ros.core.detection import DetectorConfig, make_detector
 from face_recon_ros.core.placement import SAME_FACE_IOU
 from face_recon_ros.core.scene_cut import SceneCut
-from face_recon_ros.core.scout import Scout, look, moved_on
+from face_recon_ros.core.scout import look, moved_on
 from face_recon_ros.core.tracker_config import TrackerConfig
 from face_recon_ros.core.tracking import Tracker
 from face_recon_ros.core.types import Detections, Detector, Face, Float32, Image, Track
@@ -28,7 +30,6 @@ class FaceFinder:
     Attributes:
         left_out: faces that the detector saw when it looked last and that are not followed, as
             there are more than the tracker may follow.
-        is_searching: whether the detector works while the last image is, for it or beside it.
     """
 
     def __init__(
@@ -36,7 +37,7 @@ class FaceFinder:
         detector: Detector,
         tracker: Tracker,
         config: DetectorConfig | None = None,
-        scout: Scout | None = None,
+        scout: Background[Detections] | None = None,
     ) -> None:
         """Composes a detector and a tracker.
 
@@ -53,7 +54,6 @@ class FaceFinder:
         self._config = config
         self._near: Detector | None = None
         self.left_out = 0
-        self.is_searching = False
         self._scout = scout
         self._stamp: float | None = None
         self._sent: float | None = None  # stamp of the image that the scout looks at
@@ -62,16 +62,17 @@ class FaceFinder:
 
     @staticmethod
     def from_config(
-        detector: DetectorConfig, tracker: TrackerConfig, *, live: bool = False
+        detector: DetectorConfig, tracker: TrackerConfig, beside: Executor | None = None
     ) -> FaceFinder:
         """Loads what the configuration names.
 
         Args:
             detector: where to look.
             tracker: how to follow.
-            live: the detector looks beside the pipeline; see `Scout`.
+            beside: the detector looks beside the pipeline by it; None: an image waits for its
+                detections.
         """
-        scout = Scout() if live else None
+        scout = Background[Detections](beside) if beside else None
         return FaceFinder(make_detector(detector), Tracker(tracker), detector, scout)
 
     def tune(self, detector: DetectorConfig) -> None:
@@ -104,19 +105,17 @@ class FaceFinder:
         """What the detector says of an image, itself or by then; None where it says nothing."""
         scout, tracker, stamp = self._scout, self._tracker, image.stamp
         found = scout.take() if scout else None
-        self.is_searching = scout is not None and not scout.is_idle
         if scout is None or (scout.is_idle and self._must_wait()):
             if not tracker.needs_detection(stamp):
                 return None
-            self._in_doubt, self.is_searching = False, True
+            self._in_doubt = False
             return look(self._detector, image.rgb, stamp)
         if found and found.stamp == self._sent and 0.0 < stamp - found.stamp <= _LATE_S:
             now = self._boxes(tracker.expected(stamp))
-            moved, self._in_doubt = moved_on(found.detections, self._then, now)
+            moved, self._in_doubt = moved_on(found.value, self._then, now)
             return moved
         if scout.is_idle and tracker.needs_detection(stamp, ahead=1):
-            self.is_searching = True
-            scout.send(self._detector, image.rgb, stamp)
+            scout.send(stamp, look, self._detector, image.rgb, stamp)
             self._sent, self._then = stamp, {}
         return None
 
@@ -168,12 +167,13 @@ class FaceFinder:
         """Tracks of the last image whose face should be embedded, the most urgent first."""
         return self._tracker.wants_appearance()
 
-    def identify(self, embeddings: dict[str, Float32]) -> dict[str, str]:
-        """Looks at faces of the last image; old id -> new id where it is another person."""
-        return self._tracker.identify(embeddings)
+    def identify(self, embeddings: dict[str, Float32], stamp: float) -> dict[str, str]:
+        """Passes on what faces looked like in the image of a stamp; see `Tracker.identify`."""
+        return self._tracker.identify(embeddings, stamp)
 
-    def confirm(self, faces: list[Face], presence: dict[str, float] | None = None) -> None:
+    def confirm(self, faces: list[Face]) -> None:
         """Passes on where the reconstructed meshes were; see `Tracker.confirm`."""
+        presence = {f.track.id: f.presence for f in faces if f.presence is not None}
         boxes = {face.track.id: face.box for face in faces}
         turns = {face.track.id: turn_of(face.coefficients) for face in faces}
         self._tracker.confirm(boxes, presence, turns)

@@ -95,10 +95,11 @@ class Orientations:
             del self._people[next(iter(self._people))]
         return people
 
-    def any_due_again(self, ids: Iterable[str]) -> bool:
-        """Whether anybody known is to be compared once more."""
-        known = (self._people[name] for name in ids if name in self._people)
-        return any(person.is_due and person.compared > 0 for person in known)
+    def due_again(self, ids: Iterable[str]) -> str | None:
+        """Who of those known is to be compared once more, the one least often compared first."""
+        known = ((self._people[name], name) for name in ids if name in self._people)
+        due = [(p.compared, name) for p, name in known if p.is_due and p.compared > 0]
+        return min(due, key=lambda pair: pair[0], default=(0, None))[1]
 
 
 def turned_crop(crop: Crop, quarter: int) -> Crop:

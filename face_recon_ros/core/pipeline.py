@@ -8,21 +8,19 @@ nodes use the two halves on their own.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from face_recon_ros.core.appearance import AppearanceStage, FaceEmbedder
+from face_recon_ros.core.background import executor_of
 from face_recon_ros.core.boxes import nms
 from face_recon_ros.core.camera import PinholeCamera
-from face_recon_ros.core.crop import Crop
 from face_recon_ros.core.detection import DetectorConfig, as_rgb
 from face_recon_ros.core.errors import CameraError
 from face_recon_ros.core.finder import FaceFinder
 from face_recon_ros.core.head_state import HeadStateConfig, HeadStateEstimator
-from face_recon_ros.core.inference import Prediction
 from face_recon_ros.core.placement import place_again
 from face_recon_ros.core.reconstructor import FaceReconstructor
 from face_recon_ros.core.reconstructor_config import ReconstructorConfig
@@ -39,9 +37,9 @@ STAGES = (
     "refine",
     "crop",
     "infer",
-    "identify",
     "fit",
     "decode",
+    "identify",
     "confirm",
     "head_state",
 )
@@ -120,7 +118,6 @@ class FacePipeline:
         self._appearance = appearance
         self._refresher = refresher
         self._attended: set[str] = set()
-        self._recognised = False  # whether somebody was looked at in the last image
 
     @staticmethod
     def from_config(config: PipelineConfig | None = None, *, live: bool = False) -> FacePipeline:
@@ -128,18 +125,19 @@ class FacePipeline:
 
         Args:
             config: None takes the defaults.
-            live: keeps within `reconstructor.budget_ms`: what is made of an image then depends on
-                how fast this machine is.
+            live: keeps within `reconstructor.budget_ms`, and looks for faces beside the images:
+                what is made of an image then depends on how fast this machine is.
         """
         config = config or PipelineConfig()
+        beside = executor_of(live=live)
         reconstructor = FaceReconstructor.from_config(config.reconstructor)
         appearance = None
         if config.tracker.appearance != "off":
             appearance = AppearanceStage(
-                FaceEmbedder(threads=config.reconstructor.threads), reconstructor.model
+                FaceEmbedder(threads=config.reconstructor.threads), reconstructor.model, beside
             )
         return FacePipeline(
-            FaceFinder.from_config(config.detector, config.tracker, live=live),
+            FaceFinder.from_config(config.detector, config.tracker, beside if live else None),
             reconstructor,
             head_state=HeadStateEstimator(reconstructor.model, config.head_state),
             appearance=appearance,
@@ -167,17 +165,15 @@ class FacePipeline:
         clock = Stopwatch(self._timer)
         image = replace(image, rgb=as_rgb(image.rgb))
         camera = camera_of(image, camera)
+        self._identify()
+        clock.lap("identify")
         tracks, detections = self.finder.find(image)
         clock.lap("detect" if detections is not None else "track")
-        wanted = self._wanted(image, tracks)
-        again = self._compares_again(tracks, wanted)
-        due, left_out = self._due(tracks, image.stamp, clock.since(), wanted, again=again)
+        due, left_out = self._due(tracks, image.stamp, clock.since())
         # Tentative tracks, too: their meshes move the tracks until they are seen again.
-        faces, pixels, presence = self._reconstruct(
-            image, camera, due, clock, follow=True, wanted=wanted, again=again
-        )
+        faces, pixels = self._reconstruct(image, camera, due, clock, follow=True)
         reconstruction_s = clock.since("detect", "track", "identify")
-        self.finder.confirm(faces, presence)
+        self.finder.confirm(faces)
         unusable, fresh = len(due) - len(faces), {face.track.id for face in faces}
         if self._refresher:
             self._refresher.remember(faces, pixels)
@@ -196,9 +192,7 @@ class FacePipeline:
         clock.lap("head_state")
         laps = clock.laps()
         if self._refresher:
-            rest_s = laps["confirm"] + laps["head_state"]
-            look_s = laps["identify"] if self._recognised else None
-            self._refresher.took(reconstruction_s, rest_s, look_s)
+            self._refresher.took(reconstruction_s, laps["confirm"] + laps["head_state"])
             self._attended = {face.track.id for face in faces if face.attention is not None}
         n_carried = sum(face.track.id not in fresh for face in faces)
         return Frame(faces, pixels[shown], detections, laps, unusable, n_carried)
@@ -208,43 +202,27 @@ class FacePipeline:
         if self._refresher:
             self._refresher.also_took(seconds)
 
-    def _wanted(self, image: Image, tracks: list[Track]) -> list[str]:
-        """Tracks whose person is to be recognised in an image, the most urgent first."""
-        wanted = self.finder.wants_appearance() if self._appearance else []
-        if self._appearance is None or self._refresher is None or not wanted:
-            return wanted
-        size = image.rgb.shape[1], image.rgb.shape[0]
-        last = {name: self._refresher.last(name) for name in wanted}
-        telling = [n for n, f in last.items() if f is None or self._appearance.could_tell(f, size)]
-        new = any(self._refresher.last(track.id) is None for track in tracks)
-        busy = new or self.finder.is_searching
-        return self._refresher.looks(telling, image.stamp, busy=busy)
+    def _identify(self) -> dict[str, str]:
+        """Old id -> new id, of tracks that show another person as a look has said by now."""
+        look = self._appearance.take() if self._appearance else None
+        return self.finder.identify(look.value, look.stamp) if look else {}
 
-    def _compares_again(self, tracks: list[Track], wanted: list[str]) -> bool:
-        """Whether there is time to find out once more which way up somebody known is."""
-        if self._refresher is None:
-            return True
-        return not wanted and self.reconstructor.orientations.any_due_again(t.id for t in tracks)
+    @staticmethod
+    def _renamed(tracks: list[Track], renamed: dict[str, str]) -> list[Track]:
+        """The tracks under their new ids; without an id where another one has it now."""
+        taken = set(renamed.values()) - set(renamed)
+        names = [renamed.get(t.id, "" if t.id in taken else t.id) for t in tracks]
+        return [replace(track, id=name) for track, name in zip(tracks, names, strict=True)]
 
     def _due(
-        self,
-        tracks: list[Track],
-        stamp: float,
-        spent_s: float,
-        wanted: list[str],
-        *,
-        again: bool,
+        self, tracks: list[Track], stamp: float, spent_s: float
     ) -> tuple[list[Track], list[Track]]:
         """Tracks to be reconstructed, and those left out for want of time."""
         if self._refresher is None:
             return tracks, []
+        compared = self.reconstructor.orientations.due_again(track.id for track in tracks)
         chosen = self._refresher.choose(
-            tracks,
-            stamp,
-            self._attended,
-            spent_s=spent_s,
-            look=next(iter(wanted), None),
-            compares=again,
+            tracks, stamp, self._attended, spent_s=spent_s, compared=compared
         )
         return (
             [track for i, track in enumerate(tracks) if i in chosen],
@@ -278,7 +256,7 @@ class FacePipeline:
         for _ in range(refine):
             tracks = place_again(self.reconstructor, image.rgb, tracks)
             clock.lap("refine")
-        faces, pixels, _ = self._reconstruct(image, camera, tracks, clock)
+        faces, pixels = self._reconstruct(image, camera, tracks, clock)
         unusable = len(tracks) - len(faces)
         if doubting:
             again = [i for i, face in enumerate(faces) if self.finder.finds_again(image.rgb, face)]
@@ -318,7 +296,7 @@ class FacePipeline:
         image = replace(image, rgb=as_rgb(image.rgb))
         camera = camera_of(image, camera)
         clock = Stopwatch(self._timer)
-        faces, pixels, _ = self._reconstruct(image, camera, [track], clock)
+        faces, pixels = self._reconstruct(image, camera, [track], clock)
         faces = self.head_state.still(faces, camera)
         return replace(frame, faces=faces, crops=pixels)
 
@@ -330,23 +308,22 @@ class FacePipeline:
         clock: Stopwatch,
         *,
         follow: bool = False,
-        wanted: Sequence[str] = (),
-        again: bool = True,
-    ) -> tuple[list[Face], NDArray[np.uint8], dict[str, float] | None]:
-        """The faces that could be reconstructed, the pixels of each, and presence by id.
+    ) -> tuple[list[Face], NDArray[np.uint8]]:
+        """The faces that could be reconstructed, and the pixels of each.
 
-        Each for itself, or with what its track showed a moment ago (`follow`). `wanted`: tracks
-        whose person is to be recognised, the most urgent first. `again`: see
-        `FaceReconstructor.look`.
+        Each for itself, or with what its track showed a moment ago (`follow`).
         """
         crops = self.reconstructor.crops(tracks)
         pixels = self.reconstructor.extract(image.rgb, crops)
         clock.lap("crop")
         crops, pixels, prediction = self.reconstructor.look(
-            tracks, crops, pixels, camera if follow else None, again
+            tracks, crops, pixels, camera if follow else None
         )
         clock.lap("infer")
-        tracks = self._identify(image, wanted, tracks, crops, prediction)
+        if self._appearance and follow:
+            wanted = self.finder.wants_appearance()
+            self._appearance.look(image, wanted, tracks, crops, prediction)
+            tracks = self._renamed(tracks, self._identify())
         clock.lap("identify")
         prediction = self.reconstructor.fit(
             [image.rgb] * len(crops), tracks, crops, prediction, mirrored=not follow
@@ -356,30 +333,8 @@ class FacePipeline:
         faces = self.reconstructor.decode(tracks, crops, prediction, camera, pictures)
         made = {face.track.id for face in faces}
         rows = [i for i, track in enumerate(tracks) if track.id in made]
-        presence = prediction.presence
         clock.lap("decode")
-        return (
-            faces,
-            pixels[rows],
-            None if presence is None else {tracks[i].id: float(presence[i]) for i in rows},
-        )
-
-    def _identify(
-        self,
-        image: Image,
-        wanted: Sequence[str],
-        tracks: list[Track],
-        crops: list[Crop],
-        prediction: Prediction,
-    ) -> list[Track]:
-        """The tracks with the ids of the people they show, where a look at a face is due."""
-        self._recognised = False
-        if self._appearance is None or not wanted:
-            return tracks
-        looks = self._appearance(image.rgb, wanted, tracks, crops, prediction)
-        self._recognised = bool(looks)
-        renamed = self.finder.identify(looks)
-        return [replace(track, id=renamed.get(track.id, track.id)) for track in tracks]
+        return faces, pixels[rows]
 
 
 def camera_of(image: Image, camera: PinholeCamera | None) -> PinholeCamera:

@@ -210,7 +210,6 @@ class FaceReconstructor:
         crops: list[Crop],
         pixels: NDArray[np.uint8],
         camera: PinholeCamera | None = None,
-        again: bool = True,
     ) -> tuple[list[Crop], NDArray[np.uint8], Prediction]:
         """Where the fit of each face starts, in a crop turned so that the face stands upright.
 
@@ -223,7 +222,6 @@ class FaceReconstructor:
             pixels: (N, S, S, 3) uint8 RGB of the crops.
             camera: that took the image, the next one of a video, so that a track that was seen a
                 moment ago may start from there; None: the network answers for each crop.
-            again: whether one of those known is compared once more, if that is due.
 
         Returns:
             N crops as they were turned, their pixels, and N rows for them.
@@ -232,7 +230,7 @@ class FaceReconstructor:
         compared = sorted((p for p in people if p.is_due), key=lambda p: p.compared)
         new = sum(p.compared == 0 for p in compared)
         if camera is not None:
-            compared = compared[: max(new, int(again))]
+            compared = compared[: max(new, 1)]
         starts = self._starts(tracks, crops, people, camera)
         starts = [None if p in compared else s for p, s in zip(people, starts, strict=True)]
         waiting = choose_waiting(starts, self.config.regressor_every)

@@ -21,10 +21,9 @@ from face_recon_ros.core.types import Face, Track
 _SHARE = 0.8  # of the time between two images, where no budget is given
 _USUAL = 25  # percentile of the times between images: longer ones are of images that were dropped
 _WINDOW = 15  # images over which costs and intervals are medians
-_NEW = 4  # times the work of a known face: which way up it is, is found out
+_NEW = 6  # times the work of a known face: which way up it is, is found out
 _BASE = 2.0  # times the work of a known face that an image costs beside its faces
-_UNMEASURED = 8.0  # known faces, or a quarter as many new ones, before any cost is known
-_LOOK_WAITS_S = 0.1  # for how long a face waits to be recognised in a cheaper image
+_UNMEASURED = 12.0  # known faces, or a sixth as many new ones, before any cost is known
 _IN_TURN = 4  # every so many-th place is for those who wait
 
 Pixels = NDArray[np.uint8]
@@ -45,10 +44,8 @@ class Refresher:
         """
         self.budget_s = budget_s
         self._stamp: float | None = None
-        self._wanted_since: float | None = None
         self._intervals: deque[float] = deque(maxlen=_WINDOW)
         self._per_face: deque[float] = deque(maxlen=_WINDOW)
-        self._look: deque[float] = deque(maxlen=_WINDOW)
         self._rest: deque[float] = deque(maxlen=_WINDOW)
         self._portions = 0  # of work that was last chosen: 1 for a known face
         self._known: dict[str, tuple[Face, Pixels]] = {}
@@ -67,8 +64,7 @@ class Refresher:
         attended: Collection[str] = (),
         *,
         spent_s: float = 0.0,
-        look: str | None = None,
-        compares: bool = False,
+        compared: str | None = None,
     ) -> list[int]:
         """Which tracks of the next image are to be reconstructed.
 
@@ -77,9 +73,8 @@ class Refresher:
             stamp: seconds, of the image.
             attended: ids of those who look here.
             spent_s: seconds that the image has taken so far.
-            look: id of who is to be recognised in it, which takes time as well.
-            compares: whether it is found out once more which way up a known face is: it takes as
-                long as a new one.
+            compared: id of whose orientation is found out once more, unless there are new faces:
+                that takes as long as a new one.
 
         Returns:
             Indices into `tracks`, ascending; at least one if there is one.
@@ -89,13 +84,14 @@ class Refresher:
         self._stamp = stamp
         ids = {track.id for track in tracks}
         self._known = {name: known for name, known in self._known.items() if name in ids}
-        more = compares * (_NEW - 1)
-        room = self._room(spent_s, look is not None) - more
+        again = compared in self._known and len(self._known) == len(ids)
+        more = (_NEW - 1) * again
+        room = self._room(spent_s) - more
 
         def importance(i: int) -> tuple[bool, bool, float]:
             track = tracks[i]
             side = float(np.sqrt(np.prod(track.box[2:] - track.box[:2])))
-            return track.id != look, track.id not in attended, -side
+            return track.id != compared, track.id not in attended, -side
 
         def last_seen(i: int) -> float:
             return self._known[tracks[i].id][0].stamp
@@ -104,33 +100,14 @@ class Refresher:
         new = [i for i in order if tracks[i].id not in self._known]
         new = new[: max(1, int(min(room / _NEW, len(new))))]
         known = [i for i in order if tracks[i].id in self._known]
-        least = int(look in self._known or not new)
-        left = int(min(max(room - _NEW * len(new), least), len(known)))
-        always = max(left - -(-left // _IN_TURN), int(look in self._known))
+        left = int(min(max(room - _NEW * len(new), not new), len(known)))
+        always = max(left - -(-left // _IN_TURN), int(again))
         waiting = sorted(known[always:], key=last_seen)
         chosen = known[:always] + waiting[: left - always]
         self._portions = len(chosen) + _NEW * len(new) + more
         return sorted(new + chosen)
 
-    def looks(self, wanted: list[str], stamp: float, *, busy: bool) -> list[str]:
-        """Who is to be recognised in an image: nobody beside other work, unless that goes on.
-
-        Args:
-            wanted: who should be.
-            stamp: seconds, of the image.
-            busy: whether the detector works meanwhile, or a new face is met.
-        """
-        if not wanted:
-            self._wanted_since = None
-            return wanted
-        if self._wanted_since is None or stamp < self._wanted_since:
-            self._wanted_since = stamp
-        if busy and stamp - self._wanted_since < _LOOK_WAITS_S:
-            return []
-        self._wanted_since = None
-        return wanted
-
-    def _room(self, spent_s: float, look: bool) -> float:
+    def _room(self, spent_s: float) -> float:
         """How many known faces the budget has room for."""
         if not self._per_face:
             return _UNMEASURED
@@ -139,33 +116,23 @@ class Refresher:
             usual = float(np.percentile(self._intervals, _USUAL)) if self._intervals else np.inf
             budget_s = _SHARE * usual
         left = budget_s - spent_s - float(np.median(self._rest))
-        if look and self._look:
-            left -= float(np.median(self._look))
         return left / max(float(np.median(self._per_face)), 1e-6) - _BASE
 
-    def took(self, reconstruction_s: float, rest_s: float, look_s: float | None = None) -> None:
+    def took(self, reconstruction_s: float, rest_s: float) -> None:
         """Notes what an image cost after its faces were chosen.
 
         Args:
             reconstruction_s: seconds, for the chosen faces.
             rest_s: seconds, for all else.
-            look_s: seconds, for recognising somebody; None: nobody was looked at.
         """
         if self._portions:
             self._per_face.append(reconstruction_s / (_BASE + self._portions))
         self._rest.append(rest_s)
-        if look_s is not None:
-            self._look.append(look_s)
 
     def also_took(self, seconds: float) -> None:
         """Adds what was done with the last image elsewhere."""
         if self._rest:
             self._rest[-1] += seconds
-
-    def last(self, name: str) -> Face | None:
-        """The face of a track as it was reconstructed last; None of a new one."""
-        known = self._known.get(name)
-        return known[0] if known else None
 
     def remember(self, faces: Sequence[Face], pixels: Pixels) -> None:
         """Takes in the faces that were reconstructed, and their (N, S, S, 3) crops."""

@@ -5,6 +5,9 @@ look is an embedding (`core.appearance`): faces of one person point the same way
 lost is taken up again when a look is close enough to its gallery entry, clearly closer than to any
 other, and closer than any two people are who were seen side by side: these are certainly two, so
 that the scene itself says how alike different people look. In case of doubt it is a new person.
+
+A look may be told some frames late: it counts as of its own frame, so that it takes no doubt back
+that arose since, and a face that was still followed then is not found again in it.
 """
 
 from __future__ import annotations
@@ -67,8 +70,9 @@ class _Person:
     """An entry of the gallery. `settled`: the id stands; else it may be that of a lost one.
 
     `beside`: those seen side by side since the last look; `with_others`: those of whom looks
-    before and after say that it was this person. `shown`: the id was published. `doubted`: when
-    the track's match was unclear, until a look.
+    before and after say that it was this person. `shown`: the id was published. `contested` and
+    `doubted`: since when the track may have moved on to another face, and since when its match is
+    unclear, until a look; `contested_last` and `doubted_last`: when that was said last.
     """
 
     began: float
@@ -79,8 +83,10 @@ class _Person:
     looks: int = 0
     settled: bool = False
     shown: bool = False
-    contested: bool = False
+    contested: float = np.inf
+    contested_last: float = -np.inf
     doubted: float = np.inf
+    doubted_last: float = -np.inf
     strikes: int = 0
     with_others: set[str] = field(default_factory=set)
     beside: set[str] = field(default_factory=set)
@@ -91,6 +97,27 @@ class _Person:
         if self.total is None:
             return None
         return self.total / max(float(np.linalg.norm(self.total)), 1e-9)
+
+    def contest(self, stamp: float) -> None:
+        """Notes that its track may have moved on to another face."""
+        self.contested, self.contested_last = min(self.contested, stamp), stamp
+
+    def doubt(self, stamp: float) -> None:
+        """Notes that its track's match is unclear."""
+        self.contest(stamp)
+        self.doubted, self.doubted_last = min(self.doubted, stamp), stamp
+
+    def uncontest(self, stamp: float) -> None:
+        """Takes contests back, unless the last one came after a stamp."""
+        if self.contested_last <= stamp:
+            self.contested = np.inf
+
+    def clear(self, stamp: float) -> None:
+        """Takes doubts back, unless the last one came after a stamp."""
+        self.uncontest(stamp)
+        if self.doubted_last <= stamp:
+            self.doubted = np.inf
+        self.strikes = 0
 
     def likeness(self, look: Array) -> float:
         """Cosine of a look to the mean, or to a remembered one: that may be turned likewise."""
@@ -126,6 +153,8 @@ class ReIdentifier:
         self._people: dict[str, _Person] = {}
         self._active: set[str] = set()
         self._stamp = 0.0
+        self._seen_at = 0.0  # stamp of the looks that `see` is at
+        self._elsewhere: set[str] = set()  # who was followed then, and is lost by now
 
     def reset(self) -> None:
         """Forgets all people."""
@@ -167,7 +196,7 @@ class ReIdentifier:
         Not those in doubt or never looked at: it is not sure that they show a person of their own.
         """
         known = ((name, self._people.get(name)) for name in ids)
-        names = {name for name, p in known if p is not None and p.looks and not p.contested}
+        names = {name for name, p in known if p is not None and p.looks and np.isinf(p.contested)}
         for name in names:
             self._people[name].beside |= names - {name}
 
@@ -180,14 +209,13 @@ class ReIdentifier:
     def contest(self, name: str) -> None:
         """Says that a track may have moved on to another face: it is looked at soon."""
         if name in self._people:
-            self._people[name].contested = True
+            self._people[name].contest(self._stamp)
 
     def doubt(self, name: str) -> None:
         """Says that a track may be on another's face as well as on its own: a look must tell."""
         person = self._people.get(name)
         if person is not None and person.looks:
-            person.contested = True
-            person.doubted = min(person.doubted, self._stamp)
+            person.doubt(self._stamp)
 
     def is_anonymous(self, name: str) -> bool:
         """Whether a track must not be shown yet, as it may turn out to be another person.
@@ -213,29 +241,34 @@ class ReIdentifier:
             person = self._people[name]
             since = self._stamp - person.looked
             pause = _EARLY_S if person.looks < _EARLY_LOOKS else self.config.look_every_s
-            urgent = (not person.settled and bool(self._lost())) or person.contested
+            in_doubt = np.isfinite(person.contested)
+            urgent = (not person.settled and bool(self._lost())) or in_doubt
             hidden = self.is_anonymous(name)
             if hidden or since >= (_EARLY_S if urgent else pause):
                 first = hidden and since >= _EARLY_S
                 due.append((not first, not urgent, person.looked, name))
         return [name for *_, name in sorted(due)]
 
-    def see(self, looks: Mapping[str, ArrayLike]) -> dict[str, str]:
-        """Looks at faces of the frame just followed.
+    def see(self, looks: Mapping[str, ArrayLike], stamp: float | None = None) -> dict[str, str]:
+        """Looks at faces of a frame.
 
         Args:
             looks: track id -> (D,) embedding of its face.
+            stamp: seconds, of the frame; None: the one just followed.
 
         Returns:
             old id -> new id, of tracks that turned out to be another person.
         """
+        at = self._seen_at = self._stamp if stamp is None else stamp
+        late = (n for n, p in self._people.items() if at < self._stamp and p.seen >= at)
+        self._elsewhere = set(late) - self._active
         useful = {}
         for name, look in looks.items():
             vector = np.asarray(look, np.float64)
             length = np.linalg.norm(vector)
             if name in self._active and np.isfinite(length) and length > 0.0:
                 useful[name] = vector / length
-                self._people[name].looked = self._stamp
+                self._people[name].looked = at
         # Those who are not themselves are out of their ids before these are given away.
         strangers = [
             name
@@ -266,15 +299,14 @@ class ReIdentifier:
         lead = own - rival
         against = rival >= self.config.same and lead <= -2 * self.config.margin
         if own >= self.config.different and not against:
-            sure = own >= self.config.same and not person.contested
+            sure = own >= self.config.same and person.contested > self._seen_at
             if sure or lead >= self.config.margin:  # else it says nothing
                 person.learn(look)
-                person.contested, person.strikes, person.doubted = False, 0, np.inf
+                person.clear(self._seen_at)
             return True
         person.strikes += 1
-        if person.strikes < 2 and not person.contested:
-            person.contested = True  # a second look decides, at once
-            person.doubted = min(person.doubted, self._stamp)
+        if person.strikes < 2 and person.contested > self._seen_at:
+            person.doubt(self._stamp)  # a second look decides, at once
             return True
         return False
 
@@ -282,11 +314,11 @@ class ReIdentifier:
         """A look at a new track: takes up a lost id, or keeps its own, once that is sure."""
         person = self._people[name]
         differs = person.mean is not None and float(person.mean @ look) < self.config.different
-        if person.contested or differs:
+        if person.contested <= self._seen_at or differs:
             # one of the two saw no face, or another's
             person.total, person.looks, person.views = None, 0, []
         person.learn(look)
-        person.contested = False
+        person.uncontest(self._seen_at)
         mean = person.mean
         assert mean is not None
         if best := self._taken_up(name, look) or self._taken_up(name, mean):
@@ -303,14 +335,14 @@ class ReIdentifier:
         The other track gets this one's id in exchange, and is looked at soon.
         """
         (_, best), *_ = self._similarities(name, look, self._people) or [(0.0, "")]
-        if not (best in self._active and self._people[best].contested):
+        if not (best in self._active and np.isfinite(self._people[best].contested)):
             return ""
         if not self._is(best, self._similarities(name, look, self._people)):
             return ""
         self._active.discard(best)
         self._active.add(name)
         renamed[best] = name
-        self._people[name].contested, self._people[name].strikes = True, 0
+        self._people[name].contested, self._people[name].strikes = self._stamp, 0
         self._people[name].looked = -np.inf
         return best
 
@@ -338,12 +370,14 @@ class ReIdentifier:
         if not was.settled:  # it was this one all the time
             del self._people[name]
             self._active.discard(name)
-        elif name not in self._active:
-            was.contested, was.strikes = False, 0
         now.beside.clear()
         now.learn(look)
-        now.settled, now.contested, now.strikes, now.doubted = True, False, 0, np.inf
-        now.seen = now.looked = self._stamp
+        now.settled, now.seen, now.looked = True, self._stamp, self._seen_at
+        now.contested, now.contested_last = was.contested, was.contested_last
+        now.doubted, now.doubted_last = was.doubted, was.doubted_last
+        now.clear(self._seen_at)
+        if was.settled and name not in self._active:
+            was.contested, was.strikes = np.inf, 0
         self._active.add(final)
         return final
 
@@ -368,7 +402,7 @@ class ReIdentifier:
         """The lost person that a look is of; empty when in doubt."""
         similar = self._similarities(name, look, self._people)
         best = similar[0][1] if similar else ""
-        if not best or best in self._active or not self._is(best, similar):
+        if not best or best in self._active | self._elsewhere or not self._is(best, similar):
             return ""
         ids = [best, *(other for _, other in similar[1:] if self._are_one(best, other))]
         return min(ids, key=lambda other: self._people[other].began)
@@ -398,7 +432,7 @@ class ReIdentifier:
 
     def _is_certain(self, name: str) -> bool:
         person = self._people[name]
-        return person.settled and not person.contested
+        return person.settled and bool(np.isinf(person.contested))
 
     def _bar(self, name: str) -> float:
         """Least similarity to be this person: more than people have who were seen beside."""

@@ -236,16 +236,15 @@ class Tracker:
         }
         return [name for name in self._people.wanted() if name in whole]
 
-    def identify(self, embeddings: Mapping[str, ArrayLike]) -> dict[str, str]:
-        """Looks at faces of the frame just tracked, and takes up the ids of those seen before.
-
-        Args:
-            embeddings: track id -> (D,) of its face; see `core.appearance`.
+    def identify(
+        self, embeddings: Mapping[str, ArrayLike], stamp: float | None = None
+    ) -> dict[str, str]:
+        """Takes up the ids of people seen before; see `ReIdentifier.see`.
 
         Returns:
             old id -> new id, of the tracks that turned out to show another person.
         """
-        renamed = self._people.see(embeddings)
+        renamed = self._people.see(embeddings, stamp)
         taken = set(renamed.values())
         self._hidden = [s for s in self._hidden if s.track.id not in taken]
         kept = []

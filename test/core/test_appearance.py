@@ -3,22 +3,32 @@
 import cv2
 import numpy as np
 import pytest
+from fixtures import DiscDetector, Later, draw_discs
 
 from face_recon_ros.core.appearance import (
     TEMPLATE_112,
+    AppearanceStage,
     FaceEmbedder,
     FacePoints,
     aligned,
     is_telling,
     turn_of,
 )
+from face_recon_ros.core.background import Background, Inline
 from face_recon_ros.core.crop import Crop
 from face_recon_ros.core.crop_pose import coefficients_from_crop_pose, crop_camera, crop_from_face
 from face_recon_ros.core.errors import ModelError
+from face_recon_ros.core.finder import FaceFinder
+from face_recon_ros.core.inference import Prediction
 from face_recon_ros.core.models import FACE_MODEL, NETWORK, find_model
 from face_recon_ros.core.morphable_model import load_morphable_model
+from face_recon_ros.core.pipeline import FacePipeline
+from face_recon_ros.core.reconstructor import FaceReconstructor
+from face_recon_ros.core.reconstructor_config import ReconstructorConfig
 from face_recon_ros.core.scene_cut import SceneCut
-from face_recon_ros.core.types import Coefficients
+from face_recon_ros.core.tracker_config import TrackerConfig
+from face_recon_ros.core.tracking import Tracker
+from face_recon_ros.core.types import Coefficients, Image, Track
 from face_recon_ros.evaluation.synthetic import facing
 
 
@@ -96,6 +106,86 @@ def test_the_shipped_network_embeds_with_unit_length():
 def test_another_network_is_refused():
     with pytest.raises(ModelError, match="embedding"):
         FaceEmbedder(find_model(NETWORK))
+
+
+class MeanEmbedder:
+    """Says how bright a picture is."""
+
+    size = 112
+
+    def embed(self, pictures):
+        return pictures.reshape(len(pictures), -1, 3).mean(axis=1)
+
+
+def test_one_face_is_looked_at_beside_the_images_the_most_urgent_that_can_be_known(model):
+    executor = Later()
+    stage = AppearanceStage(MeanEmbedder(), model, executor)
+    tracks = [Track(name, np.zeros(4, np.float32), 1.0, 0.5) for name in ("aside", "a", "b")]
+    crops = [Crop(np.array([x, 150.0]), 80.0, 112) for x in (100.0, 200.0, 400.0)]
+    rows = (row(model, np.radians(70)), row(model), row(model))
+    prediction = Prediction.stacked([Prediction(c, np.ones(1, np.float32)) for c in rows])
+    image = Image(np.zeros((480, 640, 3), np.uint8), 0.5)
+    image.rgb[:, 300:] = 200
+    stage.look(image, [], tracks, crops, prediction)
+    stage.look(image, ["gone"], tracks, crops, prediction)
+    assert not executor.waiting and stage.take() is None
+    stage.look(image, ["gone", "aside", "b", "a"], tracks, crops, prediction)
+    stage.look(image, ["a"], tracks, crops, prediction)
+    assert len(executor.waiting) == 1 and stage.take() is None  # no image waits
+    image.rgb[:] = 0  # the next image
+    executor.run()
+    look = stage.take()
+    assert look.stamp == 0.5 and [*look.value] == ["b"]
+    np.testing.assert_allclose(look.value["b"], 200.0)
+    assert stage.take() is None
+
+
+class ColourLooks(AppearanceStage):
+    """Knows discs by their colours."""
+
+    def __init__(self, executor=None):
+        self._background, self._executor = Background(executor or Inline()), executor
+
+    def look(self, image, wanted, tracks, crops, prediction):
+        for track in (t for name in wanted for t in tracks if t.id == name):
+            x, y = ((track.box[:2] + track.box[2:]) / 2).astype(int)
+            self._name = track.id
+            self._background.send(image.stamp, lambda seen: seen[None], image.rgb[y, x] - 128.0)
+            return
+
+
+@pytest.mark.parametrize("late", [0, 1, 3])
+def test_who_comes_back_has_the_old_id_as_soon_as_a_look_has_said_so(
+    network_path, face_model_path, late
+):
+    """And never two faces have one id."""
+    config = ReconstructorConfig(
+        network=str(network_path), face_model=str(face_model_path), points="off"
+    )
+    executor = Later() if late else Inline()
+    pipeline = FacePipeline(
+        FaceFinder(DiscDetector(), Tracker(TrackerConfig(detect_every=1))),
+        FaceReconstructor.from_config(config),
+        appearance=ColourLooks(executor),
+    )
+    red, yellow = (230, 90, 60), (250, 220, 40)
+    ids = []
+    for k in range(60):
+        if late and k % late == 0:
+            executor.run()
+        discs = [(100, 100, 24, yellow)]
+        if not 15 <= k < 45:
+            discs += [(300 if k < 15 else 500, 200, 26, red)]
+        frame = pipeline.process(Image(draw_discs(640, 480, *discs), k / 10))
+        assert len({face.track.id for face in frame.faces}) == len(frame.faces)
+        ids.append(
+            {round(float(face.box[0] + face.box[2]) / 2): face.track.id for face in frame.faces}
+        )
+    assert ids[14] == ids[5] and len(ids[14]) == 2
+    (there,) = {name for x, name in ids[14].items() if x > 200}
+    back = [k for k in range(45, 60) if len(ids[k]) == 2]
+    assert back[0] - 45 <= 2 * late
+    assert all(name == there for k in back for x, name in ids[k].items() if x > 200)
 
 
 def test_a_cut_is_seen_and_light_motion_and_noise_are_none():

@@ -379,3 +379,39 @@ def test_who_was_once_seen_in_profile_is_known_by_it_long_after():
         known.see({"a": look(view, seed=k, similarity=0.98)})
     known.follow(["b"], 40.0)
     assert known.see({"b": look(aside, seed=99, similarity=0.9)}) == {"b": "a"}
+
+
+def test_a_look_told_late_says_what_it_would_have_said_at_once():
+    known = gallery()
+    end = meet(known, "a", person(1))
+    known.follow(["b"], end + 20)
+    known.follow(["b"], end + 20.1)
+    assert known.is_anonymous("b")
+    assert known.see({"b": look(person(1), seed=9)}, end + 20) == {"b": "a"}
+    known.follow(["a"], end + 20.2)
+    assert not known.is_anonymous("a")
+    known.follow([], end + 20.3)
+    assert known.see({"a": look(person(2), seed=9)}, end + 20.2) == {}  # of no track any more
+
+
+def test_a_look_told_late_takes_no_doubt_back_that_arose_since():
+    known = two_side_by_side()
+    known.doubt("a")
+    known.follow(["a", "b"], 3.1)
+    known.doubt("a")
+    known.see({"a": look(person(1), seed=9)}, 3.0)
+    assert known.is_anonymous("a") and known.wanted()[0] == "a"
+    known.see({"a": look(person(1), seed=8)}, 3.1)
+    assert not known.is_anonymous("a") and not known.wanted()
+    known.follow(["a", "b"], 3.2)
+    known.contest("a")
+    assert known.see({"a": look(person(7), seed=7)}, 3.1) == {}  # not in doubt then: one look
+
+
+def test_nobody_is_found_in_a_look_at_another_face_of_an_image_that_shows_both():
+    known = gallery()
+    meet(known, "a", person(1))
+    known.follow(["a", "c"], 4.0)
+    known.follow(["c"], 4.1)  # now `a` is lost
+    assert known.see({"c": look(person(1), seed=9)}, 4.0) == {}
+    assert known.see({"c": look(person(1), seed=8)}) == {"c": "a"}

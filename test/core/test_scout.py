@@ -1,40 +1,19 @@
 """Laws of the detector that looks beside the pipeline: nothing waits for it, nothing is queued."""
 
-from concurrent.futures import Executor, Future
-
 import numpy as np
 import pytest
-from fixtures import DiscDetector, draw_discs
+from fixtures import DiscDetector, Later, draw_discs
 
+from face_recon_ros.core.background import Background
 from face_recon_ros.core.errors import ImageError
 from face_recon_ros.core.finder import FaceFinder
-from face_recon_ros.core.scout import Scout, moved_on
+from face_recon_ros.core.scout import moved_on
 from face_recon_ros.core.tracker_config import TrackerConfig
 from face_recon_ros.core.tracking import Tracker
 from face_recon_ros.core.types import Detections, Image
 
 W, H, DT = 320, 240, 1 / 30
 RED = (230, 90, 60)
-
-
-class Later(Executor):
-    """Runs what it is given when it is told to."""
-
-    def __init__(self):
-        self.waiting = []
-
-    def submit(self, fn, /, *args, **kwargs):
-        future = Future()
-        self.waiting.append((future, fn, args))
-        return future
-
-    def run(self):
-        for future, fn, args in self.waiting:
-            try:
-                future.set_result(fn(*args))
-            except Exception as fault:
-                future.set_exception(fault)
-        self.waiting.clear()
 
 
 def boxes(*rows):
@@ -71,7 +50,7 @@ class World:
         self.executor = Later()
         self.detector = detector or DiscDetector()
         self.tracker = Tracker(TrackerConfig())
-        self.finder = FaceFinder(self.detector, self.tracker, scout=Scout(self.executor))
+        self.finder = FaceFinder(self.detector, self.tracker, scout=Background(self.executor))
         self.late, self.k, self.most = late, 0, 0
 
     def step(self, speed=4.0, k=None):
@@ -176,7 +155,7 @@ def test_faces_that_touch_are_told_apart_by_detections_of_the_same_image():
 
     detector, executor, own = Walkers(), Later(), []
     tracker = Tracker(TrackerConfig(detect_every=1))
-    finder = FaceFinder(detector, tracker, scout=Scout(executor))
+    finder = FaceFinder(detector, tracker, scout=Background(executor))
     rgb = np.zeros((H, W, 3), np.uint8)
     for k in range(24):
         executor.run()
@@ -186,14 +165,3 @@ def test_faces_that_touch_are_told_apart_by_detections_of_the_same_image():
         own.append(detector.calls > before)
     assert own[0] and not any(own[1:10])
     assert tracker.touching().all() and all(own[-6:])
-
-
-def test_its_own_thread_finds_as_well():
-    scout = Scout()
-    assert scout.take() is None
-    scout.send(DiscDetector(), draw_discs(W, H, (100, 100, 25, RED)), 0.5)
-    while (seen := scout.take()) is None:
-        assert not scout.is_idle
-    assert seen.stamp == 0.5
-    assert len(seen.detections) == 1
-    assert scout.is_idle

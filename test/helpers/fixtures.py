@@ -8,7 +8,10 @@ discs by connected components. All of them speak the real file formats and inter
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -377,6 +380,26 @@ def _disc_in_the_grid(model: MorphableModel) -> dict[str, np.ndarray]:
         "dark": np.float32([64.0]),
         "first": np.int64([1]),
     }
+
+
+class Later(Executor):
+    """Runs what it is given when it is told to."""
+
+    def __init__(self) -> None:
+        self.waiting: list[tuple[Future[Any], Callable[..., Any], tuple[Any, ...]]] = []
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        self.waiting.append((future, fn, args))
+        return future
+
+    def run(self) -> None:
+        for future, fn, args in self.waiting:
+            try:
+                future.set_result(fn(*args))
+            except Exception as fault:
+                future.set_exception(fault)
+        self.waiting.clear()
 
 
 class DiscDetector:
