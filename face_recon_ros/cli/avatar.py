@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 from face_recon_ros.cli.options import (
+    add_output,
     add_source_options,
     no_face,
     open_input,
@@ -52,9 +52,7 @@ def add_avatar_command(subparsers: argparse._SubParsersAction[argparse.ArgumentP
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("source", help="video, folder of pictures of one person, picture, bag")
-    parser.add_argument(
-        "--out", type=Path, required=True, metavar="FILE.glb", help="file to write"
-    )
+    add_output(parser, "--out", required=True, metavar="FILE.glb", help="file to write")
     parser.add_argument(
         "--id",
         metavar="ID",

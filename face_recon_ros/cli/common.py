@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from face_recon_ros.cli.options import (
+    add_output,
     add_pipeline_options,
     add_pool_options,
     at_least,
+    finite,
     pipeline_config,
     pipeline_settings,
     pool_of,
@@ -84,7 +86,7 @@ def add_image_options(
 ) -> None:
     """Adds what every evaluation of still images takes."""
     parser.add_argument("--images", type=Path, required=True, metavar="DIR", help=files)
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE.json", help="the figures")
+    add_output(parser, "--out", required=True, metavar="FILE.json", help="the figures")
     parser.add_argument(
         "--refine",
         type=at_least(0),
@@ -95,7 +97,7 @@ def add_image_options(
     if camera_matters:
         parser.add_argument(
             "--fov",
-            type=float,
+            type=finite,
             metavar="DEG",
             help="field of view of the photographs' camera (default: unknown, landmarks as the "
             "crop shows them)",
@@ -107,9 +109,7 @@ def add_image_options(
 
 def add_report_option(parser: argparse.ArgumentParser) -> None:
     """Adds `--report`."""
-    parser.add_argument(
-        "--report", type=Path, metavar="FILE.html", help="one self-contained page with plots"
-    )
+    add_output(parser, "--report", metavar="FILE.html", help="one self-contained page with plots")
 
 
 def still_chain(args: argparse.Namespace) -> tuple[StillChain, MorphableModel]:

@@ -16,14 +16,17 @@ from face_recon_ros.cli import common
 from face_recon_ros.cli.options import (
     add_camera_options,
     add_frames_option,
+    add_output,
     add_pipeline_options,
     add_pool_options,
     add_topic_options,
+    finite,
     pool_of,
     settings_of,
 )
 from face_recon_ros.core.errors import ConfigError, DataError
 from face_recon_ros.evaluation.output import Progress, no_progress, write_json
+from face_recon_ros.io.folders import make_folder
 from face_recon_ros.io.jobs import run_jobs
 from face_recon_ros.io.journal import Journal
 
@@ -56,8 +59,8 @@ def add_bag_command(kinds: Subparsers[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "bag", type=Path, nargs="+", help="folder, .mcap or .db3; several: on all cores"
     )
-    parser.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="folder of the results"
+    add_output(
+        parser, "--out", folder=True, required=True, metavar="DIR", help="folder of the results"
     )
     group = parser.add_argument_group("what to read")
     add_topic_options(group)
@@ -74,7 +77,7 @@ def add_bag_command(kinds: Subparsers[argparse.ArgumentParser]) -> None:
     truth.add_argument("--truth-frame", default="", metavar="FRAME", help="the head's TF frame")
     group.add_argument(
         "--max-offset",
-        type=float,
+        type=finite,
         default=1.0,
         metavar="S",
         help="clock difference to ground truth that is searched (default: %(default)g)",
@@ -115,7 +118,7 @@ def _run_many(args: argparse.Namespace) -> int:
         for k, path in enumerate(args.bag)
     }
     everything = {**vars(args), "out": args.out.absolute(), "threads": 1}
-    args.out.mkdir(parents=True, exist_ok=True)
+    make_folder(args.out)
     journal = Journal(args.out / ".unfinished", settings_of(args))
     outcomes = run_jobs(
         _BagJob(argparse.Namespace(**everything)),

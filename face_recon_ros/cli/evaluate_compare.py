@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from face_recon_ros.cli import common
+from face_recon_ros.cli.options import add_output, finite
 from face_recon_ros.core.errors import ConfigError
 from face_recon_ros.evaluation.output import read_json, write_json
 
@@ -27,18 +28,18 @@ def add_compare_command(kinds: Subparsers[argparse.ArgumentParser]) -> None:
     parser.add_argument("b", type=Path, metavar="B.json", help="candidate")
     parser.add_argument(
         "--tolerance",
-        type=float,
+        type=finite,
         default=0.0,
         metavar="SHARE",
         help="B may be worse by this share of A (default: %(default)g)",
     )
     parser.add_argument(
         "--confidence",
-        type=float,
+        type=finite,
         default=0.95,
         help="of the bootstrap intervals (default: %(default)g)",
     )
-    parser.add_argument("--out", type=Path, metavar="FILE.json", help="the comparison as JSON")
+    add_output(parser, "--out", metavar="FILE.json", help="the comparison as JSON")
     parser.set_defaults(run=run)
 
 

@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 from face_recon_ros.cli import common
 from face_recon_ros.cli.options import (
     add_detector_options,
+    add_output,
     add_pool_options,
     at_least,
     detector_config,
+    finite,
 )
 from face_recon_ros.core.detection import make_detector
 from face_recon_ros.core.errors import ConfigError, DataError, FaceReconError
@@ -61,7 +63,7 @@ def add_detection_command(subparsers: argparse._SubParsersAction[argparse.Argume
         _DESCRIPTION,
         _EXAMPLES,
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE.json", help="the figures")
+    add_output(parser, "--out", required=True, metavar="FILE.json", help="the figures")
     parser.add_argument("--images", type=Path, metavar="DIR", help="annotated pictures")
     parser.add_argument(
         "--compose",
@@ -76,23 +78,27 @@ def add_detection_command(subparsers: argparse._SubParsersAction[argparse.Argume
     parser.add_argument(
         "--sides",
         nargs=2,
-        type=float,
+        type=finite,
         default=(16.0, 200.0),
         metavar=("MIN", "MAX"),
         help="sides of composed faces' boxes, pixels (default: 16 200)",
     )
     parser.add_argument(
-        "--seed", type=int, default=0, help="seed of composed pictures (%(default)s)"
+        "--seed", type=at_least(0), default=0, help="seed of composed pictures (%(default)s)"
     )
     parser.add_argument(
         "--min-side",
-        type=float,
+        type=finite,
         default=24.0,
         metavar="PX",
         help="smaller faces count neither way (default: %(default)g)",
     )
-    parser.add_argument(
-        "--preview", type=Path, metavar="DIR", help="write the pictures with the detections"
+    add_output(
+        parser,
+        "--preview",
+        folder=True,
+        metavar="DIR",
+        help="write the pictures with the detections",
     )
     add_detector_options(parser)
     add_pool_options(parser)

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from face_recon_ros.cli import common
 from face_recon_ros.cli.options import (
+    add_output,
     add_pipeline_options,
     add_pool_options,
     at_least,
@@ -66,7 +67,7 @@ def add_shape_command(subparsers: argparse._SubParsersAction[argparse.ArgumentPa
         _DESCRIPTION,
         _EXAMPLES,
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE.json", help="the figures")
+    add_output(parser, "--out", required=True, metavar="FILE.json", help="the figures")
     parser.add_argument(
         "--people",
         type=at_least(2),

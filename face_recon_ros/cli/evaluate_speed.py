@@ -12,6 +12,7 @@ from tqdm import tqdm
 from face_recon_ros.cli import common
 from face_recon_ros.cli.options import (
     add_camera_options,
+    add_output,
     add_pipeline_options,
     add_topic_options,
     open_input,
@@ -45,14 +46,14 @@ def add_speed_command(subparsers: argparse._SubParsersAction[argparse.ArgumentPa
     parser.add_argument(
         "--source", required=True, help="video, picture, folder of pictures, bag, or `pattern`"
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE.json", help="the figures")
+    add_output(parser, "--out", required=True, metavar="FILE.json", help="the figures")
     parser.add_argument(
         "--frames", type=int, default=300, help="images to measure (default: %(default)s)"
     )
     parser.add_argument(
         "--warmup", type=int, default=20, help="images before that (default: %(default)s)"
     )
-    parser.add_argument("--report", type=Path, metavar="FILE.html", help="one self-contained page")
+    common.add_report_option(parser)
     add_pipeline_options(parser)
     add_camera_options(parser)
     add_topic_options(parser)

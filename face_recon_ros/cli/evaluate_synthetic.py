@@ -8,7 +8,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from face_recon_ros.cli import common
-from face_recon_ros.cli.options import at_least
+from face_recon_ros.cli.options import add_output, at_least, finite
 from face_recon_ros.core.errors import ConfigError
 from face_recon_ros.core.models import (
     FACE_MODEL,
@@ -27,8 +27,8 @@ def add_synthetic_command(kinds: Subparsers[argparse.ArgumentParser]) -> None:
         "Renders the face model, or any coloured mesh, with known truth, in the formats that\n"
         "`evaluate landmarks`, `geometry` and `pose --layout synthetic` read.",
     )
-    parser.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="folder of the pictures"
+    add_output(
+        parser, "--out", folder=True, required=True, metavar="DIR", help="folder of the pictures"
     )
     group = parser.add_mutually_exclusive_group(required=True)
     group.add_argument(
@@ -39,7 +39,7 @@ def add_synthetic_command(kinds: Subparsers[argparse.ArgumentParser]) -> None:
     )
     parser.add_argument(
         "--yaw",
-        type=float,
+        type=finite,
         default=60.0,
         metavar="DEG",
         help="range of the turntable to each side (default: %(default)g)",

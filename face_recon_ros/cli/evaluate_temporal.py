@@ -9,6 +9,7 @@ from face_recon_ros.cli import common
 from face_recon_ros.cli.options import (
     add_camera_options,
     add_frames_option,
+    add_output,
     add_pipeline_options,
     add_topic_options,
     open_input,
@@ -29,7 +30,7 @@ def add_temporal_command(kinds: Subparsers[argparse.ArgumentParser]) -> None:
         "still head all of depth_std_mm is error; a blink must not move the head.",
     )
     parser.add_argument("source", help="video, folder of pictures, bag, or `pattern`")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE.json", help="the figures")
+    add_output(parser, "--out", required=True, metavar="FILE.json", help="the figures")
     add_frames_option(parser)
     add_topic_options(parser)
     add_pipeline_options(parser)

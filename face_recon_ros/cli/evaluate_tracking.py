@@ -14,9 +14,11 @@ from face_recon_ros.cli import common
 from face_recon_ros.cli.options import (
     add_camera_options,
     add_frames_option,
+    add_output,
     add_pipeline_options,
     add_topic_options,
     at_least,
+    finite,
     open_input,
     pipeline_config,
     pipeline_settings,
@@ -77,16 +79,17 @@ def add_tracking_command(subparsers: argparse._SubParsersAction[argparse.Argumen
         "source", nargs="?", default="", metavar="SOURCE", help="video, folder of pictures, bag"
     )
     parser.add_argument("--truth", type=Path, metavar="GT.txt", help="true faces of SOURCE")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE.json", help="the figures")
-    parser.add_argument(
+    add_output(parser, "--out", required=True, metavar="FILE.json", help="the figures")
+    add_output(
+        parser,
         "--preview",
-        type=Path,
+        folder=True,
         metavar="DIR",
         help="write a picture with true and found faces for every two seconds",
     )
     parser.add_argument(
         "--min-iou",
-        type=float,
+        type=finite,
         default=MotConfig.min_iou,
         help="least IoU of a true and a found box (default: %(default)s)",
     )
@@ -106,13 +109,13 @@ def add_tracking_command(subparsers: argparse._SubParsersAction[argparse.Argumen
     )
     group.add_argument(
         "--seconds",
-        type=float,
+        type=finite,
         default=room.seconds,
         help="length of the scene, seconds (default: %(default)s)",
     )
     group.add_argument(
         "--rate",
-        type=float,
+        type=finite,
         default=room.rate_hz,
         help="images a second, also of a SOURCE that is a folder (%(default)s)",
     )
@@ -125,8 +128,8 @@ def add_tracking_command(subparsers: argparse._SubParsersAction[argparse.Argumen
         metavar="DIR",
         help="photographs, one person each; they are not kept",
     )
-    group.add_argument(
-        "--write", type=Path, metavar="DIR", help="write the room's images and gt.txt"
+    add_output(
+        group, "--write", folder=True, metavar="DIR", help="write the room's images and gt.txt"
     )
     add_pipeline_options(parser)
     add_camera_options(parser)

@@ -8,6 +8,7 @@ from pathlib import Path
 from face_recon_ros.cli import common
 from face_recon_ros.cli.options import (
     add_camera_options,
+    add_output,
     add_pipeline_options,
     camera_resolver,
 )
@@ -27,8 +28,8 @@ def add_fit_command(commands: Subparsers[argparse.ArgumentParser]) -> None:
         "or to refine a portrait offline. Writes NAME_fit.ply, NAME_fit.png and NAME_fit.json.",
     )
     parser.add_argument("image", type=Path, help="picture; its largest face is fitted")
-    parser.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="folder of the results"
+    add_output(
+        parser, "--out", folder=True, required=True, metavar="DIR", help="folder of the results"
     )
     parser.add_argument(
         "--start",

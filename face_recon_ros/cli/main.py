@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
+import os
 import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from face_recon_ros.cli.avatar import add_avatar_command
 from face_recon_ros.cli.evaluate import add_evaluation_commands
 from face_recon_ros.cli.fit import add_fit_command
 from face_recon_ros.cli.model import add_model_commands
+from face_recon_ros.cli.options import check_outputs, expand_home
 from face_recon_ros.cli.reconstruct import add_reconstruct_command
 from face_recon_ros.cli.record import add_record_command
 from face_recon_ros.cli.stream import add_stream_command
 from face_recon_ros.cli.train import add_training_commands
 from face_recon_ros.core.errors import FaceReconError
-from face_recon_ros.io.folders import DiskFullError, check_place
+from face_recon_ros.io.folders import DiskFullError
 
 EXIT_FAULT = 2  # a fault that the user can fix, one line on stderr
 EXIT_INTERRUPTED = 130
@@ -105,6 +107,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: a wrong command line, or SIGTERM.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files need not be text
+        sys.stdout.reconfigure(errors="backslashreplace")
     args = make_parser().parse_args(argv)
     with _ended_by_sigterm():
         return _run(args)
@@ -112,10 +116,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     try:
-        for option in ("out", "report"):
-            if place := getattr(args, option, None):
-                check_place(Path(place), f"choose another --{option}")
+        expand_home(args)
+        check_outputs(args)
         code = int(args.run(args) or 0)
+        sys.stdout.flush()
         for warning in _runtime_warnings():
             print(f"face-recon: {warning}", file=sys.stderr)
         return code
@@ -130,8 +134,13 @@ def _run(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except BrokenPipeError:  # the reader of our output went away: head, less
-        sys.stderr.close()
-        return EXIT_FAULT
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # flushed at exit
+    except PermissionError as fault:
+        remedy = "ask its owner, or choose another"
+        print(
+            f"face-recon: expected the right to use {fault.filename}, got none; {remedy}",
+            file=sys.stderr,
+        )
     except OSError as fault:
         full = DiskFullError.of(fault, "the output")
         if full is None:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from face_recon_ros.cli.options import add_output
 from face_recon_ros.core.errors import ModelError
 from face_recon_ros.core.models import FACE_MODEL, find_model, models_dir, read_manifest
-from face_recon_ros.io.folders import write_whole
+from face_recon_ros.io.folders import make_folder, write_whole
 from face_recon_ros.io.landmarks import read_landmarks
 
 if TYPE_CHECKING:
@@ -54,8 +55,8 @@ def add_model_commands(commands: argparse._SubParsersAction[argparse.ArgumentPar
     kinds = kinds.add_subparsers(title="what to do", metavar="WHAT", required=True)
 
     build = _add(kinds, "build", "build the default model", _BUILD)
-    build.add_argument(
-        "--out", type=Path, default=Path("models") / FACE_MODEL, metavar="FILE.npz",
+    add_output(
+        build, "--out", default=Path("models") / FACE_MODEL, metavar="FILE.npz",
         help="where to write it (default: %(default)s)",
     )  # fmt: skip
     build.add_argument(
@@ -67,8 +68,8 @@ def add_model_commands(commands: argparse._SubParsersAction[argparse.ArgumentPar
     info = _add(kinds, "info", "what a model file holds", "Describes a model file.")
     info.add_argument("file", nargs="?", type=Path, help="a .npz; the default model when left out")
     info.add_argument("--json", action="store_true", help="machine-readable")
-    info.add_argument(
-        "--pictures", type=Path, metavar="DIR",
+    add_output(
+        info, "--pictures", folder=True, metavar="DIR",
         help="also draw mean, components, 16 random people and 12 expressions into DIR",
     )  # fmt: skip
     info.set_defaults(run=_run_info)
@@ -79,9 +80,7 @@ def add_model_commands(commands: argparse._SubParsersAction[argparse.ArgumentPar
     convert = _add(kinds, "import", "convert a model of another project", _IMPORT)
     convert.add_argument("format", choices=("bfm09", "flame", "ict"), help="project (see above)")
     convert.add_argument("source", type=Path, help="file or folder of that project")
-    convert.add_argument(
-        "--out", type=Path, required=True, metavar="FILE.npz", help="file to write"
-    )
+    add_output(convert, "--out", required=True, metavar="FILE.npz", help="file to write")
     convert.set_defaults(run=_run_import)
 
     population = _add(kinds, "population", "where real people stand in the model", _POPULATION)
@@ -101,8 +100,8 @@ def add_model_commands(commands: argparse._SubParsersAction[argparse.ArgumentPar
         default="mm",
         help="unit of scan and landmarks (default: %(default)s)",
     )
-    fit.add_argument("--out", type=Path, metavar="FILE.json", help="default: standard output")
-    fit.add_argument("--mesh", type=Path, metavar="FILE.ply", help="also write the fitted head")
+    add_output(fit, "--out", metavar="FILE.json", help="default: standard output")
+    add_output(fit, "--mesh", metavar="FILE.ply", help="also write the fitted head")
     fit.add_argument("--model", type=Path, help="a face model .npz; the default one when left out")
     fit.add_argument(
         "--free-scale",
@@ -219,6 +218,7 @@ def _run_fit(args: argparse.Namespace) -> int:
 
         fit = fit_scan(model, scan, marks, free_scale=args.free_scale, progress=progress)
     if args.mesh:
+        make_folder(args.mesh.parent, "choose another --mesh")
         write_mesh(args.mesh, Mesh((fit.vertices / metres).astype("float32"), model.triangles))
     result: dict[str, Any] = {
         **fit.figures(),

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import math
+import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,13 +18,15 @@ from tqdm import tqdm
 from face_recon_ros.core.camera import DEFAULT_HORIZONTAL_FOV_DEG
 from face_recon_ros.core.detection import BACKENDS, DetectorConfig
 from face_recon_ros.core.errors import DataError, FaceReconError
-from face_recon_ros.core.models import FACE_MODEL
+from face_recon_ros.core.models import FACE_MODEL, user_path
 from face_recon_ros.core.onnx_session import PROVIDERS
 from face_recon_ros.core.pipeline import PipelineConfig
 from face_recon_ros.core.reconstructor_config import OFF, ReconstructorConfig
 from face_recon_ros.core.tracker_config import TrackerConfig
+from face_recon_ros.core.types import Image
 from face_recon_ros.io.bag_source import BagSource
 from face_recon_ros.io.calibration import AUTO, NO, YES, CameraResolver
+from face_recon_ros.io.folders import check_place
 from face_recon_ros.io.jobs import Pool
 from face_recon_ros.io.sources import Source, SourceConfig, image_topic_of, open_source
 
@@ -43,6 +48,53 @@ def at_least(minimum: int) -> Callable[[str], int]:
         return value
 
     return whole_number
+
+
+def finite(text: str) -> float:
+    """The type of an option that takes a number, which `nan` and `inf` are not."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"expected a finite number, got {text}")
+    return value
+
+
+def add_output(
+    parser: argparse._ActionsContainer, name: str, *, folder: bool = False, **more: Any
+) -> None:
+    """Adds an option that names a file or folder to write; it is checked before the work.
+
+    Args:
+        parser: of the command, or a group of its options.
+        name: of the option.
+        folder: whether a folder is written.
+        more: for `add_argument`.
+    """
+    dest = parser.add_argument(name, type=Path, **more).dest
+    others = parser.get_default("outputs") or {}
+    parser.set_defaults(outputs={**others, dest: folder})
+
+
+def expand_home(args: argparse.Namespace) -> None:
+    """Lets `~` in the paths among the options be the home folder: shells leave `--out=~/x`."""
+    for name, value in vars(args).items():
+        if isinstance(value, Path):
+            setattr(args, name, user_path(value))
+        elif isinstance(value, list) and all(isinstance(path, Path) for path in value):
+            setattr(args, name, [user_path(path) for path in value])
+
+
+def check_outputs(args: argparse.Namespace) -> None:
+    """Refuses what `add_output`'s options name where it cannot be written.
+
+    Raises:
+        DataError: one of them cannot.
+    """
+    for dest, folder in getattr(args, "outputs", {}).items():
+        if place := getattr(args, dest):
+            check_place(place, f"choose another --{dest}", folder=folder)
 
 
 def add_frames_option(parser: argparse._ActionsContainer) -> None:
@@ -83,7 +135,7 @@ def pool_of(args: argparse.Namespace) -> Pool:
 
 def settings_of(args: argparse.Namespace) -> dict[str, str]:
     """All that results depend on: the options but for those of `add_pool_options`."""
-    others = {"workers", "cluster", "run"}
+    others = {"workers", "cluster", "run", "outputs"}
     return {name: repr(value) for name, value in sorted(vars(args).items()) if name not in others}
 
 
@@ -106,7 +158,7 @@ def add_detector_options(parser: argparse.ArgumentParser) -> argparse._ArgumentG
     )
     group.add_argument(
         "--min-score",
-        type=float,
+        type=finite,
         default=d.min_score,
         help="drop detections with a lower score (default: %(default)s)",
     )
@@ -250,7 +302,7 @@ def add_camera_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--fov",
-        type=float,
+        type=finite,
         default=DEFAULT_HORIZONTAL_FOV_DEG,
         metavar="DEG",
         help="field of view of the longer side without calibration (default: %(default)g)",
@@ -318,7 +370,67 @@ def open_input(
     source = open_source(config, complain=left_out)
     if isinstance(source, BagSource):
         print(f"{source.name}: {source.choice}")
+    if source.live and threading.current_thread() is threading.main_thread():
+        source = _UntilInterrupted(source)
     return source, camera_resolver(args, image_topic_of(source))
+
+
+class _UntilInterrupted:
+    """A live source that Ctrl-C ends, so that results are written; a second Ctrl-C ends all."""
+
+    live = True
+
+    def __init__(self, source: Source) -> None:
+        """Takes the source, which goes on for ever."""
+        self._source = source
+        self.name, self.fps, self.length = source.name, source.fps, source.length
+
+    @property
+    def camera_info(self) -> Any:
+        """See `Source`."""
+        return self._source.camera_info
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """See `Source`."""
+        return self._source.warnings
+
+    def __iter__(self) -> Iterator[Image]:
+        """The images until Ctrl-C.
+
+        Raises:
+            KeyboardInterrupt: before there was an image, or for the second time.
+        """
+        waiting = asked = False
+
+        def interrupt(*_: object) -> None:
+            nonlocal asked
+            if asked or waiting:
+                raise KeyboardInterrupt
+            asked = True
+
+        before, images, count = signal.signal(signal.SIGINT, interrupt), iter(self._source), 0
+        try:
+            while not asked:
+                try:
+                    waiting = True
+                    image = next(images)
+                except StopIteration:
+                    return
+                except KeyboardInterrupt:
+                    if not count:
+                        raise
+                    return
+                finally:
+                    waiting = False
+                count += 1
+                yield image
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    def close(self) -> None:
+        """See `Source`."""
+        self._source.close()
 
 
 def camera_resolver(args: argparse.Namespace, image_topic: str = "") -> CameraResolver:

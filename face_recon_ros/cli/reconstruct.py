@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import os
 import sys
 import zlib
 from collections import Counter
@@ -15,6 +16,7 @@ import cv2
 import numpy as np
 
 from face_recon_ros.cli.options import (
+    add_output,
     add_pool_options,
     add_source_options,
     at_least,
@@ -62,8 +64,8 @@ NAME is the picture's name, or `faces` for a video: there JSON and meshes show e
 last seen, if seen three times, and the NPZ has a row for every face in every image.
 With --same-person a folder's pictures all show one person, by their largest faces: one neutral
 head, faces_person.ply, from all of them together; faces.json and faces.npz have every picture.
-Pictures of a folder are processed on all cores (not with --same-person). An interrupted command
-continues where it stopped."""
+Pictures of a folder are processed on all cores, and an interrupted command continues where it
+stopped (not with --same-person). Ctrl-C ends a camera or stream, and its results are written."""
 
 _EXAMPLES = """examples:
   face-recon reconstruct portrait.jpg --out out
@@ -86,7 +88,7 @@ def add_reconstruct_command(
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("source", help="picture, folder, video, bag, device number or `pattern`")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="output folder")
+    add_output(parser, "--out", folder=True, required=True, metavar="DIR", help="output folder")
     parser.add_argument(
         "--mesh",
         choices=tuple(MESHES),
@@ -197,7 +199,7 @@ class _PictureJob:
         for pipeline in pipelines:
             if not faces:
                 frame = pipeline.process_still(
-                    image, camera, args.refine, doubting=True, seed=zlib.crc32(name.encode())
+                    image, camera, args.refine, doubting=True, seed=zlib.crc32(os.fsencode(name))
                 )
                 faces = frame.faces
         reconstructor = pipelines[0].reconstructor

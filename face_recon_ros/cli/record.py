@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from face_recon_ros.cli import common
 from face_recon_ros.cli.options import (
     add_frames_option,
+    add_output,
     add_topic_options,
     open_input,
     report_input,
@@ -28,11 +29,11 @@ def add_record_command(commands: Subparsers[argparse.ArgumentParser]) -> None:
         "record",
         "a video, folder or camera into a rosbag2",
         "Writes images into a rosbag2 without ROS: /camera/image_raw, with CameraInfo where\n"
-        "there is a calibration. Live topics:\n"
+        "there is a calibration. Ctrl-C ends a camera or stream. Live topics:\n"
         "  ros2 bag record -s mcap /camera/image_raw /camera/camera_info",
     )
     parser.add_argument("source", help="video, folder, bag, device number, or `pattern`")
-    parser.add_argument("--out", type=Path, required=True, metavar="BAG", help="folder to make")
+    add_output(parser, "--out", folder=True, required=True, metavar="BAG", help="folder to make")
     add_topic_options(parser)
     parser.add_argument(
         "--storage",

@@ -6,10 +6,11 @@ import argparse
 import itertools
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 from face_recon_ros.cli.options import (
+    add_output,
     add_source_options,
+    finite,
     no_face,
     open_input,
     pipeline_config,
@@ -65,15 +66,15 @@ def add_stream_command(subparsers: argparse._SubParsersAction[argparse.ArgumentP
         default=c.port,
         help=f"UDP port of the receiver (default: {PORTS[VMC]}, livelink: {PORTS[LIVE_LINK]})",
     )
-    parser.add_argument(
+    add_output(
+        parser,
         "--csv",
-        type=Path,
         metavar="FILE",
         help="write the table; with --to, packets are sent as well",
     )
     parser.add_argument(
         "--calibrate",
-        type=float,
+        type=finite,
         default=c.calibrate_s,
         metavar="SECONDS",
         help="subtract the face at rest: the person keeps a neutral face for so long at first "

@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from face_recon_ros.cli.options import add_pool_options, pool_of
+from face_recon_ros.cli.options import add_output, add_pool_options, at_least, pool_of
 from face_recon_ros.core.models import NETWORK
 
 _TRAIN = """Trains the regression network, without any label or landmark, from synthetic faces
@@ -39,7 +39,7 @@ def add_training_commands(subparsers: argparse._SubParsersAction[argparse.Argume
         metavar="KEY=VALUE",
         help="override one option (losses: weights.NAME=VALUE); may be repeated",
     )
-    train.add_argument("--out", help="folder of the run (default: runs/train)")
+    add_output(train, "--out", folder=True, help="folder of the run (default: runs/train)")
     train.add_argument("--photographs", help="folder of photographs, or a text file listing them")
     train.add_argument(
         "--points",
@@ -65,7 +65,7 @@ def add_training_commands(subparsers: argparse._SubParsersAction[argparse.Argume
         epilog="example: face-recon export runs/train/checkpoint.pt --out models/face_net.onnx",
     )
     export.add_argument("checkpoint", type=Path, help="checkpoint.pt of a run")
-    export.add_argument("--out", type=Path, default=Path(NETWORK), help=f"default: {NETWORK}")
+    add_output(export, "--out", default=Path(NETWORK), help=f"default: {NETWORK}")
     export.add_argument(
         "--precision",
         choices=("float32", "int8_weights", "int8"),
@@ -74,7 +74,7 @@ def add_training_commands(subparsers: argparse._SubParsersAction[argparse.Argume
         "a third of the time on a CPU (default: %(default)s)",
     )
     export.add_argument(
-        "--size", type=int, default=0, help="input size in pixels; 0: the training's"
+        "--size", type=at_least(0), default=0, help="input size in pixels; 0: the training's"
     )
     export.add_argument(
         "--manifest",
@@ -94,8 +94,12 @@ def _add_prepare(train: argparse.ArgumentParser) -> None:
     )
     # The names of `train`'s options, under which its parser would put its own defaults.
     prepare.add_argument("prepared", metavar="PHOTOGRAPHS", help="folder, or text file listing")
-    prepare.add_argument(
-        "--out", default="runs/train", help="folder of the run (default: %(default)s)"
+    add_output(
+        prepare,
+        "--out",
+        folder=True,
+        default=Path("runs/train"),
+        help="folder of the run (default: %(default)s)",
     )
     prepare.add_argument("--config", metavar="FILE.yaml", help="settings of the run")
     prepare.add_argument(
@@ -114,7 +118,7 @@ def _prepare(arguments: argparse.Namespace) -> None:
     from face_recon_ros.training.config import load_config, parse_overrides
     from face_recon_ros.training.photographs import PhotographCache, cache_of, check_kept
 
-    overrides = {**parse_overrides(arguments.set), "out": arguments.out}
+    overrides = {**parse_overrides(arguments.set), "out": str(arguments.out)}
     config = load_config(arguments.config, overrides)
     counts = PhotographCache(cache_of(config.out)).build(
         arguments.prepared,
@@ -135,7 +139,7 @@ def _train(arguments: argparse.Namespace) -> None:
 
     overrides = parse_overrides(arguments.set)
     if arguments.out:
-        overrides["out"] = arguments.out
+        overrides["out"] = str(arguments.out)
     if arguments.points:
         if arguments.photographs:
             overrides["backgrounds"] = arguments.photographs

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from face_recon_ros.core.errors import ConfigError, ImageError, ModelError
-from face_recon_ros.core.models import DETECTORS, find_model
+from face_recon_ros.core.models import DETECTORS, find_model, user_path
 from face_recon_ros.core.ranges import check_ranges, ranged
 from face_recon_ros.core.search import SearchingDetector
 from face_recon_ros.core.types import Detections, Detector, Float32
@@ -204,7 +204,7 @@ class YuNetDetector:
         threads: int = 2,
     ) -> None:
         """Loads the network; empty `model` takes the shipped one, the rest is as in `YuNet`."""
-        path = Path(model).expanduser().absolute() if str(model) else DETECTORS["yunet"]
+        path = user_path(model).absolute() if str(model) else DETECTORS["yunet"]
         self._network = YuNet(find_model(path), min_score, max_side_px, threads)
 
     def detect(self, rgb: NDArray[np.uint8]) -> Detections:

@@ -118,6 +118,12 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
+def user_path(path: str | Path) -> Path:
+    """A path as a user writes it: `~` is the home folder, where there is one of that name."""
+    # Path.expanduser raises where there is none, and `~$letter.jpg` is a file's name, too
+    return Path(os.path.expanduser(path))  # noqa: PTH111
+
+
 def find_model(name: str | Path) -> Path:
     """Path of a model file, checked against the manifest when it is one we ship.
 
@@ -128,7 +134,7 @@ def find_model(name: str | Path) -> Path:
         ModelError: it is missing, is not the file that was shipped, is of no format that holds
             data alone, or has weights elsewhere.
     """
-    path = Path(name).expanduser()
+    path = user_path(name)
     if path.name != str(name):  # a path, not a bare name: the user's own file
         if not path.is_file():
             raise ModelError(f"a model file at {path}", "no such file", "check the path")

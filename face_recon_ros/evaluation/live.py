@@ -20,7 +20,7 @@ from typing import Any
 
 from face_recon_ros.core.errors import ConfigError, DataError
 from face_recon_ros.core.inference import find_network
-from face_recon_ros.core.models import find_model
+from face_recon_ros.core.models import find_model, user_path
 
 _DEMO = Path(__file__).resolve().parents[2] / "scripts" / "demo.py"
 _LIMIT_S = 3600
@@ -55,7 +55,7 @@ def node_parameters(args: argparse.Namespace) -> dict[str, str | int | float]:
 
 def _whole_path(path: str | Path | None) -> str:
     """A file's path from the root, as the nodes run in another folder; a shipped name as it is."""
-    whole = Path(path or "").expanduser().resolve()
+    whole = user_path(path or "").resolve()
     return str(whole if whole.is_file() else path or "")
 
 

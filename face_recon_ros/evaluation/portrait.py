@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,7 +21,7 @@ from face_recon_ros.core.types import COEFFICIENT_NAMES, Coefficients, Mesh
 from face_recon_ros.evaluation.chain import Estimator, largest
 from face_recon_ros.fitting.photo import PhotometricFitter
 from face_recon_ros.io.folders import written
-from face_recon_ros.io.images import read_image
+from face_recon_ros.io.images import read_image, write_image
 from face_recon_ros.io.meshes import write_ply
 
 FIT_SIZE = 224
@@ -74,8 +73,7 @@ def fit_portrait(
         out.mkdir(parents=True, exist_ok=True)
         write_ply(out / f"{path.stem}_fit.ply", mesh)
     views = [pixels, over(pixels, model, starts[0]), over(pixels, model, c)]
-    picture = cv2.cvtColor(np.concatenate(views, axis=1), cv2.COLOR_RGB2BGR)
-    cv2.imwrite(str(out / f"{path.stem}_fit.png"), picture)
+    write_image(out / f"{path.stem}_fit.png", np.concatenate(views, axis=1))
     return {
         "image": path.name,
         "start": "scratch" if from_scratch else "network",

@@ -13,6 +13,7 @@ from face_recon_ros.core.illumination import GAMMA, MIN_SHADING, sh_basis
 from face_recon_ros.core.morphable_model import MorphableModel, VertexNormals
 from face_recon_ros.core.rasterizer import interpolate, rasterize
 from face_recon_ros.core.rigid import rotation_from_vector
+from face_recon_ros.io.images import write_image
 
 Image = NDArray[np.uint8]
 
@@ -99,7 +100,7 @@ def write_pictures(model: MorphableModel, folder: Path, size: int = 256) -> list
     paths = []
     for name, (draw, columns) in sheets.items():
         path = folder / f"face_model_{name}.png"
-        cv2.imwrite(str(path), _sheet(draw(model, size), columns)[..., ::-1])
+        write_image(path, _sheet(draw(model, size), columns))
         paths.append(path)
     return paths
 

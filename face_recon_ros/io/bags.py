@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from face_recon_ros.core.errors import ConfigError, DataError
+from face_recon_ros.core.models import user_path
 from face_recon_ros.io.bag_files import (
     EMPTY,
     MCAP,
@@ -45,7 +46,7 @@ Spans = Sequence[tuple[int | None, int | None]]
 
 def is_bag(source: str | Path) -> bool:
     """Whether a path is a recording, by its content: a folder with storage files, or one file."""
-    path = Path(source).expanduser()
+    path = user_path(source)
     if path.is_file():
         return (
             path.suffix == ".bag"
@@ -218,7 +219,7 @@ def open_bag(path: str | Path) -> Bag:
         raise ConfigError(
             "the package rosbags, which reads bags", str(fault), "pip install rosbags"
         ) from None
-    place = Path(path).expanduser()
+    place = user_path(path)
     files = [place] if place.is_file() else _storage_files(place)
     if any(storage_of(f) == ROS1 for f in files) or (place.is_file() and place.suffix == ".bag"):
         raise DataError(

@@ -10,6 +10,7 @@ import numpy as np
 
 from face_recon_ros.core.camera import DEFAULT_HORIZONTAL_FOV_DEG, PinholeCamera
 from face_recon_ros.core.errors import CameraError, ConfigError
+from face_recon_ros.core.models import user_path
 from face_recon_ros.core.types import Image
 from face_recon_ros.io.camera_info import (
     CameraReading,
@@ -179,7 +180,7 @@ def read_calibration_file(path: str | Path) -> tuple[PinholeCamera, str]:
     """
     import yaml
 
-    path = Path(path).expanduser()
+    path = user_path(path)
     remedy = "calibrate with `ros2 run camera_calibration cameracalibrator` and give its ost.yaml"
     try:
         data: dict[str, Any] = yaml.safe_load(path.read_text())

@@ -64,7 +64,8 @@ def write_whole(path: str | Path, text: str, remedy: str = "choose another --out
     with written(target, remedy):
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            part.write_text(text)
+            # of names that are no text: what JSON writes for them, too
+            part.write_text(text, encoding="utf-8", errors="backslashreplace")
             part.replace(target)
         finally:
             part.unlink(missing_ok=True)
@@ -86,24 +87,29 @@ def make_folder(folder: Path, remedy: str = "choose another") -> None:
         raise DataError(f"a folder at {folder}", fault.strerror or str(fault), remedy) from None
 
 
-def check_place(path: Path, remedy: str = "choose another") -> None:
+def check_place(path: Path, remedy: str = "choose another", *, folder: bool) -> None:
     """Refuses a place that cannot be written to, before long work is done for it; makes nothing.
 
     Args:
         path: of a file or folder that will be written, with the folders above it.
         remedy: what to do where it cannot.
+        folder: whether it will be a folder.
 
     Raises:
-        DataError: no folder can be made there, or there is no right to write.
+        DataError: a folder stands where a file is wanted or the reverse, no folder can be made
+            there, or there is no right to write.
     """
-    path = path.expanduser().absolute()
+    path = path.absolute()
+    kind = "folder" if folder else "file"
+    if path.exists() and path.is_dir() != folder and not path.is_char_device():
+        raise DataError(f"a {kind} at {path}", f"a {'file' if folder else 'folder'}", remedy)
     try:
-        folder = path if path.is_dir() else path.parent
-        while not folder.exists():
-            folder = folder.parent
-        if not folder.is_dir():
+        place = path if path.is_dir() else path.parent
+        while not place.exists():
+            place = place.parent
+        if not place.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-        with tempfile.TemporaryFile(dir=folder):
+        with tempfile.TemporaryFile(dir=place):
             pass
     except OSError as fault:
         raise DataError(f"a place to write {path}", fault.strerror or str(fault), remedy) from None

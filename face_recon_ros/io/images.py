@@ -8,12 +8,14 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from face_recon_ros.core.errors import ConfigError, ImageError, SourceError
+from face_recon_ros.core.models import user_path
 from face_recon_ros.io.folders import written
 from face_recon_ros.io.intensity import IntensityScale
 
@@ -152,7 +154,7 @@ def decode_picture(
         if pixels is None or (kind == "JPEG" and not _has_end_marker(raw)):
             pixels, warning = _rescued(raw, kind, upright)
     if not warning and _moves(raw, kind):
-        warning = "moves: only its first image is read (a GIF or a video is read whole)"
+        warning = "moves: only its first image is read (a GIF or a video by itself is read whole)"
     if pixels is None:
         raise ImageError(
             f"a picture ({', '.join(PICTURES)})",
@@ -176,7 +178,7 @@ def read_picture(
     Raises:
         SourceError: it is missing or cannot be read as a picture.
     """
-    path = Path(path).expanduser()
+    path = user_path(path)
     try:
         data = path.read_bytes()
     except OSError as fault:
@@ -202,19 +204,21 @@ def read_image(
     return picture.rgb
 
 
-def is_animated(path: str | Path) -> bool:
+def is_animated(gif: str | Path | BinaryIO) -> bool:
     """Whether a GIF has several images."""
     from PIL import Image
 
     try:
-        with Image.open(path) as picture:
-            return getattr(picture, "n_frames", 1) > 1
+        with Image.open(gif) as picture:
+            return bool(getattr(picture, "is_animated", False))
     except (OSError, ValueError, SyntaxError):
         return False
 
 
 def _moves(raw: bytes, kind: str) -> bool:
-    """Whether a WebP or PNG file has images after its first."""
+    """Whether a GIF, WebP or PNG file has images after its first."""
+    if kind == "GIF":
+        return is_animated(io.BytesIO(raw))
     if kind == "WebP":
         return raw[12:16] == b"VP8X" and bool(raw[20] & 2)
     return kind == "PNG" and raw.find(b"acTL", 0, raw.find(b"IDAT")) >= 0

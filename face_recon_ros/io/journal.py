@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -66,17 +67,19 @@ class Journal:
         text = json.dumps(_without_arrays(value, arrays))
         self.folder()
         file = self._file(key)
-        part = file.with_suffix(".part")
-        with written(file), part.open("wb") as out:
-            np.savez(out, json=np.array(text), **arrays)
-        part.replace(file)
+        # another run of the same command may write, and remove, the same answers
+        part = file.with_suffix(f".{os.getpid()}.part")
+        with written(file):
+            with part.open("wb") as out:
+                np.savez(out, json=np.array(text), **arrays)
+            part.replace(file)
 
     def forget(self) -> None:
         """Throws all answers away."""
         self._note.unlink(missing_ok=True)
         for kind in ("npz", "part", "work"):
             for file in self._folder.glob(f"*.{kind}"):
-                file.unlink()
+                file.unlink(missing_ok=True)
 
     def remove(self) -> None:
         """Deletes the journal; the work is done."""
@@ -85,7 +88,7 @@ class Journal:
             self._folder.rmdir()
 
     def _file(self, key: str) -> Path:
-        return self._folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npz"
+        return self._folder / f"{hashlib.sha256(os.fsencode(key)).hexdigest()[:32]}.npz"
 
 
 def _without_arrays(value: Any, arrays: dict[str, NDArray[Any]]) -> Any:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face_recon_ros.core.errors import ConfigError, FaceReconError, SourceError
+from face_recon_ros.core.models import user_path
 from face_recon_ros.core.types import Image
 from face_recon_ros.io.images import PICTURES, REFUSED, picture_format, read_picture
 from face_recon_ros.io.intensity import IntensityScale
@@ -37,7 +38,7 @@ class FolderSource:
         """Lists the pictures."""
         self.name = config.source
         self._config = config
-        path = Path(config.source).expanduser()
+        path = user_path(config.source)
         self.skipped: dict[Path, FaceReconError] = {}
         self.paths = [path] if path.is_file() else image_paths(path, self.skipped)
         self.fps = config.fps or DEFAULT_FPS

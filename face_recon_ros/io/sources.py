@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.errors import FaceReconError, SourceError
+from face_recon_ros.core.models import user_path
 from face_recon_ros.core.pattern import PERIOD_S, TurningHead
 from face_recon_ros.core.types import Image
 from face_recon_ros.io import portrait
@@ -110,7 +111,7 @@ def open_source(
     if name == PORTRAIT:
         person = portrait.MovingPortrait(config.width or 1280, config.height or 720)
         return RenderedSource(config, person.render, portrait.PERIOD_S, portrait.FPS)
-    path = Path(name).expanduser()
+    path = user_path(name)
     if path.is_char_device():  # also /dev/v4l/by-id/... and other links
         return DeviceSource(replace(config, source=str(path.resolve())), clock, retry)
     if _DEVICE.fullmatch(name):
@@ -309,7 +310,7 @@ class VideoSource:
         self._reader.close()
 
     def _open(self) -> VideoReader:
-        return VideoReader(str(Path(self.name).expanduser()))
+        return VideoReader(str(user_path(self.name)))
 
 
 def with_cameras(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from face_recon_ros.core.errors import ConfigError
+from face_recon_ros.core.models import user_path
 from face_recon_ros.core.ranges import check_ranges, ranged
 from face_recon_ros.robot.neck import Neck, neck_from_urdf
 from face_recon_ros.robot.neck_simulator import NeckSimulatorConfig
@@ -69,10 +69,11 @@ class NeckConfig:
     def read_urdf(self) -> str:
         """Text of the file `urdf`."""
         try:
-            return Path(self.urdf).expanduser().read_text()
-        except OSError as fault:
+            return user_path(self.urdf).read_text()
+        except (OSError, ValueError) as fault:
+            what = getattr(fault, "strerror", None) or "no text"
             raise ConfigError(
-                f"a URDF file at neck.urdf {self.urdf!r}", str(fault.strerror), "check the path"
+                f"a URDF file at neck.urdf {self.urdf!r}", what, "check the path"
             ) from None
 
 

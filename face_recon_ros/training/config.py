@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -288,7 +289,7 @@ def load_config(
     if path is not None:
         try:
             loaded = yaml.safe_load(Path(path).read_text())
-        except (OSError, yaml.YAMLError) as fault:
+        except (OSError, ValueError, yaml.YAMLError) as fault:
             raise ConfigError(
                 f"a YAML file at {path}",
                 str(fault).splitlines()[0],
@@ -303,8 +304,11 @@ def load_config(
         target = values
         *parents, last = key.split(".")
         for parent in parents:
-            target = target.setdefault(parent, {})
-        target[last] = yaml.safe_load(text)
+            target = _mapping(target.setdefault(parent, {}), parent)
+        try:
+            target[last] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise ConfigError(f"a value for {key}", repr(text), "quote it as YAML does") from None
     return config_from_dict(values, kind)
 
 
@@ -315,8 +319,14 @@ def config_from_dict(
     """Checked construction; the inverse of `dataclasses.asdict`."""
     values = dict(values)
     losses = {TrainConfig: LossWeights, PointConfig: PointLossWeights}[kind]
-    weights = _build(losses, values.pop("weights", {}) or {}, "weights.")
+    weights = _build(losses, _mapping(values.pop("weights", None) or {}, "weights"), "weights.")
     return dataclasses.replace(_build(kind, values, ""), weights=weights)
+
+
+def _mapping(value: Any, key: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ConfigError(f"names and values below {key}", repr(value), f"{key}.NAME=VALUE")
+    return value
 
 
 def _build(kind: type, values: Mapping[str, Any], prefix: str) -> Any:
@@ -333,9 +343,10 @@ def _build(kind: type, values: Mapping[str, Any], prefix: str) -> Any:
         if wanted is float and isinstance(value, str):  # YAML 1.1 reads 1e-3 as text
             with contextlib.suppress(ValueError):
                 value = float(value)
-        if type(value) is not wanted:
+        if type(value) is not wanted or (wanted is float and not math.isfinite(value)):
+            finite = "finite " if wanted is float else ""
             raise ConfigError(
-                f"{prefix}{key} of type {wanted.__name__}",
+                f"{prefix}{key} of type {finite}{wanted.__name__}",
                 repr(value),
                 "docs/training.md lists the settings",
             )

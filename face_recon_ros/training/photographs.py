@@ -52,7 +52,8 @@ def list_photographs(source: str | Path) -> list[Path]:
     if source.is_dir():
         found = sorted(p for p in source.rglob("*") if p.suffix.lower() in SUFFIXES)
     elif source.is_file():
-        lines = source.read_text().splitlines()
+        text = source.read_text(errors="surrogateescape")
+        lines = [] if "\0" in text else text.splitlines()  # a picture is no list
         found = [source.parent / line.strip() for line in lines if line.strip()]
     else:
         found = []

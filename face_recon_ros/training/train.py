@@ -10,7 +10,6 @@ import time
 from collections import deque
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 import torch.distributed as dist
@@ -22,6 +21,7 @@ from tqdm import tqdm
 from face_recon_ros.core.detection import make_detector
 from face_recon_ros.core.models import find_model
 from face_recon_ros.core.morphable_model import decoding_sha256, load_morphable_model
+from face_recon_ros.io.images import write_image
 from face_recon_ros.io.jobs import Pool
 from face_recon_ros.training import losses
 from face_recon_ros.training.checkpoint import (
@@ -283,7 +283,7 @@ def draw_samples(path: Path, face: FaceDecoder, network: FaceRegressor, batch: B
     pasted = images.float() / 255 * (1 - covered) + rendering.colour * covered
     rows = [images.cpu().numpy(), (pasted * 255).byte().cpu().numpy()]
     picture = np.concatenate([np.concatenate(list(row), 1) for row in rows])
-    cv2.imwrite(str(path), np.ascontiguousarray(picture[..., ::-1]))
+    write_image(path, picture)
 
 
 if __name__ == "__main__":  # what torchrun starts

@@ -13,6 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from command_line import every_command, fails
 from fixtures import ARKIT_NAMES, K_ALBEDO, K_IDENTITY, draw_discs
 
 from face_recon_ros.cli import common
@@ -56,15 +57,6 @@ def video(tmp_path):
         writer.write(draw_discs(320, 240, (80 + 5 * k, 100, 30, RED))[..., ::-1])
     writer.release()
     return path
-
-
-def fails(capsys, *arguments):
-    """Runs a command that must fail; its one line."""
-    assert main([str(a) for a in arguments]) == EXIT_FAULT
-    line = capsys.readouterr().err.strip().splitlines()[-1]
-    assert line.startswith("face-recon: expected ")
-    assert ", got " in line and "; " in line
-    return line
 
 
 def test_a_picture_becomes_meshes_overlay_and_coefficients(models, pictures, tmp_path, capsys):
@@ -215,17 +207,6 @@ def test_bad_input_is_told_in_one_line(models, pictures, tmp_path, capsys):
     assert "--frames" in fails(capsys, *speed, "--frames", "0")
 
 
-@pytest.mark.parametrize("option", ["--out", "--report"])
-def test_a_place_that_cannot_be_written_to_is_told_before_the_work(option, tmp_path, capsys):
-    (tmp_path / "file").touch()
-    places = {"--out": tmp_path / "new" / "x.json", "--report": tmp_path / "new" / "x.html"}
-    places[option] = tmp_path / "file" / "deep" / "x"
-    command = ["evaluate", "landmarks", "--images", tmp_path / "nowhere"]
-    told = fails(capsys, *command, *(word for pair in places.items() for word in pair))
-    assert "a place to write" in told and f"choose another {option}" in told
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
-
-
 def test_a_full_disk_is_told_in_one_line(models, pictures, tmp_path, capsys, monkeypatch):
     faults = [OSError(number, os.strerror(number)) for number in (errno.ENOSPC, errno.EIO)]
 
@@ -323,15 +304,6 @@ def test_the_extras_that_are_named_exist():
         assert any(line.startswith(package) for line in extras[extra]), (
             f"{package} is not in the extra {extra}"
         )
-
-
-def every_command(parser, words=()):
-    """All commands, with the words that call them."""
-    yield words, parser
-    for action in parser._actions:
-        if hasattr(action, "choices") and isinstance(action.choices, dict):
-            for word, inner in action.choices.items():
-                yield from every_command(inner, (*words, word))
 
 
 def test_every_command_explains_itself_and_can_run():

@@ -317,7 +317,13 @@ PICTURES = (
     PictureRow("PPM, PGM, PBM (PNM)", ".ppm", _opencv(".ppm"), tolerance=0.0),
     PictureRow("JPEG 2000", ".jp2", _opencv(".jp2")),
     PictureRow("Sun raster", ".ras", _opencv(".ras"), tolerance=0.0),
-    PictureRow("GIF", ".gif", _opencv(".gif"), tolerance=20.0, note="of many images: a video"),
+    PictureRow(
+        "GIF",
+        ".gif",
+        _opencv(".gif"),
+        tolerance=20.0,
+        note="of many images: a video, in a folder its first image with a warning",
+    ),
     PictureRow("AVIF", ".avif", _pillow("AVIF"), note="by Pillow 11.3 or later", tolerance=8.0),
     PictureRow(
         "HEIC",

@@ -81,6 +81,14 @@ def test_a_folder_names_and_counts_what_it_leaves_out(tmp_path):
     assert any("ends early" in warning for warning in source.warnings)
 
 
+def test_a_gif_that_moves_is_told_where_only_its_first_image_is_read(tmp_path):
+    (row,) = (row for row in t.VIDEOS if row.name == "animated GIF")
+    row.write(tmp_path / "moves.gif")
+    source = open_source(SourceConfig(str(tmp_path)))
+    assert len(list(source)) == 1
+    assert "only its first image" in source.warnings[0]
+
+
 @pytest.mark.parametrize("row", t.VIDEOS, ids=lambda r: r.name)
 def test_videos(row, tmp_path):
     path = tmp_path / f"video{row.suffix}"

@@ -47,6 +47,7 @@ from face_recon_ros.training.optimisation import measure_statistics  # noqa: E40
 from face_recon_ros.training.photographs import (  # noqa: E402
     PhotographCache,
     label_photographs,
+    list_photographs,
     shard_file,
 )
 from face_recon_ros.training.rasterizer import rasterize  # noqa: E402
@@ -127,6 +128,27 @@ def test_yaml_and_overrides(tmp_path):
 def test_bad_settings_are_refused(values):
     with pytest.raises(ConfigError):
         config_from_dict(values)
+
+
+def test_settings_that_no_run_can_have_are_refused(tmp_path):
+    picture = tmp_path / "picture.png"
+    picture.write_bytes(b"\x89PNG\r\n\x1a\n\0")
+    with pytest.raises(ConfigError, match="a YAML file"):
+        load_config(picture)
+    (tmp_path / "weights.yaml").write_text("weights: 5")
+    with pytest.raises(ConfigError, match="below weights"):
+        load_config(tmp_path / "weights.yaml")
+    for pair in (
+        "minutes=.nan",
+        "minutes=nan",
+        "weights.perception=.inf",
+        "minutes=[",
+        "weights=5",
+    ):
+        with pytest.raises(ConfigError):  # nan minutes never end
+            load_config(None, parse_overrides([pair]))
+    with pytest.raises(DataError, match="photographs"):
+        list_photographs(picture)
 
 
 def test_shipped_configs_are_valid():

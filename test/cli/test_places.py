@@ -1,0 +1,157 @@
+"""Where commands read and write: wrong places, odd names, and a camera that is stopped."""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command_line import every_command, fails
+
+from face_recon_ros.cli import options
+from face_recon_ros.cli.main import make_parser
+from face_recon_ros.core.models import user_path
+from face_recon_ros.core.types import Image
+from face_recon_ros.io.folders import write_whole
+from face_recon_ros.io.journal import Journal
+
+ROOT = Path(__file__).resolve().parents[2]
+WRITTEN = {"out", "report", "preview", "write", "csv"}
+
+
+def test_every_place_that_is_written_is_checked_before_the_work():
+    commands = [(words, parser) for words, parser in every_command(make_parser())]
+    for words, parser in commands:
+        named = WRITTEN & {action.dest for action in parser._actions}
+        assert named <= set(parser.get_default("outputs") or {}), words
+    assert sum(bool(parser.get_default("outputs")) for _, parser in commands) > 20
+
+
+def test_no_option_takes_a_number_that_is_none():
+    for words, parser in every_command(make_parser()):
+        for action in parser._actions:
+            assert action.type is not float, (words, action.dest)
+    for text in ("nan", "-inf", "1e999", "x"):
+        with pytest.raises(argparse.ArgumentTypeError, match=f"finite number, got {text}"):
+            options.finite(text)
+    assert options.finite("-1.5e3") == -1500.0
+
+
+@pytest.mark.parametrize("option", ["--out", "--report"])
+def test_a_place_that_cannot_be_written_to_is_told_before_the_work(option, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    command = ["evaluate", "landmarks", "--images", tmp_path / "nowhere"]
+    for wrong in ("file/deep/x", "folder"):
+        places = {"--out": tmp_path / "new" / "x.json", "--report": tmp_path / "new" / "x.html"}
+        places[option] = tmp_path / wrong
+        told = fails(capsys, *command, *(word for pair in places.items() for word in pair))
+        assert f"at {tmp_path / wrong}" in told or f"write {tmp_path / wrong}" in told
+        assert f"choose another {option}" in told
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+
+
+def test_a_file_where_a_folder_is_wanted_is_told_before_the_work(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    for command in (["evaluate", "bag", "a", "b"], ["reconstruct", "x"], ["model", "info"]):
+        option = "--pictures" if command[0] == "model" else "--out"
+        told = fails(capsys, *command, option, tmp_path / "file")
+        assert "expected a folder at" in told and f"choose another {option}" in told
+
+
+def test_the_home_folder_is_found_whatever_the_shell_leaves(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "in the way").touch()
+    assert str(tmp_path) in fails(capsys, "reconstruct", "x", "--out=~/in the way")
+    monkeypatch.chdir(tmp_path)
+    assert user_path("~/x") == tmp_path / "x"
+    (tmp_path / "~$letter.png").write_bytes(b"no home of that name")
+    assert "text" not in fails(capsys, "reconstruct", "~$letter.png", "--out", "out")
+
+
+def test_names_that_are_no_text_cost_nothing(tmp_path):
+    name = os.fsdecode(b"bad\xff")
+    journal = Journal(tmp_path / "journal", "settings")
+    journal.write(name, {"faces": 1})
+    assert journal.read(name) == {"faces": 1}
+    write_whole(tmp_path / "x.json", json.dumps({"name": name}, ensure_ascii=False))
+    assert json.loads((tmp_path / "x.json").read_text()) == {"name": name}
+
+
+def test_two_runs_of_one_command_do_not_break_each_other(tmp_path):
+    """The one that ends first removes the answers of both."""
+    first, second = (Journal(tmp_path / "journal", "settings") for _ in range(2))
+    first.write("a", 1)
+    second.write("a", 1)
+    first.remove()
+    second.write("b", 2)
+    assert second.read("b") == 2
+    second.remove()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_reader_that_goes_away_is_no_fault(tmp_path):
+    """As `face-recon model info | true`: nothing on stderr, not even when Python ends."""
+    code = (
+        "import os, sys; os.close(0); from face_recon_ros.cli.main import main; sys.exit(main())"
+    )
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-c", code, "model", "verify"],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+        timeout=120,
+    )
+    os.close(writer)
+    assert done.stderr == b""
+    assert done.returncode == 2
+
+
+class _Camera:
+    """Images without end; Ctrl-C is pressed at the image of that number, before it is given."""
+
+    name, live, fps, length, camera_info = "camera", True, 30.0, None, None
+    warnings = ()
+
+    def __init__(self, pressed_at):
+        self._pressed_at = pressed_at
+
+    def __iter__(self):
+        for number in range(100):
+            if number == self._pressed_at:
+                signal.raise_signal(signal.SIGINT)
+            yield Image(np.zeros((8, 8, 3), np.uint8), float(number))
+
+
+@pytest.mark.parametrize("while_working", [False, True])
+def test_a_camera_is_ended_by_ctrl_c_and_nothing_is_lost(while_working):
+    before = signal.getsignal(signal.SIGINT)
+    seen = []
+    for image in options._UntilInterrupted(_Camera(None if while_working else 3)):
+        seen.append(image.stamp)
+        if while_working and len(seen) == 3:
+            signal.raise_signal(signal.SIGINT)
+    assert seen == [0.0, 1.0, 2.0]
+    assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_ctrl_c_ends_all_where_there_is_nothing_to_keep():
+    with pytest.raises(KeyboardInterrupt):
+        list(options._UntilInterrupted(_Camera(0)))
+    with pytest.raises(KeyboardInterrupt):  # twice: whoever presses it does not want to wait
+        for _ in options._UntilInterrupted(_Camera(None)):
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_live_sources_are_the_ones_that_ctrl_c_ends(monkeypatch, tmp_path):
+    args = make_parser().parse_args(["record", "pattern", "--out", str(tmp_path / "bag")])
+    assert not isinstance(options.open_input(args)[0], options._UntilInterrupted)
+    monkeypatch.setattr(options, "open_source", lambda *_, **__: _Camera(None))
+    assert isinstance(options.open_input(args)[0], options._UntilInterrupted)
