@@ -5,16 +5,16 @@ from __future__ import annotations
 import argparse
 import itertools
 import math
-import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from tqdm import tqdm
 
+from face_recon_ros.cli.live import UntilItEnds
 from face_recon_ros.core.camera import DEFAULT_HORIZONTAL_FOV_DEG
 from face_recon_ros.core.detection import BACKENDS, DetectorConfig
 from face_recon_ros.core.errors import DataError, FaceReconError
@@ -23,7 +23,6 @@ from face_recon_ros.core.onnx_session import PROVIDERS
 from face_recon_ros.core.pipeline import PipelineConfig
 from face_recon_ros.core.reconstructor_config import OFF, ReconstructorConfig
 from face_recon_ros.core.tracker_config import TrackerConfig
-from face_recon_ros.core.types import Image
 from face_recon_ros.io.bag_source import BagSource
 from face_recon_ros.io.calibration import AUTO, NO, YES, CameraResolver
 from face_recon_ros.io.folders import check_place
@@ -371,66 +370,8 @@ def open_input(
     if isinstance(source, BagSource):
         print(f"{source.name}: {source.choice}")
     if source.live and threading.current_thread() is threading.main_thread():
-        source = _UntilInterrupted(source)
+        source = UntilItEnds(source)
     return source, camera_resolver(args, image_topic_of(source))
-
-
-class _UntilInterrupted:
-    """A live source that Ctrl-C ends, so that results are written; a second Ctrl-C ends all."""
-
-    live = True
-
-    def __init__(self, source: Source) -> None:
-        """Takes the source, which goes on for ever."""
-        self._source = source
-        self.name, self.fps, self.length = source.name, source.fps, source.length
-
-    @property
-    def camera_info(self) -> Any:
-        """See `Source`."""
-        return self._source.camera_info
-
-    @property
-    def warnings(self) -> Sequence[str]:
-        """See `Source`."""
-        return self._source.warnings
-
-    def __iter__(self) -> Iterator[Image]:
-        """The images until Ctrl-C.
-
-        Raises:
-            KeyboardInterrupt: before there was an image, or for the second time.
-        """
-        waiting = asked = False
-
-        def interrupt(*_: object) -> None:
-            nonlocal asked
-            if asked or waiting:
-                raise KeyboardInterrupt
-            asked = True
-
-        before, images, count = signal.signal(signal.SIGINT, interrupt), iter(self._source), 0
-        try:
-            while not asked:
-                try:
-                    waiting = True
-                    image = next(images)
-                except StopIteration:
-                    return
-                except KeyboardInterrupt:
-                    if not count:
-                        raise
-                    return
-                finally:
-                    waiting = False
-                count += 1
-                yield image
-        finally:
-            signal.signal(signal.SIGINT, before)
-
-    def close(self) -> None:
-        """See `Source`."""
-        self._source.close()
 
 
 def camera_resolver(args: argparse.Namespace, image_topic: str = "") -> CameraResolver:

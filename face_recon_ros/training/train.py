@@ -192,10 +192,10 @@ def _train(config: TrainConfig, resume: bool, rank: int, processes: int) -> Path
     first = rank == 0  # which alone renders, labels, logs and saves
     log = Log(Path(config.out)) if first else None
     with renderer(config, face_model) if first else contextlib.nullcontext():
-        wait_for_pool(config, (model.k_identity, model.k_expression, model.k_albedo))
         photographs = open_photographs(config)
         if photographs is not None and first:
-            _prepare(photographs, config)
+            _prepare(photographs, config)  # before the pool: a wrong folder is told at once
+        wait_for_pool(config, (model.k_identity, model.k_expression, model.k_albedo))
         if processes > 1:
             dist.barrier()
         parallel = DistributedDataParallel(run.student) if processes > 1 else run.student

@@ -1,6 +1,7 @@
 """Where commands read and write: wrong places, odd names, and a camera that is stopped."""
 
 import argparse
+import itertools
 import json
 import os
 import signal
@@ -13,7 +14,9 @@ import pytest
 from command_line import every_command, fails
 
 from face_recon_ros.cli import options
+from face_recon_ros.cli.live import UntilItEnds
 from face_recon_ros.cli.main import make_parser
+from face_recon_ros.core.errors import SourceError
 from face_recon_ros.core.models import user_path
 from face_recon_ros.core.types import Image
 from face_recon_ros.io.folders import write_whole
@@ -133,7 +136,7 @@ class _Camera:
 def test_a_camera_is_ended_by_ctrl_c_and_nothing_is_lost(while_working):
     before = signal.getsignal(signal.SIGINT)
     seen = []
-    for image in options._UntilInterrupted(_Camera(None if while_working else 3)):
+    for image in UntilItEnds(_Camera(None if while_working else 3)):
         seen.append(image.stamp)
         if while_working and len(seen) == 3:
             signal.raise_signal(signal.SIGINT)
@@ -141,17 +144,29 @@ def test_a_camera_is_ended_by_ctrl_c_and_nothing_is_lost(while_working):
     assert signal.getsignal(signal.SIGINT) == before
 
 
+def test_a_camera_that_is_lost_loses_none_of_its_images(capsys):
+    class Unplugged(_Camera):
+        def __iter__(self):
+            yield from itertools.islice(super().__iter__(), self._pressed_at)
+            raise SourceError("images from camera", "none", "is it still connected?")
+
+    assert len(list(UntilItEnds(Unplugged(3)))) == 3
+    assert "got none" in capsys.readouterr().err
+    with pytest.raises(SourceError):
+        list(UntilItEnds(Unplugged(0)))
+
+
 def test_ctrl_c_ends_all_where_there_is_nothing_to_keep():
     with pytest.raises(KeyboardInterrupt):
-        list(options._UntilInterrupted(_Camera(0)))
+        list(UntilItEnds(_Camera(0)))
     with pytest.raises(KeyboardInterrupt):  # twice: whoever presses it does not want to wait
-        for _ in options._UntilInterrupted(_Camera(None)):
+        for _ in UntilItEnds(_Camera(None)):
             signal.raise_signal(signal.SIGINT)
             signal.raise_signal(signal.SIGINT)
 
 
 def test_live_sources_are_the_ones_that_ctrl_c_ends(monkeypatch, tmp_path):
     args = make_parser().parse_args(["record", "pattern", "--out", str(tmp_path / "bag")])
-    assert not isinstance(options.open_input(args)[0], options._UntilInterrupted)
+    assert not isinstance(options.open_input(args)[0], UntilItEnds)
     monkeypatch.setattr(options, "open_source", lambda *_, **__: _Camera(None))
-    assert isinstance(options.open_input(args)[0], options._UntilInterrupted)
+    assert isinstance(options.open_input(args)[0], UntilItEnds)

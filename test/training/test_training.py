@@ -515,6 +515,8 @@ def test_photographs_that_are_all_left_out_stop_the_run(tmp_path, face_model_pat
     monkeypatch.setattr("face_recon_ros.training.train.make_detector", DiscDetector)
     config = tiny(tmp_path, face_model_path, photographs=str(tmp_path / "photos"))
     fill(config)
+    late = "face_recon_ros.training.train.wait_for_pool"
+    monkeypatch.setattr(late, lambda *_: pytest.fail("told after minutes of rendering"))
     with pytest.raises(DataError, match=r"'grey': 1.*skip_grey=false"):
         train(config)
 
