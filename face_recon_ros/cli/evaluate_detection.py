@@ -110,6 +110,8 @@ def run(args: argparse.Namespace) -> int:
     count = (0 if args.images else 60) if args.compose is None else args.compose
     if not args.images and not count:
         raise ConfigError("--images, or --compose of at least 1", "neither", "give one of them")
+    if args.backgrounds and not count:
+        raise ConfigError("--compose N with --backgrounds", "none", "say how many to compose")
     if not 0 < args.sides[0] < args.sides[1]:
         raise ConfigError("--sides MIN MAX, 0 < MIN < MAX", f"{args.sides}", "16 200 is good")
     size = _size(args.size)

@@ -139,6 +139,10 @@ def add_tracking_command(subparsers: argparse._SubParsersAction[argparse.Argumen
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command on its parsed arguments."""
+    if args.source and (args.write or args.portraits):
+        raise ConfigError(
+            "no --write and --portraits with SOURCE", "both", "leave one out: they are of the room"
+        )
     if bool(args.source) != bool(args.truth):
         raise ConfigError(
             "SOURCE and --truth together, or neither",

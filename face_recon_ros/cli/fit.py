@@ -41,6 +41,7 @@ def add_fit_command(commands: Subparsers[argparse.ArgumentParser]) -> None:
     add_pipeline_options(parser)
     common.refuse_options(parser, *common.SEQUENCE_OPTIONS, "threads")
     add_camera_options(parser)
+    common.refuse_options(parser, "rectified")
     parser.set_defaults(run=run)
 
 

@@ -95,6 +95,15 @@ def _ended_by_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+def _make_streams_usable() -> None:
+    """Streams that were closed (`2>&-`) take what they are told; names that are no text, too."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command.
 
@@ -107,8 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: a wrong command line, or SIGTERM.
     """
-    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files need not be text
-        sys.stdout.reconfigure(errors="backslashreplace")
+    _make_streams_usable()
     args = make_parser().parse_args(argv)
     with _ended_by_sigterm():
         return _run(args)

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from face_recon_ros.cli.options import add_output, add_pool_options, at_least, pool_of
+from face_recon_ros.core.errors import ConfigError
 from face_recon_ros.core.models import NETWORK
 
 _TRAIN = """Trains the regression network, without any label or landmark, from synthetic faces
@@ -162,6 +163,8 @@ def _export(arguments: argparse.Namespace) -> None:
     from face_recon_ros.training.train_points import KIND
 
     if load_checkpoint(arguments.checkpoint).get("kind") == KIND:
+        if arguments.size:
+            raise ConfigError("no --size for dense points", f"{arguments.size}", "leave it out")
         report = export_points(arguments.checkpoint, arguments.out, precision=arguments.precision)
     else:
         report = export(

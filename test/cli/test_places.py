@@ -1,6 +1,7 @@
 """Where commands read and write: wrong places, odd names, and a camera that is stopped."""
 
 import argparse
+import errno
 import itertools
 import json
 import os
@@ -15,7 +16,7 @@ from command_line import every_command, fails
 
 from face_recon_ros.cli import options
 from face_recon_ros.cli.live import UntilItEnds
-from face_recon_ros.cli.main import make_parser
+from face_recon_ros.cli.main import main, make_parser
 from face_recon_ros.core.errors import SourceError
 from face_recon_ros.core.models import user_path
 from face_recon_ros.core.types import Image
@@ -76,6 +77,27 @@ def test_the_home_folder_is_found_whatever_the_shell_leaves(tmp_path, monkeypatc
     assert "text" not in fails(capsys, "reconstruct", "~$letter.png", "--out", "out")
 
 
+def test_what_the_user_may_not_read_is_told_in_one_line(tmp_path, monkeypatch, capsys):
+    def fault(*_, **__):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "/secret.png")
+
+    monkeypatch.setattr("face_recon_ros.cli.reconstruct.open_input", fault)
+    assert "/secret.png" in fails(capsys, "reconstruct", "/secret.png", "--out", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["tracking", "talk.mp4", "--truth", "gt.txt", "--write", "room"],
+        ["tracking", "talk.mp4", "--truth", "gt.txt", "--portraits", "faces"],
+        ["detection", "--images", "faces", "--backgrounds", "rooms"],
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(words, tmp_path, capsys):
+    told = fails(capsys, "evaluate", *words, "--out", tmp_path / "x.json")
+    assert any(option in told for option in ("--portraits", "--backgrounds"))
+
+
 def test_names_that_are_no_text_cost_nothing(tmp_path):
     name = os.fsdecode(b"bad\xff")
     journal = Journal(tmp_path / "journal", "settings")
@@ -114,6 +136,13 @@ def test_a_reader_that_goes_away_is_no_fault(tmp_path):
     os.close(writer)
     assert done.stderr == b""
     assert done.returncode == 2
+
+
+def test_streams_may_be_closed(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    assert main(["model", "verify"]) == 0
+    assert main(["record", "pattern", "--frames", "1", "--out", str(tmp_path / "bag")]) == 0
 
 
 class _Camera:
