@@ -60,7 +60,7 @@ class CameraResolver:
             image_topic: name of the images' topic.
 
         Raises:
-            CameraError: the file cannot be read.
+            CameraError: the file cannot be read, or no camera has this field of view.
             ConfigError: `rectified` is none of the three.
         """
         if rectified not in (AUTO, YES, NO):
@@ -74,6 +74,7 @@ class CameraResolver:
             calibration, problem = read_calibration_file(calibration)
             self._file_warnings = (problem,) if problem else ()
         self._calibration = calibration if isinstance(calibration, PinholeCamera) else None
+        PinholeCamera.from_fov(1, 1, fov_deg)  # a wrong one is told now, and not image by image
         self._fov_deg = fov_deg
         self._rectified = rectified
         self.image_topic = image_topic

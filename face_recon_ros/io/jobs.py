@@ -21,7 +21,7 @@ import cv2
 import threadpoolctl
 from tqdm import tqdm
 
-from face_recon_ros.core.errors import ConfigError, FaceReconError
+from face_recon_ros.core.errors import ConfigError, FaceReconError, ModelError
 from face_recon_ros.io.folders import DiskFullError, written
 from face_recon_ros.io.journal import Journal
 
@@ -127,6 +127,7 @@ def run_jobs(
 
     Raises:
         DataError: no room on the disk.
+        ModelError: a model that cannot be used, which every item needs.
         ConfigError: the cluster cannot be reached.
     """
     done: dict[str, Outcome[Any]] = {}
@@ -271,7 +272,7 @@ def _attempt(work: Callable[[T], Any], key: str, item: T) -> Outcome[Any]:
     """Works on one item; runs in any process."""
     try:
         return Outcome(key, work(item))
-    except DiskFullError:
+    except (DiskFullError, ModelError):  # no other item fares better
         raise
     except FaceReconError as fault:
         return Outcome(key, None, str(fault))

@@ -164,7 +164,9 @@ def image_paths(folder: Path, skipped: dict[Path, FaceReconError] | None = None)
             remedy = REFUSED.get(kind, "replace or remove the file")
             skipped[path] = SourceError("a picture", got, remedy)
     if not paths:
+        below = sorted(p.name for p in folder.iterdir() if p.is_dir())
+        remedy = f"folders are looked into one by one: give {folder / below[0]}" if below else ""
         raise SourceError(
-            f"pictures ({', '.join(PICTURES)}) in {folder}", "none", "check the folder"
+            f"pictures ({', '.join(PICTURES)}) in {folder}", "none", remedy or "check the folder"
         )
     return paths

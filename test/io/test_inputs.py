@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from fuzz_inputs import run
 
-from face_recon_ros.core.errors import FaceReconError
+from face_recon_ros.core.errors import FaceReconError, SourceError
 from face_recon_ros.core.types import Image
 from face_recon_ros.io.bag_files import SQLITE, check_whole, scan
 from face_recon_ros.io.bag_topics import choose_image_topic
@@ -79,6 +79,12 @@ def test_a_folder_names_and_counts_what_it_leaves_out(tmp_path):
         f"{k:02}{row.suffix}" for k, row in enumerate(t.PICTURES) if row.result == t.REFUSED
     }
     assert any("ends early" in warning for warning in source.warnings)
+
+
+def test_folders_below_a_folder_without_pictures_are_named(tmp_path):
+    (tmp_path / "holiday").mkdir()
+    with pytest.raises(SourceError, match=f"got none; .* give {tmp_path / 'holiday'}$"):
+        open_source(SourceConfig(str(tmp_path)))
 
 
 def test_a_gif_that_moves_is_told_where_only_its_first_image_is_read(tmp_path):

@@ -15,7 +15,7 @@ import pytest
 from face_recon_ros.cli import common
 from face_recon_ros.cli.main import make_parser
 from face_recon_ros.core.crop import crop_from_face_box
-from face_recon_ros.core.errors import ConfigError, DataError
+from face_recon_ros.core.errors import ConfigError, DataError, ModelError
 from face_recon_ros.core.models import FACE_MODEL, find_model
 from face_recon_ros.core.morphable_model import load_morphable_model
 from face_recon_ros.core.rigid import Rigid, rotation_from_vector
@@ -69,6 +69,12 @@ def writes_into_a_full_disk(k):
         file.write(b"x")
 
 
+def without_model(folder, k):
+    (folder / f"{k}").touch()
+    if k == 0:
+        raise ModelError("a face model", "none", "restore it")
+
+
 def counting(folder, k):
     (folder / f"{k} {time.monotonic_ns()}").touch()
     if k == 4 and not (folder / "healed").exists():
@@ -117,6 +123,13 @@ def test_a_worker_that_is_killed_loses_nothing(tmp_path):
 def test_a_full_disk_stops_everything_and_says_so(workers, work):
     with pytest.raises(DataError, match=r"room on the disk for /full/file.*goes on where"):
         run_jobs(work, ITEMS, Pool(workers), what="numbers")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_model_that_cannot_be_used_stops_everything(workers, tmp_path):
+    with pytest.raises(ModelError, match="a face model, got none; restore it"):
+        run_jobs(functools.partial(without_model, tmp_path), ITEMS, Pool(workers), what="")
+    assert workers > 1 or len(list(tmp_path.iterdir())) == 1
 
 
 def test_a_full_disk_under_the_journal_says_so(tmp_path, monkeypatch):
