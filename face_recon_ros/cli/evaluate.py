@@ -24,8 +24,9 @@ Subparsers = argparse._SubParsersAction
 
 
 _EVALUATE = """Measures the pipeline. Every evaluation writes JSON (--out): the figures, their
-definitions, what was left out and why, what they were measured with; --report (a bag: always)
-writes a self-contained HTML page too. docs/evaluation.md explains the protocols and their traps.
+definitions, what was left out and why, what they were measured with; many take --report (a bag:
+always), which writes a self-contained HTML page too. docs/evaluation.md explains the protocols
+and their traps.
 """
 
 _EXAMPLES = """examples:

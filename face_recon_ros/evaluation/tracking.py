@@ -111,8 +111,10 @@ def read_mot(path: str | Path) -> dict[int, list[TrueFace]]:
         try:
             frame, person, *rest = line.split(",")
             left, top, width, height, *more = (float(v) for v in rest)
-            if not (np.isfinite([left, top]).all() and width > 0 and height > 0):
+            if not (np.isfinite([left, top, width, height]).all() and width > 0 and height > 0):
                 raise ValueError("a box without area")
+            if int(frame) < 1:
+                raise ValueError("frames count from 1")
             box = np.array([left, top, left + width, top + height])
             clear = not more or more[0] != 0
             faces.setdefault(int(frame), []).append(TrueFace(person.strip(), box, clear))

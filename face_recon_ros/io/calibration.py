@@ -165,11 +165,6 @@ class CameraResolver:
         return "CameraInfo" + (f"; without it, {assumed}" if self.readings["assumed"] else "")
 
 
-def read_calibration(path: str | Path) -> PinholeCamera:
-    """The camera of a calibration file; see `read_calibration_file`."""
-    return read_calibration_file(path)[0]
-
-
 def read_calibration_file(path: str | Path) -> tuple[PinholeCamera, str]:
     """The camera of a calibration file as camera_calibration writes it (ost.yaml).
 
@@ -191,7 +186,7 @@ def read_calibration_file(path: str | Path) -> tuple[PinholeCamera, str]:
         stated = str(data.get("distortion_model", "plumb_bob"))
     except OSError as fault:
         raise CameraError(f"a calibration at {path}", str(fault.strerror), remedy) from None
-    except (KeyError, TypeError, ValueError, yaml.YAMLError) as fault:
+    except (KeyError, TypeError, ValueError, OverflowError, yaml.YAMLError) as fault:
         what = str(fault).splitlines()[0]
         raise CameraError(f"a camera calibration (YAML) at {path}", what, remedy) from None
     model, distortion, problem = usable_distortion(stated, distortion)

@@ -287,7 +287,6 @@ class FaceRegressor(nn.Module):
                 answers zero.
         """
         super().__init__()
-        self.backbone_name = backbone
         self.sizes = sizes
         self.nominal_distance_m = nominal_distance_m
         self.backbone = build_backbone(backbone)

@@ -99,7 +99,9 @@ def test_truth_files_read_as_written(tmp_path):
         np.testing.assert_allclose(a.box, b.box)
 
 
-@pytest.mark.parametrize("line", ["1,2,3", "1,2,a,b,c,d", "1,2,0,0,0,5", "x,1,0,0,5,5"])
+@pytest.mark.parametrize(
+    "line", ["1,2,3", "1,2,a,b,c,d", "1,2,0,0,0,5", "x,1,0,0,5,5", "1,2,0,0,inf,5", "0,1,0,0,5,5"]
+)
 def test_a_bad_truth_line_is_named(tmp_path, line):
     path = tmp_path / "gt.txt"
     path.write_text(f"1,1,0,0,5,5\n{line}\n")

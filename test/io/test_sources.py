@@ -15,7 +15,7 @@ from face_recon_ros.core.errors import CameraError, ConfigError, SourceError
 from face_recon_ros.core.models import sha256_of
 from face_recon_ros.core.types import Image
 from face_recon_ros.io import sources
-from face_recon_ros.io.calibration import calibration_for, read_calibration
+from face_recon_ros.io.calibration import calibration_for, read_calibration_file
 from face_recon_ros.io.images import read_image
 from face_recon_ros.io.portrait import MovingPortrait
 from face_recon_ros.io.sources import SourceConfig, open_source, paced
@@ -276,7 +276,7 @@ def test_a_live_source_comes_back_where_it_may(name, monkeypatch):
 
 def test_a_calibration_is_read_as_camera_calibration_writes_it(tmp_path):
     (tmp_path / "ost.yaml").write_text(OST)
-    camera = read_calibration(tmp_path / "ost.yaml")
+    camera, _ = read_calibration_file(tmp_path / "ost.yaml")
     assert (camera.width, camera.height, camera.calibrated) == (640, 480, True)
     np.testing.assert_array_equal(camera.matrix[:2, 2], [322.25, 239.5])
     np.testing.assert_array_equal(camera.distortion, [0.05, -0.1, 0.001, 0.002, 0.0])
@@ -288,18 +288,26 @@ def test_a_calibration_is_read_as_camera_calibration_writes_it(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "a: [", "image_width: 640", OST.replace("530.5", "oops"), OST.replace("480", "0")]
+    "text",
+    [
+        "",
+        "a: [",
+        "image_width: 640",
+        OST.replace("530.5", "oops"),
+        OST.replace("480", "0"),
+        OST.replace("640", ".inf"),
+    ],
 )
 def test_a_damaged_calibration_is_refused(tmp_path, text):
     path = Path(tmp_path / "ost.yaml")
     path.write_text(text)
     with pytest.raises(CameraError):
-        read_calibration(path)
+        read_calibration_file(path)
 
 
 def test_a_missing_calibration_is_refused(tmp_path):
     with pytest.raises(CameraError, match="No such file"):
-        read_calibration(tmp_path / "none.yaml")
+        read_calibration_file(tmp_path / "none.yaml")
 
 
 def test_the_pattern_turns_and_repeats(monkeypatch, face_model_path, tmp_path):
