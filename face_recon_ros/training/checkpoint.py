@@ -74,22 +74,36 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
         ) from None
 
 
+def load_tensors(path: Path, what: str, remedy: str) -> Any:
+    """Reads a file of torch that holds tensors and plain values, on the CPU.
+
+    Args:
+        path: of the file.
+        what: it is, for the error.
+        remedy: where it is damaged or no such file.
+
+    Raises:
+        ModelError: it is missing, damaged, or of another kind.
+    """
+    if not path.is_file():
+        raise ModelError(f"{what} at {path}", "no such file", "check the path")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as fault:  # torch raises whatever its unpickler does, with advice on safety
+        raise ModelError(
+            f"{what} at {path}",
+            f"a file of another kind, or a damaged one ({type(fault).__name__})",
+            remedy,
+        ) from None
+
+
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """Reads a checkpoint.
 
     Raises:
         ModelError: it is missing, damaged, or none of ours.
     """
-    if not path.is_file():
-        raise ModelError(f"a checkpoint at {path}", "no such file", "check the path")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as fault:  # torch raises whatever its unpickler does
-        raise ModelError(
-            f"a checkpoint at {path}",
-            str(fault).splitlines()[0],
-            "take an older one or start again",
-        ) from None
+    state = load_tensors(path, "a checkpoint", "take an older one or start again")
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise ModelError(
             f"a checkpoint of format {FORMAT} at {path}", "something else", "check the path"

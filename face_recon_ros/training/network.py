@@ -204,7 +204,8 @@ class EfficientNetLite0(nn.Module):
         Args:
             state: its state dictionary; layers come in the order of the network.
         """
-        theirs = [v for k, v in state.items() if not k.startswith("_fc")]
+        named = state.items() if isinstance(state, dict) else ()
+        theirs = [v for k, v in named if isinstance(v, Tensor) and not k.startswith("_fc")]
         ours = self.state_dict()
         if [v.shape for v in theirs] != [v.shape for v in ours.values()]:
             raise ConfigError(

