@@ -245,8 +245,10 @@ def _table(result: dict[str, Any], views: int) -> str:
     """The figures as people read them."""
     shape, skill, rank = result["shape_mm"], result["skill"], result["rank"]
     rms, px = result["identity_rms"], result["vertices_px"]
+    across = result["point_to_plane_mm"]
     rows = [
         ("shape, mm", shape["mean_face"], shape["one_view"], shape["track"]),
+        ("across the surface, mm", across["mean_face"], across["one_view"], across["track"]),
         ("skill", 0.0, skill["one_view"], skill["track"]),
         ("rank of the right person", 0.5, rank["one_view"], rank["track"]),
         (f"identity, rms ({rms['truth']:.2f})", 0.0, rms["one_view"], rms["track"]),

@@ -103,10 +103,33 @@ def shape_distance_mm(vertices: ArrayLike, true_vertices: ArrayLike) -> float:
     Returns:
         Millimetres, at the true size.
     """
+    return float(np.linalg.norm(_aligned_difference_mm(vertices, true_vertices), axis=1).mean())
+
+
+def point_to_plane_mm(vertices: ArrayLike, true_vertices: ArrayLike, normals: ArrayLike) -> float:
+    """The part of `shape_distance_mm` that lies across the true surface.
+
+    The rest slides along it: where on a smooth cheek a vertex of the mesh belongs, no picture
+    shows.
+
+    Args:
+        vertices: (N, 3) metres, face frame.
+        true_vertices: (N, 3) the same vertices of the true face.
+        normals: (N, 3) unit normals of the true face there.
+
+    Returns:
+        Millimetres, at the true size.
+    """
+    difference = _aligned_difference_mm(vertices, true_vertices)
+    return float(np.abs((difference * np.asarray(normals, np.float64)).sum(axis=1)).mean())
+
+
+def _aligned_difference_mm(vertices: ArrayLike, true_vertices: ArrayLike) -> Array:
+    """(N, 3) of centred vertices, ours scaled to the true size."""
     ours, true = np.asarray(vertices, np.float64), np.asarray(true_vertices, np.float64)
     ours, true = ours - ours.mean(axis=0), true - true.mean(axis=0)
     ours = ours * (np.linalg.norm(true) / np.linalg.norm(ours))
-    return float(1e3 * np.linalg.norm(ours - true, axis=1).mean())
+    return np.asarray(1e3 * (ours - true))
 
 
 def skill(mean_face: float, ours: float, floor: float) -> float:

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.crop import face_box_from_points
 from face_recon_ros.core.errors import DataError
-from face_recon_ros.core.morphable_model import FACIAL_SKIN, MorphableModel
+from face_recon_ros.core.morphable_model import FACIAL_SKIN, MorphableModel, VertexNormals
 from face_recon_ros.core.placement import place_again
 from face_recon_ros.core.reconstructor import FaceReconstructor
 from face_recon_ros.core.rigid import Rigid
@@ -28,7 +28,12 @@ from face_recon_ros.evaluation.chain import (
 )
 from face_recon_ros.evaluation.datasets import Skipped
 from face_recon_ros.evaluation.expression import channel_table
-from face_recon_ros.evaluation.metrics import bootstrap, shape_distance_mm, skill
+from face_recon_ros.evaluation.metrics import (
+    bootstrap,
+    point_to_plane_mm,
+    shape_distance_mm,
+    skill,
+)
 from face_recon_ros.evaluation.stills import HERE, Execution, Item, run_stills
 from face_recon_ros.io.jobs import PerProcess
 
@@ -37,6 +42,11 @@ Array = NDArray[np.float64]
 #: Standard deviations of a detector's boxes, of the box's side: their middle, their size.
 BOX_SHIFT, BOX_ZOOM = 0.04, 0.06
 CROP_SIDE_PX = 96
+#: What is said of each person, of each kind first of the mean face.
+ERRORS = (
+    *("mean_face_mm", "one_view_mm", "track_mm"),
+    *("mean_face_point_to_plane_mm", "one_view_point_to_plane_mm", "track_point_to_plane_mm"),
+)
 #: People take so long to render and to reconstruct, picture by picture.
 _WORTH_A_PROCESS = 4
 
@@ -46,6 +56,7 @@ PROTOCOL = {
     "random, or those of `identities`",
     "shape_mm": "mean distance of the facial skin's vertices of the neutral face, place and size "
     "aligned (a crop does not show them), at the true size; mean over people",
+    "point_to_plane_mm": "the part of shape_mm across the true surface; the rest slides along it",
     "one_view": "each picture for itself; its crop placed once more by the mesh",
     "track": "all pictures of a person one after the other under one track, as it ends",
     "mean_face": "the same distance of the face model's mean",
@@ -113,12 +124,19 @@ class ShapeScorer(Generic[Item]):
         skin, truth = np.flatnonzero(model.subsets[FACIAL_SKIN]), _neutral(model, identity)
         answers = [f.coefficients.identity[0].astype(np.float64) for _, f in found]
         end = last.coefficients.identity[0].astype(np.float64)
-        one = [shape_distance_mm(_neutral(model, answer), truth) for answer in answers]
+        normals = VertexNormals(model.triangles, model.n_vertices)(model.neutral(identity))[skin]
+
+        def errors(shape: Array) -> Array:
+            across = point_to_plane_mm(shape, truth, normals)
+            return np.array([shape_distance_mm(shape, truth), across])
+
+        mean, track = errors(model.mean_shape[skin]), errors(_neutral(model, end))
+        one = np.mean([errors(_neutral(model, answer)) for answer in answers], axis=0)
         return {
             **counts,
-            "mean_face_mm": shape_distance_mm(model.mean_shape[skin], truth),
-            "one_view_mm": float(np.mean(one)),
-            "track_mm": shape_distance_mm(_neutral(model, end), truth),
+            **dict(
+                zip(ERRORS, np.stack([mean, one, track], axis=1).ravel().tolist(), strict=True)
+            ),
             "identity": identity,
             "one_view": np.stack(answers),
             "track": end,
@@ -159,12 +177,13 @@ def evaluate_shape(
             f"{views} pictures, {unusable} without",
             "; ".join(["check the network", *list(skipped.reasons.values())[:1]]),
         )
-    rows, errors = list(known.values()), ("mean_face_mm", "one_view_mm", "track_mm")
+    rows = list(known.values())
     truths = [s["identity"] for s in rows]
     each = [(k, answer) for k, s in enumerate(rows) for answer in s["one_view"]]
     ends = [(k, s["track"]) for k, s in enumerate(rows)]
     px = np.concatenate([s["vertices_px"] for s in rows])
-    mean, one, track = (float(np.mean([s[key] for s in rows])) for key in errors)
+    means = [float(np.mean([s[key] for s in rows])) for key in ERRORS]
+    mean, one, track = means[:3]
     ours, true = (
         np.concatenate([s[key] for s in rows]).astype(np.float64)
         for key in ("expression", "true_expression")
@@ -181,6 +200,7 @@ def evaluate_shape(
             "track": track,
             "track_interval_95": bootstrap([s["track_mm"] for s in rows]),
         },
+        "point_to_plane_mm": dict(zip(("mean_face", "one_view", "track"), means[3:], strict=True)),
         "skill": {"one_view": skill(mean, one, 0.0), "track": skill(mean, track, 0.0)},
         "rank": {"one_view": _rank(model, truths, each), "track": _rank(model, truths, ends)},
         "identity_rms": {
@@ -191,7 +211,7 @@ def evaluate_shape(
         "vertices_px": {"mean": float(np.mean(px)), "median": float(np.median(px))},
         "expression": channel_table(model.expression_names, ours, true),
         "per_person": [
-            {"name": name, **{key: s[key] for key in errors}} for name, s in known.items()
+            {"name": name, **{key: s[key] for key in ERRORS}} for name, s in known.items()
         ],
         "skipped": skipped.as_json(),
     }

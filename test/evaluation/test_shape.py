@@ -26,7 +26,7 @@ from face_recon_ros.evaluation.expression import (
 from face_recon_ros.evaluation.expression_benchmark import evaluate_expression
 from face_recon_ros.evaluation.head_poses import pose_errors
 from face_recon_ros.evaluation.jitter import jitter_px, scattered_boxes
-from face_recon_ros.evaluation.metrics import shape_distance_mm, skill
+from face_recon_ros.evaluation.metrics import point_to_plane_mm, shape_distance_mm, skill
 from face_recon_ros.evaluation.output import plain
 from face_recon_ros.evaluation.shape import KnownView, ShapeScorer, evaluate_shape
 from face_recon_ros.evaluation.synthetic import facing
@@ -122,11 +122,26 @@ def test_who_knows_everything_has_no_error_and_full_skill(model):
     assert result["shape_mm"]["one_view"] == pytest.approx(0.0, abs=1e-3)
     assert result["shape_mm"]["track"] == pytest.approx(0.0, abs=1e-3)
     assert result["shape_mm"]["mean_face"] > 2.0
+    assert result["point_to_plane_mm"]["track"] == pytest.approx(0.0, abs=1e-3)
+    across = result["point_to_plane_mm"]["mean_face"]
+    assert 0.3 < across / result["shape_mm"]["mean_face"] < 0.7
     assert result["skill"]["one_view"] == pytest.approx(1.0, abs=1e-3)
     assert result["rank"] == {"one_view": 1.0, "track": 1.0}
     assert result["vertices_px"]["mean"] == pytest.approx(0.0, abs=1e-2)
     assert untrusted(result["expression"]) == []
     json.dumps(result["expression"])
+
+
+def test_sliding_along_a_surface_is_not_across_it():
+    """Of a plane: metres along it, then across it; a plane moved as a whole has no error."""
+    plane = np.random.default_rng(0).normal(0, 0.1, (500, 3)) * [1, 1, 0]
+    normals = np.tile([0.0, 0.0, 1.0], (500, 1))
+    step = np.random.default_rng(1).choice([-0.002, 0.002], 500)[:, None]
+    along, across = plane + step * [1, 0, 0], plane + step * [0, 0, 1]
+    assert point_to_plane_mm(along, plane, normals) == pytest.approx(0.0, abs=1e-9)
+    assert shape_distance_mm(along, plane) == pytest.approx(2.0, rel=0.02)
+    assert point_to_plane_mm(across, plane, normals) == pytest.approx(2.0, rel=0.02)
+    assert point_to_plane_mm(plane + normals, plane, normals) == pytest.approx(0.0, abs=1e-9)
 
 
 def test_the_mean_face_has_no_skill(model):
