@@ -24,8 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face_recon_ros.core.crop_pose import CAMERA_FROM_FRONTAL_FACE
-from face_recon_ros.core.errors import ConfigError, DataError
+from face_recon_ros.core.errors import ConfigError
 from face_recon_ros.core.rigid import Rigid, quaternion_from_rotation
+from face_recon_ros.io.folders import check_place, written
 
 VMC, LIVE_LINK = "vmc", "livelink"
 PORTS = {VMC: 39539, LIVE_LINK: 11111}
@@ -205,25 +206,31 @@ class LiveLinkEncoder:
 
 
 class CsvRecorder:
-    """The table that Epic's app records."""
+    """The table that Epic's app records; its first row replaces an older table."""
 
     def __init__(self, path: Path) -> None:
-        """Opens it.
+        """Looks whether it can be written.
 
         Raises:
-            DataError: nothing can be written there.
+            DataError: it cannot.
         """
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file: IO[str] = path.open("w", newline="")
-        except OSError as fault:
-            raise DataError(f"to write {path}", str(fault.strerror), "choose another") from None
-        self._table = csv.writer(self._file)
-        names = [name[0].upper() + name[1:] for name in ARKIT_NAMES]
-        self._table.writerow(["Timecode", "BlendShapeCount", *names, *_ANGLES])
+        check_place(path, folder=False)
+        self._path = path
+        self._file: IO[str] | None = None
 
     def add(self, p: Performance) -> None:
-        """A row."""
+        """A row.
+
+        Raises:
+            DataError: the table cannot be written.
+        """
+        if self._file is None:
+            with written(self._path):
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                self._file = self._path.open("w", newline="")
+            self._table = csv.writer(self._file)
+            names = [name[0].upper() + name[1:] for name in ARKIT_NAMES]
+            self._table.writerow(["Timecode", "BlendShapeCount", *names, *_ANGLES])
         seconds, frame = int(p.stamp), (p.stamp % 1.0) * _RATE
         hours, minutes = seconds // 3600 % 24, seconds // 60 % 60
         code = f"{hours:02d}:{minutes:02d}:{seconds % 60:02d}:{frame:06.3f}"
@@ -232,7 +239,8 @@ class CsvRecorder:
 
     def close(self) -> None:
         """Ends the file."""
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
 
 class UdpSender:

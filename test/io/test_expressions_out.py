@@ -144,6 +144,9 @@ def test_csv_has_a_row_a_moment(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError):
         CsvRecorder(tmp_path / "file" / "a.csv")
+    written = (tmp_path / "new" / "a.csv").read_bytes()
+    CsvRecorder(tmp_path / "new" / "a.csv").close()  # a run without a face loses nothing
+    assert (tmp_path / "new" / "a.csv").read_bytes() == written
 
 
 def test_the_face_at_rest_is_taken_off():
