@@ -229,6 +229,10 @@ class PointConfig(RunConfig):
             has AVX512-BF16 or AMX, and longer where it has not.
         backgrounds: folder of photographs, pieces of whose lower thirds are backgrounds; empty:
             backgrounds are procedural.
+        photograph_share: share of examples that show the photographs of `backgrounds` themselves,
+            with the pose and shape that several looks of `teacher` agree on; 0: none.
+        teacher: name in models/ or path of the exported dense-point network that answers for
+            photographs.
         no_face: share of examples that show no face where one was expected.
         worsen: share of starts that are moved away from the regressor's answer.
         replay: batches kept, to be used again whenever no new one is ready; 0 waits for new ones,
@@ -256,6 +260,8 @@ class PointConfig(RunConfig):
     fit_after: int = 900
     bfloat16: bool = False
     backgrounds: str = ""
+    photograph_share: float = 0.0
+    teacher: str = "face_points_float.onnx"
     no_face: float = 0.1
     worsen: float = 0.35
     replay: int = 0
@@ -264,7 +270,13 @@ class PointConfig(RunConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._at_least_1("points", "width", "hidden", "people")
-        self._below_1("no_face", "worsen")
+        self._below_1("no_face", "worsen", "photograph_share")
+        if self.photograph_share and (self.device or not self.backgrounds):
+            raise ConfigError(
+                "a folder `backgrounds` and no `device` for a photograph_share",
+                f"backgrounds={self.backgrounds!r}, device={self.device!r}",
+                "name the folder (--photographs DIR), leave --device out, or photograph_share=0",
+            )
 
 
 Config = TypeVar("Config", TrainConfig, PointConfig)

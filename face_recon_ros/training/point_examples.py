@@ -7,6 +7,7 @@ times. Labels are where the face model's points really lie: the renderings' own 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import cv2
@@ -22,6 +23,7 @@ from face_recon_ros.core.inference import FaceNetwork, Prediction
 from face_recon_ros.core.morphable_model import MorphableModel
 from face_recon_ros.core.rectification import RECTIFIED_PX, FaceFrame, Rectifier
 from face_recon_ros.core.rigid import rotation_from_vector
+from face_recon_ros.training.photographs import PhotographCache
 from face_recon_ros.training.synthesis.augment import (
     Backgrounds,
     CropChange,
@@ -29,7 +31,7 @@ from face_recon_ros.training.synthesis.augment import (
     Mirror,
     compose_example,
 )
-from face_recon_ros.training.synthesis.faces import CONTEXT, Label
+from face_recon_ros.training.synthesis.faces import CONTEXT, Label, Rendering
 from face_recon_ros.training.synthesis.render_cache import RenderCache
 
 #: Side of a composed picture, of the crop in it (the rest is context), and of the rendering.
@@ -89,6 +91,8 @@ class PointExamples(IterableDataset):
         no_face: float = 0.1,
         worsen: float = 0.35,
         patches: list[NDArray[np.uint8]] | None = None,
+        photographs: str | Path = "",
+        photograph_share: float = 0.0,
     ) -> None:
         """Says what to draw from.
 
@@ -101,10 +105,13 @@ class PointExamples(IterableDataset):
             no_face: share of examples without a face, or beside it.
             worsen: share of starts that are moved away from the regressor's answer.
             patches: photographs without labels, pieces of which are backgrounds.
+            photographs: folder of a `PhotographCache` with labels.
+            photograph_share: share of examples that show them.
         """
         self._pool, self._model, self._regressor = pool, model, regressor
         self._seed, self._patches = seed, patches
         self._batch_size, self._no_face, self._worsen = batch_size, no_face, worsen
+        self._photographs, self._photograph_share = photographs, photograph_share
         self._jitter = Jitter()
 
     def __iter__(self) -> Iterator[PointBatch]:
@@ -114,13 +121,18 @@ class PointExamples(IterableDataset):
         random = np.random.default_rng((self._seed, info.id if info else 0))
         mirror = Mirror(self._model)
         backgrounds = Backgrounds(self._seed, self._patches)
+        photographs = PhotographCache(self._photographs) if self._photograph_share else None
         network = FaceNetwork(self._regressor, provider="cpu", threads=1)
         rectifier = Rectifier(self._model)
         crop = Crop(np.full(2, (PICTURE_PX - 1) / 2), float(CROP_PX), network.size)
         while True:
             pictures, labels, present = [], [], []
             for _ in range(self._batch_size):
-                picture, label, is_face = self._draw(random, mirror, backgrounds)
+                if photographs is not None and random.random() < self._photograph_share:
+                    shown = _whole(*photographs.draw(random)[:2])
+                else:
+                    shown = self._pool.read(random)
+                picture, label, is_face = self._draw(shown, random, mirror, backgrounds)
                 pictures.append(picture)
                 labels.append(label)
                 present.append(is_face)
@@ -128,9 +140,12 @@ class PointExamples(IterableDataset):
             yield self._batch(pictures, labels, present, prediction, crop, rectifier, random)
 
     def _draw(
-        self, random: np.random.Generator, mirror: Mirror, backgrounds: Backgrounds
+        self,
+        rendering: Rendering,
+        random: np.random.Generator,
+        mirror: Mirror,
+        backgrounds: Backgrounds,
     ) -> tuple[NDArray[np.uint8], Label, bool]:
-        rendering = self._pool.read(random)
         base = PICTURE_PX / CROP_PX / CONTEXT
         change = self._jitter.draw(random, base)
         is_face, rgba = True, rendering.rgba
@@ -201,3 +216,8 @@ class PointExamples(IterableDataset):
             torch.from_numpy(images),
             *(torch.from_numpy(np.asarray(v, np.float32)) for v in values),
         )
+
+
+def _whole(picture: NDArray[np.uint8], label: Label) -> Rendering:
+    """A photograph is all foreground."""
+    return Rendering(np.dstack([picture, np.full(picture.shape[:2], 255, np.uint8)]), label)

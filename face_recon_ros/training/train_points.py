@@ -40,10 +40,11 @@ from face_recon_ros.training.optimisation import (
     progress,
     update_average,
 )
-from face_recon_ros.training.photographs import list_photographs
+from face_recon_ros.training.photographs import cache_of, list_photographs
 from face_recon_ros.training.point_examples import PointBatch, PointExamples
 from face_recon_ros.training.point_network import DensePoints, PointNetwork, choose_points
 from face_recon_ros.training.point_objective import PointObjective
+from face_recon_ros.training.point_photographs import open_labelled
 from face_recon_ros.training.point_weights import load_export, renew_statistics
 from face_recon_ros.training.torch_synthesis.point_source import TorchPointExamples
 
@@ -213,6 +214,8 @@ def point_batches(
         examples = TorchPointExamples(config, model, device, first_step=step, patches=patches)
         yield ((batch, True) for batch in examples)
         return
+    if config.photograph_share:
+        open_labelled(config)
     with renderer(config, str(find_model(config.face_model))):
         wait_for_pool(config, (model.k_identity, model.k_expression, model.k_albedo))
         yield replayed(_loader(config, model, step), config.replay, config.seed)
@@ -257,6 +260,8 @@ def _loader(config: PointConfig, model: MorphableModel, step: int) -> Iterator[P
         no_face=config.no_face,
         worsen=config.worsen,
         patches=patches,
+        photographs=cache_of(config.out),
+        photograph_share=config.photograph_share,
     )
     workers = config.loader_workers
     loader = iter(

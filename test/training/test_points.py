@@ -3,6 +3,7 @@
 import itertools
 import json
 
+import cv2
 import numpy as np
 import pytest
 
@@ -13,20 +14,25 @@ import torch
 
 from face_recon_ros.core.crop_pose import CAMERA_FROM_FRONTAL_FACE
 from face_recon_ros.core.errors import ConfigError, ModelError
+from face_recon_ros.core.mirror import identity_mirror
 from face_recon_ros.core.models import FACE_MODEL, find_model
 from face_recon_ros.core.morphable_model import load_morphable_model
 from face_recon_ros.core.point_fit import FitPrior, FitState, PointFitter
 from face_recon_ros.core.point_network import DensePointNetwork, fit_stride
+from face_recon_ros.core.reconstructor import FaceReconstructor
+from face_recon_ros.core.reconstructor_config import ReconstructorConfig
 from face_recon_ros.core.rectification import CELLS, FaceFrame, Rectifier, grid_coordinates
-from face_recon_ros.core.rigid import rotation_from_vector
+from face_recon_ros.core.rigid import angle_between, rotation_from_vector
 from face_recon_ros.face_model.population import population_mean
 from face_recon_ros.training.config import PointConfig, TrainConfig, config_from_dict
 from face_recon_ros.training.export_points import export_points, people_of
+from face_recon_ros.training.photographs import cache_of
 from face_recon_ros.training.point_calibration import information_of
 from face_recon_ros.training.point_examples import PointBatch, PointExamples
 from face_recon_ros.training.point_fit import Fit
 from face_recon_ros.training.point_network import PointNetwork, choose_points
 from face_recon_ros.training.point_objective import PointObjective
+from face_recon_ros.training.point_photographs import answers, open_labelled
 from face_recon_ros.training.point_weights import load_export, renew_statistics
 from face_recon_ros.training.synthesis.faces import SyntheticFaces
 from face_recon_ros.training.synthesis.render_cache import RenderCache, fill_render_cache
@@ -312,6 +318,75 @@ def test_checkpoints_of_other_networks_are_refused(tmp_path):
     torch.save({"format": 1}, tmp_path / "checkpoint.pt")
     with pytest.raises(ModelError, match="dense-point network"):
         export_points(tmp_path / "checkpoint.pt", tmp_path / "x.onnx")
+
+
+@pytest.fixture(scope="module")
+def photographs(pool, tmp_path_factory):
+    """Renderings on grey as if they were photographs, a landscape, and what the first two show."""
+    folder, random = tmp_path_factory.mktemp("photographs"), np.random.default_rng(3)
+    labels = []
+    while len(labels) < 2:
+        shown = pool[1].read(random)
+        if abs(shown.label.rotation[1]) < 0.4:
+            alpha = shown.rgba[..., 3:].astype(np.float32) / 255
+            picture = shown.rgba[..., :3] * alpha + 128 * (1 - alpha)
+            picture = cv2.resize(picture.astype(np.uint8), (256, 256))
+            cv2.imwrite(str(folder / f"{len(labels)}.png"), picture[..., ::-1])
+            labels.append(shown.label)
+    cv2.imwrite(str(folder / "landscape.png"), np.full((256, 256, 3), 90, np.uint8))
+    return folder, labels
+
+
+def test_a_teachers_looks_agree_on_a_face_and_not_on_none(photographs):
+    """Seen again in the whole picture's own terms."""
+    folder, labels = photographs
+    teacher = FaceReconstructor.from_config(
+        ReconstructorConfig(network="face_net.onnx", points="face_points_float.onnx", threads=1)
+    )
+    pictures = [cv2.imread(str(folder / f"{k}.png"))[..., ::-1] for k in range(2)]
+    *said, nothing = answers([*pictures, np.full((256, 256, 3), 90, np.uint8)], teacher, 0)
+    assert nothing is None
+    for label, answer in zip(labels, said, strict=True):
+        assert answer is not None
+        turn = angle_between(*(rotation_from_vector(v.rotation) for v in (label, answer)))
+        assert turn < np.radians(12)
+        true, ours = label.translation, answer.translation
+        np.testing.assert_allclose(ours[:2] / ours[2], true[:2] / true[2], atol=0.02)
+        assert abs(np.log(ours[2] / true[2])) < 0.15
+
+
+def test_photographs_become_examples_with_the_teachers_answers(photographs, pool, model, tmp_path):
+    config = PointConfig(
+        out=str(tmp_path), backgrounds=str(photographs[0]), photograph_share=0.9, pool_size=160
+    )
+    cache = open_labelled(config)
+    assert 1 <= len(cache) <= 2  # as the detector finds
+    assert len(open_labelled(config)) == len(cache)  # made once
+    known = {
+        tuple(np.round(cache.draw(np.random.default_rng(k))[1].identity, 3)) for k in range(9)
+    }
+    examples = PointExamples(
+        pool[1],
+        model,
+        str(find_model("face_net.onnx")),
+        0,
+        batch_size=12,
+        no_face=0.0,
+        photographs=cache_of(tmp_path),
+        photograph_share=0.9,
+    )
+    batch = next(iter(examples))
+    identities = {tuple(np.round(v, 3)) for v in batch.identity.numpy()}
+    mirrored = {tuple(np.round(identity_mirror(model) @ np.array(v), 3)) for v in known}
+    near = [any(np.allclose(v, k, atol=5e-3) for k in known | mirrored) for v in identities]
+    assert sum(near) >= 1 and len(identities) < 12
+
+
+def test_a_share_of_photographs_wants_photographs():
+    with pytest.raises(ConfigError, match="backgrounds"):
+        PointConfig(photograph_share=0.3)
+    with pytest.raises(ConfigError, match="device"):
+        PointConfig(photograph_share=0.3, backgrounds="somewhere", device="cpu")
 
 
 def test_old_batches_fill_the_gaps():

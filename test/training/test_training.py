@@ -4,6 +4,7 @@ import ast
 import dataclasses
 import json
 import os
+import pickle
 import socket
 import subprocess
 import sys
@@ -285,6 +286,12 @@ def test_pool_keeps_the_newest(tmp_path):
         assert all((v == found.rgba[0, 0, 0]).all() for v in found.label)
         assert found.label.illumination.shape == (9, 3)
     assert seen == {2, 3, 4}
+    sent = pickle.dumps(pool)  # as a loader's process gets it
+    assert len(sent) < 1000
+    there = pickle.loads(sent)
+    for i in range(5, 8):
+        pool.write(i, rendering(i))
+    assert {int(there.read(random).rgba[0, 0, 0]) for _ in range(50)} == {5, 6, 7}
 
 
 class DiscDetector:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +39,7 @@ class RenderCache:
         self._shapes = [(k,) for k in sizes] + [(3,), (3,), (9, 3)]
         length = sum(int(np.prod(s)) for s in self._shapes)
         self.slots = slots
+        self._made_of = (folder, slots, size, sizes)
         self._stamps = self._open("stamps", (slots,), np.int64, fill=_EMPTY)
         self._images = self._open("images", (slots, size, size, 4), np.uint8)
         self._labels = self._open("labels", (slots, length), np.float32)
@@ -52,6 +54,10 @@ class RenderCache:
         if fill:
             array[:] = fill
         return array
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process opens the same files, where it sees what is renewed."""
+        return RenderCache, self._made_of
 
     def __len__(self) -> int:
         return int((np.asarray(self._stamps) != _EMPTY).sum())
