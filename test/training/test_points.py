@@ -1,7 +1,9 @@
 """The dense-point network: its points, its fit in torch beside numpy's, its run and its export."""
 
+import importlib.util
 import itertools
 import json
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -24,6 +26,7 @@ from face_recon_ros.core.reconstructor_config import ReconstructorConfig
 from face_recon_ros.core.rectification import CELLS, FaceFrame, Rectifier, grid_coordinates
 from face_recon_ros.core.rigid import angle_between, rotation_from_vector
 from face_recon_ros.face_model.population import population_mean
+from face_recon_ros.training.checkpoint import save_checkpoint
 from face_recon_ros.training.config import PointConfig, TrainConfig, config_from_dict
 from face_recon_ros.training.export_points import export_points, people_of
 from face_recon_ros.training.photographs import cache_of
@@ -387,6 +390,23 @@ def test_a_share_of_photographs_wants_photographs():
         PointConfig(photograph_share=0.3)
     with pytest.raises(ConfigError, match="device"):
         PointConfig(photograph_share=0.3, backgrounds="somewhere", device="cpu")
+
+
+def test_averaged_runs_answer_with_the_mean_of_their_weights(tmp_path):
+    path = Path(__file__).resolve().parents[2] / "scripts" / "average_checkpoints.py"
+    spec = importlib.util.spec_from_file_location("average_checkpoints", path)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    files = [tmp_path / f"{k}.pt" for k in range(3)]
+    for k, file in enumerate(files):
+        weights = {"a": torch.full((2,), float(k)), "count": torch.tensor(k)}
+        save_checkpoint(file, {"average": weights, "step": k})
+    out = script.average(files)
+    assert out["step"] == 0 and out["average"]["count"] == 0
+    assert out["average"]["a"].tolist() == [1.0, 1.0]
+    save_checkpoint(files[2], {"average": {"a": torch.zeros(3), "count": torch.tensor(0)}})
+    with pytest.raises(ModelError, match="one network"):
+        script.average(files)
 
 
 def test_old_batches_fill_the_gaps():
