@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 
 from face_recon_ros.core.crop import whole_crop
@@ -19,7 +19,7 @@ from face_recon_ros.core.placement import place_again
 from face_recon_ros.core.reconstructor import FaceReconstructor
 from face_recon_ros.core.reconstructor_config import ReconstructorConfig
 from face_recon_ros.core.rigid import angle_between, rotation_from_vector
-from face_recon_ros.core.types import Track
+from face_recon_ros.core.types import Float32, Track
 from face_recon_ros.io.jobs import Pool
 from face_recon_ros.training.config import PointConfig
 from face_recon_ros.training.photographs import PhotographCache, cache_of, check_kept
@@ -96,19 +96,14 @@ def _answer(
     random: np.random.Generator,
 ) -> Label | None:
     whole = whole_crop(len(picture))
-    shift, zoom = random.normal(0, _SHIFT, (_LOOKS, 2)), random.normal(0, _ZOOM, _LOOKS)
     middle, half = whole.centre_px, len(picture) / 4  # a face fills about half of its picture
-    first = Track(
-        name, np.concatenate([middle - half, middle + half]).astype(np.float32), 1.0, 0.0
-    )
+    face = Track(name, _box(middle, half), 1.0, 0.0)
     for _ in range(2):
-        (first,) = place_again(teacher, picture, [first])
-    low, high = np.asarray(first.box, np.float64).reshape(2, 2)
-    middle, half = (
-        (low + high) / 2 + shift * (high - low).max(),
-        np.exp(zoom)[:, None] * (high - low) / 2,
-    )
-    boxes = np.concatenate([middle - half, middle + half], 1).astype(np.float32)
+        (face,) = place_again(teacher, picture, [face])
+    low, high = np.asarray(face.box, np.float64).reshape(2, 2)
+    shifts = random.normal(0, _SHIFT, (_LOOKS, 2)) * (high - low).max()
+    zooms = np.exp(random.normal(0, _ZOOM, (_LOOKS, 1)))
+    boxes = _box((low + high) / 2 + shifts, zooms * (high - low) / 2)
     tracks = [Track(f"{name}.{k}", box, 1.0, 0.0) for k, box in enumerate(boxes)]
     crops = teacher.crops(tracks)
     seen = teacher.predict(teacher.extract(picture, crops))
@@ -116,14 +111,10 @@ def _answer(
         return None
     seen = teacher.fit([picture] * _LOOKS, tracks, crops, seen, mirrored=True)
     labels = []
-    for row, crop in zip(range(_LOOKS), crops, strict=True):
-        c = seen.coefficients[row]
-        label = Label(
-            *(c.identity[0], c.expression[0], c.albedo[0]),
-            *(c.rotation[0], c.translation[0].astype(np.float32), c.illumination[0]),
-        )
-        shift_px = (whole.centre_px - crop.centre_px) / crop.side_px
-        change = CropChange((float(shift_px[0]), float(shift_px[1])), whole.side_px / crop.side_px)
+    for k, crop in enumerate(crops):
+        label = Label(*(getattr(seen.coefficients, field)[k] for field in Label._fields))
+        right, down = (whole.centre_px - crop.centre_px) / crop.side_px
+        change = CropChange((float(right), float(down)), whole.side_px / crop.side_px)
         labels.append(change.move(label, mirror))
     mean = Label(
         *(np.mean(values, axis=0, dtype=np.float32) for values in zip(*labels, strict=True))
@@ -134,3 +125,8 @@ def _answer(
     ]
     presence = np.zeros(1) if seen.presence is None else seen.presence
     return mean if presence.min() >= _PRESENT and max(turned) < _MAX_TURN else None
+
+
+def _box(middle: NDArray[np.float64], half: ArrayLike) -> Float32:
+    """(..., 4) boxes around (..., 2) middles."""
+    return np.concatenate([middle - half, middle + half], axis=-1).astype(np.float32)
