@@ -237,6 +237,10 @@ class AppearanceStage:
         self._background = Background[NDArray[np.float32]](executor or Inline())
         self._name = ""  # of the track that is looked at
 
+    def warm_up(self) -> None:
+        """Runs the network once."""
+        self._embedder.embed(np.zeros((1, self._embedder.size, self._embedder.size, 3), np.uint8))
+
     def look(
         self,
         image: Image,

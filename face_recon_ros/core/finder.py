@@ -80,6 +80,10 @@ class FaceFinder:
         if detector != self._config:
             self._detector, self._config = make_detector(detector), detector
 
+    def warm_up(self) -> None:
+        """Runs the detector once, on a grey picture of a usual size."""
+        self._detector.detect(np.full((720, 1280, 3), 128, np.uint8))
+
     @property
     def tracks(self) -> list[Track]:
         """All tracks of the last image, visible or tentative."""

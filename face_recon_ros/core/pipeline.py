@@ -126,7 +126,8 @@ class FacePipeline:
         Args:
             config: None takes the defaults.
             live: keeps within `reconstructor.budget_ms`, and looks for faces beside the images:
-                what is made of an image then depends on how fast this machine is.
+                what is made of an image then depends on how fast this machine is. All networks
+                have run once then.
         """
         config = config or PipelineConfig()
         beside = executor_of(live=live)
@@ -136,13 +137,23 @@ class FacePipeline:
             appearance = AppearanceStage(
                 FaceEmbedder(threads=config.reconstructor.threads), reconstructor.model, beside
             )
-        return FacePipeline(
+        pipeline = FacePipeline(
             FaceFinder.from_config(config.detector, config.tracker, beside if live else None),
             reconstructor,
             head_state=HeadStateEstimator(reconstructor.model, config.head_state),
             appearance=appearance,
             refresher=Refresher.within(config.reconstructor.budget_ms) if live else None,
         )
+        if live:
+            pipeline.warm_up()
+        return pipeline
+
+    def warm_up(self) -> None:
+        """Runs all networks once, so that no image waits for what only their first run takes."""
+        self.finder.warm_up()
+        self.reconstructor.warm_up()
+        if self._appearance:
+            self._appearance.warm_up()
 
     def process(
         self,
@@ -317,7 +328,7 @@ class FacePipeline:
         pixels = self.reconstructor.extract(image.rgb, crops)
         clock.lap("crop")
         crops, pixels, prediction = self.reconstructor.look(
-            tracks, crops, pixels, camera if follow else None
+            tracks, crops, pixels, camera if follow else None, hurried=self._refresher is not None
         )
         clock.lap("infer")
         if self._appearance and follow:

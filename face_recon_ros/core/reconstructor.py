@@ -26,9 +26,10 @@ from face_recon_ros.core.models import find_model
 from face_recon_ros.core.morphable_model import MorphableModel, load_morphable_model
 from face_recon_ros.core.occlusion import OcclusionSense
 from face_recon_ros.core.orientation import (
-    QUARTERS,
     Orientation,
     Orientations,
+    look_in_quarters,
+    quarters_to_compare,
     turned_crop,
     turned_pixels,
 )
@@ -117,6 +118,19 @@ class FaceReconstructor:
             config.points, coarse, face_model, provider=config.provider, threads=config.threads
         )
         return FaceReconstructor(network, model.subset(config.part), config, points)
+
+    def warm_up(self) -> None:
+        """Runs everything once, on noise, and forgets it."""
+        side = 2 * self.network.size
+        noise = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
+        camera = PinholeCamera.from_fov(side, side)
+        tracks = [Track("noise", np.array([0.2, 0.2, 0.8, 0.8], np.float32) * side, 1.0, 0.0)]
+        crops = self.crops(tracks)
+        crops, _, answer = self.look(tracks, crops, self.extract(noise, crops), camera)
+        answer = self.fit([noise], tracks, crops, answer)
+        self.decode(tracks, crops, answer, camera, [Picture(noise)])
+        self._people.clear()
+        self.orientations, self._camera = Orientations(_REMEMBERED_PEOPLE), None
 
     def tune(self, config: ReconstructorConfig) -> None:
         """Smooths from the next image on by other settings; who people are is kept.
@@ -210,6 +224,8 @@ class FaceReconstructor:
         crops: list[Crop],
         pixels: NDArray[np.uint8],
         camera: PinholeCamera | None = None,
+        *,
+        hurried: bool = False,
     ) -> tuple[list[Crop], NDArray[np.uint8], Prediction]:
         """Where the fit of each face starts, in a crop turned so that the face stands upright.
 
@@ -222,30 +238,35 @@ class FaceReconstructor:
             pixels: (N, S, S, 3) uint8 RGB of the crops.
             camera: that took the image, the next one of a video, so that a track that was seen a
                 moment ago may start from there; None: the network answers for each crop.
+            hurried: of a video, people who are not new are compared by one more look an image.
 
         Returns:
             N crops as they were turned, their pixels, and N rows for them.
         """
         people = self.orientations.of([t.id for t in tracks])
-        compared = sorted((p for p in people if p.is_due), key=lambda p: p.compared)
-        new = sum(p.compared == 0 for p in compared)
-        if camera is not None:
-            compared = compared[: max(new, 1)]
-        starts = self._starts(tracks, crops, people, camera)
-        starts = [None if p in compared else s for p, s in zip(people, starts, strict=True)]
+        compared = quarters_to_compare(people, video=camera is not None, hurried=hurried)
+        known = self._starts(tracks, crops, people, camera)
+        starts = [
+            None if person.quarter in quarters else start
+            for start, person, quarters in zip(known, people, compared, strict=True)
+        ]
         waiting = choose_waiting(starts, self.config.regressor_every)
-        asked = np.flatnonzero(~np.array(waiting, bool))
-        answer = self._regress([people[i] for i in asked], compared, pixels[asked])
-        turned = [turned_crop(c, p.quarter) for c, p in zip(crops, people, strict=True)]
-        seen = [turned_pixels(c, p.quarter) for c, p in zip(pixels, people, strict=True)]
-        answers = iter(answer.rows(slice(k, k + 1)) for k in range(len(asked)))
-        rows = [
-            start.prediction if start and waits else next(answers)
+        carried = [
+            start.prediction if start and waits else None
             for start, waits in zip(starts, waiting, strict=True)
         ]
-        prediction = Prediction.stacked(rows) if rows else answer
-        for person, rotation in zip(people, prediction.coefficients.rotation, strict=True):
-            person.follow(rotation)
+        rows = []
+        presence = self.points.presence if self.points else None
+        found = look_in_quarters(pixels, people, compared, carried, self._answer, presence)
+        for i, row in enumerate(found):
+            if row is None:  # turned over by what other images showed
+                self._people.pop(tracks[i].id, None)
+                row = self._answer(turned_pixels(pixels[i], people[i].quarter)[None])
+            people[i].follow(row.coefficients.rotation[0])
+            rows.append(row)
+        turned = [turned_crop(c, p.quarter) for c, p in zip(crops, people, strict=True)]
+        seen = [turned_pixels(c, p.quarter) for c, p in zip(pixels, people, strict=True)]
+        prediction = Prediction.stacked(rows) if rows else self._answer(pixels)
         return turned, np.stack(seen) if seen else pixels, prediction
 
     def _starts(
@@ -264,25 +285,6 @@ class FaceReconstructor:
             None if last is None else last.start(track.stamp, turned_crop(crop, o.quarter), camera)
             for last, track, crop, o in zip(known, tracks, crops, orientations, strict=True)
         ]
-
-    def _regress(
-        self, people: list[Orientation], compared: list[Orientation], pixels: NDArray[np.uint8]
-    ) -> Prediction:
-        """The network's answer for N upright crops, (N, S, S, 3), turned as people are found."""
-        turns = [range(QUARTERS) if p in compared else (p.quarter,) for p in people]
-        first = np.cumsum([0, *(len(t) for t in turns)])
-        views = [turned_pixels(pixels[i], q) for i, t in enumerate(turns) for q in t]
-        seen = np.stack(views) if views else pixels
-        answer = self._answer(seen)
-        chosen = first[:-1].copy()
-        for i, (person, turn) in enumerate(zip(people, turns, strict=True)):
-            if len(turn) > 1:
-                ways, face = answer.rows(np.arange(first[i], first[i + 1])), None
-                if self.points is not None:
-                    face = self.points.presence(seen[first[i] : first[i + 1]], ways)
-                person.compare(ways.identity_confidence, face)
-                chosen[i] += person.quarter
-        return answer.rows(chosen)
 
     def _answer(self, pixels: NDArray[np.uint8]) -> Prediction:
         """The network's answer for (N, S, S, 3) crops, which it also starts to be known for."""

@@ -22,8 +22,9 @@ _SHARE = 0.8  # of the time between two images, where no budget is given
 _USUAL = 25  # percentile of the times between images: longer ones are of images that were dropped
 _WINDOW = 15  # images over which costs and intervals are medians
 _NEW = 6  # times the work of a known face: which way up it is, is found out
+_LOOK = 1  # times that work, one more look of the network
 _BASE = 2.0  # times the work of a known face that an image costs beside its faces
-_UNMEASURED = 12.0  # known faces, or a sixth as many new ones, before any cost is known
+_UNMEASURED = 6.0  # known faces, or one new one, before any cost is known
 _IN_TURN = 4  # every so many-th place is for those who wait
 
 Pixels = NDArray[np.uint8]
@@ -73,8 +74,8 @@ class Refresher:
             stamp: seconds, of the image.
             attended: ids of those who look here.
             spent_s: seconds that the image has taken so far.
-            compared: id of whose orientation is found out once more, unless there are new faces:
-                that takes as long as a new one.
+            compared: id of whose orientation is found out, unless there are new faces: that takes
+                one more look.
 
         Returns:
             Indices into `tracks`, ascending; at least one if there is one.
@@ -85,7 +86,7 @@ class Refresher:
         ids = {track.id for track in tracks}
         self._known = {name: known for name, known in self._known.items() if name in ids}
         again = compared in self._known and len(self._known) == len(ids)
-        more = (_NEW - 1) * again
+        more = _LOOK * again
         room = self._room(spent_s) - more
 
         def importance(i: int) -> tuple[bool, bool, float]:

@@ -13,7 +13,13 @@ from face_recon_ros.core.crop_pose import (
     crop_from_camera_pose,
     crop_from_face,
 )
-from face_recon_ros.core.orientation import Orientation, turned_crop, turned_pixels
+from face_recon_ros.core.orientation import (
+    Orientation,
+    look_in_quarters,
+    quarters_to_compare,
+    turned_crop,
+    turned_pixels,
+)
 from face_recon_ros.core.rigid import rotation_from_vector
 
 S = 480
@@ -147,3 +153,71 @@ def test_a_head_seen_from_above_has_no_roll():
     )[0]
     orientation.follow(pitched)
     assert orientation.quarter == 0
+
+
+class Answers:
+    """A network's answers, by the first pixel of what it was shown; it counts its looks."""
+
+    def __init__(self, seen):
+        self.seen = np.atleast_1d(seen)
+        self.identity_confidence = self.seen.astype(float)
+
+    def rows(self, chosen):
+        return Answers(self.seen[chosen])
+
+
+def looks_of(people, *, hurried, images=12, carried=None):
+    """In each image, how many pictures the network sees, and its answers, of faces whose upper
+    left pixel tells the quarter: 1, 3, 2, 9 are how sure it is of the four."""
+    crop = np.zeros((2, 2, 3), np.uint8)
+    crop[0, 0], crop[0, 1], crop[1, 1], crop[1, 0] = 1, 3, 2, 9
+    pixels, counts, rows = np.stack([crop] * len(people)), [], []
+    for _ in range(images):
+        turns = quarters_to_compare(people, video=True, hurried=hurried)
+        known = [
+            carried if p.seen and p.quarter not in t else None
+            for p, t in zip(people, turns, strict=True)
+        ]
+
+        def answer(views):
+            counts.append(len(views))
+            return Answers(views[:, 0, 0, 0])
+
+        rows.append(look_in_quarters(pixels, people, turns, known, answer, None))
+        for person in people:
+            person.follow(rolled_in_crop(0))
+    return counts, rows
+
+
+def test_in_a_hurry_later_comparisons_are_spread_and_find_the_same():
+    at_once, spread = Orientation(), Orientation()
+    counts, rows = looks_of([at_once], hurried=False, images=40, carried=Answers(0))
+    assert counts[0] == counts[3] == 4 and rows[0][0].seen == [9]
+    counts, rows = looks_of([spread], hurried=True, images=40, carried=Answers(0))
+    assert counts[:6] == [4, 0, 0, 2, 1, 1] and rows[0][0].seen == [9]
+    assert spread.quarter == at_once.quarter != 0
+    assert spread.compared == at_once.compared == 4
+
+
+def test_what_was_carried_does_not_outlast_a_turn():
+    """The third quarter decides for the second, which this image did not show."""
+    person = Orientation(seen=3, compared=1, _sure={0: 1.0, 1: 9.0, 2: 1.0})
+    crop = np.zeros((1, 2, 2, 3), np.uint8)
+    turns = quarters_to_compare([person], video=True, hurried=True)
+    assert turns == [[3]]
+    (row,) = look_in_quarters(
+        crop, [person], turns, [Answers(0)], lambda v: Answers(v[:, 0, 0, 0]), None
+    )
+    assert person.quarter == 1 and row is None
+
+
+def test_a_crowd_in_a_hurry_costs_one_or_two_looks_more_an_image():
+    people = [Orientation(seen=3, compared=1) for _ in range(8)]
+    counts, _ = looks_of(people, hurried=True, images=40, carried=Answers(0))
+    assert max(counts) == 2
+    assert all(p.compared >= 2 and p.quarter == people[0].quarter != 0 for p in people)
+
+
+def test_nobody_is_compared():
+    assert quarters_to_compare([], video=True, hurried=True) == []
+    assert look_in_quarters(np.zeros((0, 2, 2, 3), np.uint8), [], [], [], Answers, None) == []

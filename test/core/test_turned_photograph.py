@@ -5,7 +5,12 @@ import numpy as np
 import pytest
 
 from face_recon_ros.core.detection import DetectorConfig
+from face_recon_ros.core.finder import FaceFinder
 from face_recon_ros.core.pipeline import FacePipeline, PipelineConfig
+from face_recon_ros.core.reconstructor import FaceReconstructor
+from face_recon_ros.core.reconstructor_config import ReconstructorConfig
+from face_recon_ros.core.refresh import Refresher
+from face_recon_ros.core.tracker_config import TrackerConfig
 from face_recon_ros.core.types import Image
 
 data = pytest.importorskip("skimage.data", reason="its photographs are used")
@@ -46,6 +51,20 @@ def test_a_video_of_a_hanging_head_is_followed_the_right_way_up(pipeline):
     for k in range(5):
         frame = pipeline.process(Image(rgb, 10.0 + k / 30))
         assert abs(roll_deg(frame.faces[0])) > 150
+
+
+def test_within_a_budget_too_it_is_the_right_way_up_from_the_first_sight_on():
+    pipeline = FacePipeline(
+        FaceFinder.from_config(DetectorConfig(), TrackerConfig()),
+        FaceReconstructor.from_config(ReconstructorConfig()),
+        refresher=Refresher(1.0),
+    )
+    rgb = turned(data.astronaut()[:400, 20:420], 180)
+    shown = []
+    for k in range(16):  # the second and third comparison are spread over images
+        shown.append(pipeline.process(Image(rgb, 10.0 + k / 30)).faces)
+    assert all(abs(roll_deg(face)) > 150 for faces in shown for face in faces)
+    assert all(len(faces) == 1 for faces in shown[2:])
 
 
 def test_a_rocket_has_no_face():
