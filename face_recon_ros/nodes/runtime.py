@@ -48,6 +48,7 @@ LISTEN_PERIOD_S = 0.1
 SILENCE_S = 2.0  # without input that is worth a warning
 WAKE_PERIOD_S = 0.2
 _JOIN_S = 0.6
+_SWITCH_S = 5e-4  # a thread that works on an image waits no longer for one that runs Python
 
 _DONE, _FAILED = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
@@ -374,6 +375,7 @@ def run(make_node: Callable[[], FaceNode], args: list[str] | None = None) -> Non
         args: command line, else sys.argv.
     """
     status, node = 1, None
+    sys.setswitchinterval(_SWITCH_S)
     try:
         _start_ros(args)
         node = make_node()
