@@ -59,12 +59,15 @@ def page(shape: dict[str, Any], photographs: list[tuple[str, dict[str, Any]]]) -
         f"{shape['views']} pictures of {shape['people']} rendered people never trained on "
         "(`face-recon evaluate shape`): correlation of the answer with the truth; amplitude, the "
         "slope of the answer over the truth (1: the full motion); shown, the share of pictures in "
-        f"which the truth is active. Trusted: correlation of {TRUSTED_CORRELATION:g} at least.\n",
-        "| channel | correlation | amplitude | shown | trusted |\n|---|---|---|---|---|\n"
+        "which the truth is active; in a track, the correlation once six other pictures have "
+        f"shown the person. Trusted: {TRUSTED_CORRELATION:g} at least in one picture alone.\n",
+        "| channel | correlation | amplitude | in a track | shown | trusted |\n"
+        "|---|---|---|---|---|---|\n"
         + "".join(
             f"| `{row['name']}` | {_number(row['correlation'])} | {_number(row['amplitude'])} | "
-            f"{_number(row['shown'])} | {'yes' if row['trusted'] else '**no**'} |\n"
-            for row in table
+            f"{_number(along['correlation'])} | {_number(row['shown'])} | "
+            f"{'yes' if row['trusted'] else '**no**'} |\n"
+            for row, along in zip(table, shape["expression_in_track"], strict=True)
         ),
     ]
     for name, result in photographs:

@@ -47,6 +47,8 @@ ERRORS = (
     *("mean_face_mm", "one_view_mm", "track_mm"),
     *("mean_face_point_to_plane_mm", "one_view_point_to_plane_mm", "track_point_to_plane_mm"),
 )
+#: A track has seen the person in so many pictures, and its identity is known.
+_KNOWN = 6
 #: People take so long to render and to reconstruct, picture by picture.
 _WORTH_A_PROCESS = 4
 
@@ -70,6 +72,8 @@ PROTOCOL = {
     "interval": "bootstrap over people",
     "expression": "per channel over all pictures: correlation of the answers with the truth; "
     "amplitude, the slope of the answers over the truth (1: the full motion)",
+    "expression_in_track": f"the same of the track's answers from picture {_KNOWN + 1} on: whose "
+    "brows lie high is known by then",
 }
 
 
@@ -115,7 +119,8 @@ class ShapeScorer(Generic[Item]):
         number, item = person
         views, reconstructor = self.views(item), self.reconstructor.value
         random = np.random.default_rng((self.seed, number))
-        singles, last = _answers(views, reconstructor, random)
+        singles, along = _answers(views, reconstructor, random)
+        last = next((face for face in reversed(along) if face), None)
         found = [(v, f) for v, f in zip(views, singles, strict=True) if f is not None]
         counts = {"views": len(views), "unusable": len(views) - len(found)}
         if last is None or not found:
@@ -143,6 +148,13 @@ class ShapeScorer(Generic[Item]):
             "vertices_px": [_pixels(model, view, face) for view, face in found],
             "expression": np.stack([f.coefficients.expression[0] for _, f in found]),
             "true_expression": np.stack([v.expression for v, _ in found]),
+            "track_expression": np.array(
+                [
+                    [f.coefficients.expression[0], v.expression]
+                    for v, f in list(zip(views, along, strict=True))[_KNOWN:]
+                    if f is not None
+                ]
+            ).reshape(-1, 2, model.k_expression),
         }
 
 
@@ -188,6 +200,8 @@ def evaluate_shape(
         np.concatenate([s[key] for s in rows]).astype(np.float64)
         for key in ("expression", "true_expression")
     )
+    known_well = np.concatenate([s["track_expression"] for s in rows]).astype(np.float64)
+    in_track = channel_table(model.expression_names, known_well[:, 0], known_well[:, 1])
     return {
         "protocol": PROTOCOL,
         "people": len(known),
@@ -210,6 +224,7 @@ def evaluate_shape(
         },
         "vertices_px": {"mean": float(np.mean(px)), "median": float(np.median(px))},
         "expression": channel_table(model.expression_names, ours, true),
+        "expression_in_track": in_track,
         "per_person": [
             {"name": name, **{key: s[key] for key in ERRORS}} for name, s in known.items()
         ],
@@ -221,12 +236,12 @@ def _answers(
     views: Sequence[KnownView],
     reconstructor: FaceReconstructor,
     random: np.random.Generator,
-) -> tuple[list[Face | None], Face | None]:
-    """Each picture for itself, and the last answer of the track that saw them all."""
+) -> tuple[list[Face | None], list[Face | None]]:
+    """Each picture for itself, and as the next one of a track."""
     model = reconstructor.model
     skin = model.subsets[FACIAL_SKIN]
     singles: list[Face | None] = []
-    last: Face | None = None
+    along: list[Face | None] = []
     (person,) = new_tracks([np.zeros(4)])
     for i, view in enumerate(views):
         vertices = model.vertices(view.identity, view.expression)[skin]
@@ -240,8 +255,8 @@ def _answers(
             for track in (alone, together)
         )
         singles += faces or [None]
-        last = so_far[0] if so_far else last
-    return singles, last
+        along += so_far or [None]
+    return singles, along
 
 
 def scattered_box(

@@ -40,7 +40,7 @@ def test_the_page_is_of_the_shipped_network():
 
 def test_the_page_tells_of_every_channel_and_its_lists_agree_with_its_table():
     page = PAGE.read_text()
-    row = r"^\| `(\w+)` \| (\S+) \| \S+ \| \S+ \| (yes|\*\*no\*\*) \|$"
+    row = r"^\| `(\w+)` \| (\S+) \| \S+ \| \S+ \| \S+ \| (yes|\*\*no\*\*) \|$"
     table = {name: (r, told) for name, r, told in re.findall(row, page, re.M)}
     names = load_morphable_model(models_dir() / FACE_MODEL, level="coarse").expression_names
     assert tuple(table) == names
@@ -59,6 +59,7 @@ def test_a_measurement_becomes_a_page(writer):
         "people": 5,
         "views": 50,
         "expression": channel_table(["a", "b", "c"], ours, truth),
+        "expression_in_track": channel_table(["a", "b", "c"], truth, truth),
         "provenance": {"models": {"n.onnx": "0" * 64}},
     }
     photographs = {
@@ -75,7 +76,9 @@ def test_a_measurement_becomes_a_page(writer):
     }
     page = writer.page(shape, [("lfw", photographs)])
     assert "Trusted, 2: `a`, `b`." in page and "**Untrusted**, 1: `c`." in page
-    assert "| `b` | 1.00 | 0.40 |" in page and "| `c` | – | 0.00 |" in page
+    assert "| `b` | 1.00 | 0.40 | 1.00 |" in page and "| `c` | – | 0.00 | 1.00 |" in page
     assert "8 photographs" in page
     assert "| gap of the lips | 0.81 | 0.72 | – | +jawOpen 0.80 |" in page
-    assert writer.page({**shape, "expression": []}, []).count("none") == 2
+    assert (
+        writer.page({**shape, "expression": [], "expression_in_track": []}, []).count("none") == 2
+    )

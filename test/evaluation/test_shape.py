@@ -129,7 +129,17 @@ def test_who_knows_everything_has_no_error_and_full_skill(model):
     assert result["rank"] == {"one_view": 1.0, "track": 1.0}
     assert result["vertices_px"]["mean"] == pytest.approx(0.0, abs=1e-2)
     assert untrusted(result["expression"]) == []
+    # Three pictures are too few for a track to know the person.
+    assert all(np.isnan(row["correlation"]) for row in result["expression_in_track"])
     json.dumps(result["expression"])
+
+
+def test_a_track_counts_from_its_seventh_picture_on(model):
+    people = people_of(model, 2, views=9)
+    result = evaluated(people, Knowing(model, pictures(people)))
+    assert untrusted(result["expression_in_track"]) == []
+    shown = [views[k].expression[0] > 0.05 for views in people for k in range(6, 9)]
+    assert result["expression_in_track"][0]["shown"] == pytest.approx(np.mean(shown))
 
 
 def test_sliding_along_a_surface_is_not_across_it():
