@@ -117,7 +117,7 @@ def _add_prepare(train: argparse.ArgumentParser) -> None:
 def _prepare(arguments: argparse.Namespace) -> None:
     from face_recon_ros.core.detection import make_detector
     from face_recon_ros.training.config import load_config, parse_overrides
-    from face_recon_ros.training.photographs import PhotographCache, cache_of, check_kept
+    from face_recon_ros.training.photographs import PhotographCache, cache_of
 
     overrides = {**parse_overrides(arguments.set), "out": str(arguments.out)}
     config = load_config(arguments.config, overrides)
@@ -129,7 +129,6 @@ def _prepare(arguments: argparse.Namespace) -> None:
         skip_grey=config.skip_grey,
         pool=pool_of(arguments),
     )
-    check_kept(counts, arguments.prepared)
     print(json.dumps({"cache": str(cache_of(config.out)), **dict(sorted(counts.items()))}))
 
 

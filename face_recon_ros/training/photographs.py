@@ -209,7 +209,8 @@ class PhotographCache:
             How many were `kept`, `unreadable`, `grey`, `faceless`, `tiny`.
 
         Raises:
-            DataError: there is no photograph, or a shard of them could not be done.
+            DataError: there is no photograph, none shows a face that may be used, or a shard of
+                them could not be done.
         """
         paths = [str(path.absolute()) for path in list_photographs(source)]
         folder = self._folder.resolve()
@@ -239,7 +240,9 @@ class PhotographCache:
         part.replace(self._index)
         self._images = Pictures(())
         self._refresh()
-        return Counter(entry["outcome"] for entry in entries)
+        counts = Counter(entry["outcome"] for entry in entries)
+        check_kept(counts, source)
+        return counts
 
     def _kept(self) -> list[dict[str, Any]]:
         if not self._index.is_file():
@@ -310,7 +313,7 @@ def check_kept(counts: Mapping[str, int], source: str | Path) -> None:
     """Raises DataError if no photograph was kept.
 
     Args:
-        counts: of `PhotographCache.build`.
+        counts: how many were `kept`, and how many left out, by reason.
         source: of the photographs.
     """
     if not counts.get("kept"):

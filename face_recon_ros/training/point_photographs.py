@@ -53,7 +53,6 @@ def open_labelled(config: PointConfig) -> PhotographCache:
         skip_grey=False,
         pool=Pool(),
     )
-    check_kept(counts, config.backgrounds)
     settings = ReconstructorConfig(
         face_model=config.face_model, network=config.regressor, points=config.teacher, threads=1
     )

@@ -55,7 +55,7 @@ from face_recon_ros.training.optimisation import (
     same_everywhere,
     update_average,
 )
-from face_recon_ros.training.photographs import PhotographCache, check_kept, label_photographs
+from face_recon_ros.training.photographs import PhotographCache, label_photographs
 from face_recon_ros.training.renderer import render_face
 from face_recon_ros.training.stored import build_network, load_teacher
 from face_recon_ros.training.synthesis.augment import Mirror
@@ -244,7 +244,6 @@ def _prepare(photographs: PhotographCache, config: TrainConfig) -> None:
         pool=Pool(),
     )
     tqdm.write(f"photographs: {dict(counts)}")
-    check_kept(counts, config.photographs)
 
 
 def resized(images: Tensor, size: int) -> Tensor:
