@@ -51,7 +51,7 @@ def main() -> None:
     size, margin = network.size, network.crop_margin
     photographs = photograph_crops(arguments.photographs, arguments.count, size, margin)
     renderings = synthetic_crops(model, margin, size, arguments.count)
-    marks = model.mean_shape[model.landmarks_68[INNER]][:, 1:] * [1, -1]  # right and down
+    marks = model.landmarks.of(model.mean_shape)[INNER, 1:] * [1, -1]  # right and down
     at = marks * SIDE / WIDTH_M + [SIDE / 2, SIDE / 3]
     panels = []
     for name, crops in (("photographs", photographs), ("renderings", renderings)):

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.morphable_model import MorphableModel
+from face_recon_ros.core.surface_points import SurfacePoints
 from face_recon_ros.core.types import Face
 
 N_LANDMARKS = 70  # 68 in iBUG order, then the right and the left pupil
@@ -32,19 +33,22 @@ def landmarks(face: Face, model: MorphableModel, camera: PinholeCamera) -> NDArr
 
     Args:
         face: its mesh is of `model`.
-        model: knows the vertices; a landmark that is not part of it gets confidence 0.
+        model: knows their places; a landmark that is not part of it gets confidence 0.
         camera: that took the image.
 
     Returns:
         (70, 3) x, y in shares of the image, and confidence: the track's score, 0 for a point that
         lies outside the image.
     """
-    vertices = np.concatenate([model.landmarks_68, model.interpupillary])
-    points = face.camera_from_face.apply(face.mesh.vertices[vertices])
+    pupils = SurfacePoints.of_vertices(model.interpupillary)
+    vertices = face.mesh.vertices
+    points = np.concatenate([model.landmarks.of(vertices), pupils.of(vertices)])
+    points = face.camera_from_face.apply(points)
     pixels = camera.project(points)
     size = np.array([camera.width, camera.height])
     inside = ((pixels >= -0.5) & (pixels <= size - 0.5)).all(axis=1)
-    known = (vertices >= 0) & np.isfinite(pixels).all(axis=1)
+    known = np.concatenate([model.landmarks.known, pupils.known])
+    known &= np.isfinite(pixels).all(axis=1)
     out = np.zeros((N_LANDMARKS, 3))
     out[known, :2] = normalised(pixels[known], camera.width, camera.height)
     out[known & inside, 2] = np.clip(face.track.score, 0.0, 1.0)

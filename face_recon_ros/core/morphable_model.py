@@ -17,6 +17,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from face_recon_ros.core.errors import ModelError
 from face_recon_ros.core.models import once_per_file, sha256_of
+from face_recon_ros.core.surface_points import SurfacePoints
+from face_recon_ros.core.texture_coordinates import coarse_uv_triangles, used_uvs
 
 FORMAT_VERSION = 1
 FACE = "face"
@@ -40,6 +42,9 @@ DECODING_KEYS = (
 # checkpoints of that time name the file.
 _SHIPPED_BEFORE = {
     "e0d8c53b806164301e0096b835357f7856b38c97c2f4cf59cbb9582c493bf21c": (
+        "d42f03d2c0612f668941f9feb4cb0b7b5fec7de89c0078a96145c3a316c75c95"
+    ),
+    "02e3888d538118c02f90d6ea13dd1fe610cf3ba6d37a6473078e3706187f4261": (
         "d42f03d2c0612f668941f9feb4cb0b7b5fec7de89c0078a96145c3a316c75c95"
     ),
 }
@@ -68,6 +73,8 @@ class MorphableModel:
         skin_attention: (V,) float32 in [0, 1].
         symmetry: (V,) index of the mirror vertex, -1 where it is not part of this mesh.
         landmarks_68: (68,) vertex indices in iBUG order, -1 where not part of this mesh.
+        landmarks: (68,) points of the surface where annotators put them; `landmarks_68` are the
+            vertices beside them.
         sellion: vertex index.
         interpupillary: (2,) vertex indices, subject's right and left.
         uvs: (T, 2) float32 in [0, 1].
@@ -91,6 +98,7 @@ class MorphableModel:
     skin_attention: NDArray[np.float32]
     symmetry: NDArray[np.int32]
     landmarks_68: NDArray[np.int32]
+    landmarks: SurfacePoints
     sellion: int
     interpupillary: NDArray[np.int32]
     uvs: NDArray[np.float32]
@@ -278,8 +286,8 @@ def _model_from_arrays(data: dict[str, NDArray[Any]], level: str) -> MorphableMo
         raise ValueError("triangles point outside the vertices")
     names = tuple(str(s) for s in data["subset_names"])
     symmetry = per_vertex("symmetry", np.int32)
-    uv_triangles = data["uv_triangles"] if fine else _coarse_uv_triangles(data)
-    uvs, uv_triangles = _used(data["uvs"].astype(np.float32), uv_triangles)
+    uv_triangles = data["uv_triangles"] if fine else coarse_uv_triangles(data)
+    uvs, uv_triangles = used_uvs(data["uvs"].astype(np.float32), uv_triangles)
     return MorphableModel(
         name=str(data["name"]),
         licence=str(data["licence"]),
@@ -297,6 +305,7 @@ def _model_from_arrays(data: dict[str, NDArray[Any]], level: str) -> MorphableMo
         skin_attention=per_vertex("skin_attention", np.float32),
         symmetry=np.where(symmetry < n, symmetry, -1).astype(np.int32),
         landmarks_68=data["landmarks_68"].astype(np.int32),
+        landmarks=_landmarks(data, n),
         sellion=int(data["sellion"]),
         interpupillary=data["interpupillary"].astype(np.int32),
         uvs=uvs,
@@ -305,28 +314,14 @@ def _model_from_arrays(data: dict[str, NDArray[Any]], level: str) -> MorphableMo
     )
 
 
-def _coarse_uv_triangles(data: dict[str, NDArray[Any]]) -> NDArray[np.int32]:
-    """(F_c, 3) the coarse triangles' indices into `uvs`; (0, 3) where the file does not tell them.
-
-    A triangle in four: the first three of them have its corners, in blocks of F_c triangles.
-    """
-    fine, coarse, uvs = data["triangles"], data["coarse_triangles"], data["uv_triangles"]
-    n = len(coarse)
-    if len(uvs) != len(fine):
-        return np.zeros((0, 3), np.int32)
-    if np.array_equal(fine, coarse):
-        return uvs.astype(np.int32)
-    if len(fine) == 4 * n and np.array_equal(fine[: 3 * n, 0], coarse.T.ravel()):
-        return np.ascontiguousarray(uvs[: 3 * n, 0].reshape(3, n).T, np.int32)
-    return np.zeros((0, 3), np.int32)
-
-
-def _used(
-    uvs: NDArray[np.float32], uv_triangles: NDArray[np.integer]
-) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-    """Texture coordinates (T, 2) without those that no triangle (F, 3) has, and the triangles."""
-    kept, index = np.unique(uv_triangles, return_inverse=True)
-    return uvs[kept], index.reshape(uv_triangles.shape).astype(np.int32)
+def _landmarks(data: dict[str, NDArray[Any]], n: int) -> SurfacePoints:
+    """Where the file says that annotators put them, else the vertices."""
+    if "landmark_corners" not in data:
+        return SurfacePoints.of_vertices(data["landmarks_68"])
+    points = SurfacePoints.checked(data["landmark_corners"], data["landmark_weights"])
+    if len(points.corners) != len(data["landmarks_68"]) or not (points.corners < n).all():
+        raise ValueError(f"landmark_corners are not those of landmarks_68 among {n} vertices")
+    return points
 
 
 def _subdivide(
@@ -351,7 +346,7 @@ def _restrict(model: MorphableModel, keep: NDArray[np.intp]) -> MorphableModel:
     new_index[keep] = np.arange(len(keep), dtype=np.int32)
     whole = (new_index[model.triangles] >= 0).all(axis=1)
     uv_triangles = model.uv_triangles[whole] if len(model.uv_triangles) else model.uv_triangles
-    uvs, uv_triangles = _used(model.uvs, uv_triangles)
+    uvs, uv_triangles = used_uvs(model.uvs, uv_triangles)
 
     def rows(basis: NDArray[np.float32]) -> NDArray[np.float32]:
         return np.ascontiguousarray(basis.reshape(n, 3, -1)[keep].reshape(len(keep) * 3, -1))
@@ -373,6 +368,7 @@ def _restrict(model: MorphableModel, keep: NDArray[np.intp]) -> MorphableModel:
         skin_attention=model.skin_attention[keep],
         symmetry=new_index[model.symmetry[keep]],
         landmarks_68=new_index[model.landmarks_68],
+        landmarks=model.landmarks.renumbered(new_index),
         sellion=int(new_index[model.sellion]),
         interpupillary=new_index[model.interpupillary],
         uvs=uvs,

@@ -144,7 +144,7 @@ def _rows(found: Sequence[dict[str, Any]], model: MorphableModel) -> dict[str, d
 def _measured(
     model: MorphableModel, identity: NDArray[np.floating], expression: NDArray[np.floating]
 ) -> dict[str, float]:
-    return measures(model.vertices(identity, expression)[model.landmarks_68])
+    return measures(model.landmarks.of(model.vertices(identity, expression)))
 
 
 def _both_sides(

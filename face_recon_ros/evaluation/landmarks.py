@@ -19,6 +19,7 @@ from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.errors import ModelError
 from face_recon_ros.core.morphable_model import FACIAL_SKIN, MorphableModel, VertexNormals
 from face_recon_ros.core.rigid import Rigid
+from face_recon_ros.core.surface_points import SurfacePoints
 from face_recon_ros.evaluation.metrics import CONTOUR, INNER, N_LANDMARKS
 
 Array = NDArray[np.float64]
@@ -46,24 +47,24 @@ class LandmarkProjector:
             ModelError: the model lacks landmarks.
         """
         marks = model.landmarks_68
-        if len(marks) != N_LANDMARKS or (marks < 0).any():
+        if len(marks) != N_LANDMARKS or (marks < 0).any() or not model.landmarks.known.all():
             raise ModelError(
                 f"{N_LANDMARKS} landmark vertices in the face model",
                 f"{int((marks >= 0).sum())}",
                 "take the whole head, not a part of it",
             )
         corners, weights = _contour_lines(model)
-        fixed = marks[INNER].astype(np.intp)
-        self._corners = np.concatenate([np.repeat(fixed[:, None], 3, 1), corners.reshape(-1, 3)])
-        self._weights = np.concatenate(
-            [np.tile([1.0, 0.0, 0.0], (len(fixed), 1)), weights.reshape(-1, 3)]
-        ).astype(np.float32)
+        inner = model.landmarks.corners[INNER], model.landmarks.weights[INNER]
+        self._places = SurfacePoints(
+            np.concatenate([inner[0], corners.reshape(-1, 3)]),
+            np.concatenate([inner[1], weights.reshape(-1, 3)]).astype(np.float32),
+        )
         n = model.n_vertices
-        self._mean = self._rows(model.mean_shape)
-        identity = model.identity_basis.reshape(n, 3, -1)
-        expression = model.expression_basis.reshape(n, 3, -1)
-        self._identity_basis = self._rows(identity).reshape(len(self._mean) * 3, -1)
-        self._expression_basis = self._rows(expression).reshape(len(self._mean) * 3, -1)
+        self._mean = self._places.of(model.mean_shape)
+        self._identity_basis, self._expression_basis = (
+            self._places.of(basis.reshape(n, 3, -1)).reshape(len(self._mean) * 3, -1)
+            for basis in (model.identity_basis, model.expression_basis)
+        )
         self._normals = VertexNormals(model.triangles, n)(model.mean_shape)[marks]
         yz = model.mean_shape[marks[CONTOUR]][:, 1:].astype(np.float64)
         yz[:, 1] = np.minimum(yz[:, 1] - model.mean_shape[marks[33], 2], 0.0)
@@ -139,10 +140,6 @@ class LandmarkProjector:
         normals = camera_from_face.rotation @ self._normals[INNER].T.astype(np.float64)
         facing = (normals.T * camera_from_face.apply(marks)).sum(axis=1) < 0
         return np.concatenate([np.ones(len(CONTOUR), bool), facing])
-
-    def _rows(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Interpolates per-vertex values (V, ...) at the points."""
-        return np.asarray(np.einsum("rc,rc...->r...", self._weights, values[self._corners]))
 
 
 def _direction_in_image(camera: PinholeCamera, camera_from_face: Rigid, axis: Array) -> Array:

@@ -184,7 +184,8 @@ class ScanJudge:
     def measure(self, neutral: ArrayLike, scan: Scan) -> Measured:
         """Scores a (V, 3) neutral face, metres, against a scan."""
         vertices = np.asarray(neutral, np.float64) * 1000.0
-        surface, marks = Surface(vertices, self.model.triangles), vertices[self.model.landmarks_68]
+        surface = Surface(vertices, self.model.triangles)
+        marks = self.model.landmarks.of(vertices)
         free, scan_from_mesh = scan_distances(surface, marks, scan, metrical=False)
         middle = marks[INNER].mean(axis=0)  # stays where it is as the scale becomes one
         turned = scan_from_mesh.apply(middle) - scan_from_mesh.rotation @ middle

@@ -187,7 +187,7 @@ class ModelScenes:
             Mesh(vertices, model.triangles, colours),
             self.projector.project(a, e, camera_from_face, self.camera),
             Mesh(neutral, model.triangles),
-            neutral[model.landmarks_68].astype(np.float64),
+            model.landmarks.of(neutral).astype(np.float64),
         )
 
     def turntable(self, count: int, *, yaw_deg: float = 60.0, seed: int = 0) -> Iterator[Scene]:
@@ -273,7 +273,7 @@ def scene_of_mesh(
         camera: that takes the picture.
         camera_from_face: the head.
     """
-    model_marks = model.mean_shape[model.landmarks_68[INNER]]
+    model_marks = model.landmarks.of(model.mean_shape)[INNER]
     face_from_mesh = align_points(landmarks[INNER], model_marks, with_scale=False)
     moved = Mesh(
         face_from_mesh.apply(mesh.vertices).astype(np.float32), mesh.triangles, mesh.colours

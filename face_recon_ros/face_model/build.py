@@ -168,6 +168,7 @@ def model_arrays(data: AnnyData) -> dict[str, NDArray[Any]]:
     identity_basis *= _signs(identity_basis, control)
     expressions = _linear(slide, expressions)
     uvs, uv_triangles = _split_uvs(head)
+    marks = annotations.landmark_points(head, regions, control)
     return {
         **_about(data),
         "mean_shape": fine_mean.astype(np.float32),
@@ -186,6 +187,8 @@ def model_arrays(data: AnnyData) -> dict[str, NDArray[Any]]:
         "uv_triangles": uv_triangles.astype(np.int32),
         "symmetry": _fine_symmetry(head, subdivision.edges).astype(np.int32),
         "landmarks_68": annotations.landmarks_68(head),
+        "landmark_corners": marks.corners.astype(np.int32),
+        "landmark_weights": marks.weights,
         "sellion": np.int32(sellion),
         "interpupillary": annotations.pupils(head),
         **_labels(head, regions, control, subdivision),

@@ -102,7 +102,7 @@ def fit_scan(
     scan, marks = np.asarray(scan_vertices, np.float64), np.asarray(landmarks, np.float64)
     scan = scan[np.isfinite(scan).all(axis=1)] if scan.ndim == 2 else scan
     _check(scan, marks)
-    usable = np.isfinite(marks).all(axis=1) & (model.landmarks_68 >= 0)
+    usable = np.isfinite(marks).all(axis=1) & model.landmarks.known
     inner = INNER_LANDMARKS[usable[INNER_LANDMARKS]]
     if len(inner) < 6:
         raise DataError(
@@ -110,7 +110,7 @@ def fit_scan(
             f"{len(inner)}",
             "annotate eye corners, nose and mouth",
         )
-    problem = _Problem(model, marks[inner], model.landmarks_68[inner], free_scale)
+    problem = _Problem(model, marks[inner], inner, free_scale)
     state = problem.start()
     for _ in range(3):
         state = problem.step(state, None)
@@ -197,14 +197,16 @@ class _Problem:
     """The quantities of one fit that do not change from step to step."""
 
     def __init__(
-        self, model: MorphableModel, marks: Array, mark_ids: NDArray[np.integer], free_scale: bool
+        self, model: MorphableModel, marks: Array, which: NDArray[np.integer], free_scale: bool
     ) -> None:
         self.mean = model.mean_shape.astype(np.float64)
         self._flat = model.identity_basis.astype(np.float64)
         self.basis = self._flat.reshape(model.n_vertices, 3, -1)
         self.triangles = model.triangles
         self.free_scale = free_scale
-        self._marks, self._mark_ids = marks, mark_ids
+        self._marks = marks
+        self._mark_mean = model.landmarks.of(self.mean)[which]
+        self._mark_basis = model.landmarks.of(self.basis)[which]
         self._skin = model.subsets[FACIAL_SKIN]
         low = self.mean[self._skin].min(axis=0) - _MARGIN
         high = self.mean[self._skin].max(axis=0) + _MARGIN
@@ -214,9 +216,7 @@ class _Problem:
 
     def start(self) -> _State:
         """The mean face, on the scan by its landmarks."""
-        face_from_scan = align_points(
-            self._marks, self.mean[self._mark_ids], with_scale=self.free_scale
-        )
+        face_from_scan = align_points(self._marks, self._mark_mean, with_scale=self.free_scale)
         return _State(np.zeros(self.basis.shape[2]), face_from_scan)
 
     def shape(self, state: _State) -> Array:
@@ -280,9 +280,9 @@ class _Problem:
             hessian += (rows * weight[:, None]).T @ rows
             gradient += rows.T @ (weight * residual)
         moved = pose.apply(self._marks)
-        shape = self.mean[self._mark_ids] + self.basis[self._mark_ids] @ state.identity
+        shape = self._mark_mean + self._mark_basis @ state.identity
         rows = np.zeros((len(moved), 3, k + 7))
-        rows[:, :, :k] = self.basis[self._mark_ids]
+        rows[:, :, :k] = self._mark_basis
         for axis, unit in enumerate(np.eye(3)):
             rows[:, :, k + axis] = -np.cross(unit, moved - pose.translation)
             rows[:, axis, k + 3 + axis] = -1.0
@@ -323,7 +323,7 @@ def _check(scan: Array, marks: Array) -> None:
 
 def _filled(marks: Array, problem: _Problem, state: _State, model: MorphableModel) -> Array:
     """(68, 3) scan landmarks, the model's own in place of missing ones."""
-    own = state.face_from_scan.inverse().apply(problem.shape(state)[model.landmarks_68])
+    own = state.face_from_scan.inverse().apply(model.landmarks.of(problem.shape(state)))
     return np.where(np.isfinite(marks), marks, own)
 
 
@@ -359,7 +359,7 @@ def _result(
     skin = model.subsets[FACIAL_SKIN][model.triangles[hit.triangle]].all(axis=1)
     landmark_distance = np.full(68, np.nan)
     landmark_distance[usable] = np.linalg.norm(
-        vertices[model.landmarks_68[usable]] - marks[usable], axis=1
+        model.landmarks.of(vertices)[usable] - marks[usable], axis=1
     )
     return ScanFit(state.identity, scan_from_face, vertices, hit.distance[skin], landmark_distance)
 

@@ -18,8 +18,12 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from face_recon_ros.core.errors import FaceReconError, ModelError
-from face_recon_ros.core.models import find_model, sha256_of
-from face_recon_ros.core.morphable_model import MorphableModel, load_morphable_model
+from face_recon_ros.core.models import find_model
+from face_recon_ros.core.morphable_model import (
+    MorphableModel,
+    decoding_sha256,
+    load_morphable_model,
+)
 from face_recon_ros.core.rectification import grid_coordinates
 from face_recon_ros.io.images import read_image
 from face_recon_ros.training.checkpoint import (
@@ -165,7 +169,7 @@ class _Run:
             "config": dataclasses.asdict(self.config),
             "vertices": self.vertices.tolist(),
             "face_model": self.model.name,
-            "face_model_sha256": sha256_of(self.face_model),
+            "face_model_sha256": decoding_sha256(self.face_model),
             "code": code_version(),
             "step": self.step,
             "elapsed_s": self.elapsed_s,

@@ -27,7 +27,7 @@ def scan(tmp_path_factory):
     identity = 0.7 * np.random.default_rng(2).standard_normal(model.k_identity)
     vertices = model.neutral(identity) * 100
     write_ply(folder / "scan.ply", Mesh(vertices.astype(np.float32), model.triangles))
-    np.savetxt(folder / "scan.pts3d", vertices[model.landmarks_68], fmt="%.5f")
+    np.savetxt(folder / "scan.pts3d", model.landmarks.of(vertices), fmt="%.5f")
     return folder
 
 

@@ -204,13 +204,13 @@ def test_the_contour_turns_with_the_head_and_mirrors(scenes):
     assert np.linalg.norm(left[CONTOUR] - mirrored, axis=1).max() < 0.08 * size
 
 
-def test_inner_landmarks_are_the_models_vertices(model, scenes):
+def test_inner_landmarks_are_the_models(model, scenes):
     rng = np.random.default_rng(0)
     identity, expression = rng.normal(size=model.k_identity), np.zeros(model.k_expression)
     expression[3] = 0.7
     pose = facing([0.05, -0.02, 0.6], yaw=0.3)
     vertices = model.vertices(identity, expression)
-    expected = scenes.camera.project(pose.apply(vertices[model.landmarks_68]))
+    expected = scenes.camera.project(pose.apply(model.landmarks.of(vertices)))
     got = scenes.projector.project(identity, expression, pose, scenes.camera)
     np.testing.assert_allclose(got[17:], expected[17:], atol=1e-3)
 

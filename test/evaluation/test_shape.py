@@ -304,7 +304,7 @@ def test_expressions_on_photographs(tmp_path, model, scenes, oracle, capsys):
         scene = scenes.scene(f"s{i}", facing([0, 0, 0.6]), expression=expression)
         rgb = scene.render(rng.integers(0, 255, (200, 200, 3), dtype=np.uint8))
         cv2.imwrite(str(tmp_path / f"s{i}.png"), rgb[..., ::-1])
-        true = scene.camera_from_face.apply(scene.mesh.vertices[model.landmarks_68])
+        true = scene.camera_from_face.apply(model.landmarks.of(scene.mesh.vertices))
         pixels = scene.camera.project(true)
         depth = true[:, 2:] * scene.camera.focal_px / 0.6
         np.savetxt(tmp_path / f"s{i}.xyz", np.hstack([pixels, depth]))

@@ -108,7 +108,7 @@ def test_unseen_heads_are_fitted(data, tmp_path):
                     change[target.indices] += sign * slider * target.displacement * HEAD_SCALE
         vertices = less.mean_shape + subdivision @ head.displacement(base, change)
         assert np.linalg.norm(vertices - less.mean_shape, axis=1).mean() > 1e-3
-        fit = fit_scan(less, vertices[skin].mean(axis=1), vertices[less.landmarks_68]).figures()
+        fit = fit_scan(less, vertices[skin].mean(axis=1), less.landmarks.of(vertices)).figures()
         assert fit["median_mm"] <= 0.55
         assert fit["mean_mm"] <= 0.75
         assert fit["landmark_mean_mm"] <= 2.0

@@ -93,8 +93,10 @@ def test_everything_is_mirror_symmetric(fine, coarse):
             np.testing.assert_allclose(moves[:, :, i], other, atol=2e-5)
 
 
-def test_landmarks_lie_in_their_order(fine):
-    x, y, z = fine.mean_shape[fine.landmarks_68].T
+@pytest.mark.parametrize("kind", ["vertices", "points"])
+def test_landmarks_lie_in_their_order(fine, kind):
+    places = fine.mean_shape[fine.landmarks_68]
+    x, y, z = (places if kind == "vertices" else fine.landmarks.of(fine.mean_shape)).T
     assert (np.diff(y[:17]) > 0).all()  # jaw: subject's right ear to left ear
     assert (np.diff(y[17:27]) > 0).all()  # brows likewise
     assert (np.diff(z[27:31]) < 0).all()  # down the nose
@@ -105,6 +107,19 @@ def test_landmarks_lie_in_their_order(fine):
     assert (np.diff(y[54:60]) < 0).all()
     assert y[48] < y[60] < y[61] < 0
     assert len(set(fine.landmarks_68.tolist())) == 68
+
+
+def test_landmarks_lie_near_their_vertices_and_are_symmetric(coarse, fine):
+    places = coarse.landmarks.of(coarse.mean_shape)
+    away = np.linalg.norm(places - coarse.mean_shape[coarse.landmarks_68], axis=1)
+    assert (away[:17] == 0).all() and 0.0005 < away[17:].mean() < 0.003 and away.max() < 0.006
+    np.testing.assert_allclose(places[IBUG_MIRROR] * MIRROR, places, atol=1e-6)
+    np.testing.assert_array_equal(fine.landmarks.corners, coarse.landmarks.corners)
+    # Upper and lower lip part with the jaw, so each point is of one of them.
+    jaw = np.zeros(coarse.k_expression)
+    jaw[coarse.expression_names.index("jawOpen")] = 1.0
+    moved = coarse.landmarks.of(coarse.express(coarse.mean_shape, jaw)) - places
+    assert (moved[[61, 62, 63], 2] > -0.006).all() and (moved[[65, 66, 67], 2] < -0.012).all()
 
 
 def test_the_origin_is_everybodys_sellion(fine):

@@ -25,7 +25,7 @@ def person(model):
     points = corners.mean(axis=1)
     rotation = rotation_from_vector(np.array([0.4, -2.0, 0.7]))
     move = lambda p: p @ rotation.T + [0.3, -1.2, 2.0]  # noqa: E731
-    return move(points), move(vertices[model.landmarks_68]), move(vertices)
+    return move(points), move(model.landmarks.of(vertices)), move(vertices)
 
 
 @pytest.mark.parametrize("free_scale", [False, True])
@@ -119,7 +119,7 @@ def test_a_head_that_the_model_cannot_say_keeps_the_prior(model):
     vertices = model.neutral(rng.standard_normal(model.k_identity)).astype(np.float64)
     vertices += smooth_field(vertices, rng, 0.02, 0.001) + smooth_field(vertices, rng, 0.04, 0.001)
     corners = vertices[model.triangles[model.subsets["face"][model.triangles].all(axis=1)]]
-    marks = vertices[model.landmarks_68]
+    marks = model.landmarks.of(vertices)
     fit = fit_scan(model, corners.mean(axis=1), marks, free_scale=True)
     assert fit.figures()["identity_rms"] < 1.5
     assert fit.figures()["median_mm"] < 0.5
