@@ -168,7 +168,6 @@ def model_arrays(data: AnnyData) -> dict[str, NDArray[Any]]:
     identity_basis *= _signs(identity_basis, control)
     expressions = _linear(slide, expressions)
     uvs, uv_triangles = _split_uvs(head)
-    marks = annotations.landmark_points(head, regions, control)
     return {
         **_about(data),
         "mean_shape": fine_mean.astype(np.float32),
@@ -186,12 +185,21 @@ def model_arrays(data: AnnyData) -> dict[str, NDArray[Any]]:
         "uvs": uvs.astype(np.float16),
         "uv_triangles": uv_triangles.astype(np.int32),
         "symmetry": _fine_symmetry(head, subdivision.edges).astype(np.int32),
-        "landmarks_68": annotations.landmarks_68(head),
-        "landmark_corners": marks.corners.astype(np.int32),
-        "landmark_weights": marks.weights,
+        **_landmarks(head, regions, control),
         "sellion": np.int32(sellion),
         "interpupillary": annotations.pupils(head),
         **_labels(head, regions, control, subdivision),
+    }
+
+
+def _landmarks(
+    head: HeadMesh, regions: NDArray[np.uint8], control: NDArray[np.float64]
+) -> dict[str, NDArray[Any]]:
+    points = annotations.landmark_points(head, regions, control)
+    return {
+        "landmarks_68": annotations.landmarks_68(head),
+        "landmark_corners": points.corners.astype(np.int32),
+        "landmark_weights": points.weights,
     }
 
 
