@@ -1,4 +1,4 @@
-"""The 68 iBUG landmarks as annotators place them: 51 fixed vertices and a contour that moves.
+"""The 68 iBUG landmarks as annotators place them: 51 fixed points and a contour that moves.
 
 300-W's annotators mark points 0 to 16 on the visible outline of the face. On a turned head that is
 not the jaw line of the far side but the edge of the cheek, so a fixed vertex there is "wrong" by a
@@ -6,8 +6,8 @@ centimetre however good the reconstruction. Each contour landmark therefore slid
 over the skin, from its vertex on the jaw towards the middle of the face, to the point that lies
 farthest outward in the image ("landmark marching", Zhu et al. 2015, "High-fidelity pose and
 expression normalization", section 3.2). On a face seen from the front, annotators space these
-points evenly, and vertices of a mesh do not lie so: the lines begin at even distances along the
-jaw.
+points nearly evenly, and vertices of a mesh do not lie so: the lines begin at places of their own
+along the jaw.
 """
 
 from __future__ import annotations

@@ -185,10 +185,12 @@ def test_on_a_turned_head_the_far_contour_lies_on_the_visible_edge(model, scenes
     assert np.abs(away).max() < 0.06 * size  # still on the line of the jaw
 
 
-def test_from_the_front_the_contour_is_evenly_spaced_as_annotators_have_it(scenes):
+def test_from_the_front_the_contour_is_spaced_as_annotators_have_it(scenes):
+    """Nearly evenly; only beside the ears the first gap is wider and those below are narrower."""
     outline = scenes.scene("x", facing([0, 0, 1.0])).landmarks_px[CONTOUR]
     gaps = np.linalg.norm(np.diff(outline, axis=0), axis=1)
-    np.testing.assert_allclose(gaps, gaps.mean(), rtol=0.06)
+    half = [1.12, 0.94, 0.94, 0.91, 0.98, 1.0, 1.0, 1.0]
+    np.testing.assert_allclose(gaps / gaps[6:10].mean(), half + half[::-1], rtol=0.06)
 
 
 def test_the_contour_turns_with_the_head_and_mirrors(scenes):
