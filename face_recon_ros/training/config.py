@@ -79,6 +79,8 @@ class RunConfig:
             run fills this pool.
         skins: folder of MakeHuman's system assets, whose photographic skins most synthetic people
             then wear; empty: skin is the face model's.
+        portrait_skins: folder of skins taken from photographs (`scripts/portrait_skins.py`), which
+            half of all synthetic people wear; empty: none.
         turned_away: share of renderings that show the back of the head.
         population: each person is drawn around a part of real people's mean identity
             (`face_model.population`), evenly from none to this part; 0: around the face model's
@@ -105,6 +107,7 @@ class RunConfig:
     pool_size: int = 144
     renew_per_second: float = 6.0
     skins: str = ""
+    portrait_skins: str = ""
     turned_away: float = 0.0
     population: float = 0.0
     loader_workers: int = 1
@@ -271,6 +274,12 @@ class PointConfig(RunConfig):
         super().__post_init__()
         self._at_least_1("points", "width", "hidden", "people")
         self._below_1("no_face", "worsen", "photograph_share")
+        if self.portrait_skins and self.device:
+            raise ConfigError(
+                "no `device` with portrait_skins",
+                f"device={self.device!r}",
+                "leave --device out, or portrait_skins empty: they are rendered with numpy",
+            )
         if self.photograph_share and (self.device or not self.backgrounds):
             raise ConfigError(
                 "a folder `backgrounds` and no `device` for a photograph_share",

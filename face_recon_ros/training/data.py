@@ -33,6 +33,7 @@ from face_recon_ros.training.synthesis.augment import (
     photograph_example,
 )
 from face_recon_ros.training.synthesis.faces import CONTEXT, SyntheticFaces
+from face_recon_ros.training.synthesis.portraits import Portraits
 from face_recon_ros.training.synthesis.render_cache import RenderCache, fill_render_cache
 from face_recon_ros.training.synthesis.skins import Skins
 
@@ -168,6 +169,13 @@ def open_skins(folder: str, model: MorphableModel, face_model: str) -> Skins | N
     return Skins(folder, model, load_morphable_model(face_model, level="fine"))
 
 
+def open_portraits(folder: str, model: MorphableModel, face_model: str) -> Portraits | None:
+    """People of photographs for a face model, as `open_skins`."""
+    if not folder:
+        return None
+    return Portraits(folder, model, load_morphable_model(face_model, level="fine"))
+
+
 def people_mean(
     config: TrainConfig | PointConfig, model: MorphableModel
 ) -> NDArray[np.float64] | None:
@@ -218,6 +226,7 @@ def _render(config: TrainConfig | PointConfig, face_model: str, parent: int) -> 
         margin=config.crop_margin,
         size=config.pool_size,
         skins=open_skins(config.skins, model, face_model),
+        portraits=open_portraits(config.portrait_skins, model, face_model),
         turned_away=config.turned_away,
         population=people_mean(config, model),
     )

@@ -25,7 +25,11 @@ def rasterize(
         triangles: (F, 3) vertex indices.
         height: pixels.
         width: pixels.
+
+    Raises:
+        IndexError: a triangle has a corner without a point.
     """
+    _check_corners(triangles, len(points_px))
     triangle = np.full((height, width), -1, np.int32)
     weights = np.zeros((height, width, 3), np.float32)
     inverse_depth = np.zeros((height, width), np.float32)
@@ -39,6 +43,12 @@ def rasterize(
     )
     with np.errstate(divide="ignore"):
         return Fragments(triangle, weights, np.float32(1.0) / inverse_depth)
+
+
+def _check_corners(triangles: NDArray[np.int32], n: int) -> None:
+    """Compiled loops read beyond arrays without a word."""
+    if triangles.size and not 0 <= triangles.min() <= triangles.max() < n:
+        raise IndexError(f"triangles of {triangles.max() + 1} vertices, values of {n}")
 
 
 @numba.njit(cache=True, nogil=True, fastmath=False)
@@ -79,7 +89,12 @@ def _fill(points, depth, triangles, triangle, weights, inverse_depth):
 def interpolate(
     fragments: Fragments, triangles: NDArray[np.int32], values: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """(V, C) vertex values -> (H, W, C) at the pixels; zero where there is no triangle."""
+    """(V, C) vertex values -> (H, W, C) at the pixels; zero where there is no triangle.
+
+    Raises:
+        IndexError: a triangle has a corner without a value.
+    """
+    _check_corners(triangles, len(values))
     height, width = fragments.triangle.shape
     out = np.zeros((height, width, values.shape[1]), np.float32)
     _gather(fragments.triangle, fragments.weights, triangles, np.ascontiguousarray(values), out)

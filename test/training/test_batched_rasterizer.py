@@ -14,7 +14,7 @@ from face_recon_ros.training.batched_rasterizer import (  # noqa: E402
 )
 from face_recon_ros.training.decoder import FaceDecoder  # noqa: E402
 from face_recon_ros.training.network import Prediction  # noqa: E402
-from face_recon_ros.training.rasterizer import rasterize  # noqa: E402
+from face_recon_ros.training.rasterizer import interpolate, rasterize  # noqa: E402
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 SIZE = 96
@@ -108,3 +108,16 @@ def test_gradients_are_those_of_the_cpus_visibility(face_model_path):
     for ours, theirs in zip(*gradients, strict=True):
         assert float(theirs.abs().sum()) > 0
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4 * float(theirs.abs().max()))
+
+
+def test_values_that_are_not_of_all_vertices_are_refused():
+    """Compiled loops would read whatever lies behind the array."""
+    triangle = np.array([[0, 1, 2]], np.int32)
+    points = np.array([[1, 1], [8, 1], [1, 8]], np.float32)
+    fragments = rasterize(points, np.ones(3, np.float32), triangle, 10, 10)
+    with pytest.raises(IndexError, match="values of 1"):
+        interpolate(fragments, triangle, np.ones((1, 3), np.float32))
+    with pytest.raises(IndexError, match="values of 2"):
+        rasterize(points[:2], np.ones(2, np.float32), triangle, 10, 10)
+    none = np.zeros((0, 3), np.int32)
+    assert (rasterize(points[:0], points[:0, 0], none, 4, 4).triangle == -1).all()

@@ -390,6 +390,8 @@ def test_a_share_of_photographs_wants_photographs():
         PointConfig(photograph_share=0.3)
     with pytest.raises(ConfigError, match="device"):
         PointConfig(photograph_share=0.3, backgrounds="somewhere", device="cpu")
+    with pytest.raises(ConfigError, match="portrait_skins"):
+        PointConfig(portrait_skins="somewhere", device="cpu")
 
 
 def test_averaged_runs_answer_with_the_mean_of_their_weights(tmp_path):

@@ -30,12 +30,14 @@ from face_recon_ros.training.rasterizer import interpolate, rasterize, vertex_no
 from face_recon_ros.training.synthesis.expressions import mood_of, sample_expression
 from face_recon_ros.training.synthesis.lighting import lit, sample_light
 from face_recon_ros.training.synthesis.people import Part, People
+from face_recon_ros.training.synthesis.portraits import Portraits
 from face_recon_ros.training.synthesis.skins import Skins
 
 #: Side of a rendering over the side of the crop that is cut out of it: room for shifts and any
 #: roll.
 CONTEXT = 1.5
 _HELD_OUT = 771
+_PORTRAITS = 0.5  # share of people who look like photographed ones, where there are any
 
 
 class Label(NamedTuple):
@@ -105,6 +107,7 @@ class SyntheticFaces:
         margin: float,
         size: int = 144,
         skins: Skins | None = None,
+        portraits: Portraits | None = None,
         turned_away: float = 0.0,
         population: NDArray[np.floating] | None = None,
     ) -> None:
@@ -115,6 +118,7 @@ class SyntheticFaces:
             margin: side of the crop over the side of the face box.
             size: P, pixels per side of a rendering; covers `CONTEXT` crops.
             skins: photographic skin; None: the face model's.
+            portraits: people of photographs, whom half of those that `sample` draws look like.
             turned_away: share of people who show the back of the head.
             population: of those whom `sample` draws, as for `draw_person`.
         """
@@ -123,6 +127,7 @@ class SyntheticFaces:
         self._size = size
         self._skin = model.subsets[FACIAL_SKIN]
         self._people = People(model, skins)
+        self._portraits = portraits
         self._turned_away = turned_away
         self._population = population
         self._strands = strand_bank(size=max(320, self._size + 64))
@@ -135,11 +140,17 @@ class SyntheticFaces:
             person: the person; None draws one. Hair, clothes and everything else are always drawn.
         """
         model = self._model
+        worn = None
+        if self._portraits and person is None and random.random() < _PORTRAITS:
+            worn = self._portraits.draw(random)
         identity, albedo = person or draw_person(model, random, self._population)
         expression = sample_expression(model.expression_names, model.expression_prior, random)
+        if worn:
+            identity = identity if worn.identity is None else worn.identity
+            expression = worn.mixed(expression, random)
         head = model.vertices(identity, expression)
         mood = mood_of(expression, model.expression_names)
-        parts = self._people.dress(head, model.albedo(albedo), mood, random)
+        parts = self._people.dress(head, model.albedo(albedo), mood, random, worn)
 
         camera, camera_from_face = self._view(head, random)
         crop = whole_crop(self._size)

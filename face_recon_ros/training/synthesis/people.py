@@ -16,6 +16,7 @@ from face_recon_ros.training.rasterizer import vertex_normals
 from face_recon_ros.training.synthesis.complexion import NEEDED, Complexion, Paint
 from face_recon_ros.training.synthesis.expressions import Mood
 from face_recon_ros.training.synthesis.lighting import ambient_occlusion
+from face_recon_ros.training.synthesis.portraits import Portrait
 from face_recon_ros.training.synthesis.skins import Skins
 
 _REGIONS = ["face", "ear", "scalp", "neck", "lip_upper", "lip_lower", "brow", "eyelid"]
@@ -133,6 +134,7 @@ class People:
         skin: NDArray[np.float32],
         mood: Mood,
         random: np.random.Generator,
+        worn: Portrait | None = None,
     ) -> list[Part]:
         """The head, first, and what it wears.
 
@@ -141,6 +143,7 @@ class People:
             skin: (V, 3) albedo, sRGB-encoded.
             mood: what folds the skin.
             random: source of randomness.
+            worn: whose skin it has; None: anybody's.
         """
         model, region = self._model, self.region
         if random.random() < 0.06:  # nothing but the face model: a bust, a mannequin, a rendering
@@ -151,7 +154,9 @@ class People:
         if random.random() < 0.02:
             colour = random.uniform(0, 1, 3)
         skin, paint = skin.copy(), ()
-        if self._skins is not None and random.random() < _PHOTOGRAPHIC:
+        if worn is not None:
+            skin, paint = worn.colours.copy(), (worn.detail,)
+        elif self._skins is not None and random.random() < _PHOTOGRAPHIC:
             skin, detail = self._skins.draw(skin, random)
             paint = (detail,)
         bald = random.random() < 0.10
@@ -161,7 +166,7 @@ class People:
         stubble = random.uniform(0, 0.35) if bald else 0.0
         skin[scalp] = skin[scalp] * (1 - stubble) + stubble * colour
         around = skin[region["face"]].mean(0)
-        if self.complexion is not None:
+        if self.complexion is not None and not (worn and worn.plain):
             hair = colour * random.uniform(0.4, 1.0) if random.random() < 0.85 else around
             if random.random() < 0.1:
                 hair = around  # only the skin's own brows

@@ -25,6 +25,8 @@ _TEXTURED = ("face", "ear", "neck", "lip_upper", "lip_lower", "brow", "eyelid", 
 _ATLAS_PX, _OFFSET_PX = 2048, (1270, 330)
 #: The textures are shrunk by this; a crop shows no more.
 _SHRINK = 2
+#: Width and height of the shrunk part, pixels.
+ATLAS_SIZE = (778 // _SHRINK, 1460 // _SHRINK)
 #: How far a detail may darken or brighten.
 _DETAIL = (0.3, 2.5)
 #: Skins with hair and make-up painted on.
@@ -35,6 +37,7 @@ class Skins:
     """Textures of one folder, for one face model.
 
     Attributes:
+        files: that hold them.
         details: what lies between the vertices of each skin.
     """
 
@@ -62,14 +65,13 @@ class Skins:
         regions = [i for i, name in enumerate(model.region_names) if name in _TEXTURED]
         textured = np.isin(model.regions, regions)
         uvs, seam = (a[: model.n_vertices] for a in atlas_coordinates(fine))
-        corner = np.array(_OFFSET_PX, np.float32)
-        places = (_ATLAS_PX * np.column_stack([uvs[:, 0], 1 - uvs[:, 1]]) - corner) / _SHRINK
-        places = places.astype(np.float32)
+        places = atlas_pixels(uvs)
         self._mask = textured
         coordinates = np.column_stack([places, textured & ~seam]).astype(np.float32)
         whole = textured[model.triangles].all(1) & ~seam[model.triangles].any(1)
         triangles = model.triangles[whole]
         self._mean = np.maximum(model.mean_albedo, 0.02)
+        self.files = files
         self._skins = [self._read(f, places, triangles, coordinates) for f in files]
         self.details = [detail for _, detail in self._skins]
 
@@ -88,7 +90,7 @@ class Skins:
         texture = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
         texture = np.maximum(texture.astype(np.float32) / 255, 0.01)
         smooth = cv2.GaussianBlur(texture, (0, 0), 1.0)
-        x, y = np.ascontiguousarray(places.T)
+        x, y = np.ascontiguousarray(places.T)[..., None]  # what is flat is a row in OpenCV 5
         colours = cv2.remap(smooth, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[:, 0]
         depth = np.ones(len(places), np.float32)
         fragments = rasterize(places, depth, triangles, *size[::-1])
@@ -110,12 +112,32 @@ class Skins:
         Returns:
             (V, 3) albedo, and what lies between the vertices.
         """
-        colours, detail = self._skins[random.integers(len(self._skins))]
+        colours, detail = self.of(int(random.integers(len(self))))
         share = random.uniform(0.2, 1.0)
         varied = colours * np.clip(albedo / self._mean, 0.3, 3.0) ** share
-        varied *= np.exp(random.normal(0, 0.12) + random.normal(0, 0.04, 3))
-        skin = np.where(self._mask[:, None], np.clip(varied, 0.01, 1), albedo)
-        return skin.astype(np.float32), detail
+        return self.worn(self.varied(varied, random), albedo), detail
+
+    def of(self, index: int) -> tuple[NDArray[np.float32], Paint]:
+        """(V, 3) colours of a skin at the vertices, and what lies between them."""
+        return self._skins[index]
+
+    @staticmethod
+    def varied(colours: NDArray[np.float32], random: np.random.Generator) -> NDArray[np.float32]:
+        """(V, 3) colours, brighter or darker and of a little other hue."""
+        return colours * np.exp(random.normal(0, 0.12) + random.normal(0, 0.04, 3))
+
+    def worn(
+        self, colours: NDArray[np.float32], albedo: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """(V, 3) colours where there is skin, (V, 3) albedo elsewhere."""
+        skin = np.where(self._mask[:, None], np.clip(colours, 0.01, 1), albedo)
+        return skin.astype(np.float32)
+
+
+def atlas_pixels(uvs: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(N, 2) column and row of (N, 2) texture coordinates in the shrunk part of the atlas."""
+    places = _ATLAS_PX * np.column_stack([uvs[:, 0], 1 - uvs[:, 1]])
+    return ((places - np.array(_OFFSET_PX, np.float32)) / _SHRINK).astype(np.float32)
 
 
 def atlas_coordinates(
