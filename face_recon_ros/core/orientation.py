@@ -68,7 +68,8 @@ class Orientation:
             most: of the others.
         """
         others = [q for q in range(QUARTERS) if q != self.quarter and q not in self._sure]
-        return [self.quarter][: self.quarter not in self._sure] + others[:most]
+        own = [] if self.quarter in self._sure else [self.quarter]
+        return own + others[:most]
 
     def compare(
         self,
