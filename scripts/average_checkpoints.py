@@ -22,6 +22,7 @@ from face_recon_ros.training.checkpoint import load_checkpoint, save_checkpoint
 
 #: Parts of a checkpoint that are averaged, where it has them.
 _WEIGHTS = ("network", "average")
+_VALUES = ("mean_identity",)
 
 
 def mean(states: list[dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -51,7 +52,8 @@ def average(paths: list[Path]) -> dict[str, Any]:
     """
     states = [load_checkpoint(path) for path in paths]
     out = states[0]
-    return out | {key: mean([s[key] for s in states]) for key in _WEIGHTS if key in out}
+    out |= {key: mean([s[key] for s in states]) for key in _WEIGHTS if key in out}
+    return out | mean([{key: s[key] for key in _VALUES if key in s} for s in states])
 
 
 def main() -> None:

@@ -97,7 +97,7 @@ def export_points(
     network.load_state_dict(state["average"])
     fit = Fit(model, vertices)
     fit.load_state_dict(state["fit"])
-    prior = fit.prior() | people_of(config.population, model)
+    prior = fit.prior() | people_of(model, state.get("mean_identity"))
     metadata = {
         "face_recon_points_format": POINTS_FORMAT,
         "face_model": state["face_model"],
@@ -136,19 +136,19 @@ def export_points(
     }
 
 
-def people_of(part: float, model: MorphableModel) -> dict[str, list[float]]:
+def people_of(model: MorphableModel, training: Tensor | None) -> dict[str, list[float]]:
     """What a `FitPrior` says of people's mean identity; nothing where that is not known.
 
     Args:
-        part: of real people's mean, around up to which training's people were drawn.
         model: the run's face model, level coarse.
+        training: (K_id,) mean identity of the run's people; None: the face model's.
     """
     if model.name != NAME:
         return {}
-    mean = population_mean(model)
+    mean = np.zeros(model.k_identity) if training is None else training.cpu().numpy()
     return {
-        "population": (_OF_THE_WAY * mean).round(4).tolist(),
-        "training_mean": (part / 2 * mean).round(4).tolist(),
+        "population": (_OF_THE_WAY * population_mean(model)).round(4).tolist(),
+        "training_mean": mean.astype(np.float64).round(4).tolist(),
     }
 
 

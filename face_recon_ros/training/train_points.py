@@ -108,6 +108,7 @@ class _Run:
     Attributes:
         step: how many are done.
         elapsed_s: in all, with those before it was resumed.
+        mean_identity: (K_id,) running mean of the people it has seen lately.
     """
 
     def __init__(self, config: PointConfig, *, resume: bool) -> None:
@@ -129,6 +130,7 @@ class _Run:
             fused=True,
         )
         self.step, self.elapsed_s = 0, 0.0
+        self.mean_identity = torch.zeros(self.model.k_identity, device=self.device)
         # The rate's schedule is the regressor's; the warm-up is in steps here.
         self._schedule = TrainConfig(learning_rate=config.learning_rate, warmup=0.0)
         if resume:
@@ -150,6 +152,8 @@ class _Run:
             (self.objective.fit, "fit"),
         ):
             module.load_state_dict(state[key], strict=strict)
+        if "mean_identity" in state:
+            self.mean_identity = state["mean_identity"].to(self.device)
         return state
 
     def progress(self) -> float:
@@ -176,6 +180,7 @@ class _Run:
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
             "fit": self.objective.fit.state_dict(),
+            "mean_identity": self.mean_identity,
             "optimiser": self.optimiser.state_dict(),
         }
         save_checkpoint(self.checkpoint, state)
@@ -201,6 +206,8 @@ class _Run:
         if bool(torch.isfinite(norm)):  # a singular fit must not cost a run
             self.optimiser.step()
         decay = min(config.ema_decay, (1 + self.step) / (10 + self.step))
+        if bool((seen := batch.present > 0.5).any()):
+            self.mean_identity.lerp_(batch.identity[seen].mean(0), 1 - decay)
         update_average(self.average, self.network, decay)
         _follow_statistics(self.average, self.network)
         self.step += 1

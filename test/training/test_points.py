@@ -244,7 +244,9 @@ def test_a_run_resumes_and_its_export_answers(tmp_path, pool, model, precision):
     assert network.trained_for(model, find_model(FACE_MODEL))
     half_way = population_mean(model) / 2
     np.testing.assert_allclose(network.prior.population, half_way, atol=1e-4)
-    assert not np.any(network.prior.training_mean)  # these people are the face model's
+    seen = torch.load(checkpoint, weights_only=True)["mean_identity"].numpy()
+    assert 0.0 < np.abs(seen).mean() < 1.0
+    np.testing.assert_allclose(network.prior.training_mean, seen, atol=1e-4)
     for n in (0, 1, 3):
         images = np.zeros((n, 96, 96, 3), np.uint8)
         normals = np.zeros((n, CELLS, CELLS, 3), np.float32)
@@ -256,14 +258,12 @@ def test_a_run_resumes_and_its_export_answers(tmp_path, pool, model, precision):
         assert answer.coefficients.shape == regressed.shape
 
 
-def test_people_drawn_up_to_the_surveys_mean_have_the_priors_mean(model, face_model_path):
-    said = people_of(1.0, model)
-    np.testing.assert_allclose(said["training_mean"], said["population"], atol=1e-4)
+def test_the_prior_knows_real_peoples_mean_and_trainings(model, face_model_path):
+    said = people_of(model, torch.full((model.k_identity,), 0.25))
+    np.testing.assert_allclose(said["training_mean"], 0.25)
     assert max(map(abs, said["population"])) > 0.1
-    np.testing.assert_allclose(
-        people_of(0.4, model)["training_mean"], 0.4 * np.array(said["population"]), atol=1e-4
-    )
-    assert people_of(0.0, load_morphable_model(face_model_path, level="coarse")) == {}
+    assert not np.any(people_of(model, None)["training_mean"])  # an older run does not say
+    assert people_of(load_morphable_model(face_model_path, level="coarse"), None) == {}
 
 
 def test_a_run_goes_on_from_an_export(tmp_path, pool, model):
