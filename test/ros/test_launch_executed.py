@@ -9,6 +9,8 @@ pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
 
 import launch_stand_in
 from geometry_msgs.msg import PoseArray, TransformStamped
+from lifecycle_msgs.msg import State
+from lifecycle_msgs.srv import GetState
 from rclpy.parameter_client import AsyncParameterClient
 from sensor_msgs.msg import JointState
 from tf2_msgs.msg import TFMessage
@@ -67,6 +69,18 @@ def parameter(listener, node, name):
     return answer.result().values[0]
 
 
+def becomes_active(listener, node):
+    """Whether a node that a manager activates is active by and by."""
+    client = listener.node.create_client(GetState, f"{node}/get_state")
+
+    def active():
+        answer = client.call_async(GetState.Request())
+        assert listener.spin_until(answer.done, 60)
+        return answer.result().current_state.id == State.PRIMARY_STATE_ACTIVE
+
+    return listener.spin_until(client.service_is_ready, 60) and listener.spin_until(active, 60)
+
+
 @pytest.mark.parametrize(("composed", "expected"), [("true", COMPOSED), ("false", SEPARATE)])
 def test_the_demo_starts_its_nodes_with_their_parameters_and_ends(
     composed, expected, graph, listener, small_config, monkeypatch
@@ -115,6 +129,7 @@ def test_the_robot_starts_its_nodes_with_their_parameters_and_looks_at_a_person(
         assert parameter(listener, simulator, "neck_simulator.person").string_value == "still"
         assert not parameter(listener, simulator, "neck_simulator.publish_tf").bool_value
         assert parameter(listener, "/face/pipeline", "camera.source").string_value == "topic"
+        assert becomes_active(listener, "/face/pipeline")
         output = ended(processes)
     assert output.count("ready") >= len(ROBOT) - 1, output
 
