@@ -22,7 +22,7 @@ from face_recon_ros.training.checkpoint import load_checkpoint, save_checkpoint
 
 #: Parts of a checkpoint that are averaged, where it has them.
 _WEIGHTS = ("network", "average")
-_VALUES = ("mean_identity",)
+_PEOPLE = "mean_identity"  # which older runs do not know
 
 
 def mean(states: list[dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -53,7 +53,9 @@ def average(paths: list[Path]) -> dict[str, Any]:
     states = [load_checkpoint(path) for path in paths]
     out = states[0]
     out |= {key: mean([s[key] for s in states]) for key in _WEIGHTS if key in out}
-    return out | mean([{key: s[key] for key in _VALUES if key in s} for s in states])
+    if all(_PEOPLE in state for state in states):
+        out |= mean([{_PEOPLE: state[_PEOPLE]} for state in states])
+    return out
 
 
 def main() -> None:

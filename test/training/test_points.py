@@ -406,6 +406,9 @@ def test_averaged_runs_answer_with_the_mean_of_their_weights(tmp_path):
     out = script.average(files)
     assert out["step"] == 0 and out["average"]["count"] == 0
     assert out["average"]["a"].tolist() == [1.0, 1.0]
+    save_checkpoint(files[2], {"average": weights, "mean_identity": torch.ones(3)})
+    assert "mean_identity" not in script.average(files)  # older runs do not know it
+    assert script.average([files[2], files[2]])["mean_identity"].tolist() == [1.0, 1.0, 1.0]
     save_checkpoint(files[2], {"average": {"a": torch.zeros(3), "count": torch.tensor(0)}})
     with pytest.raises(ModelError, match="one network"):
         script.average(files)
