@@ -26,6 +26,7 @@ _LOOK = 1  # times that work, one more look of the network
 _BASE = 2.0  # times the work of a known face that an image costs beside its faces
 _UNMEASURED = 6.0  # known faces, or one new one, before any cost is known
 _IN_TURN = 4  # every so many-th place is for those who wait
+_WAITING = 2  # images that new faces wait at most until there is one that is not late
 
 Pixels = NDArray[np.uint8]
 
@@ -49,6 +50,8 @@ class Refresher:
         self._per_face: deque[float] = deque(maxlen=_WINDOW)
         self._rest: deque[float] = deque(maxlen=_WINDOW)
         self._portions = 0  # of work that was last chosen: 1 for a known face
+        self._busy_s = 0.0  # from the last image's stamp on, with it and those before it
+        self._waited = 0  # images since the last new face, while there were some
         self._known: dict[str, tuple[Face, Pixels]] = {}
 
     @staticmethod
@@ -80,14 +83,17 @@ class Refresher:
         Returns:
             Indices into `tracks`, ascending; at least one if there is one.
         """
+        late_s = 0.0
         if self._stamp is not None and stamp > self._stamp:
             self._intervals.append(stamp - self._stamp)
+            late_s = max(self._busy_s - (stamp - self._stamp), 0.0)
+        self._busy_s = late_s + spent_s
         self._stamp = stamp
         ids = {track.id for track in tracks}
         self._known = {name: known for name, known in self._known.items() if name in ids}
         again = compared in self._known and len(self._known) == len(ids)
         more = _LOOK * again
-        room = self._room(spent_s) - more
+        room = self._room(self._busy_s) - more
 
         def importance(i: int) -> tuple[bool, bool, float]:
             track = tracks[i]
@@ -99,7 +105,9 @@ class Refresher:
 
         order = sorted(range(len(tracks)), key=importance)
         new = [i for i in order if tracks[i].id not in self._known]
-        new = new[: max(1, int(min(room / _NEW, len(new))))]
+        waits = late_s > 0 and len(self._known) > 0 and self._waited < _WAITING
+        self._waited = self._waited + 1 if new and waits else 0
+        new = [] if waits else new[: max(1, int(min(room / _NEW, len(new))))]
         known = [i for i in order if tracks[i].id in self._known]
         left = int(min(max(room - _NEW * len(new), not new), len(known)))
         always = max(left - -(-left // _IN_TURN), int(again))
@@ -129,11 +137,13 @@ class Refresher:
         if self._portions:
             self._per_face.append(reconstruction_s / (_BASE + self._portions))
         self._rest.append(rest_s)
+        self._busy_s += reconstruction_s + rest_s
 
     def also_took(self, seconds: float) -> None:
         """Adds what was done with the last image elsewhere."""
         if self._rest:
             self._rest[-1] += seconds
+            self._busy_s += seconds
 
     def remember(self, faces: Sequence[Face], pixels: Pixels) -> None:
         """Takes in the faces that were reconstructed, and their (N, S, S, 3) crops."""

@@ -29,6 +29,7 @@ class DetectorNode(FaceNode):
         """Loads the detector."""
         detector = self.config("detector")
         self.loaded.finder = FaceFinder.from_config(detector, self.config("tracker").seeded())
+        self.loaded.finder.warm_up()
         wanted = self.config("reconstructor")
         self.loaded.crop_spec = read_crop_spec(find_network(wanted.network, wanted.provider))
         self.meter.fact("model", detector.backend)

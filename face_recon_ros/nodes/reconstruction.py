@@ -44,6 +44,7 @@ class ReconstructionNode(FaceNode):
     def set_up(self) -> None:
         """Loads the network and the face model."""
         self.loaded.reconstructor = FaceReconstructor.from_config(self.config("reconstructor"))
+        self.loaded.reconstructor.warm_up()
         self.loaded.head_state = HeadStateEstimator(
             self.loaded.reconstructor.model, self.config("output")
         )

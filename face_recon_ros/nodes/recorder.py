@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,7 @@ from face_recon_ros.nodes.synchronizer import ExactTimeSynchronizer
 COUNTING_QOS = QoSProfile(depth=100, reliability=ReliabilityPolicy.BEST_EFFORT)
 _PERCENTILES = (50, 95, 99)
 _VIDEO_HZ = 30.0
+_LOW_PRIORITY = 10
 #: Whose memory counts: those that make the meshes, not those that look at them.
 _MEASURED = ("pipeline", "camera", "detector", "reconstruction", "visualization")
 
@@ -153,6 +155,7 @@ class OverlayRecorder(Node):
     def __init__(self, folder: Path) -> None:
         """Subscribes."""
         super().__init__("overlay_recorder", namespace="face")
+        os.nice(_LOW_PRIORITY)  # what is looked at later must not delay what it shows
         self.create_timer(WAKE_PERIOD_S, lambda: None)  # see `spin`
         self._folder = folder
         self._video = VideoWriter(folder / "overlay.mp4", _VIDEO_HZ)

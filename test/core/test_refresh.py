@@ -32,13 +32,13 @@ def people(sides):
     return [Track(f"id{i}", box(50 * i, 100, side), 0.9, 0.0) for i, side in enumerate(sides)]
 
 
-def play(refresher, sides, frames, cost_s=0.01, rest_s=0.002, attended=(), **now):
+def play(refresher, sides, frames, cost_s=0.01, rest_s=0.002, attended=(), fps=5.0, **now):
     """Which indices are reconstructed, image by image; new ones cost `NEW` times as much."""
     seen = set()
     for k in range(frames):
-        tracks = [replace(t, stamp=k / FPS) for t in people(sides)]
-        chosen = refresher.choose(tracks, k / FPS, attended, **now)
-        faces = [SimpleNamespace(track=tracks[i], stamp=k / FPS) for i in chosen]
+        tracks = [replace(t, stamp=k / fps) for t in people(sides)]
+        chosen = refresher.choose(tracks, k / fps, attended, **now)
+        faces = [SimpleNamespace(track=tracks[i], stamp=k / fps) for i in chosen]
         refresher.remember(faces, np.zeros((len(faces), 2, 2, 3), np.uint8))
         again = "compared" in now and seen >= set(range(len(sides)))
         portions = len(chosen) + (NEW - 1) * len(set(chosen) - seen) + LOOK * again
@@ -92,7 +92,7 @@ def test_what_the_image_has_cost_already_leaves_less_room():
 def test_dropped_images_do_not_make_more_room():
     """Of 30 images a second two in three are lost: the budget is still of a thirtieth."""
     refresher = Refresher()
-    list(play(refresher, SIDES, 20, cost_s=0.005))
+    list(play(refresher, SIDES, 20, cost_s=0.005, fps=FPS))
     rooms = []
     for k in (1, 2, 5, 8, 9, 12, 15, 16, 19, 22, 23, 26, 29, 30):
         rooms.append(len(refresher.choose(people(SIDES), (20 + k) / FPS)))
@@ -101,8 +101,8 @@ def test_dropped_images_do_not_make_more_room():
 
 
 def test_without_a_budget_the_time_between_images_is_it():
-    chosen = list(play(Refresher(), SIDES, 30, cost_s=0.005))
-    assert all(len(c) == 2 for c in chosen[10:])  # 0.8 / 30 s less 2 ms, 5 ms each
+    chosen = list(play(Refresher(), SIDES, 50, cost_s=0.005, fps=FPS))
+    assert all(len(c) == 2 for c in chosen[30:])  # 0.8 / 30 s less 2 ms, 5 ms each
 
 
 def test_who_looks_here_is_reconstructed_in_each_image():
@@ -114,7 +114,25 @@ def test_a_new_face_comes_first():
     refresher = Refresher(0.043)
     list(play(refresher, SIDES, 10))
     tracks = [*people(SIDES), Track("new", box(300, 300, 10), 0.9, 1.0)]
-    assert 8 in refresher.choose(tracks, 10 / FPS)
+    assert 8 in refresher.choose(tracks, 2.0)
+
+
+@pytest.mark.parametrize("cost_s, most_late_s", [(0.005, 0.02), (0.05, 10.0)])
+def test_a_late_image_meets_nobody_new_but_they_do_not_wait_for_ever(cost_s, most_late_s):
+    """New faces take longer than there is between two images: the next ones catch up first."""
+    refresher, finished_s, seen, waited = Refresher(), 0.0, set(), 0
+    for k, chosen in enumerate(play(refresher, SIDES, 40, cost_s=cost_s, fps=FPS)):
+        late_s = max(0.0, finished_s - k / FPS)
+        new = set(chosen) - seen
+        finished_s = (
+            k / FPS + late_s + cost_s * (len(chosen) + BASE + (NEW - 1) * len(new)) + 0.002
+        )
+        assert late_s < most_late_s
+        if len(seen) < len(SIDES):
+            waited = 0 if new else waited + 1
+            assert waited <= 2 and (not new or not seen or late_s < 1e-9 or cost_s > 0.03)
+        seen |= new
+    assert len(seen) == len(SIDES)
 
 
 def test_nobody_is_no_fault_and_forgotten_people_take_no_memory():
