@@ -82,6 +82,7 @@ class RunConfig:
         portrait_skins: folder of skins taken from photographs (`scripts/portrait_skins.py`), which
             half of all synthetic people wear; empty: none.
         turned_away: share of renderings that show the back of the head.
+        strong_expressions: share of renderings of grimaces: any muscles together.
         population: each person is drawn around a part of real people's mean identity
             (`face_model.population`), evenly from none to this part; 0: around the face model's
             mean.
@@ -109,13 +110,14 @@ class RunConfig:
     skins: str = ""
     portrait_skins: str = ""
     turned_away: float = 0.0
+    strong_expressions: float = 0.14
     population: float = 0.0
     loader_workers: int = 1
     save_minutes: float = 3.0
 
     def __post_init__(self) -> None:
         self._at_least_1("batch_size", "pool_slots", "pool_size")
-        self._below_1("turned_away")
+        self._below_1("turned_away", "strong_expressions")
         if not 0 <= self.population <= 1:
             raise ConfigError("population in [0, 1]", f"{self.population}", "1 is all of it")
         if self.steps <= 0 and self.minutes <= 0:

@@ -229,6 +229,7 @@ def _render(config: TrainConfig | PointConfig, face_model: str, parent: int) -> 
         portraits=open_portraits(config.portrait_skins, model, face_model),
         turned_away=config.turned_away,
         population=people_mean(config, model),
+        strong_expressions=config.strong_expressions,
     )
     fill_render_cache(
         pool, faces, config.seed, renew_per_second=config.renew_per_second, parent=parent

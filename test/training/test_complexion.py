@@ -116,7 +116,9 @@ def test_smiles_fold_cheeks(model, complexion):
 
 def test_lips_that_hardly_part_show_no_white_teeth(model, monkeypatch):
     parted = np.array([0.15 * n.startswith("mouthUpperUp") for n in model.expression_names])
-    monkeypatch.setattr(faces_module, "sample_expression", lambda *_: parted.astype(np.float32))
+    monkeypatch.setattr(
+        faces_module, "sample_expression", lambda *_, **__: parted.astype(np.float32)
+    )
     monkeypatch.setattr(faces_module, "sample_attitude", lambda random: (0.0, 0.0, 0.0))
     monkeypatch.setattr(People, "_beard", lambda *_: None)
     faces = SyntheticFaces(model, margin=1.3, size=288)

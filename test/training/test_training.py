@@ -215,7 +215,7 @@ def test_an_open_smile_shows_teeth_and_an_open_jaw_a_dark_mouth(monkeypatch):
     faces = SyntheticFaces(model, margin=1.3, size=288)
 
     def between_the_lips(expression, seed):
-        monkeypatch.setattr(faces_module, "sample_expression", lambda *_: expression)
+        monkeypatch.setattr(faces_module, "sample_expression", lambda *_, **__: expression)
         rgba, label = faces.sample(np.random.default_rng(seed))
         head = crop_from_face(label.rotation, label.translation).apply(
             model.vertices(label.identity, label.expression)

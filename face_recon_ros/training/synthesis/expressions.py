@@ -13,9 +13,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+STRONG = 0.14  # share of strong expressions among people's
+#: Of all others: at rest, smiling, talking.
+_OTHERS = np.array([0.26, 0.4, 0.2]) / 0.86
+
 
 def sample_expression(
-    names: Sequence[str], prior: str, random: np.random.Generator
+    names: Sequence[str], prior: str, random: np.random.Generator, *, strong: float = STRONG
 ) -> NDArray[np.float32]:
     """One expression.
 
@@ -24,6 +28,7 @@ def sample_expression(
         prior: the model's `expression_prior`; anything but `unit_interval` is drawn standard
             normal.
         random: source of randomness.
+        strong: share of strong expressions, of any muscles together.
 
     Returns:
         (K_exp,) activations.
@@ -44,7 +49,7 @@ def sample_expression(
     def u(low: float, high: float) -> float:
         return float(random.uniform(low, high))
 
-    _add_mood(names, random, add, u)
+    _add_mood(names, random, add, u, strong)
     for name in names:  # muscle noise
         if random.random() < 0.25:
             add(name, abs(random.normal(0, 0.08)))
@@ -82,6 +87,7 @@ def _add_mood(
     random: np.random.Generator,
     add: Callable[..., None],
     u: Callable[[float, float], float],
+    strong: float,
 ) -> None:
     """Smiles, talks, grimaces, or rests.
 
@@ -90,8 +96,10 @@ def _add_mood(
         random: source of randomness.
         add: name, value and `both` sides.
         u: uniform between two numbers.
+        strong: share of grimaces.
     """
-    mood = random.choice(["rest", "smile", "talk", "strong"], p=[0.26, 0.4, 0.2, 0.14])
+    shares = [*(1 - strong) * _OTHERS, strong]
+    mood = random.choice(["rest", "smile", "talk", "strong"], p=shares)
     if mood == "smile":
         s = u(0.2, 1.0)
         add("mouthSmile", s, both=True)

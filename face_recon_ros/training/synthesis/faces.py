@@ -27,7 +27,7 @@ from face_recon_ros.core.illumination import GAMMA, MIN_SHADING, sh_basis
 from face_recon_ros.core.morphable_model import FACIAL_SKIN, MorphableModel
 from face_recon_ros.core.rigid import Rigid, rotation_from_vector
 from face_recon_ros.training.rasterizer import interpolate, rasterize, vertex_normals
-from face_recon_ros.training.synthesis.expressions import mood_of, sample_expression
+from face_recon_ros.training.synthesis.expressions import STRONG, mood_of, sample_expression
 from face_recon_ros.training.synthesis.lighting import lit, sample_light
 from face_recon_ros.training.synthesis.people import Part, People
 from face_recon_ros.training.synthesis.portraits import Portraits
@@ -110,6 +110,7 @@ class SyntheticFaces:
         portraits: Portraits | None = None,
         turned_away: float = 0.0,
         population: NDArray[np.floating] | None = None,
+        strong_expressions: float = STRONG,
     ) -> None:
         """Prepares what all samples share.
 
@@ -121,6 +122,7 @@ class SyntheticFaces:
             portraits: people of photographs, whom half of those that `sample` draws look like.
             turned_away: share of people who show the back of the head.
             population: of those whom `sample` draws, as for `draw_person`.
+            strong_expressions: share of them, as for `sample_expression`.
         """
         self._model = model
         self._margin = margin
@@ -130,6 +132,7 @@ class SyntheticFaces:
         self._portraits = portraits
         self._turned_away = turned_away
         self._population = population
+        self._strong = strong_expressions
         self._strands = strand_bank(size=max(320, self._size + 64))
 
     def sample(self, random: np.random.Generator, person: Person | None = None) -> Rendering:
@@ -144,7 +147,9 @@ class SyntheticFaces:
         if self._portraits and person is None and random.random() < _PORTRAITS:
             worn = self._portraits.draw(random)
         identity, albedo = person or draw_person(model, random, self._population)
-        expression = sample_expression(model.expression_names, model.expression_prior, random)
+        expression = sample_expression(
+            model.expression_names, model.expression_prior, random, strong=self._strong
+        )
         if worn:
             identity = identity if worn.identity is None else worn.identity
             expression = worn.mixed(expression, random)

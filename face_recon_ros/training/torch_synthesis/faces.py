@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +20,7 @@ from face_recon_ros.training.batched_rasterizer import (
 )
 from face_recon_ros.training.decoder import FaceDecoder, sh_basis
 from face_recon_ros.training.synthesis.augment import Mirror
-from face_recon_ros.training.synthesis.expressions import mood_of, sample_expression
+from face_recon_ros.training.synthesis.expressions import STRONG, mood_of, sample_expression
 from face_recon_ros.training.synthesis.faces import strand_bank
 from face_recon_ros.training.synthesis.people import SHUT, WIDE_OPEN_M
 from face_recon_ros.training.torch_synthesis.drawing import Draw, look_up, pixel_grid
@@ -84,6 +85,7 @@ class TorchFaces:
         turned_away: float = 0.0,
         no_face: float = 0.0,
         population: NDArray[np.floating] | None = None,
+        strong_expressions: float = STRONG,
         expressions: int = 20000,
         seed: int = 0,
     ) -> None:
@@ -99,6 +101,7 @@ class TorchFaces:
             turned_away: share of people who show the back of the head.
             no_face: share of crops that are not where the face is.
             population: as for `synthesis.faces.draw_person`.
+            strong_expressions: share of them, as for `synthesis.expressions.sample_expression`.
             expressions: how many are drawn once, to be drawn from.
             seed: of these.
         """
@@ -107,9 +110,8 @@ class TorchFaces:
         self._turned_away, self._no_face = turned_away, no_face
         self._decoder = FaceDecoder(model).to(device)
         random, names = np.random.default_rng(seed), model.expression_names
-        bank = [
-            sample_expression(names, model.expression_prior, random) for _ in range(expressions)
-        ]
+        draw = partial(sample_expression, names, model.expression_prior, random)
+        bank = [draw(strong=strong_expressions) for _ in range(expressions)]
 
         def put(array: object, dtype: type = np.float32) -> Tensor:
             return torch.from_numpy(np.ascontiguousarray(array, dtype)).to(device)

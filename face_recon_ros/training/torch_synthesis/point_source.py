@@ -68,6 +68,7 @@ class TorchPointExamples:
             crop_px=CROP_PX,
             turned_away=config.turned_away,
             population=people_mean(config, model),
+            strong_expressions=config.strong_expressions,
             no_face=(1 - _NOBODY) * config.no_face,
             expressions=5 * config.people,
             seed=config.seed,
