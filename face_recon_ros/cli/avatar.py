@@ -15,6 +15,7 @@ from face_recon_ros.cli.options import (
     report_input,
     without_colours,
 )
+from face_recon_ros.cli.stopping import stoppable
 from face_recon_ros.core.errors import ConfigError, DataError
 from face_recon_ros.core.models import find_model
 from face_recon_ros.core.morphable_model import load_morphable_model
@@ -33,7 +34,8 @@ eyes, teeth and tongue, and the face model's expressions (52, by ARKit's names) 
 Blender, three.js, Godot, Unity and Unreal read it.
 
 A video shows the person from many sides: turn the head slowly. Pictures of a folder are taken to
-show one person; in each the largest face counts. The file holds a face: biometric data."""
+show one person; in each the largest face counts. The file holds a face: biometric data.
+Ctrl-C ends the source, and the avatar is made of what was read until then."""
 
 _EXAMPLES = """examples:
   face-recon avatar me.mp4 --out me.glb
@@ -82,6 +84,7 @@ def run(args: argparse.Namespace) -> int:
     model = load_morphable_model(find_model(config.reconstructor.face_model))
     maker = AvatarMaker(model, args.texture_size, pipeline.reconstructor.points)
     still = isinstance(source, FolderSource)
+    source = stoppable(source)
     for image, camera in progress(args, with_cameras(source, resolver), source.length):
         if still:
             faces = pipeline.process_still(image, camera).faces

@@ -6,7 +6,6 @@ import argparse
 import itertools
 import math
 import sys
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from face_recon_ros.cli.live import UntilItEnds
+from face_recon_ros.cli.stopping import stoppable
 from face_recon_ros.core.camera import DEFAULT_HORIZONTAL_FOV_DEG
 from face_recon_ros.core.detection import BACKENDS, DetectorConfig
 from face_recon_ros.core.errors import DataError, FaceReconError
@@ -351,7 +350,8 @@ def open_input(
 ) -> tuple[Source, CameraResolver]:
     """The source of images that the options name, and the resolver of its cameras.
 
-    What is chosen in a bag is printed.
+    What is chosen in a bag is printed. Ctrl-C ends a camera or stream. `stoppable` makes it end a
+    file, too, in commands whose results are worth keeping then.
 
     Args:
         args: of `source`, `add_topic_options` and, where the command has them, of
@@ -369,9 +369,8 @@ def open_input(
     source = open_source(config, complain=left_out)
     if isinstance(source, BagSource):
         print(f"{source.name}: {source.choice}")
-    if source.live and threading.current_thread() is threading.main_thread():
-        source = UntilItEnds(source)
-    return source, camera_resolver(args, image_topic_of(source))
+    resolver = camera_resolver(args, image_topic_of(source))
+    return (stoppable(source) if source.live else source), resolver
 
 
 def camera_resolver(args: argparse.Namespace, image_topic: str = "") -> CameraResolver:

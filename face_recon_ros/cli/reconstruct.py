@@ -31,6 +31,7 @@ from face_recon_ros.cli.options import (
     settings_of,
 )
 from face_recon_ros.cli.reconstruction_files import MESHES, Sighting, textured_heads, write_results
+from face_recon_ros.cli.stopping import stoppable
 from face_recon_ros.core.anonymise import LostFaces, hide_faces
 from face_recon_ros.core.detection import THOROUGH
 from face_recon_ros.core.errors import ConfigError
@@ -65,7 +66,8 @@ last seen, if seen three times, and the NPZ has a row for every face in every im
 With --same-person a folder's pictures all show one person, by their largest faces: one neutral
 head, faces_person.ply, from all of them together; faces.json and faces.npz have every picture.
 Pictures of a folder are processed on all cores, and an interrupted command continues where it
-stopped (not with --same-person). Ctrl-C ends a camera or stream, and its results are written."""
+stopped (not with --same-person). Ctrl-C ends a video, bag, camera or stream, and the results of
+what was read until then are written."""
 
 _EXAMPLES = """examples:
   face-recon reconstruct portrait.jpg --out out
@@ -284,7 +286,7 @@ def _video(
     last: dict[str, Face] = {}
     seen: Counter[str] = Counter()
     with VideoWriter(args.out / "overlay.mp4", source.fps) as video:
-        taken = with_cameras(source, resolver)
+        taken = with_cameras(source, resolver, stoppable(source))
         for k, (image, camera) in enumerate(progress(args, taken, source.length)):
             faces = pipeline.process(image, camera).faces
             for face in faces if heads else ():

@@ -14,6 +14,7 @@ from face_recon_ros.cli.options import (
     open_input,
     report_input,
 )
+from face_recon_ros.cli.stopping import stoppable
 
 if TYPE_CHECKING:
     from face_recon_ros.core.camera import PinholeCamera
@@ -29,7 +30,7 @@ def add_record_command(commands: Subparsers[argparse.ArgumentParser]) -> None:
         "record",
         "a video, folder or camera into a rosbag2",
         "Writes images into a rosbag2 without ROS: /camera/image_raw, with CameraInfo where\n"
-        "there is a calibration. Ctrl-C ends a camera or stream. Live topics:\n"
+        "there is a calibration. Ctrl-C ends the source; what was read is kept. Live topics:\n"
         "  ros2 bag record -s mcap /camera/image_raw /camera/camera_info",
     )
     parser.add_argument("source", help="video, folder, bag, device number, or `pattern`")
@@ -70,6 +71,7 @@ def run(args: argparse.Namespace) -> int:
 
     # A file's first stamp is 0, which in a message means "not stamped".
     shift = 0.0 if source.live or image_topic_of(source) else 1.0
+    source = stoppable(source)
     images = islice(source, args.frames or None)
     shifted = (replace(image, stamp=image.stamp + shift) for image in images)
     with common.Bar("record") as bar:

@@ -18,6 +18,7 @@ from face_recon_ros.cli.options import (
     report_input,
     without_colours,
 )
+from face_recon_ros.cli.stopping import stoppable
 from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.errors import ConfigError
 from face_recon_ros.core.pipeline import FacePipeline
@@ -37,7 +38,8 @@ _DESCRIPTION = """Sends a person's expressions and head rotation to animation to
   vmc        VMC over OSC: VSeeFace, Warudo, VNyan, Unity, Godot
   livelink   the packets of Epic's Live Link Face app: Unreal, Blender add-ons
 or writes the app's CSV table. The 52 expressions have ARKit's names. Packets stay on this machine
-unless --host names another one. In ROS the expression bridge node does the same."""
+unless --host names another one. Ctrl-C ends the source. In ROS the expression bridge node does
+the same."""
 
 _EXAMPLES = """examples:
   face-recon stream /dev/video0 --to vmc --calibrate 3
@@ -100,6 +102,7 @@ def run(args: argparse.Namespace) -> int:
         args.to or VMC, args.host, args.port, args.subject, args.id, args.calibrate
     )
     source, resolver = open_input(args)
+    source = stoppable(source)
     pipeline = FacePipeline.from_config(without_colours(pipeline_config(args)))
     names = pipeline.reconstructor.model.expression_names
     sinks: list[Sink] = [UdpSink(config)] if args.to else []

@@ -19,6 +19,7 @@ from fixtures import ARKIT_NAMES, K_ALBEDO, K_IDENTITY, draw_discs
 from face_recon_ros.cli import common
 from face_recon_ros.cli import main as cli_main
 from face_recon_ros.cli.main import EXIT_FAULT, EXTRAS, main, make_parser
+from face_recon_ros.core.overlay import Overlay
 from face_recon_ros.core.pattern import TurningHead
 from face_recon_ros.core.pipeline import STAGES
 from face_recon_ros.io.folders import DiskFullError, write_whole
@@ -142,6 +143,40 @@ def test_frames_limits_and_mesh_none_writes_none(models, video, tmp_path):
     assert main(["reconstruct", str(video), "--out", str(out), *options, *models]) == 0
     assert len(np.load(out / "faces.npz")["id"]) == 5
     assert not list(out.glob("*.ply")) and not list(out.glob("*.obj"))
+
+
+def test_a_video_that_is_stopped_leaves_what_its_first_images_give(
+    models, video, tmp_path, capsys, monkeypatch
+):
+    assert (
+        main(["reconstruct", str(video), "--out", str(tmp_path / "5"), "--frames", "5", *models])
+        == 0
+    )
+    drawn, draw = [], Overlay.draw
+
+    def draw_and_press(*args):
+        drawn.append(args)
+        if len(drawn) == 5:
+            signal.raise_signal(signal.SIGINT)
+        return draw(*args)
+
+    monkeypatch.setattr(Overlay, "draw", draw_and_press)
+    assert main(["reconstruct", str(video), "--out", str(tmp_path / "stopped"), *models]) == 0
+    assert (
+        "stopped by Ctrl-C: the results are those of the first 5 of 20" in capsys.readouterr().err
+    )
+    told = {}
+    for run in ("5", "stopped"):
+        table = dict(np.load(tmp_path / run / "faces.npz"))
+        (name,) = set(table.pop("id"))
+        files = sorted(p.name.replace(name, "ID") for p in (tmp_path / run).iterdir())
+        (face,) = json.loads((tmp_path / run / "faces.json").read_text())["faces"]
+        capture = cv2.VideoCapture(str(tmp_path / run / "overlay.mp4"))
+        told[run] = files, face["images"], int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        told[run, "table"] = table
+    assert told["stopped"] == told["5"] and told["5"][1:] == (5, 5)
+    for key, values in told["5", "table"].items():
+        np.testing.assert_array_equal(told["stopped", "table"][key], values)
 
 
 @pytest.mark.parametrize("source", ["pictures", "video"])

@@ -15,13 +15,15 @@ import pytest
 from command_line import every_command, fails
 
 from face_recon_ros.cli import options
-from face_recon_ros.cli.live import UntilItEnds
 from face_recon_ros.cli.main import main, make_parser
+from face_recon_ros.cli.stopping import StoppableSource, stoppable
 from face_recon_ros.core.errors import SourceError
 from face_recon_ros.core.models import user_path
+from face_recon_ros.core.pattern import TurningHead
 from face_recon_ros.core.types import Image
 from face_recon_ros.io.folders import write_whole
 from face_recon_ros.io.journal import Journal
+from face_recon_ros.io.sources import SourceConfig, open_source
 
 ROOT = Path(__file__).resolve().parents[2]
 WRITTEN = {"out", "report", "preview", "write", "csv"}
@@ -165,7 +167,7 @@ class _Camera:
 def test_a_camera_is_ended_by_ctrl_c_and_nothing_is_lost(while_working):
     before = signal.getsignal(signal.SIGINT)
     seen = []
-    for image in UntilItEnds(_Camera(None if while_working else 3)):
+    for image in StoppableSource(_Camera(None if while_working else 3)):
         seen.append(image.stamp)
         if while_working and len(seen) == 3:
             signal.raise_signal(signal.SIGINT)
@@ -179,23 +181,41 @@ def test_a_camera_that_is_lost_loses_none_of_its_images(capsys):
             yield from itertools.islice(super().__iter__(), self._pressed_at)
             raise SourceError("images from camera", "none", "is it still connected?")
 
-    assert len(list(UntilItEnds(Unplugged(3)))) == 3
+    assert len(list(StoppableSource(Unplugged(3)))) == 3
     assert "got none" in capsys.readouterr().err
     with pytest.raises(SourceError):
-        list(UntilItEnds(Unplugged(0)))
+        list(StoppableSource(Unplugged(0)))
 
 
 def test_ctrl_c_ends_all_where_there_is_nothing_to_keep():
     with pytest.raises(KeyboardInterrupt):
-        list(UntilItEnds(_Camera(0)))
+        list(StoppableSource(_Camera(0)))
     with pytest.raises(KeyboardInterrupt):  # twice: whoever presses it does not want to wait
-        for _ in UntilItEnds(_Camera(None)):
+        for _ in StoppableSource(_Camera(None)):
             signal.raise_signal(signal.SIGINT)
             signal.raise_signal(signal.SIGINT)
 
 
-def test_live_sources_are_the_ones_that_ctrl_c_ends(monkeypatch, tmp_path):
+def test_ctrl_c_ends_live_sources_in_every_command(monkeypatch, tmp_path):
     args = make_parser().parse_args(["record", "pattern", "--out", str(tmp_path / "bag")])
-    assert not isinstance(options.open_input(args)[0], UntilItEnds)
+    assert not isinstance(options.open_input(args)[0], StoppableSource)
     monkeypatch.setattr(options, "open_source", lambda *_, **__: _Camera(None))
-    assert isinstance(options.open_input(args)[0], UntilItEnds)
+    source = options.open_input(args)[0]
+    assert isinstance(source, StoppableSource) and stoppable(source) is source
+
+
+def test_a_recording_that_is_stopped_keeps_its_images(monkeypatch, tmp_path, capsys):
+    head = TurningHead.render
+    pressed = itertools.count()
+
+    def render(self, *args):
+        if next(pressed) == 3:
+            signal.raise_signal(signal.SIGINT)
+        return head(self, *args)
+
+    monkeypatch.setattr(TurningHead, "render", render)
+    assert main(["record", "pattern", "--out", str(tmp_path / "bag")]) == 0
+    told = capsys.readouterr()
+    assert "stopped by Ctrl-C" in told.err and "first 3 of" in told.err
+    assert "3 images in" in told.out
+    assert len(list(open_source(SourceConfig(str(tmp_path / "bag"))))) == 3

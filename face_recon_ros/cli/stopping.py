@@ -1,28 +1,37 @@
-"""Cameras and streams, which do not end by themselves, as sources of commands, which must."""
+"""Ctrl-C ends a source of images early, and the results of what it has given are written."""
 
 from __future__ import annotations
 
 import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
+
+from tqdm import tqdm
 
 from face_recon_ros.core.errors import SourceError
 from face_recon_ros.core.types import Image
 from face_recon_ros.io.sources import Source
 
 
-class UntilItEnds:
-    """A live source that ends, so that results are written: by Ctrl-C, or because it is lost.
+def stoppable(source: Source) -> Source:
+    """The source, ended by Ctrl-C; as it is where it already is, or no signal can be caught."""
+    if isinstance(source, StoppableSource) or not _catches_signals():
+        return source
+    return StoppableSource(source)
+
+
+class StoppableSource:
+    """A source that ends by Ctrl-C, or because it is lost, and says so on stderr.
 
     A second Ctrl-C ends the command.
     """
 
-    live = True
-
     def __init__(self, source: Source) -> None:
-        """Takes the source, which goes on for ever."""
+        """Takes the source."""
         self._source = source
+        self.live = source.live
         self.name, self.fps, self.length = source.name, source.fps, source.length
 
     @property
@@ -58,19 +67,32 @@ class UntilItEnds:
                     image = next(images)
                 except StopIteration:
                     return
-                except (KeyboardInterrupt, SourceError) as end:
+                except KeyboardInterrupt:
                     if not count:
                         raise
-                    if isinstance(end, SourceError):
-                        print(f"face-recon: {end}; {count} images are kept", file=sys.stderr)
+                    break
+                except SourceError as lost:
+                    if not count:
+                        raise
+                    _tell(f"{lost}; {count} images are kept")
                     return
                 finally:
                     waiting = False
                 count += 1
                 yield image
+            total = f" of {self.length}" if self.length else ""
+            _tell(f"stopped by Ctrl-C: the results are those of the first {count}{total} images")
         finally:
             signal.signal(signal.SIGINT, before)
 
     def close(self) -> None:
         """See `Source`."""
         self._source.close()
+
+
+def _catches_signals() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
+def _tell(text: str) -> None:
+    tqdm.write(f"face-recon: {text}", file=sys.stderr)  # not into the line of a progress bar
