@@ -15,8 +15,8 @@ class SourceConfig:
 
     Attributes:
         source: The source is a device number or /dev/video*, a stream (rtsp://, http://
-            ...), a video file, a picture, a folder of pictures, a rosbag2, `pattern` or
-            `portrait`.
+            ...), a video file (also at http://), a picture, a folder of pictures, a
+            rosbag2, `pattern` or `portrait`.
         loop: Files begin again at their end; stamps continue.
         width: A device is asked for this width in pixels, and the pattern has it; 0 leaves
             the choice to the device.

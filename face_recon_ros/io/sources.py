@@ -1,8 +1,9 @@
 """Where images come from: device, stream, video, folder, picture, bag, test pattern.
 
-The content decides what a file is. Every source is an iterator of `Image`. Devices and streams
-stamp with the clock they are given, at capture; files with their own time from 0; bags with the
-stamps of their messages. `paced` plays a file in real time, as if it were a camera.
+The content decides what a file is, also on a web server. Every source is an iterator of `Image`.
+Devices and streams stamp with the clock they are given, at capture; files with their own time
+from 0; bags with the stamps of their messages. `paced` plays a file in real time, as if it were
+a camera.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ _MAX_FAILURES = 30  # pictures in a row of a device that cannot be decoded
 _DEVICE = re.compile(r"\d+|/dev/video\d+")
 _STREAM = re.compile(r"(rtsps?|rtmp|https?|udp|tcp|srt)://\S+")
 _PATIENCE_S = 2.0  # with a device or stream that says nothing
+_SERVER_PATIENCE_S = 10.0  # with the server of a file
 
 
 class Source(Protocol):
@@ -117,7 +119,11 @@ def open_source(
     if _DEVICE.fullmatch(name):
         return DeviceSource(config, clock, retry)
     if _STREAM.fullmatch(name):
-        return StreamSource(config, clock, retry)
+        stream = StreamSource(config, clock, retry)
+        if not stream.recorded:
+            return stream
+        stream.close()
+        return VideoSource(config, timeout_s=_SERVER_PATIENCE_S)
     if is_bag(path):
         return BagSource(
             name, config.frame, config.loop, complain, config.topic, config.info_topic
@@ -250,6 +256,11 @@ class DeviceSource(LiveSource):
 class StreamSource(LiveSource):
     """A camera on the network, through FFmpeg. Its images are stamped when they are received."""
 
+    @property
+    def recorded(self) -> bool:
+        """Whether it is no camera but a file on a web server."""
+        return self.name.startswith("http") and self._reader.recorded
+
     def close(self) -> None:
         """See `Source`."""
         self._reader.close()
@@ -259,7 +270,7 @@ class StreamSource(LiveSource):
             yield frame.rgb, self._clock()
 
     def _open(self) -> float:
-        self._reader = VideoReader(self.name, timeout_s=_PATIENCE_S)
+        self._reader = VideoReader(self.name, live=True, timeout_s=_PATIENCE_S)
         self.warnings = self._reader.warnings
         return self._reader.fps
 
@@ -270,11 +281,17 @@ class VideoSource:
     live = False
     camera_info = None
 
-    def __init__(self, config: SourceConfig) -> None:
-        """Opens the file."""
+    def __init__(self, config: SourceConfig, *, timeout_s: float | None = None) -> None:
+        """Opens the file.
+
+        Args:
+            config: path or address of the file.
+            timeout_s: patience with the server of an address; None for paths.
+        """
         self.name = config.source
+        self._timeout_s = timeout_s
         self._config = config
-        self._reader = self._open()
+        self._reader, self._begun = self._open(), False
         self.fps = config.fps or self._reader.fps or DEFAULT_FPS
         self.length = None if config.loop else self._reader.length
 
@@ -287,6 +304,7 @@ class VideoSource:
         """All images, in order."""
         stamp, period = -1.0 / self.fps, 1.0 / self.fps
         while True:
+            self._rewind()
             offset: float | None = None  # of stamps over the file's times
             for frame in self._reader:
                 due = stamp + period
@@ -298,10 +316,7 @@ class VideoSource:
                         offset = due - time_s
                     stamp = time_s + offset
                 yield Image(frame.rgb, stamp, self._config.frame)
-            warnings = self._reader.warnings
             self._reader.close()
-            self._reader = self._open()
-            self._reader.warnings += warnings
             if not self._config.loop:
                 return
 
@@ -309,8 +324,18 @@ class VideoSource:
         """See `Source`."""
         self._reader.close()
 
+    def _rewind(self) -> None:
+        """Opens the file again unless nothing was read of it yet."""
+        if self._begun:
+            warnings = self._reader.warnings
+            self._reader.close()
+            self._reader = self._open()
+            self._reader.warnings += warnings
+        self._begun = True
+
     def _open(self) -> VideoReader:
-        return VideoReader(str(user_path(self.name)))
+        name = str(user_path(self.name)) if self._timeout_s is None else self.name
+        return VideoReader(name, timeout_s=self._timeout_s)
 
 
 def with_cameras(

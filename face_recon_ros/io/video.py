@@ -18,6 +18,7 @@ from face_recon_ros.core.errors import ConfigError, DataError, SourceError
 
 DEFAULT_FPS = 30.0
 _RATE_FRAMES = 32  # looked at to measure the rate
+_REORDERED = 16  # images at most that a codec stores before one that is shown earlier
 _TICKS = 90_000  # a second, of the videos that we write
 _NO_VIDEOS = ("tty", "bin", "idf", "xbin", "adf")  # text, which FFmpeg would draw
 _STREAM_OPTIONS = {"fflags": "nobuffer", "flags": "low_delay", "rtsp_transport": "tcp"}
@@ -45,12 +46,13 @@ class VideoReader:
         warnings: what was done about it or is wrong with it, in words.
     """
 
-    def __init__(self, name: str, *, timeout_s: float | None = None) -> None:
+    def __init__(self, name: str, *, live: bool = False, timeout_s: float | None = None) -> None:
         """Opens it.
 
         Args:
             name: path or address.
-            timeout_s: patience with a stream that says nothing; None for files.
+            live: whether the newest images matter more than all of them.
+            timeout_s: patience with an address that says nothing; None for paths.
 
         Raises:
             SourceError: there is none, or it has no images.
@@ -59,7 +61,7 @@ class VideoReader:
         self._av = _import_av()
         self.name = name
         self.warnings: list[str] = []
-        self._live = timeout_s is not None
+        self._live = live
         self._timeout_s = timeout_s
         self._container = self._open()
         self._stream = self._video_stream(self._container)
@@ -100,12 +102,27 @@ class VideoReader:
             raise SourceError(
                 f"a video or a picture at {self.name}",
                 "a file that shows no image",
-                "is the file damaged or cut off, or of another kind?",
+                "is the file damaged or cut off, or of another kind?"
+                if self._timeout_s is None
+                else "download it, and give the file: not every server lets its files be searched",
             )
 
     def close(self) -> None:
         """Gives the file back; twice does no harm."""
         self._container.close()
+
+    @property
+    def recorded(self) -> bool:
+        """Whether it is a file that has an end, by what its container and its server say."""
+        container, kinds = self._container, self._container.format.name.split(",")
+        if "mpjpeg" in kinds:  # of cameras, some of which invent a length
+            return False
+        if "hls" in kinds or "dash" in kinds:  # the size is that of the list of files
+            return container.duration is not None
+        if container.size > 0:
+            return True
+        # Of a fragmented MP4, which may be live, the duration is that of what is there so far.
+        return bool(self._stream.frames if "mp4" in kinds else container.duration)
 
     # --- opening ---------------------------------------------------------------------------------
 
@@ -113,7 +130,7 @@ class VideoReader:
         av = self._av
         options = _STREAM_OPTIONS if self._live else {}
         try:
-            address = self.name if self._live else f"file:{self.name}"
+            address = f"file:{self.name}" if self._timeout_s is None else self.name
             container = av.open(address, options=options, timeout=self._timeout_s)
             if container.format.name in _NO_VIDEOS:
                 raise ValueError(f"a file of format {container.format.name}")
@@ -124,7 +141,7 @@ class VideoReader:
                 raise SourceError(
                     f"a stream that FFmpeg can read at {self.name}",
                     f"none ({what})",
-                    "check the address and that the camera is on",
+                    "check the address and that the camera or server is on",
                 ) from None
             raise SourceError(
                 f"a video or a picture at {self.name}",
@@ -162,9 +179,9 @@ class VideoReader:
             for packet in peek.demux(stream):
                 if packet.pts is not None:
                     times.append(packet.pts)
-                if len(times) >= _RATE_FRAMES:
+                if len(times) >= _RATE_FRAMES + _REORDERED:
                     break
-            times.sort()
+            times = sorted(times)[:_RATE_FRAMES]  # between later ones some may still be missing
             if len(times) > 1 and times[-1] > times[0]:
                 return float((len(times) - 1) / ((times[-1] - times[0]) * stream.time_base))
         stated = float(self._stream.average_rate or 0.0)
@@ -179,6 +196,9 @@ class VideoReader:
             if self._live:
                 return
             self._warn(f"the video breaks off: {getattr(fault, 'strerror', None) or fault}")
+            last = self._av.Packet()  # an empty one: the decoder gives what it has held back
+            last.stream, last.time_base = self._stream, self._stream.time_base
+            yield last
 
     def _progressive(self, frame: Any) -> Iterator[Any]:
         """Whole images of an interlaced one's two half images; None flushes."""

@@ -1180,7 +1180,8 @@ def page() -> str:
                 for r in PICTURES
             ],
         ),
-        "## Videos\n\nThrough FFmpeg (PyAV). Stamps are the file's own times, from its first image on.",
+        "## Videos\n\nThrough FFmpeg (PyAV). Stamps are the file's own times, from its first image on. At a web address\n"
+        "(`http://`, `https://`) what states a duration or a size is such a file; anything else is a live stream.",
         _table(
             ("video", "result", "how"),
             [(r.name, r.result, r.note) for r in VIDEOS],

@@ -2,9 +2,13 @@
 
 import contextlib
 import gc
+import http.server
+import io
 import json
 import shutil
+import threading
 from pathlib import Path
+from typing import ClassVar
 
 import av
 import cv2
@@ -272,6 +276,82 @@ def test_a_live_source_comes_back_where_it_may(name, monkeypatch):
     with pytest.raises(SourceError):  # by default it is not looked for again
         list(open_source(SourceConfig(name)))
     assert Unplugged.opened == 1
+
+
+class _WebServer(http.server.BaseHTTPRequestHandler):
+    """Serves `files`, name -> content, also parts of them."""
+
+    files: ClassVar[dict[str, bytes]] = {}
+
+    def do_GET(self):
+        content = self.files[self.path[1:]]
+        first = int((self.headers.get("Range") or "bytes=0-")[len("bytes=") :].split("-")[0])
+        self.send_response(206)
+        self.send_header("Content-Range", f"bytes {first}-{len(content) - 1}/{len(content)}")
+        if self.path == "/camera":  # as cheap ones do, which state a length as well
+            self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=ffmpeg")
+        self.end_headers()
+        with contextlib.suppress(OSError):  # the reader has gone away
+            self.wfile.write(content[first:])
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(scope="module")
+def web():
+    """The address of a web server, which serves what is put into `_WebServer.files`."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _WebServer) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def _encoded(codec, kind, options):
+    """A video of 40 pictures in memory; many containers say neither length nor duration."""
+    file = io.BytesIO()
+    with av.open(file, "w", format=kind, options=options) as out:
+        stream = out.add_stream(codec, rate=25)
+        stream.width, stream.height = 64, 48
+        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        for k in range(40):
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(picture(k % 12), format="rgb24")))
+        out.mux(stream.encode(None))
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("codec", "kind", "options"),
+    [
+        ("libx264", "mp4", {}),
+        ("libx264", "mp4", {"movflags": "frag_keyframe+empty_moov"}),
+        ("libx264", "matroska", {"live": "1"}),
+        ("libx264", "mpegts", {}),
+        ("mjpeg", "avi", {}),
+    ],
+)
+def test_a_file_on_a_web_server_is_read_as_the_file(codec, kind, options, web, tmp_path):
+    content = _WebServer.files["talk"] = _encoded(codec, kind, options)
+    (tmp_path / "talk").write_bytes(content)
+    there, here = (
+        open_source(SourceConfig(name)) for name in (f"{web}/talk", str(tmp_path / "talk"))
+    )
+    assert (there.live, there.fps, there.length) == (False, here.fps, here.length)
+    images, expected = list(there), list(here)
+    assert len(images) == 40 and there.warnings == []
+    for image, other in zip(images, expected, strict=True):
+        assert image.stamp == other.stamp
+        np.testing.assert_array_equal(image.rgb, other.rgb)
+    np.testing.assert_allclose([i.stamp for i in images], np.arange(40) / FPS, atol=1e-3)
+    there.close()
+
+
+def test_a_camera_on_a_web_server_is_live_whatever_length_it_states(web):
+    _WebServer.files["camera"] = _encoded("mjpeg", "mpjpeg", {})
+    source = open_source(SourceConfig(f"{web}/camera"), iter(range(1000)).__next__)
+    assert source.live and source.length is None
+    assert [image.stamp for image in first(source, 30)] == list(range(30))
+    source.close()
 
 
 def test_a_calibration_is_read_as_camera_calibration_writes_it(tmp_path):
