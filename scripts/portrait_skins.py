@@ -86,6 +86,7 @@ class SkinMaker:
 
     def _seen(self, rgb: NDArray[np.uint8], face: Face) -> tuple[Map, Map]:
         """(V, 2) where vertices lie in the picture, and (V,) how far their skin is seen there."""
+        # not TextureSampler's: that one stops at the jaw, and its z-buffer has 40 coarse cells
         height, width = rgb.shape[:2]
         c, pose = face.coefficients, face.camera_from_face
         vertices = self._model.vertices(c.identity[0], c.expression[0])

@@ -115,19 +115,13 @@ def _add_prepare(train: argparse.ArgumentParser) -> None:
 
 
 def _prepare(arguments: argparse.Namespace) -> None:
-    from face_recon_ros.core.detection import make_detector
     from face_recon_ros.training.config import load_config, parse_overrides
     from face_recon_ros.training.photographs import PhotographCache, cache_of
 
     overrides = {**parse_overrides(arguments.set), "out": str(arguments.out)}
     config = load_config(arguments.config, overrides)
     counts = PhotographCache(cache_of(config.out)).build(
-        arguments.prepared,
-        make_detector,
-        margin=config.crop_margin,
-        size=config.pool_size,
-        skip_grey=config.skip_grey,
-        pool=pool_of(arguments),
+        arguments.prepared, config, skip_grey=config.skip_grey, pool=pool_of(arguments)
     )
     print(json.dumps({"cache": str(cache_of(config.out)), **dict(sorted(counts.items()))}))
 

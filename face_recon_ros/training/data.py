@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import cv2
 import numpy as np
@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from face_recon_ros.core.morphable_model import MorphableModel, load_morphable_model
 from face_recon_ros.face_model.population import population_mean
-from face_recon_ros.training.config import PointConfig, TrainConfig
+from face_recon_ros.training.config import RunConfig, TrainConfig
 from face_recon_ros.training.photographs import PhotographCache, cache_of
 from face_recon_ros.training.synthesis.augment import (
     Backgrounds,
@@ -155,29 +155,27 @@ def synthetic_crops(
 
 
 def open_render_cache(
-    config: TrainConfig | PointConfig, sizes: tuple[int, int, int]
+    config: RunConfig, sizes: tuple[int, int, int]
 ) -> RenderCache:
     """The run's pool of renderings."""
     folder = config.pool or str(Path(config.out) / "pool")
     return RenderCache(folder, config.pool_slots, config.pool_size, sizes)
 
 
-def open_skins(folder: str, model: MorphableModel, face_model: str) -> Skins | None:
-    """Photographic skins for a face model (`model`, from the file `face_model`), where given."""
-    if not folder:
-        return None
-    return Skins(folder, model, load_morphable_model(face_model, level="fine"))
+_Kind = TypeVar("_Kind", Skins, Portraits)
 
 
-def open_portraits(folder: str, model: MorphableModel, face_model: str) -> Portraits | None:
-    """People of photographs for a face model, as `open_skins`."""
+def open_skins(
+    kind: type[_Kind], folder: str, model: MorphableModel, face_model: str
+) -> _Kind | None:
+    """The skins of a folder for a face model (`model`, from the file `face_model`), if any."""
     if not folder:
         return None
-    return Portraits(folder, model, load_morphable_model(face_model, level="fine"))
+    return kind(folder, model, load_morphable_model(face_model, level="fine"))
 
 
 def people_mean(
-    config: TrainConfig | PointConfig, model: MorphableModel
+    config: RunConfig, model: MorphableModel
 ) -> NDArray[np.float64] | None:
     """(K_id,) the farthest mean identity of the run's people; None: the face model's."""
     return config.population * population_mean(model) if config.population else None
@@ -201,7 +199,7 @@ def make_loader(config: TrainConfig, face_model: str, seed: int) -> DataLoader:
 
 
 @contextlib.contextmanager
-def renderer(config: TrainConfig | PointConfig, face_model: str) -> Iterator[BaseProcess | None]:
+def renderer(config: RunConfig, face_model: str) -> Iterator[BaseProcess | None]:
     """A process that fills and renews the pool, if this run is to; gone when the block ends."""
     if config.renew_per_second < 0:
         yield None
@@ -216,7 +214,7 @@ def renderer(config: TrainConfig | PointConfig, face_model: str) -> Iterator[Bas
         process.join(10)
 
 
-def _render(config: TrainConfig | PointConfig, face_model: str, parent: int) -> None:
+def _render(config: RunConfig, face_model: str, parent: int) -> None:
     cv2.setNumThreads(0)
     os.nice(5)
     model = load_morphable_model(face_model, level="coarse")
@@ -225,8 +223,8 @@ def _render(config: TrainConfig | PointConfig, face_model: str, parent: int) -> 
         model,
         margin=config.crop_margin,
         size=config.pool_size,
-        skins=open_skins(config.skins, model, face_model),
-        portraits=open_portraits(config.portrait_skins, model, face_model),
+        skins=open_skins(Skins, config.skins, model, face_model),
+        portraits=open_skins(Portraits, config.portrait_skins, model, face_model),
         turned_away=config.turned_away,
         population=people_mean(config, model),
         strong_expressions=config.strong_expressions,
@@ -236,7 +234,7 @@ def _render(config: TrainConfig | PointConfig, face_model: str, parent: int) -> 
     )
 
 
-def wait_for_pool(config: TrainConfig | PointConfig, sizes: tuple[int, int, int]) -> None:
+def wait_for_pool(config: RunConfig, sizes: tuple[int, int, int]) -> None:
     """Until enough different people are rendered to begin."""
     pool = open_render_cache(config, sizes)
     enough = min(pool.slots, 20 * config.batch_size)

@@ -1,8 +1,8 @@
 """Unlabelled photographs: faces found and cropped with the code of inference, kept in a cache.
 
 No annotation is read, only pixels. What the network should answer for a photograph comes from a
-teacher: the
-averaged network itself (`label_photographs`), asked for the photograph and its mirror image.
+teacher: the averaged network itself (`label_photographs`), asked for the photograph and its mirror
+image.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face_recon_ros.core.crop import crop_from_face_box
+from face_recon_ros.core.detection import make_detector
 from face_recon_ros.core.errors import DataError, FaceReconError
 from face_recon_ros.core.rigid import rotation_from_vector
 from face_recon_ros.core.types import Detector
@@ -28,6 +29,7 @@ from face_recon_ros.io.folders import make_folder
 from face_recon_ros.io.images import read_image
 from face_recon_ros.io.jobs import Pool, run_jobs
 from face_recon_ros.io.journal import Journal
+from face_recon_ros.training.config import RunConfig
 from face_recon_ros.training.synthesis.augment import CropChange, Mirror
 from face_recon_ros.training.synthesis.faces import CONTEXT, Label
 
@@ -187,20 +189,16 @@ class PhotographCache:
     def build(
         self,
         source: str | Path,
-        find: Callable[[], Detector],
+        config: RunConfig,
         *,
-        margin: float,
-        size: int,
         skip_grey: bool,
         pool: Pool | None = None,
     ) -> Counter[str]:
         """Finds and crops faces; goes on where an interrupted call stopped.
 
         Args:
-            source: see `list_photographs`.
-            find: makes a detector; the best face of each photograph is taken.
-            margin: side of the network's crop over the face box; `CONTEXT` of it is kept.
-            size: P, pixels per side.
+            source: see `list_photographs`; the best face of each photograph is taken.
+            config: of the run: `crop_margin`, and `pool_size` for the crops.
             skip_grey: photographs without colour are left out.
             pool: where it is done; None: in this process. Machines of a cluster must see source
                 and cache under the same paths.
@@ -215,7 +213,8 @@ class PhotographCache:
         paths = [str(path.absolute()) for path in list_photographs(source)]
         folder = self._folder.resolve()
         make_folder(folder)
-        work = Cropper(folder, find, margin, size, skip_grey)
+        margin, size = config.crop_margin, config.pool_size
+        work = Cropper(folder, make_detector, margin, size, skip_grey)
         journal = Journal(folder / "journal", (margin, size, skip_grey, paths))
         shards = {
             str(number): (number, paths[start : start + SHARD])

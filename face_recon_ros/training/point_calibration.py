@@ -19,6 +19,7 @@ from face_recon_ros.training.data import open_render_cache, open_skins, people_m
 from face_recon_ros.training.point_examples import PointBatch, PointExamples
 from face_recon_ros.training.synthesis.faces import SyntheticFaces
 from face_recon_ros.training.synthesis.render_cache import fill_render_cache
+from face_recon_ros.training.synthesis.skins import Skins
 
 #: Wild errors, beyond this share of all, are left out; the rest of squared standard normals have
 #: this mean.
@@ -50,7 +51,7 @@ def held_out(
     sizes = (model.k_identity, model.k_expression, model.k_albedo)
     cache = open_render_cache(settings, sizes)
     if len(cache) < slots:
-        skins = open_skins(config.skins, model, str(find_model(config.face_model)))
+        skins = open_skins(Skins, config.skins, model, str(find_model(config.face_model)))
         faces = SyntheticFaces(
             model,
             margin=config.crop_margin,

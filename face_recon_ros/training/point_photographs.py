@@ -14,7 +14,6 @@ from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 
 from face_recon_ros.core.crop import whole_crop
-from face_recon_ros.core.detection import make_detector
 from face_recon_ros.core.placement import place_again
 from face_recon_ros.core.reconstructor import FaceReconstructor
 from face_recon_ros.core.reconstructor_config import ReconstructorConfig
@@ -45,14 +44,7 @@ def open_labelled(config: PointConfig) -> PhotographCache:
     cache = PhotographCache(cache_of(config.out))
     if cache.labelled():
         return cache
-    counts = cache.build(
-        config.backgrounds,
-        make_detector,
-        margin=config.crop_margin,
-        size=config.pool_size,
-        skip_grey=False,
-        pool=Pool(),
-    )
+    counts = cache.build(config.backgrounds, config, skip_grey=False, pool=Pool())
     settings = ReconstructorConfig(
         face_model=config.face_model, network=config.regressor, points=config.teacher, threads=1
     )

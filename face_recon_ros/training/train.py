@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from face_recon_ros.core.detection import make_detector
 from face_recon_ros.core.models import find_model
 from face_recon_ros.core.morphable_model import decoding_sha256, load_morphable_model
 from face_recon_ros.io.images import write_image
@@ -194,7 +193,11 @@ def _train(config: TrainConfig, resume: bool, rank: int, processes: int) -> Path
     with renderer(config, face_model) if first else contextlib.nullcontext():
         photographs = open_photographs(config)
         if photographs is not None and first:
-            _prepare(photographs, config)  # before the pool: a wrong folder is told at once
+            # before the pool: a wrong folder is told at once
+            counts = photographs.build(
+                config.photographs, config, skip_grey=config.skip_grey, pool=Pool()
+            )
+            tqdm.write(f"photographs: {dict(counts)}")
         wait_for_pool(config, (model.k_identity, model.k_expression, model.k_albedo))
         if processes > 1:
             dist.barrier()
@@ -231,19 +234,6 @@ def _train(config: TrainConfig, resume: bool, rank: int, processes: int) -> Path
     if first:
         run.save()
     return run.checkpoint
-
-
-def _prepare(photographs: PhotographCache, config: TrainConfig) -> None:
-    """Finds and crops the faces of photographs that are not in the cache yet."""
-    counts = photographs.build(
-        config.photographs,
-        make_detector,
-        margin=config.crop_margin,
-        size=config.pool_size,
-        skip_grey=config.skip_grey,
-        pool=Pool(),
-    )
-    tqdm.write(f"photographs: {dict(counts)}")
 
 
 def resized(images: Tensor, size: int) -> Tensor:

@@ -322,11 +322,12 @@ def write_photographs(folder):
     (folder / "notes.txt").write_text("not a photograph")
 
 
-def test_photographs_are_cropped_skipped_and_counted(tmp_path):
+def test_photographs_are_cropped_skipped_and_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr(photographs_module, "make_detector", DiscDetector)
     write_photographs(tmp_path / "photos")
     cache = PhotographCache(tmp_path / "cache")
-    options = {"margin": 1.3, "size": 48, "skip_grey": True}
-    counts = cache.build(tmp_path / "photos", DiscDetector, **options)
+    config = TrainConfig(crop_margin=1.3, pool_size=48)
+    counts = cache.build(tmp_path / "photos", config, skip_grey=True)
     assert counts == {"kept": 4, "unreadable": 2, "grey": 1, "faceless": 1, "tiny": 1}
     assert len(cache) == 4 and cache.pictures().shape == (4, 48, 48, 3)
     assert cache.people() == ["Ann", "Ann", "Ann", "Bob"]
@@ -337,21 +338,22 @@ def test_photographs_are_cropped_skipped_and_counted(tmp_path):
         def detect(self, rgb):
             raise AssertionError("looked again")
 
-    assert (
-        PhotographCache(tmp_path / "cache").build(tmp_path / "photos", Never, **options) == counts
-    )
+    monkeypatch.setattr(photographs_module, "make_detector", Never)
+    again = PhotographCache(tmp_path / "cache")
+    assert again.build(tmp_path / "photos", config, skip_grey=True) == counts
     with pytest.raises(DataError, match="photographs"):
-        cache.build(tmp_path / "nowhere", DiscDetector, **options)
+        cache.build(tmp_path / "nowhere", config, skip_grey=True)
 
 
 def test_photographs_are_the_same_however_many_processes_crop_them(tmp_path, monkeypatch):
     monkeypatch.setattr(photographs_module, "SHARD", 2)
+    monkeypatch.setattr(photographs_module, "make_detector", DiscDetector)
     write_photographs(tmp_path / "photos")
-    options = {"margin": 1.3, "size": 48, "skip_grey": True}
+    config = TrainConfig(crop_margin=1.3, pool_size=48)
     caches = []
     for workers in (1, 2):
         cache = PhotographCache(tmp_path / f"cache {workers}")
-        cache.build(tmp_path / "photos", DiscDetector, pool=Pool(workers), **options)
+        cache.build(tmp_path / "photos", config, skip_grey=True, pool=Pool(workers))
         caches.append(cache)
     one, two = caches
     assert one.people() == two.people() == ["Ann", "Ann", "Ann", "Bob"]
@@ -363,7 +365,7 @@ def test_photographs_are_the_same_however_many_processes_crop_them(tmp_path, mon
 
 
 def test_photographs_can_be_prepared_ahead_of_a_run(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("face_recon_ros.core.detection.make_detector", DiscDetector)
+    monkeypatch.setattr(photographs_module, "make_detector", DiscDetector)
     write_photographs(tmp_path / "photos")
     run = tmp_path / "run"
     command = ["train", "prepare", str(tmp_path / "photos"), "--out", str(run), "--workers", "1"]
@@ -506,8 +508,8 @@ def test_an_interrupt_loses_nothing_and_a_crash_what_came_after_the_last_save(
 def test_photographs_join_the_run(tmp_path, face_model_path, monkeypatch):
     """All losses on photographs at once: finite, and they move the network."""
     write_photographs(tmp_path / "photos")
-    monkeypatch.setattr("face_recon_ros.training.train.make_detector", DiscDetector)
-    monkeypatch.setattr("face_recon_ros.training.photographs.MAX_DISAGREEMENT", 1e9)
+    monkeypatch.setattr(photographs_module, "make_detector", DiscDetector)
+    monkeypatch.setattr(photographs_module, "MAX_DISAGREEMENT", 1e9)
     weights = {
         "photometric": 1.0,
         "albedo_symmetry": 1.0,
@@ -536,7 +538,7 @@ def test_photographs_that_are_all_left_out_stop_the_run(tmp_path, face_model_pat
     for path in (tmp_path / "photos").iterdir():
         if path.stem != "grey":
             path.unlink()
-    monkeypatch.setattr("face_recon_ros.training.train.make_detector", DiscDetector)
+    monkeypatch.setattr(photographs_module, "make_detector", DiscDetector)
     config = tiny(tmp_path, face_model_path, photographs=str(tmp_path / "photos"))
     fill(config)
     late = "face_recon_ros.training.train.wait_for_pool"
@@ -548,8 +550,8 @@ def test_photographs_that_are_all_left_out_stop_the_run(tmp_path, face_model_pat
 def test_a_teacher_answers_for_photographs(tmp_path, face_model_path, monkeypatch):
     """Not the run itself, so that it cannot come to believe its own mistakes."""
     write_photographs(tmp_path / "photos")
-    monkeypatch.setattr("face_recon_ros.training.train.make_detector", DiscDetector)
-    monkeypatch.setattr("face_recon_ros.training.photographs.MAX_DISAGREEMENT", 1e9)
+    monkeypatch.setattr(photographs_module, "make_detector", DiscDetector)
+    monkeypatch.setattr(photographs_module, "MAX_DISAGREEMENT", 1e9)
     config = tiny(tmp_path, face_model_path)
     fill(config)
     teacher = train(config)

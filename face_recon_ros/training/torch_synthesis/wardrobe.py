@@ -182,7 +182,7 @@ def make_wardrobe(
     """
     processes = min(processes or os.cpu_count() or 1, 1 + count // 50)
     model = load_morphable_model(face_model, level="coarse")
-    known = open_skins(skins, model, face_model)
+    known = open_skins(Skins, skins, model, face_model)
     people = People(model, known)
     if processes == 1:
         found = [_outfits(model, people, known, seed, range(count))]
@@ -198,7 +198,7 @@ def make_wardrobe(
 def _alone(face_model: str, skins: str, seed: int, numbers: range) -> list[Outfit]:
     """What a process of its own does."""
     model = load_morphable_model(face_model, level="coarse")
-    known = open_skins(skins, model, face_model)
+    known = open_skins(Skins, skins, model, face_model)
     return _outfits(model, People(model, known), known, seed, numbers)
 
 
