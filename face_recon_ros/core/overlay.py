@@ -193,14 +193,9 @@ class Overlay:
         out[y0:y1, x0:x1] = cv2.add(behind, cv2.cvtColor(rgba, cv2.COLOR_RGBA2RGB))
 
 
-def draw_axes(
-    rgb: NDArray[np.uint8],
-    camera_from_face: Rigid,
-    camera: PinholeCamera,
-    length_m: float = _AXIS_M,
-) -> None:
+def draw_axes(rgb: NDArray[np.uint8], camera_from_face: Rigid, camera: PinholeCamera) -> None:
     """Draws the face frame in place: x red, y green, z blue."""
-    ends = np.concatenate([np.zeros((1, 3)), length_m * np.eye(3)])
+    ends = np.concatenate([np.zeros((1, 3)), _AXIS_M * np.eye(3)])
     points = camera_from_face.apply(ends)
     pixels = camera.project(points)
     if not np.isfinite(pixels).all() or np.abs(pixels).max() > 1e5:

@@ -127,11 +127,6 @@ class TextureBuilder:
         self._views: list[tuple[Rigid, float]] = []
 
     @property
-    def n_views(self) -> int:
-        """Number of views taken in; with another number the texture is another."""
-        return len(self._views)
-
-    @property
     def coverage(self) -> float:
         """Share of the face's texels that were seen, in [0, 1]."""
         seen = believed(self._best, self._agreed, self._visible)

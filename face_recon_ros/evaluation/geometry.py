@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from face_recon_ros.core.camera import DEFAULT_HORIZONTAL_FOV_DEG, PinholeCamera
+from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.morphable_model import MorphableModel
 from face_recon_ros.core.surface import Surface
 from face_recon_ros.evaluation.chain import Estimate, Estimator
@@ -90,12 +90,10 @@ class GeometryBenchmark(StillBenchmark[_Truth]):
     Attributes:
         judge: of the estimator's face model.
         unit: of scans and their landmarks.
-        fov_deg: horizontal field of view assumed for every picture.
     """
 
     judge: ScanJudge
     unit: str = "mm"
-    fov_deg: float = DEFAULT_HORIZONTAL_FOV_DEG
 
     def truth(self, sample: Sample) -> _Truth:
         """The scan, and a name for whom it shows."""
@@ -105,7 +103,7 @@ class GeometryBenchmark(StillBenchmark[_Truth]):
 
     def camera(self, truth: _Truth, width: int, height: int) -> PinholeCamera:
         """Of the assumed field of view."""
-        return PinholeCamera.from_fov(width, height, self.fov_deg)
+        return PinholeCamera.from_fov(width, height)
 
     def score(self, still: Still[_Truth]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Distances to the scan."""
@@ -176,7 +174,6 @@ def evaluate_geometry(
     model: MorphableModel,
     *,
     unit: str = "mm",
-    fov_deg: float = DEFAULT_HORIZONTAL_FOV_DEG,
     floor: bool = True,
     fine_triangles: NDArray[np.int32] | None = None,
     execution: Execution = HERE,
@@ -188,7 +185,6 @@ def evaluate_geometry(
         estimator: what is measured.
         model: whole head, coarse.
         unit: of scans and their landmarks.
-        fov_deg: horizontal field of view assumed for every photograph.
         floor: fit the face model to every scan; the slowest part.
         fine_triangles: of the face model's fine level, to know scans of that topology too.
         execution: where pictures are worked on.
@@ -203,7 +199,7 @@ def evaluate_geometry(
     skipped = Skipped()
     samples = list_samples(folder, (".ply", ".pts3d"), skipped)
 
-    benchmark = GeometryBenchmark(ScanJudge(model, fine_triangles), unit, fov_deg)
+    benchmark = GeometryBenchmark(ScanJudge(model, fine_triangles), unit)
     scored = score_samples(
         samples,
         benchmark,

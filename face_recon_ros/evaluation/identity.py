@@ -37,6 +37,7 @@ from face_recon_ros.evaluation.stills import (
 )
 
 Array = NDArray[np.float64]
+_MOST_PHOTOS = 6  # of each person
 #: Picture and answer -> embedding of the face.
 Look = Callable[[NDArray[np.uint8], Estimate], NDArray[np.floating]]
 
@@ -109,8 +110,6 @@ def evaluate_identity(
     look: Look | None = None,
     *,
     max_persons: int = 0,
-    max_photos: int = 6,
-    seed: int = 0,
     execution: Execution = HERE,
 ) -> dict[str, Any]:
     """Measures how well identity separates people.
@@ -120,16 +119,14 @@ def evaluate_identity(
         estimator: what is measured.
         look: makes an embedding of a picture's face, which is measured too (`embedding`).
         max_persons: random choice of so many people with two photographs or more; 0 takes all.
-        max_photos: of each person.
-        seed: of the choices.
         execution: where pictures are worked on.
 
     Raises:
         DataError: fewer than two people with two found faces.
     """
     skipped = Skipped()
-    rng = np.random.default_rng(seed)
-    samples = _choose(Path(folder), max_persons, max_photos, rng, skipped)
+    rng = np.random.default_rng(0)
+    samples = _choose(Path(folder), max_persons, rng, skipped)
 
     scored = score_samples(samples, IdentityBenchmark(look), estimator, skipped, execution)
     found = [s for s in scored if s.found]
@@ -161,7 +158,7 @@ def _person_of(stem: str) -> str | None:
 
 
 def _choose(
-    root: Path, max_persons: int, max_photos: int, rng: np.random.Generator, skipped: Skipped
+    root: Path, max_persons: int, rng: np.random.Generator, skipped: Skipped
 ) -> list[Sample]:
     if not root.is_dir():
         raise DataError(f"a folder of photographs at {root}", "no such folder", "check the path")
@@ -173,7 +170,7 @@ def _choose(
     if max_persons and len(several) > max_persons:
         chosen = np.sort(rng.choice(len(several), max_persons, replace=False))
         several = [several[i] for i in chosen]
-    return [Sample(p.stem, p, {}) for paths in several for p in paths[:max_photos]]
+    return [Sample(p.stem, p, {}) for paths in several for p in paths[:_MOST_PHOTOS]]
 
 
 def _pairs(names: NDArray[np.str_], rng: np.random.Generator) -> tuple[Array, Array]:

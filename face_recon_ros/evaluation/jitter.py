@@ -38,7 +38,6 @@ def jitter_px(
     rgb: NDArray[np.uint8],
     boxes: NDArray[np.float32],
     reconstructor: FaceReconstructor,
-    camera: PinholeCamera | None = None,
 ) -> float:
     """How far the facial skin's vertices are from their own mean.
 
@@ -46,12 +45,11 @@ def jitter_px(
         rgb: (H, W, 3) uint8.
         boxes: (N, 4) of one still face; each is answered for itself.
         reconstructor: what is measured; nothing is smoothed, as every box is a new track.
-        camera: that took the picture; None guesses one.
 
     Returns:
         Root mean square, pixels of the picture; NaN where no answer is usable.
     """
-    camera = camera or PinholeCamera.from_fov(rgb.shape[1], rgb.shape[0])
+    camera = PinholeCamera.from_fov(rgb.shape[1], rgb.shape[0])
     skin = np.flatnonzero(reconstructor.model.subsets[FACIAL_SKIN])
     points = [
         camera.project(face.camera_from_face.apply(face.mesh.vertices[skin]))

@@ -6,7 +6,6 @@ radians.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -341,12 +340,10 @@ def bootstrap(
     return Interval(value, float(found.low), float(found.high))
 
 
-def percentiles(values: ArrayLike, points: Sequence[float] = (50, 95, 99)) -> dict[str, float]:
-    """`{"p50": ..., ...}`; NaN when empty."""
+def percentiles(values: ArrayLike) -> dict[str, float]:
+    """`p50`, `p95` and `p99`; NaN when empty."""
     v = np.asarray(values, np.float64)
-    if v.size == 0:
-        return {f"p{p:g}": float("nan") for p in points}
-    return {f"p{p:g}": float(np.percentile(v, p)) for p in points}
+    return {f"p{p}": float(np.percentile(v, p)) if v.size else float("nan") for p in (50, 95, 99)}
 
 
 # Over time ---------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from face_recon_ros.core.camera import DEFAULT_HORIZONTAL_FOV_DEG, PinholeCamera
+from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.errors import DataError
 from face_recon_ros.core.rigid import angle_between
 from face_recon_ros.core.types import Detections
@@ -87,13 +87,11 @@ class PoseBenchmark(StillBenchmark[Truth]):
     Attributes:
         read: reads a picture's annotation.
         convention: of the data set's angles.
-        fov_deg: horizontal field of view where the camera is not known.
         to_the_ray: the attitude to the viewing ray is compared, not that in the camera.
     """
 
     read: Callable[[Sample], Truth]
     convention: EulerConvention
-    fov_deg: float
     to_the_ray: bool
 
     def truth(self, sample: Sample) -> Truth:
@@ -108,7 +106,7 @@ class PoseBenchmark(StillBenchmark[Truth]):
 
     def camera(self, truth: Truth, width: int, height: int) -> PinholeCamera:
         """The known one, else of the assumed field of view."""
-        return truth.camera or PinholeCamera.from_fov(width, height, self.fov_deg)
+        return truth.camera or PinholeCamera.from_fov(width, height)
 
     def score(self, still: Still[Truth]) -> tuple[dict[str, Any], dict[str, Any]]:
         """True angles, and the errors where the head was found."""
@@ -133,7 +131,6 @@ def evaluate_pose(
     layout: str,
     estimator: Estimator,
     *,
-    fov_deg: float = DEFAULT_HORIZONTAL_FOV_DEG,
     execution: Execution = HERE,
 ) -> dict[str, Any]:
     """Measures head rotation.
@@ -142,7 +139,6 @@ def evaluate_pose(
         folder: of the data set.
         layout: one of `LAYOUTS`.
         estimator: what is measured.
-        fov_deg: horizontal field of view assumed where the camera is not known.
         execution: where pictures are worked on.
 
     Returns:
@@ -164,7 +160,7 @@ def evaluate_pose(
 
     scored = score_samples(
         samples,
-        PoseBenchmark(read, convention, fov_deg, to_the_ray=layout == "aflw2000"),
+        PoseBenchmark(read, convention, to_the_ray=layout == "aflw2000"),
         estimator,
         skipped,
         execution,

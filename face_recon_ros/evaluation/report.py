@@ -199,18 +199,17 @@ def cut_out(
 
 
 def draw_points(
-    rgb: NDArray[np.uint8], *point_sets: tuple[ArrayLike, tuple[int, int, int]], side_px: int = 320
+    rgb: NDArray[np.uint8], *point_sets: tuple[ArrayLike, tuple[int, int, int]]
 ) -> NDArray[np.uint8]:
-    """A picture cut to its points with the points drawn on it.
+    """A picture cut to its points with the points drawn on it, 320 pixels square.
 
     Args:
         rgb: (H, W, 3).
         point_sets: (N, 2) pixels and a colour each.
-        side_px: of the square result.
     """
     everything = np.concatenate([np.asarray(p, np.float64) for p, _ in point_sets])
     box = np.concatenate([everything.min(axis=0), everything.max(axis=0)])
-    picture, affine = cut_out(rgb, box, 1.3, side_px)
+    picture, affine = cut_out(rgb, box, 1.3, 320)
     for points, colour in point_sets:
         for x, y in np.asarray(points, np.float64) @ affine[:, :2].T + affine[:, 2]:
             if np.isfinite([x, y]).all():

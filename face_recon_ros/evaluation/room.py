@@ -208,11 +208,11 @@ def random_path(config: RoomConfig, z: float, start: float, rng: np.random.Gener
     def go(seconds: float, x: float, yaw_deg: float) -> None:
         keys.append((keys[-1][0] + seconds, x, np.radians(yaw_deg)))
 
-    def walk(x: float, yaw_deg: float, end_deg: float = 0.0) -> None:
+    def walk(x: float, yaw_deg: float) -> None:
         side = np.sign(x - keys[-1][1])
         go(0.5, keys[-1][1], side * yaw_deg)
         go(max(abs(x - keys[-1][1]) / rng.uniform(0.6, 1.1), 0.3), x, side * yaw_deg)
-        go(0.5, x, end_deg)
+        go(0.5, x, 0.0)
 
     def look_about(times: int) -> None:
         for _ in range(times):

@@ -246,7 +246,7 @@ def _answers(
     for i, view in enumerate(views):
         vertices = model.vertices(view.identity, view.expression)[skin]
         true_px = view.camera.project(view.camera_from_face.apply(vertices))
-        box = scattered_box(face_box_from_points(true_px), random)
+        box = _scattered_box(face_box_from_points(true_px), random)
         (alone,) = new_tracks([box])
         (alone,) = place_again(reconstructor, view.rgb, [alone])
         together = replace(alone, id=person.id, stamp=i * PICTURE_INTERVAL_S)
@@ -259,27 +259,11 @@ def _answers(
     return singles, along
 
 
-def scattered_box(
-    box: ArrayLike,
-    random: np.random.Generator,
-    *,
-    shift: float = BOX_SHIFT,
-    zoom: float = BOX_ZOOM,
-) -> NDArray[np.float32]:
-    """A box such as a detector gives for a face whose true one is known.
-
-    Args:
-        box: (4,) x0, y0, x1, y1.
-        random: source of randomness.
-        shift: standard deviation of its middle, in sides.
-        zoom: standard deviation of the logarithm of its size.
-
-    Returns:
-        (4,) pixels.
-    """
+def _scattered_box(box: ArrayLike, random: np.random.Generator) -> NDArray[np.float32]:
+    """(4,) pixels: a box such as a detector gives for a face whose true one (4,) is known."""
     low, high = np.asarray(box, np.float64).reshape(2, 2)
-    middle = (low + high) / 2 + random.normal(0, shift, 2) * (high[0] - low[0])
-    half = (high - low) / 2 * np.exp(random.normal(0, zoom))
+    middle = (low + high) / 2 + random.normal(0, BOX_SHIFT, 2) * (high[0] - low[0])
+    half = (high - low) / 2 * np.exp(random.normal(0, BOX_ZOOM))
     return np.concatenate([middle - half, middle + half]).astype(np.float32)
 
 

@@ -35,6 +35,7 @@ from face_recon_ros.io.meshes import read_mesh, write_ply
 Array = NDArray[np.float64]
 
 _SUPERSAMPLING = 2
+_FOV_DEG = 40.0
 _MM = 1000.0
 
 
@@ -135,20 +136,17 @@ def read_truth(path: str | Path) -> tuple[PinholeCamera, Rigid]:
 class ModelScenes:
     """Scenes of the face model itself."""
 
-    def __init__(
-        self, model: MorphableModel, *, size_px: int = 480, fov_deg: float = 40.0
-    ) -> None:
+    def __init__(self, model: MorphableModel, *, size_px: int = 480) -> None:
         """Prepares the model.
 
         Args:
             model: whole head; fine looks better, coarse is faster.
             size_px: side of the square pictures.
-            fov_deg: horizontal field of view.
         """
         self.model = model
         self.projector = LandmarkProjector(model)
         self._normals = VertexNormals(model.triangles, model.n_vertices)
-        guess = PinholeCamera.from_fov(size_px, size_px, fov_deg)
+        guess = PinholeCamera.from_fov(size_px, size_px, _FOV_DEG)
         self.camera = PinholeCamera(size_px, size_px, guess.matrix)
 
     def scene(

@@ -24,7 +24,6 @@ from face_recon_ros.evaluation.mot import (
     MotConfig,
     TrueFace,
 )
-from face_recon_ros.evaluation.output import Progress, no_progress
 from face_recon_ros.evaluation.room import Person, dressed
 
 #: An image, the camera that took it, and all its faces.
@@ -46,8 +45,6 @@ def evaluate_tracking(
     pipeline: Pipeline,
     config: MotConfig | None = None,
     *,
-    total: int = 0,
-    progress: Progress = no_progress,
     show: Callable[[Image, Sequence[TrueFace], Frame], None] | None = None,
 ) -> dict[str, Any]:
     """Measures ids over a sequence.
@@ -56,8 +53,6 @@ def evaluate_tracking(
         frames: by rising stamp.
         pipeline: to be measured.
         config: what counts.
-        total: frames expected, for `progress`.
-        progress: called as images are done.
         show: called with each image, its truth and what was found.
 
     Returns:
@@ -73,7 +68,6 @@ def evaluate_tracking(
         counts.add(image.stamp, truth, found)
         if show:
             show(image, truth, frame)
-        progress(len(seconds), total)
     if not seconds:
         raise DataError("at least one image", "none", "check the source")
     return {

@@ -52,12 +52,10 @@ class AlbedoModel:
     Attributes:
         mean: (V, 3) on the fine mesh.
         basis: (C, 3, K) per standard deviation, on the control mesh.
-        component_names: K names, of what was meant.
     """
 
     mean: NDArray[np.float64]
     basis: NDArray[np.float64]
-    component_names: tuple[str, ...]
 
 
 def build_albedo(
@@ -87,39 +85,36 @@ def build_albedo(
     fine_masks["lips"] = _sharpen(fine_masks["lips"])
     mean = _paint(fine_masks)
 
-    named: list[tuple[str, NDArray[np.float64]]] = [
-        (
-            "melanin",
+    named: dict[str, NDArray[np.float64]] = {
+        "melanin": (
             np.outer(masks["skin"] * (1 - 0.15 * masks["brow"] - 0.15 * masks["hair"]), _MELANIN)
             + np.outer(masks["lips"] * masks["skin"], [-0.020, -0.045, -0.030])
-            + np.outer(masks["iris"], [0.066, 0.072, 0.076]),
+            + np.outer(masks["iris"], [0.066, 0.072, 0.076])
         ),
-        (
-            "haemoglobin",
+        "haemoglobin": (
             np.outer(
                 masks["skin"]
                 * (0.8 + 0.3 * masks["blush"] + 0.2 * masks["nose"] + 0.6 * masks["lips"]),
                 0.45 * _HAEMOGLOBIN,
-            ),
+            )
         ),
-        ("carotene", np.outer(masks["skin"], 0.36 * _CAROTENE)),
-        ("brow density", np.outer(masks["brow"], [-0.070, -0.060, -0.052])),
-        ("brow colour", np.outer(masks["brow"], [0.028, 0.018, 0.006])),
-        ("lip redness", np.outer(masks["lips"], [0.004, -0.026, -0.018])),
-        ("lip darkness", np.outer(masks["lips"], [-0.045, -0.032, -0.027])),
-        ("beard", np.outer(masks["beard"], [-0.075, -0.058, -0.044])),
-        ("moustache", np.outer(masks["moustache"], [-0.060, -0.048, -0.038])),
-        ("iris lightness", np.outer(masks["iris"], [0.026, 0.032, 0.033])),
-        ("iris hue", np.outer(masks["iris"], [-0.020, 0.003, 0.024])),
-        ("eye shadow", np.outer(masks["socket"], [-0.030, -0.030, -0.022])),
-        ("blush", np.outer(masks["blush"], 0.35 * _HAEMOGLOBIN)),
-        ("red nose", np.outer(masks["nose"], 0.35 * _HAEMOGLOBIN)),
-        ("hair lightness", np.outer(masks["hair"], [0.050, 0.040, 0.028])),
-        ("hairline", np.outer(masks["hair"] * (1 - masks["hair"]) * 4, [-0.04, -0.034, -0.028])),
-        ("sclera", np.outer(masks["eye"] * (1 - masks["iris"]), [0.030, 0.034, 0.040])),
-    ]
-    basis = [field for _, field in named]
-    names = [name for name, _ in named]
+        "carotene": np.outer(masks["skin"], 0.36 * _CAROTENE),
+        "brow density": np.outer(masks["brow"], [-0.070, -0.060, -0.052]),
+        "brow colour": np.outer(masks["brow"], [0.028, 0.018, 0.006]),
+        "lip redness": np.outer(masks["lips"], [0.004, -0.026, -0.018]),
+        "lip darkness": np.outer(masks["lips"], [-0.045, -0.032, -0.027]),
+        "beard": np.outer(masks["beard"], [-0.075, -0.058, -0.044]),
+        "moustache": np.outer(masks["moustache"], [-0.060, -0.048, -0.038]),
+        "iris lightness": np.outer(masks["iris"], [0.026, 0.032, 0.033]),
+        "iris hue": np.outer(masks["iris"], [-0.020, 0.003, 0.024]),
+        "eye shadow": np.outer(masks["socket"], [-0.030, -0.030, -0.022]),
+        "blush": np.outer(masks["blush"], 0.35 * _HAEMOGLOBIN),
+        "red nose": np.outer(masks["nose"], 0.35 * _HAEMOGLOBIN),
+        "hair lightness": np.outer(masks["hair"], [0.050, 0.040, 0.028]),
+        "hairline": np.outer(masks["hair"] * (1 - masks["hair"]) * 4, [-0.04, -0.034, -0.028]),
+        "sclera": np.outer(masks["eye"] * (1 - masks["iris"]), [0.030, 0.034, 0.040]),
+    }
+    basis = list(named.values())
     waves = _eigenfunctions(head, control, 48)
     directions = {
         "light": _MELANIN / np.linalg.norm(_MELANIN),
@@ -130,8 +125,7 @@ def build_albedo(
         deviation = (0.018 if kind == "light" else 0.005) / (1 + i / 7)
         field = (waves[:, i] * masks["skin"] * deviation)[:, None] * directions[kind]
         basis.append(field)
-        names.append(f"{kind} eigenfunction {i + 1}")
-    return AlbedoModel(np.clip(mean, 0, 1), np.stack(basis, axis=2), tuple(names))
+    return AlbedoModel(np.clip(mean, 0, 1), np.stack(basis, axis=2))
 
 
 def _paint(m: dict[str, NDArray]) -> NDArray[np.float64]:

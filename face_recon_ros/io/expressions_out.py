@@ -91,6 +91,7 @@ _ANGLES = ("HeadYaw", "HeadPitch", "HeadRoll", "LeftEyeYaw", "LeftEyePitch", "Le
 _EYE_YAW, _EYE_PITCH = np.radians(28.0), np.radians(24.0)  # of a full eyeLook* activation
 _LARGEST_PACKET = 1472  # bytes that fit one Ethernet frame
 _RATE = 60  # frames a second of Live Link Face's time code
+_DEVICE = "00000000-0000-4000-8000-000000000000"  # any UUID does
 
 
 @dataclass(frozen=True)
@@ -187,15 +188,13 @@ class VmcEncoder:
 class LiveLinkEncoder:
     """Performances as the packets of Epic's Live Link Face app, version 6."""
 
-    def __init__(self, subject: str = "face", device: str = "") -> None:
+    def __init__(self, subject: str = "face") -> None:
         """Names the sender.
 
         Args:
             subject: as it shows up in Unreal.
-            device: 36 characters of a UUID; empty takes a fixed one.
         """
-        device = device or "00000000-0000-4000-8000-000000000000"
-        self._head = b"\x06" + _counted(device) + _counted(subject)
+        self._head = b"\x06" + _counted(_DEVICE) + _counted(subject)
 
     def __call__(self, p: Performance) -> list[bytes]:
         """One packet."""

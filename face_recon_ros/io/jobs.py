@@ -108,7 +108,6 @@ def run_jobs(
     what: str,
     worth: int = 1,
     journal: Journal | None = None,
-    report: Callable[[Outcome[Any]], None] = lambda outcome: None,
 ) -> list[Outcome[Any]]:
     """Does `work` on every item, with a progress bar on stderr that tells the time left.
 
@@ -120,7 +119,6 @@ def run_jobs(
         what: for the progress bar, e.g. `photographs`.
         worth: see `Pool.count`.
         journal: where answers are kept; items that it has are not worked on again.
-        report: called with each outcome as it comes, in any order.
 
     Returns:
         An outcome per item, in the order of `items`, whatever the order they were done in.
@@ -144,15 +142,12 @@ def run_jobs(
         mininterval=every_s,
         disable=not what,
     ) as bar:
-        for outcome in done.values():
-            report(outcome)
         todo = {key: item for key, item in items.items() if key not in done}
         for outcome in _outcomes(work, todo, pool, pool.count(len(todo), worth), journal):
             if journal is not None and not outcome.fault:
                 journal.write(outcome.key, outcome.value)
             done[outcome.key] = outcome
             bar.update()
-            report(outcome)
     return [done[key] for key in items]
 
 

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from rclpy.qos import QoSProfile
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CompressedImage
 from sensor_msgs.msg import Image as ImageMsg
@@ -68,7 +67,6 @@ class ImageSubscriber:
         wanted: Callable[[], bool],
         receive: Callable[[Any], object],
         transport: str = AUTO,
-        qos: QoSProfile = NEWEST_QOS,
     ) -> None:
         """Looks ten times a second whether to listen, and where.
 
@@ -77,7 +75,6 @@ class ImageSubscriber:
             wanted: whether images are needed.
             receive: gets each message, in the executor's thread.
             transport: of `TRANSPORTS`.
-            qos: of the subscription.
 
         Raises:
             ConfigError: no such transport.
@@ -87,7 +84,7 @@ class ImageSubscriber:
                 f"camera.transport of {', '.join(TRANSPORTS)}", repr(transport), "choose one"
             )
         self._node, self._wanted, self._receive = node, wanted, receive
-        self._transport, self._qos = transport, qos
+        self._transport = transport
         self.stream = ImageStream()
         self._subscription: Subscription | None = None
         self._listening: tuple[str, type] | None = None
@@ -112,7 +109,9 @@ class ImageSubscriber:
             due = self._listening is None
             self._destroy()
             topic, kind = self._listening = target
-            self._subscription = self._node.create_subscription(kind, topic, self._take, self._qos)
+            self._subscription = self._node.create_subscription(
+                kind, topic, self._take, NEWEST_QOS
+            )
             if due:
                 self._since, self._said = time.monotonic(), 0.0
                 self._node.expect_input(True)

@@ -13,7 +13,7 @@ import inspect
 import json
 import re
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -235,22 +235,18 @@ class Parameters:
         configs: group name -> config, always complete and valid.
     """
 
-    def __init__(
-        self, node: Node, groups: tuple[str, ...], changed: Callable[[], None] = lambda: None
-    ) -> None:
+    def __init__(self, node: Node, groups: tuple[str, ...]) -> None:
         """Declares the groups and reads them.
 
         Args:
             node: that has them.
             groups: of `GROUPS`.
-            changed: called after `configs` changed while the node runs.
 
         Raises:
             ConfigError: an unknown parameter was given, or a wrong value.
         """
         _take_former_names(node)
         _refuse_unknown(node)
-        self._changed = changed
         values: dict[str, Any] = {}
         for group in groups:
             for leaf in leaves(group):
@@ -267,7 +263,6 @@ class Parameters:
         except ConfigError as fault:
             return SetParametersResult(successful=False, reason=str(fault))
         self._values, self.configs = values, configs
-        self._changed()
         return SetParametersResult(successful=True)
 
 

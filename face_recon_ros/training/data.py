@@ -154,9 +154,7 @@ def synthetic_crops(
     return np.stack(crops)
 
 
-def open_render_cache(
-    config: RunConfig, sizes: tuple[int, int, int]
-) -> RenderCache:
+def open_render_cache(config: RunConfig, sizes: tuple[int, int, int]) -> RenderCache:
     """The run's pool of renderings."""
     folder = config.pool or str(Path(config.out) / "pool")
     return RenderCache(folder, config.pool_slots, config.pool_size, sizes)
@@ -174,9 +172,7 @@ def open_skins(
     return kind(folder, model, load_morphable_model(face_model, level="fine"))
 
 
-def people_mean(
-    config: RunConfig, model: MorphableModel
-) -> NDArray[np.float64] | None:
+def people_mean(config: RunConfig, model: MorphableModel) -> NDArray[np.float64] | None:
     """(K_id,) the farthest mean identity of the run's people; None: the face model's."""
     return config.population * population_mean(model) if config.population else None
 

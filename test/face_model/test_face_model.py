@@ -5,11 +5,11 @@ import os
 
 import numpy as np
 import pytest
+from self_intersections import self_intersections
 
 from face_recon_ros.core.models import FACE_MODEL, models_dir
 from face_recon_ros.core.morphable_model import load_morphable_model
 from face_recon_ros.face_model.build import write_model
-from face_recon_ros.face_model.self_intersections import self_intersections
 
 MIRROR = np.array([1.0, -1.0, 1.0])
 IBUG_MIRROR = [

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from self_intersections import self_intersections
 
 from face_recon_ros.core.rigid import rotation_from_vector
-from face_recon_ros.face_model.self_intersections import self_intersections
 
 FLAT = np.array([[0.0, 0, 0], [2, 0, 0], [0, 2, 0]])
 TWO = np.array([[0, 1, 2], [3, 4, 5]])
