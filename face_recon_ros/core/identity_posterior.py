@@ -59,7 +59,7 @@ class IdentityPosterior:
         population: float | NDArray[np.floating] = 0.0,
         training_mean: float | NDArray[np.floating] = 0.0,
     ) -> None:
-        """Begins with what is known of anybody: unit variance around the population's mean.
+        """Begins with the prior: unit variance around the population's mean.
 
         Args:
             k_identity: K_id.
@@ -72,7 +72,7 @@ class IdentityPosterior:
         self._population = np.broadcast_to(np.asarray(population, np.float64), k_identity)
         self._training_mean = training_mean
         self.mean: NDArray[np.floating] = self._population
-        self._anybody = np.eye(k_identity)
+        self._prior = np.eye(k_identity)
         self._seen = np.zeros((k_identity, k_identity))
         self._pull = np.zeros(k_identity)
         self._views: list[Array] = []
@@ -81,7 +81,7 @@ class IdentityPosterior:
     @property
     def information(self) -> Array:
         """(K_id, K_id) inverse covariance of the identity."""
-        return np.asarray(self._anybody + self._seen)
+        return np.asarray(self._prior + self._seen)
 
     @property
     def deviation(self) -> Array:
@@ -95,14 +95,13 @@ class IdentityPosterior:
 
         Args:
             identity: (K_id,) the mean of this picture's own posterior.
-            told: (K_id, K_id) what the picture adds to the information about anybody, which is
-                the unit matrix.
+            told: (K_id, K_id) what the picture adds to the prior's information, the unit matrix.
             rotation: (3, 3) camera_from_face, or crop_from_face: from which side it was seen.
         """
         share = self._share(np.asarray(rotation, np.float64))
         kept = 1.0 - share / self._config.max_views
         self._seen = kept * self._seen + share * told
-        pull = (self._anybody + told) @ identity - self._training_mean
+        pull = (self._prior + told) @ identity - self._training_mean
         self._pull = kept * self._pull + share * pull
         self.mean = np.linalg.solve(self.information, self._pull + self._population)
 

@@ -30,7 +30,7 @@ class Person:
     """What is known of a track: aggregates, filters, and what was decoded of them."""
 
     def __init__(self, config: ReconstructorConfig, sampler: TextureSampler | None) -> None:
-        """Somebody of whom nothing is known yet.
+        """A person of whom nothing is known yet.
 
         Args:
             config: of the filters and averages.
@@ -64,7 +64,7 @@ class Person:
         self.last = LastAnswer.after(self.last, track.stamp, camera_from_face, row, crop, camera)
 
     def identity_deviation(self, k_identity: int) -> NDArray[np.float64]:
-        """(K_id,) standard deviations; those of anybody where no fit says more."""
+        """(K_id,) standard deviations; the prior's where no fit says more."""
         return np.ones(k_identity) if self.posterior is None else self.posterior.deviation
 
     def known_identity(self, seen: Float32, confidence: float) -> Float32:

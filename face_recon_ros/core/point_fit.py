@@ -41,8 +41,8 @@ class FitPrior:
             renderings: of rotation, of translation across the line of sight, of depth.
         identity_scale: factor of the points' information about identity, because they err
             together, within a picture and from one picture of a person to the next.
-        start_information: (K_id,) what the start of the fit says of identity there, beyond what
-            holds for anybody: the inverse variance of its errors, less one.
+        start_information: (K_id,) what the start of the fit says of identity there, beyond the
+            prior: the inverse variance of its errors, less one.
         population: (K_id,) mean identity of people.
         training_mean: (K_id,) mean identity of the people that the network was trained on: its
             answer where a picture says nothing of identity.

@@ -230,7 +230,7 @@ class ReIdentifier:
         return in_doubt or (new and bool(self._lost()))
 
     def is_settled(self, name: str) -> bool:
-        """Whether a track's id stands, as looks or the lack of anybody missing have said."""
+        """Whether a track's id stands: looks have said so, or no known person is missing."""
         person = self._people.get(name)
         return person is not None and person.settled
 

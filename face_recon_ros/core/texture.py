@@ -151,7 +151,7 @@ class Appearance:
 
 
 def without_hues(colours: Float32) -> Float32:
-    """(N, 3) colours of somebody whom only grey images show, without the hues of the model."""
+    """(N, 3) colours of a person whom only grey images show, without the hues of the model."""
     return np.repeat(colours.mean(axis=1, keepdims=True), 3, axis=1)
 
 

@@ -229,9 +229,9 @@ def _take_up(
 ) -> LookAtState:
     """Starts from where the neck is; and again, at rest, where it may have gone its own way.
 
-    While joint states stay away anybody may turn the neck: to go on with the old command would be
-    a leap. So would be a reading from before the neck had come to rest: it brakes first, and waits
-    for one from after that.
+    While no joint states come, the neck may be turned by other means: to go on with the old
+    command would be a leap. So would be a reading from before the neck had come to rest: it brakes
+    first, and waits for one from after that.
     """
     if fault == NO_JOINTS and state.positions is not None:
         state = replace(state, blind=True)

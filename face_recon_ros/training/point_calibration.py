@@ -134,7 +134,7 @@ def calibrate(
 
 
 def information_of(errors: NDArray[np.floating]) -> NDArray[np.float64]:
-    """What answers with these errors say of standard normal coefficients, beyond anybody's.
+    """What answers with these errors say of standard normal coefficients beyond their prior.
 
     Args:
         errors: (N, K_id).

@@ -143,7 +143,7 @@ class People:
             skin: (V, 3) albedo, sRGB-encoded.
             mood: what folds the skin.
             random: source of randomness.
-            worn: whose skin it has; None: anybody's.
+            worn: whose skin it has; None: one drawn at random.
         """
         model, region = self._model, self.region
         if random.random() < 0.06:  # nothing but the face model: a bust, a mannequin, a rendering

@@ -28,7 +28,7 @@ class Portrait(NamedTuple):
     """What a head takes from a photograph.
 
     Attributes:
-        identity: (K_id,) in standard deviations; None: anybody's.
+        identity: (K_id,) in standard deviations; None: any.
         expression: (K_exp,) activations; None: any.
         colours: (V, 3) albedo, sRGB-encoded; the face model's mean where there is no skin.
         detail: what lies between the vertices.
@@ -88,7 +88,7 @@ class Portraits:
         )
 
     def draw(self, random: np.random.Generator) -> Portrait:
-        """Anybody's."""
+        """A portrait drawn at random."""
         index = int(random.integers(len(self)))
         identity, expression = self._known[index]
         colours, detail = self._skins.of(index)

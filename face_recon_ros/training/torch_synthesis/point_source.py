@@ -30,7 +30,7 @@ from face_recon_ros.training.torch_synthesis.pictures import TorchPictures
 from face_recon_ros.training.torch_synthesis.wardrobe import make_wardrobe
 
 #: Of examples without a face, so many show nobody; the others a face beside the crop.
-_NOBODY = 0.4
+_EMPTY = 0.4
 #: Steps of one run never share a seed with those of another (seeds below 2^20 steps apart).
 _STEPS = 1 << 20
 
@@ -69,7 +69,7 @@ class TorchPointExamples:
             turned_away=config.turned_away,
             population=people_mean(config, model),
             strong_expressions=config.strong_expressions,
-            no_face=(1 - _NOBODY) * config.no_face,
+            no_face=(1 - _EMPTY) * config.no_face,
             expressions=5 * config.people,
             seed=config.seed,
         )
@@ -89,21 +89,21 @@ class TorchPointExamples:
 
     @torch.no_grad()
     def _draw(self, draw: Draw) -> tuple[Foreground, Tensor, Tensor]:
-        """People, the pictures of them, and (B,) whether each picture shows anybody."""
+        """People, the pictures of them, and (B,) whether each shows a person."""
         people = self._faces.sample(draw)
-        somebody = ~draw.chance(_NOBODY * self._config.no_face)
-        alpha = people.alpha * somebody[:, None, None, None]
-        return people, self._pictures.compose(people.rgb, alpha, draw), somebody
+        with_person = ~draw.chance(_EMPTY * self._config.no_face)
+        alpha = people.alpha * with_person[:, None, None, None]
+        return people, self._pictures.compose(people.rgb, alpha, draw), with_person
 
     @torch.no_grad()
     def batch(self, seed: int) -> PointBatch:
         """The batch of a seed."""
         config = self._config
         draw = Draw(self._device, config.batch_size, seed)
-        people, pictures, somebody = self._draw(draw)
+        people, pictures, with_person = self._draw(draw)
         ray = functional.normalize(people.translation, dim=1)
         facing = -(people.rotation[:, :, 0] * ray).sum(1)
-        present = somebody & ~people.beside & (facing > float(np.cos(AWAY)))
+        present = with_person & ~people.beside & (facing > float(np.cos(AWAY)))
         rotation, translation, identity, expression = self._answers(pictures)
         worse = present & draw.chance(config.worsen)
         much = draw.uniform(0.2, 1.5, 1) * worse[:, None]
