@@ -18,7 +18,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import ArrayLike, NDArray
 
 from face_recon_ros.core.background import Background, Inline, Result
@@ -28,6 +27,7 @@ from face_recon_ros.core.errors import ModelError
 from face_recon_ros.core.inference import Prediction
 from face_recon_ros.core.models import EMBEDDING, find_model
 from face_recon_ros.core.morphable_model import MorphableModel
+from face_recon_ros.core.onnx_session import open_on_cpu, session_options
 from face_recon_ros.core.types import Coefficients, Image, Track
 
 #: Where recognition networks want right eye, left eye, tip of the nose and the mouth's right and
@@ -170,21 +170,10 @@ class FaceEmbedder:
             ModelError: it is missing, damaged or of another kind.
         """
         file = find_model(path or EMBEDDING)
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options = session_options(threads)
         # Else the weights would be written out as floats again in each run.
         options.add_session_config_entry("session.disable_quant_qdq", "1")
-        try:
-            self._session = ort.InferenceSession(
-                str(file), options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as fault:  # onnxruntime raises its own, unexported classes
-            raise ModelError(
-                f"an ONNX network at {file}", str(fault).splitlines()[0], "restore the file"
-            ) from None
+        self._session = open_on_cpu(file, options, "an ONNX network")
         inputs = {i.name: i for i in self._session.get_inputs()}
         outputs = [o.name for o in self._session.get_outputs()]
         shape = inputs["image"].shape if "image" in inputs else []

@@ -106,7 +106,7 @@ class _Mirror:
         normals: NDArray[np.float32],
         regressed: NDArray[np.float32],
     ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32]]:
-        """Of `DensePointNetwork.predict`, in the mirror."""
+        """The inputs of `DensePointNetwork.predict`, same shapes, of the mirrored image."""
         turned = normals[:, :, ::-1] * np.array([-1, 1, 1], np.float32)
         return np.ascontiguousarray(images[:, :, ::-1]), turned, regressed @ self.coefficients.T
 

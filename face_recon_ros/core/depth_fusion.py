@@ -59,7 +59,7 @@ class DepthConfig:
 
 
 def check_registered(depth: NDArray[np.float64], camera: PinholeCamera) -> None:
-    """Raises ImageError for a depth image that is not of the colour image's size."""
+    """Raises ImageError unless `depth` is (H, W), the size of the colour image."""
     if depth.shape != (camera.height, camera.width):
         size = " x ".join(map(str, depth.shape[::-1]))
         raise ImageError(

@@ -153,9 +153,9 @@ class FaceFinder:
         return tracks, detections
 
     def finds_again(self, rgb: NDArray[np.uint8], face: Face) -> bool:
-        """Whether the detector finds a reconstructed face again: near, upright, where its mesh is.
+        """Whether the detector finds a face again: near, upright, where its mesh is.
 
-        What it takes for a face in a large picture and not in its own crop is none.
+        What it takes for a face in the image `rgb` (H, W, 3), and not in its own crop, is none.
         """
         if self._near is None:
             self._near = self._detector  # what was composed by hand looks itself

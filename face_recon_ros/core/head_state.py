@@ -93,7 +93,13 @@ class HeadStateEstimator:
         camera: PinholeCamera,
         depth: NDArray[np.float64] | None = None,
     ) -> list[Face]:
-        """The faces of a picture that stands for itself: without attention, which takes time."""
+        """The faces of a picture that stands for itself: without attention, which takes time.
+
+        Args:
+            faces: as reconstructed.
+            camera: that took the picture.
+            depth: (H, W) metres, registered to the picture; 0 or NaN is a hole.
+        """
         if depth is not None:
             check_registered(depth, camera)
         return [self._located(face, camera, depth) for face in faces]

@@ -6,6 +6,8 @@ Deng et al. 2019, equation 2. See docs/face_model_format.md for our scaling and 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,16 +25,16 @@ def sh_basis(normals: NDArray[np.floating]) -> NDArray[np.floating]:
     Returns:
         (..., 9), the dtype of `normals`.
     """
-    out = np.stack(_bands(normals[..., 0], normals[..., 1], normals[..., 2]), axis=-1)
+    x, y, z = np.moveaxis(normals, -1, 0)
+    out = np.stack(sh_bands(np.ones_like(x), x, y, z), axis=-1)
     return np.asarray(out, dtype=normals.dtype)
 
 
-def _bands(
-    x: NDArray[np.floating], y: NDArray[np.floating], z: NDArray[np.floating]
-) -> list[NDArray[np.floating]]:
+def sh_bands(one: Any, x: Any, y: Any, z: Any) -> list[Any]:
+    """The nine bands of unit normals (x, y, z): arrays or tensors of one shape, `one` all ones."""
     s3, s5, s15 = 3.0**0.5, 5.0**0.5, 15.0**0.5
     return [
-        np.ones_like(x),
+        one,
         s3 * y,
         s3 * z,
         s3 * x,
@@ -74,7 +76,8 @@ def shade_all(
     Returns:
         (N, 3, V) sRGB-encoded colour, in [0, 1].
     """
-    basis = np.stack(_bands(normals[:, 0], normals[:, 1], normals[:, 2]), axis=1)
+    x, y, z = normals.transpose(1, 0, 2)
+    basis = np.stack(sh_bands(np.ones_like(x), x, y, z), axis=1)
     shading = illumination.transpose(0, 2, 1).astype(np.float32) @ basis
     np.maximum(shading, np.float32(MIN_SHADING), out=shading)
     np.power(shading, np.float32(1.0 / GAMMA), out=shading)

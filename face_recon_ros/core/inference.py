@@ -75,7 +75,7 @@ class Prediction:
     settled: NDArray[np.bool_] | None = None
 
     def rows(self, index: NDArray[np.intp] | slice) -> Prediction:
-        """The chosen rows, in that order; of a slice they are views."""
+        """The rows `index`, (K,) or a slice, in that order; of a slice they are views."""
         values: dict[str, Any] = {}
         for each in fields(self):
             value = getattr(self, each.name)
@@ -83,7 +83,7 @@ class Prediction:
         return Prediction(**values)
 
     def with_rows(self, index: NDArray[np.intp], other: Prediction) -> Prediction:
-        """With those of another one, which says as much, in place of the named rows."""
+        """With the K rows of `other`, of the same outputs, in place of the rows `index` (K,)."""
         order = np.arange(len(self.coefficients))
         order[index] = len(order) + np.arange(len(index))
         return Prediction.stacked([self, other]).rows(order)

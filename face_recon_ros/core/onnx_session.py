@@ -56,6 +56,33 @@ def runtime() -> ModuleType:
     return module
 
 
+def session_options(threads: int) -> Any:
+    """Options of a session: errors alone are logged, and threads that wait do not spin.
+
+    Args:
+        threads: of the CPU; 0 takes all cores.
+    """
+    options = runtime().SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
+def open_on_cpu(path: str | Path, options: Any, what: str) -> Any:
+    """A session of a network so small that it always runs on the CPU.
+
+    Raises:
+        ModelError: the file is missing or damaged; `what` says what it should be.
+    """
+    try:
+        return runtime().InferenceSession(str(path), options, providers=[PROVIDERS["cpu"]])
+    except Exception as fault:  # onnxruntime raises its own, unexported classes
+        got = str(fault).strip().splitlines()[0]
+        raise ModelError(f"{what} at {path}", got, "restore the file") from None
+
+
 @functools.cache
 def clashing_builds() -> str:
     """A warning if more than one build of ONNX Runtime is installed; else empty."""
@@ -226,18 +253,13 @@ class OnnxSession:
         return list(binding.copy_outputs_to_cpu())
 
     def _open(self, providers: list[str]) -> Any:
-        ort = runtime()
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = self._threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options = session_options(self._threads)
         if self._exact and PROVIDERS["cuda"] in providers:
             settings = [{"use_tf32": 0} if p == PROVIDERS["cuda"] else {} for p in providers]
         else:
             settings = None
         try:
-            return ort.InferenceSession(self._model, options, providers, settings)
+            return runtime().InferenceSession(self._model, options, providers, settings)
         except Exception as fault:  # as above
             raise ModelError(
                 f"an ONNX network at {self.path}",

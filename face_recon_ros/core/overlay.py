@@ -194,7 +194,7 @@ class Overlay:
 
 
 def draw_axes(rgb: NDArray[np.uint8], camera_from_face: Rigid, camera: PinholeCamera) -> None:
-    """Draws the face frame in place: x red, y green, z blue."""
+    """Draws the face frame into (H, W, 3) `rgb`: x red, y green, z blue."""
     ends = np.concatenate([np.zeros((1, 3)), _AXIS_M * np.eye(3)])
     points = camera_from_face.apply(ends)
     pixels = camera.project(points)

@@ -19,7 +19,7 @@ from face_recon_ros.core.types import Detections, Detector, Float32
 
 
 def look(detector: Detector, rgb: NDArray[np.uint8], stamp: float) -> Detections:
-    """The faces of the next image of a video, seconds `stamp`."""
+    """The faces of the next image of a video: (H, W, 3) uint8, taken at `stamp` seconds."""
     if isinstance(detector, SearchingDetector):
         return detector.detect_next(rgb, stamp)
     return detector.detect(rgb)

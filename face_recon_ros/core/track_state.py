@@ -54,7 +54,7 @@ class TrackState:
 
     @staticmethod
     def begin(name: str, box: ArrayLike, score: float, stamp: float) -> TrackState:
-        """A track of one detection."""
+        """A track of one detection, whose (4,) box is in pixels."""
         position = position_of(box)
         return TrackState(
             Track(name, box_of(position), score, stamp),
@@ -112,7 +112,7 @@ class TrackState:
         self.track = replace(self.track, box=box_of(self.position), misses=0)
 
     def detect(self, box: ArrayLike, gain: float, score: float, stamp: float) -> None:
-        """Corrects by a detection of the current frame."""
+        """Corrects by a detection, a (4,) box in pixels, of the current frame."""
         self.detected_stamp = self.sure_stamp = self.looked_stamp = stamp
         self.detected_score = score
         self.detections += 1
@@ -131,7 +131,7 @@ class TrackState:
         return self.detections > 1 and 0.0 < stamp - self.detected_stamp <= within_s
 
     def reactivate(self, box: ArrayLike, score: float, stamp: float) -> None:
-        """Goes on where a detection found the face again after it was out of sight."""
+        """Goes on at the (4,) box, pixels, where the face was found after it was out of sight."""
         found = position_of(box)
         walked = (found - self.detected_position) * [1.0, 1.0, 0.0]
         self.velocity = self.anchor_velocity = walked / (stamp - self.detected_stamp)

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from face_recon_ros.core.boxes import nms
 from face_recon_ros.core.errors import ModelError
+from face_recon_ros.core.onnx_session import open_on_cpu, session_options
 
 _STRIDES = (8, 16, 32)
 _OUTPUTS = tuple(f"{kind}_{stride}" for stride in _STRIDES for kind in ("cls", "obj", "bbox"))
@@ -41,18 +41,7 @@ class YuNet:
         Raises:
             ModelError: it is no such file.
         """
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        try:
-            self._session = ort.InferenceSession(
-                str(path), options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as fault:  # onnxruntime raises its own, unexported classes
-            got = str(fault).strip().splitlines()[0]
-            raise ModelError(f"a YuNet ONNX file at {path}", got, "restore the file") from None
+        self._session = open_on_cpu(path, session_options(threads), "a YuNet ONNX file")
         inputs = {i.name: i.shape for i in self._session.get_inputs()}
         missing = {*_OUTPUTS} - {o.name for o in self._session.get_outputs()}
         if len(inputs.get("input", ())) != 4 or missing:

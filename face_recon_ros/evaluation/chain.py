@@ -169,7 +169,7 @@ _NEW_TRACKS = itertools.count()
 
 
 def new_tracks(boxes: Iterable[ArrayLike]) -> list[Track]:
-    """Tracks of people whom no reconstructor has met: each face stands for itself."""
+    """A new track for each (4,) box, pixels: nothing is known of its person yet."""
     return [
         Track(f"still {next(_NEW_TRACKS)}", np.asarray(box, np.float32), 1.0, 0.0) for box in boxes
     ]

@@ -172,7 +172,7 @@ class EulerConvention:
     dataset_face_from_face: Array
 
     def rotation(self, pitch: float, yaw: float, roll: float) -> Array:
-        """Camera-from-face rotation of a triple of angles in radians."""
+        """(3, 3) camera_from_face rotation of a triple of angles in radians."""
         angles = dict(zip("pyr", np.multiply(self.signs, [pitch, yaw, roll]), strict=True))
         product = np.eye(3)
         for letter in self.order:
@@ -341,7 +341,7 @@ def bootstrap(
 
 
 def percentiles(values: ArrayLike) -> dict[str, float]:
-    """`p50`, `p95` and `p99`; NaN when empty."""
+    """`p50`, `p95` and `p99` of (N,) values; NaN when there is none."""
     v = np.asarray(values, np.float64)
     return {f"p{p}": float(np.percentile(v, p)) if v.size else float("nan") for p in (50, 95, 99)}
 

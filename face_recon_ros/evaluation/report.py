@@ -143,7 +143,7 @@ def _template() -> Any:
 
 
 def cumulative(axes: Any, errors: ArrayLike, label: str, limit: float, missed: int = 0) -> None:
-    """Draws the share of faces below each error; missed faces never come in."""
+    """Draws the share of faces below each of (N,) errors; missed faces are above all."""
     e = np.sort(np.asarray(errors, np.float64))
     total = max(len(e) + missed, 1)
     inside = e[e <= limit]

@@ -236,7 +236,7 @@ def figures(measured: Sequence[Measured]) -> dict[str, Any]:
 
 
 def statistics(distances: Sequence[Array]) -> dict[str, float]:
-    """Median, mean and standard deviation of pooled distances, millimetres."""
+    """Median, mean and standard deviation of pooled (N,) distances, millimetres."""
     pooled = np.concatenate([np.zeros(0), *distances])
     if pooled.size == 0:
         nan = float("nan")

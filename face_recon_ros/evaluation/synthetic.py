@@ -229,7 +229,7 @@ class ModelScenes:
 
 
 def read_coloured_mesh(mesh_path: Path, landmarks_path: Path, unit: str) -> tuple[Mesh, Array]:
-    """A mesh with vertex colours and its 68 landmarks, in metres, any frame.
+    """A mesh with vertex colours and its landmarks (68, 3), in metres, any frame.
 
     Args:
         mesh_path: OBJ or PLY.

@@ -40,7 +40,7 @@ class Trajectory:
 
     @staticmethod
     def of(stamps: ArrayLike, motions: list[Rigid]) -> Trajectory:
-        """Sorted by stamp; of equal stamps the last one counts."""
+        """Motions at (N,) stamps in seconds, sorted; of equal stamps the last one counts."""
         by_stamp = dict(zip(np.asarray(stamps, np.float64).tolist(), motions, strict=True))
         order = sorted(by_stamp)
         return Trajectory(

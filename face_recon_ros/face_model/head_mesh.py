@@ -66,7 +66,7 @@ class HeadMesh:
         return int(np.flatnonzero(self.base_index == base_vertex)[0])
 
     def eye_ring(self, part: int, ring: int) -> NDArray[np.intp]:
-        """Control vertices of one ring of an eyeball; ring -1 is the pupil's centre alone."""
+        """(K,) control vertices of a ring of an eyeball; ring -1 is the pupil's centre alone."""
         first = int(np.flatnonzero(self.parts == part)[0])
         if ring < 0:
             return np.array([first])

@@ -398,7 +398,7 @@ class PhotometricFitter:
         return np.asarray(moved - unit * (moved * unit).sum(axis=1, keepdims=True), np.float32)
 
     def moved(self, state: State, delta: NDArray[np.float64], shape: bool) -> State:
-        """A state after a step, whose parameters are in the order of `jacobian`."""
+        """A state after a step (P,), whose parameters are in the order of `jacobian`."""
         sizes = (
             [len(state.identity), len(state.expression), len(state.albedo)] if shape else [0, 0, 0]
         )

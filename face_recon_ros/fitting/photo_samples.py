@@ -46,7 +46,7 @@ def look_up(image: Array, px: Array) -> Array:
 
 
 def difference(image: Array, axis: int) -> Array:
-    """Derivative of an image along an axis, per pixel."""
+    """Derivative of an image (H, W, ...) along an axis, per pixel; same shape."""
     return np.asarray(np.gradient(image, axis=axis), np.float32)
 
 

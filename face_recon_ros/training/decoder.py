@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from face_recon_ros.core.illumination import GAMMA, MIN_SHADING
+from face_recon_ros.core.illumination import GAMMA, MIN_SHADING, sh_bands
 from face_recon_ros.core.morphable_model import MorphableModel
 
 
@@ -66,21 +66,7 @@ class FaceDecoder(nn.Module):
 def sh_basis(normals: Tensor) -> Tensor:
     """(..., 3) unit normals, crop camera frame -> (..., 9), as `core.illumination.sh_basis`."""
     x, y, z = normals.unbind(-1)
-    s3, s5, s15 = 3**0.5, 5**0.5, 15**0.5
-    return torch.stack(
-        [
-            torch.ones_like(x),
-            s3 * y,
-            s3 * z,
-            s3 * x,
-            s15 * x * y,
-            s15 * y * z,
-            s5 / 2 * (3 * z * z - 1),
-            s15 * x * z,
-            s15 / 2 * (x * x - y * y),
-        ],
-        -1,
-    )
+    return torch.stack(sh_bands(torch.ones_like(x), x, y, z), -1)
 
 
 def shade(albedo: Tensor, normals: Tensor, illumination: Tensor) -> Tensor:

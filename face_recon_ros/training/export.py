@@ -5,13 +5,9 @@ int8 weights: a quarter of the file, and float32 in all that is computed.
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
-import logging
 import shutil
 import tempfile
-import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +27,7 @@ from face_recon_ros.core.rigid import angle_between
 from face_recon_ros.training.config import config_from_dict
 from face_recon_ros.training.data import Crops
 from face_recon_ros.training.network import FaceRegressor, Prediction
+from face_recon_ros.training.onnx_export import to_onnx
 from face_recon_ros.training.stored import load_network
 
 FLOAT, INT8_WEIGHTS = "float32", "int8_weights"
@@ -82,23 +79,7 @@ def export_float32(
     """
     image = torch.randint(0, 256, (2, size, size, 3), dtype=torch.uint8)
     names = list(Prediction._fields)
-    quiet = logging.getLogger("torch.onnx")
-    level = quiet.level
-    quiet.setLevel(logging.ERROR)
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            _Tuple(network).eval(),  # the exporter restores this mode, in all of it
-            (image,),
-            str(path),
-            input_names=["image"],
-            output_names=names,
-            dynamic_axes={name: {0: "faces"} for name in ["image", *names]},
-            opset_version=17,
-            dynamo=False,
-        )
-    quiet.setLevel(level)
-    model = onnx.load(str(path))
+    model = to_onnx(_Tuple(network), {"image": image}, names, path)
     onnx.helper.set_model_props(model, metadata)
     onnx.save(model, str(path))
     with torch.no_grad():

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
-import logging
 import shutil
 import tempfile
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +22,7 @@ from face_recon_ros.face_model.build import NAME
 from face_recon_ros.face_model.population import population_mean
 from face_recon_ros.training.config import PointConfig, config_from_dict
 from face_recon_ros.training.export import LICENCE
+from face_recon_ros.training.onnx_export import to_onnx
 from face_recon_ros.training.point_calibration import calibrate, held_out, seen_normals
 from face_recon_ros.training.point_examples import PointBatch
 from face_recon_ros.training.point_fit import Fit
@@ -171,24 +168,8 @@ def _write(network: PointNetwork, out: Path, metadata: dict[str, str]) -> None:
     normals = nn.functional.normalize(torch.randn(2, CELLS, CELLS, 3), dim=3)
     start = 0.3 * torch.rand(2, sum(network.sizes))
     names = ["displacement", "log_sigma", "presence", "coefficients"]
-    inputs = ["image", "normals", "regressed"]
-    quiet = logging.getLogger("torch.onnx")
-    level = quiet.level
-    quiet.setLevel(logging.ERROR)
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            _Exported(network).eval(),
-            (image, normals, start),
-            str(out),
-            input_names=inputs,
-            output_names=names,
-            dynamic_axes={name: {0: "faces"} for name in [*inputs, *names]},
-            opset_version=17,
-            dynamo=False,
-        )
-    quiet.setLevel(level)
-    model = onnx.load(str(out))
+    inputs = {"image": image, "normals": normals, "regressed": start}
+    model = to_onnx(_Exported(network), inputs, names, out)
     store_weights_in_16_bits(model)
     onnx.helper.set_model_props(model, metadata)
     onnx.checker.check_model(model)
