@@ -32,7 +32,8 @@ from face_recon_ros.core.tracker_config import APPEARANCE
 from face_recon_ros.core.types import Image
 from face_recon_ros.evaluation.mot import MotConfig, TrueFace
 from face_recon_ros.evaluation.output import provenance, write_json
-from face_recon_ros.evaluation.room import Person, Room, RoomConfig
+from face_recon_ros.evaluation.room import Person, Room
+from face_recon_ros.evaluation.room_script import RoomConfig
 from face_recon_ros.evaluation.tracking import (
     Annotated,
     draw,

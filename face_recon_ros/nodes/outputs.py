@@ -21,7 +21,7 @@ from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.morphable_model import MorphableModel
 from face_recon_ros.core.reconstructor import FaceReconstructor
 from face_recon_ros.core.types import COEFFICIENT_NAMES, Coefficients, Face, Track
-from face_recon_ros.nodes import conversions, robot_conversions
+from face_recon_ros.nodes import cdr, conversions, robot_conversions
 from face_recon_ros.nodes.parameters import OutputConfig
 from face_recon_ros.nodes.ros4hri import HumanOutputs
 from face_recon_ros.nodes.runtime import LATCHED_QOS, RESULT_QOS, SENSOR_QOS, FaceNode
@@ -73,7 +73,7 @@ class FaceOutputs:
         self._model = model = reconstructor.model
         self.vertices = node.create_publisher(PointCloud2, "mesh/vertices", SENSOR_QOS)
         self._topology = node.create_publisher(MeshMsg, "mesh/topology", LATCHED_QOS)
-        self._topology.publish(conversions.topology_cdr(model.triangles, model.mean_shape))
+        self._topology.publish(cdr.topology_cdr(model.triangles, model.mean_shape))
         self._poses = node.create_publisher(PoseArray, "head_poses", RESULT_QOS)
         self._transforms = node.create_publisher(TFMessage, "/tf", 100)
         self._coefficients = node.create_publisher(Float32MultiArray, "coefficients", RESULT_QOS)

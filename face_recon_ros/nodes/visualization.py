@@ -25,9 +25,10 @@ from face_recon_ros.core.errors import DataError, FaceReconError
 from face_recon_ros.core.overlay import FaceColours, Overlay, Rgb
 from face_recon_ros.core.types import DrawnFace, Mesh
 from face_recon_ros.io.messages import ImageStream
-from face_recon_ros.nodes import conversions
+from face_recon_ros.nodes import cdr, conversions
 from face_recon_ros.nodes.camera_info import CameraInfoSubscriber
-from face_recon_ros.nodes.conversions import FaceCloud, MarkerSpec
+from face_recon_ros.nodes.cdr import MarkerSpec
+from face_recon_ros.nodes.conversions import FaceCloud
 from face_recon_ros.nodes.image_subscriber import choose_topic
 from face_recon_ros.nodes.outputs import wanted
 from face_recon_ros.nodes.parameters import VisualizationConfig
@@ -103,7 +104,7 @@ class Visualizer:
         if self._is_due("markers", stamp, config):
             self._last["markers"] = stamp
             specs = markers(scene, self._colours)
-            self._markers.publish(conversions.marker_array_cdr(specs, scene.header))
+            self._markers.publish(cdr.marker_array_cdr(specs, scene.header))
             self._node.meter.count("markers")
         if scene.rgb is not None and self._is_due("overlay", stamp, config):
             self._last["overlay"] = stamp
@@ -152,7 +153,7 @@ def markers(scene: Scene, colours_of: FaceColours) -> list[MarkerSpec]:
     Each person has a namespace, `face_<id>`, so that RViz can show and hide people.
     """
     people = colours_of(face.id for face in scene.faces)
-    out = [MarkerSpec("", 0, 0, action=conversions.DELETEALL)]
+    out = [MarkerSpec("", 0, 0, action=cdr.DELETEALL)]
     for i, face in enumerate(scene.faces):
         pose, corners = face.camera_from_face, face.mesh.triangles.ravel()
         colours = np.ones((len(corners), 4), np.float32)
@@ -164,7 +165,7 @@ def markers(scene: Scene, colours_of: FaceColours) -> list[MarkerSpec]:
             MarkerSpec(
                 f"face_{face.id}",
                 0,
-                conversions.TRIANGLE_LIST,
+                cdr.TRIANGLE_LIST,
                 points=scene.cloud.vertices[i][corners],
                 colours=colours,
                 lifetime_s=_LIFETIME_S,
@@ -172,7 +173,7 @@ def markers(scene: Scene, colours_of: FaceColours) -> list[MarkerSpec]:
             MarkerSpec(
                 f"face_{face.id}",
                 1,
-                conversions.LINE_LIST,
+                cdr.LINE_LIST,
                 scale=(0.004, 0.0, 0.0),
                 points=np.stack([origin, tips], axis=1).reshape(-1, 3),
                 colours=np.repeat(np.column_stack([_AXES, np.ones(3)]), 2, axis=0),
@@ -181,7 +182,7 @@ def markers(scene: Scene, colours_of: FaceColours) -> list[MarkerSpec]:
             MarkerSpec(
                 f"face_{face.id}",
                 2,
-                conversions.TEXT_VIEW_FACING,
+                cdr.TEXT_VIEW_FACING,
                 position=(float(top[0]), float(top[1]), float(top[2])),
                 scale=(0.0, 0.0, 0.03),
                 colour=_rgba(people[face.id]),

@@ -11,7 +11,7 @@ from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.tracking import Tracker
 from face_recon_ros.core.types import Detections
 from face_recon_ros.evaluation.mot import FoundFace, MotAccumulator, TrueFace
-from face_recon_ros.evaluation.room import RoomConfig, random_path
+from face_recon_ros.evaluation.room_script import RoomConfig, random_path
 
 WIDTH, HEIGHT = 1280, 720
 SIDE_M = 0.165  # of a face box

@@ -13,7 +13,8 @@ from face_recon_ros.core.models import FACE_MODEL, find_model
 from face_recon_ros.core.morphable_model import load_morphable_model
 from face_recon_ros.core.types import Image
 from face_recon_ros.evaluation.mot import TrueFace
-from face_recon_ros.evaluation.room import Room, RoomConfig
+from face_recon_ros.evaluation.room import Room
+from face_recon_ros.evaluation.room_script import RoomConfig
 from face_recon_ros.evaluation.tracking import (
     evaluate_tracking,
     mot_lines,

@@ -22,6 +22,7 @@ from face_recon_ros.core.rigid import Rigid, rotation_from_vector
 from face_recon_ros.core.types import Coefficients, Track
 from face_recon_ros.io.camera_info import camera_from_msg
 from face_recon_ros.io.encodings import ENCODINGS
+from face_recon_ros.nodes import cdr
 from face_recon_ros.nodes import conversions as c
 
 RNG = np.random.default_rng(0)
@@ -303,7 +304,7 @@ def test_a_cloud_of_another_layout():
 def test_topology_bytes_are_rclpys(n):
     triangles = RNG.integers(0, n + 2, (n, 3)).astype(np.int32)
     vertices = RNG.normal(size=(n + 2, 3)).astype(np.float32)
-    data = c.topology_cdr(triangles, vertices)
+    data = cdr.topology_cdr(triangles, vertices)
     msg = MeshMsg(
         triangles=[MeshTriangle(vertex_indices=t.astype(np.uint32)) for t in triangles],
         vertices=[Point(x=float(x), y=float(y), z=float(z)) for x, y, z in vertices],
@@ -316,7 +317,7 @@ def test_topology_bytes_are_rclpys(n):
 
 
 def test_triangles_of_vertices_that_are_not_there():
-    data = c.topology_cdr(
+    data = cdr.topology_cdr(
         np.int32([[0, 1, 2], [0, 2, 2_000_000_000]]), np.zeros((3, 3), np.float32)
     )
     with pytest.raises(DataError, match="corner 2000000000"):
@@ -348,12 +349,12 @@ def marker_msg(spec):
     "specs",
     [
         [],
-        [c.MarkerSpec("", 0, c.TEXT_VIEW_FACING)],
+        [cdr.MarkerSpec("", 0, cdr.TEXT_VIEW_FACING)],
         [
-            c.MarkerSpec(
+            cdr.MarkerSpec(
                 "mesh",
                 i,
-                c.TRIANGLE_LIST,
+                cdr.TRIANGLE_LIST,
                 position=(1.0, 2.0, 3.0),
                 scale=(0.5, 0.25, 2.0),
                 colour=(1.0, 0.5, 0.25, 0.125),
@@ -368,7 +369,7 @@ def marker_msg(spec):
     ids=["none", "bare", "several"],
 )
 def test_marker_bytes_are_rclpys(specs):
-    data = c.marker_array_cdr(specs, HEADER)
+    data = cdr.marker_array_cdr(specs, HEADER)
     expected = MarkerArray(markers=[marker_msg(spec) for spec in specs])
     assert deserialised(data, MarkerArray) == expected
     assert len(data) == len(serialised(expected))

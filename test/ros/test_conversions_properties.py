@@ -29,6 +29,7 @@ from face_recon_ros.io import encodings
 from face_recon_ros.io.camera_info import camera_from_msg
 from face_recon_ros.io.depth import depth_from_msg
 from face_recon_ros.io.messages import image_from_msg
+from face_recon_ros.nodes import cdr
 from face_recon_ros.nodes import conversions as c
 from face_recon_ros.nodes.visualization import Scene, markers, scene_from_msgs
 
@@ -294,7 +295,7 @@ def test_any_scene_is_drawn_or_refused(messages, camera):
     if scene is None:
         return
     assert len(scene.faces) == len(parts["head_poses"].poses) == parts["mesh/vertices"].height
-    assert c.marker_array_cdr(markers(scene, FaceColours()), scene.header)
+    assert cdr.marker_array_cdr(markers(scene, FaceColours()), scene.header)
     if scene.faces:
         artist = Overlay(triangles, scene.cloud.vertices.shape[1])
         picture = artist.draw(np.zeros((24, 32, 3), np.uint8), scene.faces, camera)
@@ -344,13 +345,13 @@ def test_stamps_round_trip(stamp):
 @ANY
 @given(st.text(), st.text(), st.integers(0, 7), st.floats(0, 1e6), STAMPS)
 def test_markers_can_be_read_by_rclpy(name, text, n, lifetime, stamp):
-    spec = c.MarkerSpec(
-        name.replace("\0", ""), n, c.TRIANGLE_LIST, lifetime_s=lifetime,
+    spec = cdr.MarkerSpec(
+        name.replace("\0", ""), n, cdr.TRIANGLE_LIST, lifetime_s=lifetime,
         points=np.arange(9 * n).reshape(-1, 3), text=text.replace("\0", ""),
     )  # fmt: skip
     header = c.header_of(0.0, text.replace("\0", ""))
     header.stamp.sec, header.stamp.nanosec = stamp
-    data = c.marker_array_cdr([spec, spec], header)
+    data = cdr.marker_array_cdr([spec, spec], header)
     for marker in rclpy_serialization.deserialize_message(data, MarkerArray).markers:
         assert (marker.ns, marker.text, marker.id) == (spec.namespace, spec.text, n)
         assert marker.header == header
