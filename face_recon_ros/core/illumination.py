@@ -77,7 +77,7 @@ def shade_all(
         (N, 3, V) sRGB-encoded colour, in [0, 1].
     """
     x, y, z = normals.transpose(1, 0, 2)
-    basis = np.stack(sh_bands(np.ones_like(x), x, y, z), axis=1)
+    basis: NDArray[np.float32] = np.stack(sh_bands(np.ones_like(x), x, y, z), axis=1)
     shading = illumination.transpose(0, 2, 1).astype(np.float32) @ basis
     np.maximum(shading, np.float32(MIN_SHADING), out=shading)
     np.power(shading, np.float32(1.0 / GAMMA), out=shading)
