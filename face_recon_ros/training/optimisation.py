@@ -14,13 +14,13 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from face_recon_ros.core.errors import ConfigError
-from face_recon_ros.training.config import PointConfig, TrainConfig
+from face_recon_ros.training.config import RunConfig, TrainConfig
 
 #: <malloc.h>
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
-def progress(config: TrainConfig | PointConfig, step: int, elapsed_s: float) -> float:
+def progress(config: RunConfig, step: int, elapsed_s: float) -> float:
     """How much of a run is done, by its steps or its minutes; 1 at the end."""
     by_steps = step / config.steps if config.steps else 0.0
     by_time = elapsed_s / (60 * config.minutes) if config.minutes else 0.0
