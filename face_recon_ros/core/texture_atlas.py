@@ -11,17 +11,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from face_recon_ros.core.colour_ratios import agreement, log_ratio, sample
 from face_recon_ros.core.errors import ModelError
 from face_recon_ros.core.morphable_model import FACE, MorphableModel
 from face_recon_ros.core.rasterizer import rasterize
 from face_recon_ros.core.rigid import Rigid, angle_between
 from face_recon_ros.core.texture import View, believed, without_hues
-from face_recon_ros.core.texture_sampler import (
-    TextureSampler,
-    agreement,
-    log_ratio,
-    sample,
-)
+from face_recon_ros.core.texture_sampler import TextureSampler
 from face_recon_ros.core.types import Float32
 
 _GAP = 0.012  # between islands, as a share of the picture

@@ -10,7 +10,8 @@ no dense point is in doubt (`core.occlusion`), and the ratio is not far from a s
 the face, nor are those around it: hair, hands and background are. Near the edge of the face, on
 the forehead and on plain skin the field is held tightly, at brows, eyes, lips and beard loosely,
 because there people differ from the model; skin may shine. Where a dark line crosses the bridge of
-the nose the person wears glasses, and the field is held tightly around the eyes, too.
+the nose the person wears glasses (`core.glasses`), and the field is held tightly around the eyes,
+too.
 """
 
 from __future__ import annotations
@@ -22,10 +23,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face_recon_ros.core.arrays import Float32
+from face_recon_ros.core.colour_ratios import (
+    agreement,
+    combine,
+    extremes,
+    log_ratio,
+    median,
+    sample,
+)
+from face_recon_ros.core.glasses import Erosion, GlassesOnBridge
 from face_recon_ros.core.morphable_model import FACE, MorphableModel
-from face_recon_ros.core.rasterizer import rasterize
 
-_DARKEST = 0.02  # sRGB-encoded: below, ratios mean nothing
 _LEAST_FACING, _FULL_FACING = 0.25, 0.6  # cosine to the viewing ray: no trust, full trust
 _CELLS = 40  # of the z-buffer across the face
 _OCCLUDED_M = 0.010  # behind the foremost point of its cell by more, a vertex is hidden
@@ -54,12 +62,6 @@ _MINORITY = 0.3  # a share of samples too small to go by
 _FRAMED_M = (-0.05, 0.03)  # heights between which glasses lie, face frame
 _LASHES_M = 0.003  # nearer to eyes and brows things are dark by nature
 _TOLERANCE_FRAMED = (0.26, 0.34, 0.5)
-_BRIDGE_M, _BRIDGE_STEP_M = (-0.0225, 0.0225), 0.0015  # heights over the bridge of the nose
-_BRIDGE_COLUMNS, _BRIDGE_ASIDE_M = 5, 0.003
-_LUMA = np.array([0.3, 0.6, 0.1], np.float32)
-_FRAME_STEPS = 5  # above and below a frame there is skin
-_NO_FRAME, _FRAME = 0.1, 0.18  # log of how much darker than these it is
-_FRAME_M = 0.003  # around a sample that does not agree, others show a frame's edge
 
 
 class TextureSampler:
@@ -95,8 +97,8 @@ class TextureSampler:
         framed = (mean[:, 2] > _FRAMED_M[0]) & (mean[:, 2] < _FRAMED_M[1])
         framed &= to_feature > _LASHES_M
         self.tolerance_glasses[framed] = np.minimum(self.tolerance[framed], _TOLERANCE_FRAMED)
-        self._bridge = _Bridge(model)
-        self._rings = _Rings(model, framed)
+        self._bridge = GlassesOnBridge(model)
+        self._erosion = Erosion(model, framed)
         #: (V,) whether a vertex takes colours of the image at all.
         self.sampled = (members * _bare(model, members)).astype(np.float32)
         self._core = (self.sampled * (inwards >= 1) * (1 - near_feature)).astype(np.float32)
@@ -155,13 +157,13 @@ class TextureSampler:
             return Comparison(np.zeros_like(ratio), nothing, np.zeros((10, 3)), nothing)
         field = self._fit(ratio, core)
         glasses = self._bridge(rgb, pixels, model_colours) if visible.any() else 0.0
-        smooth = _combine(self.basis, field)
+        smooth = combine(self.basis, field)
         alike = agreement(ratio, smooth, self.tolerance)
         agreed = weight * alike * self._consensus(weight * alike, visible)
         if glasses:
-            bare = self._rings(agreement(ratio, smooth, self.tolerance_glasses))
+            bare = self._erosion(agreement(ratio, smooth, self.tolerance_glasses))
             agreed *= 1 + np.float32(glasses) * (bare - 1)
-        most, least = _extremes(colours)
+        most, least = extremes(colours)
         return Comparison(
             ratio, agreed, field, weight, glasses, bool((most - least).max() < _GREY)
         )
@@ -171,7 +173,7 @@ class TextureSampler:
 
         It is that of skin: eyes and teeth that were not seen keep the model's colours.
         """
-        values = _combine(self._faded_basis, field)
+        values = combine(self._faded_basis, field)
         return np.clip(values, -_LARGEST, _LARGEST, out=values)
 
     def _seen(
@@ -212,16 +214,16 @@ class TextureSampler:
         used = np.flatnonzero(weight > 0.1)
         used = used[:: max(1, len(used) // _SAMPLES)]
         basis, values = self.basis[used], ratio[used]
-        most, least = _extremes(values)
+        most, least = extremes(values)
         skin, start = most - least < _STRANGE_HUE, weight[used]
         if skin.mean() > _MINORITY:  # else it is the light that is strange
             start = start * skin
         field = np.zeros((10, 3), np.float32)
-        field[0] = _median(values[start > 0])
+        field[0] = median(values[start > 0])
         ridge = np.diag(np.array([0.0] + 9 * [_RIDGE * start.sum()], np.float32) + 1e-6)
         both = np.hstack([basis, values])
         for tolerance in _TIGHTER:
-            w = start * agreement(values, _combine(basis, field), tolerance)
+            w = start * agreement(values, combine(basis, field), tolerance)
             normal = (basis * w[:, None]).T @ both
             field = np.linalg.solve(normal[:, :10] + ridge, normal[:, 10:])
         return field
@@ -251,57 +253,6 @@ class Comparison:
     def empty(self) -> bool:
         """Whether nothing of the face was seen."""
         return not self.weight.any()
-
-
-def sample(rgb: NDArray[np.uint8], pixels: NDArray[np.floating]) -> Float32:
-    """(N, 3) sRGB-encoded colours in [0, 1] of an image at (N, 2) pixels, bilinear."""
-    n = len(pixels)
-    columns = min(max(n, 1), 16384)  # cv2.remap takes fewer than 2^15: long lists are folded
-    rows = max(1, -(-n // columns))
-    maps = np.zeros((2, rows * columns), np.float32)
-    maps[:, :n] = pixels.T
-    x, y = maps.reshape(2, rows, columns)
-    out = cv2.remap(rgb, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return np.asarray(out.reshape(-1, 3)[:n], np.float32) * np.float32(1 / 255)
-
-
-def log_ratio(colours: Float32, model_colours: Float32) -> Float32:
-    """(N, 3) log of one over the other, both sRGB-encoded."""
-    ratio = np.log(np.maximum(colours, _DARKEST) / np.maximum(model_colours, _DARKEST))
-    return np.asarray(ratio, np.float32)
-
-
-def agreement(ratio: Float32, smooth: Float32, tolerance: NDArray[np.floating] | float) -> Float32:
-    """(N,) in [0, 1]: 1 up to half the tolerance, 0 from the tolerance on.
-
-    Args:
-        ratio: (N, 3) log ratios.
-        smooth: (N, 3) what they should be.
-        tolerance: (N, 3) of the darkest and the brightest channel, and between them; or of all.
-    """
-    darker, brighter, hue = tolerance.T if isinstance(tolerance, np.ndarray) else 3 * [tolerance]
-    most, least = _extremes(ratio - smooth)
-    off = np.maximum(most / brighter, least / -darker)
-    np.maximum(off, (most - least) / hue, out=off)
-    return np.asarray(np.clip(2 - 2 * off, 0, 1), np.float32)
-
-
-def _extremes(values: Float32) -> tuple[Float32, Float32]:
-    """(N,) largest and smallest of three columns; numpy's own reduction takes ten times longer."""
-    a, b, c = values.T
-    return np.maximum(np.maximum(a, b), c), np.minimum(np.minimum(a, b), c)
-
-
-def _median(values: Float32) -> Float32:
-    """(K,) upper medians of the columns of (N, K); numpy's own takes five times longer."""
-    middle = len(values) // 2
-    return np.asarray(np.partition(values, middle, axis=0)[middle], np.float32)
-
-
-def _combine(basis: Float32, field: NDArray[np.floating]) -> Float32:
-    """(N, C) the field (K, C) at points whose basis (N, K) is; without BLAS and its threads."""
-    nothing = np.zeros((len(basis), field.shape[1]), np.float32)
-    return np.asarray(cv2.gemm(basis, field.astype(np.float32), 1.0, nothing, 0.0), np.float32)
 
 
 def _foremost(pixels: NDArray[np.floating], points: Float32) -> NDArray[np.bool_]:
@@ -364,73 +315,3 @@ def _distance(points: Float32, to: Float32) -> NDArray[np.float64]:
         squares = (some**2).sum(axis=1) - 2 * points @ some.T
         np.minimum(square, squares.min(axis=1) + (points**2).sum(axis=1), out=square)
     return np.asarray(np.sqrt(np.maximum(square, 0)))
-
-
-class _Bridge:
-    """Whether a person wears glasses: a frame crosses the bridge of the nose, where skin is even.
-
-    Of 162 portraits, 54 of 58 with glasses and 96 of 104 without are told rightly.
-    """
-
-    def __init__(self, model: MorphableModel) -> None:
-        rows = round((_BRIDGE_M[1] - _BRIDGE_M[0]) / _BRIDGE_STEP_M)
-        places = np.stack(
-            [
-                model.mean_shape[:, 1] / _BRIDGE_ASIDE_M + (_BRIDGE_COLUMNS - 1) / 2,
-                (_BRIDGE_M[1] - model.mean_shape[:, 2]) / _BRIDGE_STEP_M,
-            ],
-            axis=1,
-        )
-        depth = 1.0 - model.mean_shape[:, 0]
-        drawn = rasterize(places, depth, model.triangles, rows, _BRIDGE_COLUMNS)
-        self._whole = bool((drawn.triangle >= 0).all())
-        self._vertices, corners = np.unique(
-            model.triangles[drawn.triangle.ravel()], return_inverse=True
-        )
-        corners = corners.reshape(-1, 3)
-        #: (N, U) of points from top to bottom, `_BRIDGE_COLUMNS` a row, in U of the vertices.
-        self._weights = np.zeros((len(corners), len(self._vertices)), np.float32)
-        np.put_along_axis(self._weights, corners, drawn.weights.reshape(-1, 3), axis=1)
-
-    def __call__(
-        self, rgb: NDArray[np.uint8], pixels: NDArray[np.floating], model_colours: Float32
-    ) -> float:
-        """How sure it is, in [0, 1]; the arguments are those of `TextureSampler.compare`."""
-        if not self._whole:
-            return 0.0
-        place = _combine(self._weights, pixels[self._vertices])
-        plain = _combine(self._weights, model_colours[self._vertices]) @ _LUMA
-        ratio = np.maximum(sample(rgb, place) @ _LUMA, _DARKEST) / np.maximum(plain, _DARKEST)
-        level = np.log(ratio).reshape(-1, _BRIDGE_COLUMNS)
-        k = _FRAME_STEPS
-        inner = level[k:-k]
-        deep = np.minimum(level[: -2 * k], level[2 * k :]) - inner
-        deepest = float(_median(deep.max(axis=0)))
-        return min(max((deepest - _NO_FRAME) / (_FRAME - _NO_FRAME), 0.0), 1.0)
-
-
-class _Rings:
-    """Takes weights down to those of their neighbours, some way around each vertex."""
-
-    def __init__(self, model: MorphableModel, members: NDArray[np.bool_]) -> None:
-        """Of the vertices `members` (V,) of a mesh."""
-        triangles = model.triangles[members[model.triangles].all(axis=1)].astype(np.intp)
-        corners = model.mean_shape[triangles]
-        edge = np.linalg.norm(corners[:, 0] - corners[:, 1], axis=1)
-        self._times = max(1, round(_FRAME_M / float(np.median(edge)))) if len(edge) else 0
-        # Of each vertex, the corners of all its triangles, itself among them.
-        order = np.argsort(triangles, axis=None, kind="stable")
-        self._vertices, first = np.unique(triangles.ravel()[order], return_index=True)
-        self._around = triangles[order // 3].ravel()
-        self._first = 3 * first
-        self._count = np.diff(np.append(self._first, len(self._around))).astype(np.float32)
-
-    def __call__(self, weight: Float32) -> Float32:
-        """(V,) weights, which rise again gently."""
-        least = weight.copy()
-        for _ in range(self._times):
-            least[self._vertices] = np.minimum.reduceat(least[self._around], self._first)
-        for _ in range(2 * self._times):
-            means = np.add.reduceat(least[self._around], self._first) / self._count
-            least[self._vertices] = np.minimum(least[self._vertices], means)
-        return least

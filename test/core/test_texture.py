@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
+from face_recon_ros.core.colour_ratios import sample
 from face_recon_ros.core.crop_pose import CAMERA_FROM_FRONTAL_FACE
 from face_recon_ros.core.illumination import shade
 from face_recon_ros.core.models import FACE_MODEL, find_model
@@ -13,7 +14,7 @@ from face_recon_ros.core.morphable_model import VertexNormals, load_morphable_mo
 from face_recon_ros.core.rasterizer import interpolate, rasterize
 from face_recon_ros.core.rigid import rotation_from_vector
 from face_recon_ros.core.texture import Appearance
-from face_recon_ros.core.texture_sampler import TextureSampler, sample
+from face_recon_ros.core.texture_sampler import TextureSampler
 
 SIZE, FOCAL, DISTANCE = 400, 700.0, 0.5
 BACKGROUND = (20, 200, 30)
