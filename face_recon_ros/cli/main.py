@@ -150,8 +150,9 @@ def _run(args: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     except OSError as fault:
-        full = DiskFullError.of(fault, "the output")
-        if full is None:
+        if not fault.errno:
             raise
-        print(f"face-recon: {full}", file=sys.stderr)
+        what = f"expected to use {fault.filename or 'a file'}, got {fault.strerror}"
+        told = DiskFullError.of(fault, "the output") or f"{what}; check its path and its disk"
+        print(f"face-recon: {told}", file=sys.stderr)
     return EXIT_FAULT

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from face_recon_ros.cli.stopping import stoppable
 from face_recon_ros.core.camera import DEFAULT_HORIZONTAL_FOV_DEG
 from face_recon_ros.core.detection import BACKENDS, DetectorConfig
-from face_recon_ros.core.errors import DataError, FaceReconError
+from face_recon_ros.core.errors import ConfigError, DataError, FaceReconError
 from face_recon_ros.core.models import FACE_MODEL, user_path
 from face_recon_ros.core.onnx_session import PROVIDERS
 from face_recon_ros.core.pipeline import PipelineConfig
@@ -59,6 +59,13 @@ def finite(text: str) -> float:
     return value
 
 
+def _place(text: str) -> Path:
+    """The type of an option that names a place: an unset variable of the shell is none."""
+    if not text:
+        raise argparse.ArgumentTypeError("expected a path, got an empty one")
+    return Path(text)
+
+
 def add_output(
     parser: argparse._ActionsContainer, name: str, *, folder: bool = False, **more: Any
 ) -> None:
@@ -70,7 +77,7 @@ def add_output(
         folder: whether a folder is written.
         more: for `add_argument`.
     """
-    dest = parser.add_argument(name, type=Path, **more).dest
+    dest = parser.add_argument(name, type=_place, **more).dest
     others = parser.get_default("outputs") or {}
     parser.set_defaults(outputs={**others, dest: folder})
 
@@ -369,6 +376,10 @@ def open_input(
     source = open_source(config, complain=left_out)
     if isinstance(source, BagSource):
         print(f"{source.name}: {source.choice}")
+    elif args.image_topic or args.info_topic:
+        raise ConfigError(
+            "a bag for --image-topic and --info-topic", args.source, "leave these options out"
+        )
     resolver = camera_resolver(args, image_topic_of(source))
     return (stoppable(source) if source.live else source), resolver
 

@@ -128,7 +128,8 @@ def find_model(name: str | Path) -> Path:
     """Path of a model file, checked against the manifest when it is one we ship.
 
     Args:
-        name: a file name of the manifest, or a path to a file of the user's own.
+        name: a file name of the manifest, or a path to a file of the user's own; what ships
+            comes before a file of that name in the working folder.
 
     Raises:
         ModelError: it is missing, is not the file that was shipped, is of no format that holds
@@ -142,6 +143,9 @@ def find_model(name: str | Path) -> Path:
         return path
     folder = models_dir()
     entries = read_manifest(folder)
+    if path.name not in entries and path.is_file():
+        _check_form(path)
+        return path
     if path.name not in entries:
         raise ModelError(
             f"one of {', '.join(sorted(entries))}, or a path", repr(str(name)), "check the name"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import struct
 from collections.abc import Callable
@@ -37,6 +36,10 @@ _HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"}
 _AVIF_BRANDS = {b"avif", b"avis"}
 _BY_PILLOW = ("AVIF", "HEIC")
 _MISSING_GREY = 128  # what libjpeg shows where there is no data
+
+
+class _TooLargeError(ImageError):
+    """A picture of more pixels than fit into memory; nothing reads a part of it."""
 
 
 @dataclass(frozen=True)
@@ -158,8 +161,10 @@ def decode_picture(
     if pixels is None:
         raise ImageError(
             f"a picture ({', '.join(PICTURES)})",
-            f"{kind or 'something else'}, {len(raw)} bytes that cannot be decoded",
-            "replace the file: it is damaged" if kind else "convert it to JPEG or PNG",
+            f"{kind or 'something else'}, {len(raw)} bytes that cannot be decoded"
+            if raw
+            else "an empty file",
+            "convert it to JPEG or PNG" if raw and not kind else "replace the file: it is damaged",
         )
     if pixels.dtype == np.uint8:
         return Picture(np.asarray(pixels, np.uint8), kind, warning)
@@ -211,7 +216,7 @@ def is_animated(gif: str | Path | BinaryIO) -> bool:
     try:
         with Image.open(gif) as picture:
             return bool(getattr(picture, "is_animated", False))
-    except (OSError, ValueError, SyntaxError):
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return False
 
 
@@ -256,10 +261,14 @@ def _rescued(raw: bytes, kind: str, upright: bool) -> tuple[NDArray[np.generic] 
     if not kind:
         return None, ""
     for truncated in (False, True):
-        with contextlib.suppress(ImageError):
+        try:
             pixels = _by_pillow(raw, kind, upright, truncated=truncated)
-            early = f"the {kind} file ends early: decoded as far as it goes"
-            return pixels, early if truncated else ""
+        except _TooLargeError:
+            raise
+        except ImageError:
+            continue
+        early = f"the {kind} file ends early: decoded as far as it goes"
+        return pixels, early if truncated else ""
     return None, ""
 
 
@@ -288,6 +297,10 @@ def _by_pillow(
             if turned.mode.startswith("I;16") or turned.mode == "I":
                 return np.repeat(np.asarray(turned).astype(np.uint16)[..., None], 3, axis=2)
             return np.asarray(turned.convert("RGB"))
+    except (Image.DecompressionBombError, MemoryError):
+        raise _TooLargeError(
+            f"a {kind} picture that fits into memory", "one with too many pixels", "scale it down"
+        ) from None
     except (OSError, ValueError, SyntaxError, UnidentifiedImageError, EOFError) as fault:
         what = (str(fault).splitlines() or [type(fault).__name__])[0]
         raise ImageError(f"a {kind} picture", what, "replace the file: it is damaged") from None

@@ -43,7 +43,9 @@ PATTERN_FPS = 15.0
 
 _MAX_FAILURES = 30  # pictures in a row of a device that cannot be decoded
 _DEVICE = re.compile(r"\d+|/dev/video\d+")
-_STREAM = re.compile(r"(rtsps?|rtmp|https?|udp|tcp|srt)://\S+")
+_PROTOCOLS = ("rtsp", "rtsps", "rtmp", "http", "https", "udp", "tcp", "srt")
+_STREAM = re.compile(rf"({'|'.join(_PROTOCOLS)})://\S+")
+_KINDS = "a video, a picture, a folder, a bag, a camera, a stream, `pattern` or `portrait`"
 _PATIENCE_S = 2.0  # with a device or stream that says nothing
 _SERVER_PATIENCE_S = 10.0  # with the server of a file
 
@@ -107,6 +109,8 @@ def open_source(
         SourceError: there is no such thing, or it cannot be read.
     """
     name = config.source
+    if not name:
+        raise SourceError(_KINDS, "an empty name", "give one")
     if name == TEST_PATTERN:
         head = TurningHead(config.width or 640, config.height or 480)
         return RenderedSource(config, head.render, PERIOD_S, PATTERN_FPS)
@@ -131,11 +135,13 @@ def open_source(
     if path.is_dir():
         return FolderSource(config)
     if not path.is_file():
-        raise SourceError(
-            "a video, a picture, a folder, a bag, a camera, a stream, `pattern` or `portrait`",
-            f"{name!r}, which does not exist",
-            "check the path",
-        )
+        if "://" in name:
+            raise SourceError(
+                f"a stream of {', '.join(_PROTOCOLS)}", repr(name), "use one of these, or a file"
+            )
+        if path.exists():
+            raise SourceError(_KINDS, f"{name!r}, a pipe or socket", "write it to a file first")
+        raise SourceError(_KINDS, f"{name!r}, which does not exist", "check the path")
     with path.open("rb") as file:
         kind = picture_format(file.read(4096))
     if kind == "GIF":

@@ -87,6 +87,37 @@ def test_what_the_user_may_not_read_is_told_in_one_line(tmp_path, monkeypatch, c
     assert "/secret.png" in fails(capsys, "reconstruct", "/secret.png", "--out", tmp_path / "out")
 
 
+def test_what_the_system_refuses_is_told_in_one_line(tmp_path, monkeypatch, capsys):
+    long = "x" * 300
+    assert "name too long" in fails(capsys, "reconstruct", long, "--out", tmp_path / "out")
+    assert "name too long" in fails(capsys, "reconstruct", "x", "--out", tmp_path / long)
+
+    def fault(*_, **__):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr("face_recon_ros.cli.reconstruct.open_input", fault)
+    assert "Input/output error" in fails(capsys, "reconstruct", "x", "--out", tmp_path / "out")
+
+
+def test_an_empty_name_is_none(tmp_path, monkeypatch, capsys):
+    """As of a variable that the shell does not know; the working folder would be taken for it."""
+    monkeypatch.chdir(tmp_path)
+    assert "an empty name" in fails(capsys, "reconstruct", "", "--out", "out")
+    with pytest.raises(SystemExit):
+        main(["reconstruct", "pattern", "--out", ""])
+    assert "got an empty one" in capsys.readouterr().err
+
+
+def test_sources_of_other_kinds_are_told_apart(tmp_path, capsys):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "x.png").write_bytes(b"")
+    out = ["--out", tmp_path / "out"]
+    assert "a pipe" in fails(capsys, "reconstruct", tmp_path / "pipe", *out)
+    assert "a stream of rtsp" in fails(capsys, "reconstruct", "ftp://x/a.mp4", *out)
+    told = fails(capsys, "reconstruct", tmp_path / "x.png", "--image-topic", "/x", *out)
+    assert "expected a bag for --image-topic" in told
+
+
 @pytest.mark.parametrize(
     "words",
     [

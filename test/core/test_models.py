@@ -52,6 +52,20 @@ def test_a_path_is_the_users_own(folder, tmp_path):
         find_model(tmp_path / "absent.onnx")
 
 
+def test_a_name_in_the_working_folder_is_the_users_own_unless_it_ships(
+    folder, tmp_path_factory, monkeypatch
+):
+    here = tmp_path_factory.mktemp("work")
+    monkeypatch.chdir(here)
+    for name in ("mine.onnx", "net.onnx"):
+        (here / name).write_bytes(b"")
+    assert find_model("mine.onnx").resolve() == here / "mine.onnx"
+    assert find_model("net.onnx") == folder / "net.onnx"
+    (here / "mine.pt").write_bytes(b"")
+    with pytest.raises(ModelError, match="face-recon export"):
+        find_model("mine.pt")
+
+
 def test_a_replaced_file_is_refused(folder):
     (folder / "net.onnx").write_bytes(b"other weights")
     with pytest.raises(ModelError, match="SHA-256"):

@@ -11,6 +11,7 @@ import io
 import json
 import shutil
 import struct
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -193,6 +194,16 @@ def _pillow(
 
 def _bytes(data: Callable[[], bytes]) -> Callable[[Path], None]:
     return lambda path: path.write_bytes(data()) and None
+
+
+def _bomb() -> bytes:
+    """A small PNG that says that it is 60000 pixels wide and high."""
+    shape = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 0, 0, 0, 0)
+    parts = ((b"IHDR", shape), (b"IDAT", zlib.compress(bytes(1000))), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in parts
+    )
 
 
 def _deep_png(bits: int) -> bytes:
@@ -385,7 +396,8 @@ PICTURES = (
     PictureRow(
         "SVG", ".svg", _bytes(lambda: b"<svg xmlns='http://x'></svg>"), REFUSED, says="PNG"
     ),
-    PictureRow("an empty file", ".jpg", _bytes(bytes), REFUSED, says="JPEG"),
+    PictureRow("an empty file", ".jpg", _bytes(bytes), REFUSED, says="replace"),
+    PictureRow("a size beyond all memory", ".png", _bytes(_bomb), REFUSED, says="scale it down"),
     PictureRow(
         "something else named .jpg", ".jpg", _bytes(lambda: b"hello" * 20), REFUSED, says="file"
     ),
