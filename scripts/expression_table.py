@@ -71,7 +71,7 @@ def page(shape: dict[str, Any], photographs: list[tuple[str, dict[str, Any]]]) -
         ),
     ]
     for name, result in photographs:
-        parts += [_photographs(name, result)]
+        parts += [_photographs(f": {name}" if len(photographs) > 1 else "", result)]
     return "\n".join(parts)
 
 
@@ -85,7 +85,7 @@ def _photographs(name: str, result: dict[str, Any]) -> str:
         cells = [row["measure"], *mesh, alone, channels]
         rows += f"| {' | '.join(cells)} |\n"
     return (
-        f"## On photographs: {name}\n\n"
+        f"## On photographs{name}\n\n"
         f"{found} photographs against MediaPipe FaceMesh's points (`scripts/mediapipe_points.py`, "
         "`face-recon evaluate expression`): the same measure on our mesh and on theirs, and the "
         "correlation of channels with it. FaceMesh is another opinion, not the truth; its own "
