@@ -20,8 +20,9 @@ from face_recon_ros.core.point_network import DensePointNetwork
 #: Of an example: image, normals and regressed, as `DensePointNetwork.predict` takes them.
 Example = tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32]]
 
-#: Read-outs stay in float: their rounding would move points directly.
-_READ_OUTS = ("presence", "whole_points", "whole_to_middle", "correction")
+#: Stay in float: the first convolutions, whose rounding moves all points together, and
+#: the read-outs, whose rounding moves points directly.
+_KEPT = ("/stem/", "presence", "whole_points", "whole_to_middle", "correction")
 #: Activations beyond this percentile are clipped: a few large ones would coarsen all others.
 _PERCENTILE = 99.99
 #: Points may move by this on average, metres, and their log standard deviations by that.
@@ -54,7 +55,7 @@ def quantise_points(source: Path, out: Path, examples: list[Example]) -> dict[st
         folded = Path(folder) / "folded.onnx"
         _fold(source, folded)
         nodes = onnx.load(str(folded)).graph.node
-        kept = [n.name for n in nodes if any(part in n.name for part in _READ_OUTS)]
+        kept = [n.name for n in nodes if any(part in n.name for part in _KEPT)]
         quantize_static(
             str(folded),
             str(out),
