@@ -86,5 +86,5 @@ def run(args: argparse.Namespace) -> int:
         )
     source.close()
     report_input(source, resolver)
-    print(f"{count} images in {args.out}")
+    print(f"{count} image{'s' if count != 1 else ''} in {args.out}")
     return 0

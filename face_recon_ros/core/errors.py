@@ -23,6 +23,19 @@ class FaceReconError(Exception):
         return type(self), (self.expected, self.got, self.remedy)
 
 
+def reason(fault: Exception) -> str:
+    """Why a file could not be used, in one line for users: what Python or a library raised."""
+    if isinstance(fault, OSError) and fault.strerror:
+        return str(fault.strerror)
+    if isinstance(fault, UnicodeDecodeError):
+        return "something that is no text"
+    if isinstance(fault, KeyError):
+        return f"no {fault}"
+    if isinstance(fault, TypeError):
+        return f"another structure ({fault})"
+    return (str(fault).strip().splitlines() or [type(fault).__name__])[0]
+
+
 class ImageError(FaceReconError):
     """An image that cannot be used: encoding, step, size, type."""
 

@@ -14,7 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from face_recon_ros.core.errors import DataError
+from face_recon_ros.core.errors import DataError, reason
 from face_recon_ros.core.models import sha256_of
 from face_recon_ros.core.onnx_session import runtime
 from face_recon_ros.evaluation.metrics import Interval
@@ -62,7 +62,9 @@ def read_json(path: str | Path) -> dict[str, Any]:
     try:
         result = json.loads(Path(path).read_text())
     except (OSError, ValueError) as fault:
-        raise DataError(f"an evaluation result at {path}", str(fault), "check the path") from None
+        raise DataError(
+            f"an evaluation result at {path}", reason(fault), "give an evaluation's --out file"
+        ) from None
     if not isinstance(result, dict):
         raise DataError(
             f"a JSON object in {path}", type(result).__name__, "give an evaluation's --out file"

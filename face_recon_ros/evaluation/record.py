@@ -7,6 +7,7 @@ the line).
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
@@ -50,7 +51,8 @@ class BagWriter:
             raise DataError(f"a new folder at {path}", "one that exists", "choose another --out")
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         plugin = {"mcap": StoragePlugin.MCAP, "sqlite3": StoragePlugin.SQLITE3}[storage]
-        self._writer = Writer(Path(path), version=8, storage_plugin=plugin)
+        self._path = Path(path)
+        self._writer = Writer(self._path, version=8, storage_plugin=plugin)
         self._types = get_typestore(Stores.LATEST)
         self._connections: dict[str, Any] = {}
 
@@ -65,8 +67,10 @@ class BagWriter:
         fault: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Writes the index."""
+        """Writes the index; a bag into which nothing was written because of a fault is removed."""
         self._writer.close()
+        if fault is not None and not self._connections:
+            shutil.rmtree(self._path)
 
     def image(self, image: Image, topic: str = IMAGE_TOPIC) -> None:
         """Adds an image as rgb8."""

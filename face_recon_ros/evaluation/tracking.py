@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face_recon_ros.core.camera import PinholeCamera
-from face_recon_ros.core.errors import DataError
+from face_recon_ros.core.errors import DataError, reason
 from face_recon_ros.core.morphable_model import MorphableModel
 from face_recon_ros.core.pipeline import Frame
 from face_recon_ros.core.types import Image
@@ -97,7 +97,7 @@ def read_mot(path: str | Path) -> dict[int, list[TrueFace]]:
     try:
         lines = Path(path).read_text().splitlines()
     except (OSError, UnicodeDecodeError) as fault:
-        raise DataError(f"a truth file at {path}", str(fault), "check the path") from None
+        raise DataError(f"a truth file at {path}", reason(fault), "check the path") from None
     faces: dict[int, list[TrueFace]] = {}
     for number, line in enumerate(lines, 1):
         if not line.strip():

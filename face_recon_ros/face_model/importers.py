@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from face_recon_ros.core.errors import ModelError
+from face_recon_ros.core.errors import ModelError, reason
 from face_recon_ros.core.morphable_model import FORMAT_VERSION
 from face_recon_ros.face_model.build import AXES
 from face_recon_ros.io.meshes import read_mesh
@@ -64,7 +64,7 @@ def import_bfm09(source: Path) -> dict[str, NDArray[Any]]:
     except (OSError, KeyError, ValueError, TypeError, NotImplementedError, MatReadError) as fault:
         raise ModelError(
             f"BFM_model_front.mat of Deep3DFaceRecon at {source}",
-            _reason(fault),
+            reason(fault),
             "make it with that project's load_mats.transferBFM09",
         ) from None
     return _arrays(
@@ -110,7 +110,7 @@ def import_flame(source: Path, find_landmarks: LandmarkFinder) -> dict[str, NDAr
         OSError, KeyError, ValueError, TypeError, IndexError, EOFError, AttributeError,
         pickle.UnpicklingError, zipfile.BadZipFile,
     ) as fault:  # fmt: skip
-        raise _bad_flame(source, _reason(fault)) from None
+        raise _bad_flame(source, reason(fault)) from None
     identities = min(_FLAME_IDENTITIES, basis.shape[2])
     if basis.shape[:2] != mean.shape or basis.shape[2] <= identities:
         identities = basis.shape[2] * 3 // 4  # smaller releases keep the same proportion
@@ -284,13 +284,6 @@ def _bad_flame(source: Path, got: str) -> ModelError:
         got,
         "fetch it from flame.is.tue.mpg.de",
     )
-
-
-# --- shared --------------------------------------------------------------------------------------
-
-
-def _reason(fault: Exception) -> str:
-    return f"no {fault}" if isinstance(fault, KeyError) else str(fault) or type(fault).__name__
 
 
 def _from_y_up(points: Array) -> Array:

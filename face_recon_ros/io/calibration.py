@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from face_recon_ros.core.camera import DEFAULT_HORIZONTAL_FOV_DEG, PinholeCamera
-from face_recon_ros.core.errors import CameraError, ConfigError
+from face_recon_ros.core.errors import CameraError, ConfigError, reason
 from face_recon_ros.core.models import user_path
 from face_recon_ros.core.types import Image
 from face_recon_ros.io.camera_info import (
@@ -187,8 +187,9 @@ def read_calibration_file(path: str | Path) -> tuple[PinholeCamera, str]:
     except OSError as fault:
         raise CameraError(f"a calibration at {path}", str(fault.strerror), remedy) from None
     except (KeyError, TypeError, ValueError, OverflowError, yaml.YAMLError) as fault:
-        what = str(fault).splitlines()[0]
-        raise CameraError(f"a camera calibration (YAML) at {path}", what, remedy) from None
+        raise CameraError(
+            f"a camera calibration (YAML) at {path}", reason(fault), remedy
+        ) from None
     model, distortion, problem = usable_distortion(stated, distortion)
     return PinholeCamera(width, height, matrix, distortion, model), problem
 

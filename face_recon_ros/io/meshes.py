@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from face_recon_ros.core.errors import DataError
+from face_recon_ros.core.errors import DataError, reason
 from face_recon_ros.core.types import Float32, Mesh
 
 MESH_SUFFIXES = (".ply", ".obj")
@@ -67,8 +67,7 @@ def read_mesh(path: str | Path) -> Mesh:
     try:
         return _checked(*read(content))
     except (ValueError, IndexError, KeyError, OverflowError, TypeError) as fault:
-        what = str(fault).splitlines()[0] if str(fault) else type(fault).__name__
-        raise DataError(f"a well-formed mesh at {path}", what, _REMEDY) from None
+        raise DataError(f"a well-formed mesh at {path}", reason(fault), _REMEDY) from None
 
 
 def write_ply(path: str | Path, mesh: Mesh, *, ascii: bool = False) -> None:

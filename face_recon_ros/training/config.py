@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from face_recon_ros.core.errors import ConfigError
+from face_recon_ros.core.errors import ConfigError, reason
 
 
 @dataclass(frozen=True)
@@ -315,7 +315,7 @@ def load_config(
         except (OSError, ValueError, yaml.YAMLError) as fault:
             raise ConfigError(
                 f"a YAML file at {path}",
-                str(fault).splitlines()[0],
+                reason(fault),
                 "check the path and its syntax",
             ) from None
         if not isinstance(loaded, dict):

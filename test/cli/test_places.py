@@ -99,6 +99,32 @@ def test_what_the_system_refuses_is_told_in_one_line(tmp_path, monkeypatch, caps
     assert "Input/output error" in fails(capsys, "reconstruct", "x", "--out", tmp_path / "out")
 
 
+def test_nothing_is_left_of_a_recording_without_images(tmp_path, capsys):
+    (tmp_path / "x.jpg").write_bytes(b"\xff\xd8\xff damaged")
+    assert "damaged" in fails(capsys, "record", tmp_path / "x.jpg", "--out", tmp_path / "bag")
+    assert not (tmp_path / "bag").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        ("record pattern --out bag --calibration", "another structure"),
+        ("evaluate compare file", "evaluation's --out file"),
+        ("evaluate tracking pattern --out x.json --truth", "in line 1 of"),
+    ],
+)
+@pytest.mark.parametrize("content", [None, b"\xff\xfe\0", b"- 1\n"])
+def test_files_of_another_kind_are_told_without_pythons_words(
+    command, says, content, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    says = {None: "got No such file", b"\xff\xfe\0": "no text"}.get(content, says)
+    if content:
+        Path("file").write_bytes(content)
+    told = fails(capsys, *command.split(), "file")
+    assert says in told and "Errno" not in told and "codec" not in told
+
+
 def test_an_empty_name_is_none(tmp_path, monkeypatch, capsys):
     """As of a variable that the shell does not know; the working folder would be taken for it."""
     monkeypatch.chdir(tmp_path)
