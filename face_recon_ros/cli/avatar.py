@@ -16,7 +16,7 @@ from face_recon_ros.cli.options import (
     without_colours,
 )
 from face_recon_ros.cli.stopping import stoppable
-from face_recon_ros.core.errors import ConfigError, DataError
+from face_recon_ros.core.errors import DataError
 from face_recon_ros.core.models import find_model
 from face_recon_ros.core.morphable_model import load_morphable_model
 from face_recon_ros.core.pipeline import FacePipeline
@@ -54,7 +54,14 @@ def add_avatar_command(subparsers: argparse._SubParsersAction[argparse.ArgumentP
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("source", help="video, folder of pictures of one person, picture, bag")
-    add_output(parser, "--out", required=True, metavar="FILE.glb", help="file to write")
+    add_output(
+        parser,
+        "--out",
+        suffixes=(".glb",),
+        required=True,
+        metavar="FILE.glb",
+        help="file to write",
+    )
     parser.add_argument(
         "--id",
         metavar="ID",
@@ -76,8 +83,6 @@ def add_avatar_command(subparsers: argparse._SubParsersAction[argparse.ArgumentP
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command on its parsed arguments."""
-    if args.out.suffix.lower() != ".glb":
-        raise ConfigError("a file name that ends in .glb", repr(args.out.name), "rename it")
     source, resolver = open_input(args)
     config = without_colours(pipeline_config(args))
     pipeline = FacePipeline.from_config(config)

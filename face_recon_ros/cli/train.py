@@ -66,7 +66,9 @@ def add_training_commands(subparsers: argparse._SubParsersAction[argparse.Argume
         epilog="example: face-recon export runs/train/checkpoint.pt --out models/face_net.onnx",
     )
     export.add_argument("checkpoint", type=Path, help="checkpoint.pt of a run")
-    add_output(export, "--out", default=Path(NETWORK), help=f"default: {NETWORK}")
+    add_output(
+        export, "--out", suffixes=(".onnx",), default=Path(NETWORK), help=f"default: {NETWORK}"
+    )
     export.add_argument(
         "--precision",
         choices=("float32", "int8_weights", "int8"),

@@ -43,8 +43,13 @@ class FolderSource:
         self.paths = [path] if path.is_file() else image_paths(path, self.skipped)
         self.fps = config.fps or DEFAULT_FPS
         self.length = None if config.loop else len(self.paths)
-        self.warnings: list[str] = []
+        self._notes: list[str] = []
         self._scale = IntensityScale()
+
+    @property
+    def warnings(self) -> list[str]:
+        """See `Source`."""
+        return [*self._notes, *(f"left out: {fault}" for fault in self.skipped.values())]
 
     def __iter__(self) -> Iterator[Image]:
         """All pictures, a frame period apart.
@@ -71,8 +76,8 @@ class FolderSource:
                 continue
             for warning in (picture.warning, self._scale_note()):
                 text = f"{path.name}: {warning}"
-                if warning and text not in self.warnings:
-                    self.warnings.append(text)
+                if warning and text not in self._notes:
+                    self._notes.append(text)
             read += 1
             yield path, picture.rgb
         if fault is not None and not read:

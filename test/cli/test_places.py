@@ -125,6 +125,12 @@ def test_files_of_another_kind_are_told_without_pythons_words(
     assert says in told and "Errno" not in told and "codec" not in told
 
 
+def test_a_name_that_nothing_would_read_is_refused_before_the_work(tmp_path, capsys):
+    for command in ("avatar x", "model build", "model import ict x", "export x"):
+        told = fails(capsys, *command.split(), "--out", tmp_path / "file.txt")
+        assert "--out that ends in ." in told and "'file.txt'" in told
+
+
 def test_an_empty_name_is_none(tmp_path, monkeypatch, capsys):
     """As of a variable that the shell does not know; the working folder would be taken for it."""
     monkeypatch.chdir(tmp_path)

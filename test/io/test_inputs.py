@@ -79,6 +79,7 @@ def test_a_folder_names_and_counts_what_it_leaves_out(tmp_path):
         f"{k:02}{row.suffix}" for k, row in enumerate(t.PICTURES) if row.result == t.REFUSED
     }
     assert any("ends early" in warning for warning in source.warnings)
+    assert sum(warning.startswith("left out: ") for warning in source.warnings) == len(left_out)
 
 
 def test_folders_below_a_folder_without_pictures_are_named(tmp_path):
