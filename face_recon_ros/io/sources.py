@@ -9,18 +9,22 @@ a camera.
 from __future__ import annotations
 
 import re
+import shutil
+import tempfile
 import time
+import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from http.client import HTTPException
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from face_recon_ros.core.camera import PinholeCamera
-from face_recon_ros.core.errors import FaceReconError, SourceError
+from face_recon_ros.core.errors import FaceReconError, SourceError, reason
 from face_recon_ros.core.models import user_path
 from face_recon_ros.core.pattern import PERIOD_S, TurningHead
 from face_recon_ros.core.types import Image
@@ -32,7 +36,7 @@ from face_recon_ros.io.images import is_animated, picture_format
 from face_recon_ros.io.picture_sources import FolderSource, RenderedSource
 from face_recon_ros.io.source_config import TEST_PATTERN as TEST_PATTERN
 from face_recon_ros.io.source_config import SourceConfig as SourceConfig
-from face_recon_ros.io.video import DEFAULT_FPS, VideoReader
+from face_recon_ros.io.video import DEFAULT_FPS, VideoFrame, VideoReader
 
 Clock = Callable[[], float]
 #: Called with what was lost; waits a little and returns whether to try again.
@@ -296,6 +300,7 @@ class VideoSource:
         """
         self.name = config.source
         self._timeout_s = timeout_s
+        self._fetched: IO[bytes] | None = None
         self._config = config
         self._reader, self._begun = self._open(), False
         self.fps = config.fps or self._reader.fps or DEFAULT_FPS
@@ -312,7 +317,7 @@ class VideoSource:
         while True:
             self._rewind()
             offset: float | None = None  # of stamps over the file's times
-            for frame in self._reader:
+            for frame in self._frames():
                 due = stamp + period
                 time_s = None if self._config.fps else frame.time_s
                 if time_s is None:
@@ -329,6 +334,20 @@ class VideoSource:
     def close(self) -> None:
         """See `Source`."""
         self._reader.close()
+        if self._fetched is not None:
+            self._fetched.close()
+
+    def _frames(self) -> Iterator[VideoFrame]:
+        """Those of the file, which is fetched whole where its server sends no parts of it."""
+        try:
+            yield from self._reader
+        except SourceError:
+            if self._timeout_s is None or self._fetched is not None:
+                raise
+            self._reader.close()
+            self._fetched = _fetched(self.name, self._timeout_s)
+            self._reader = self._open()
+            yield from self._reader
 
     def _rewind(self) -> None:
         """Opens the file again unless nothing was read of it yet."""
@@ -340,8 +359,25 @@ class VideoSource:
         self._begun = True
 
     def _open(self) -> VideoReader:
+        if self._fetched is not None:
+            return VideoReader(self._fetched.name)
         name = str(user_path(self.name)) if self._timeout_s is None else self.name
         return VideoReader(name, timeout_s=self._timeout_s)
+
+
+def _fetched(address: str, timeout_s: float) -> IO[bytes]:
+    """A copy of a web server's file; closing it removes it."""
+    file = tempfile.NamedTemporaryFile(prefix="face_recon_")  # noqa: SIM115
+    try:
+        with urllib.request.urlopen(address, timeout=timeout_s) as answer:
+            shutil.copyfileobj(answer, file)
+        file.flush()
+    except (OSError, HTTPException) as fault:
+        file.close()
+        raise SourceError(
+            f"the whole file at {address}", reason(fault), "download it, and give the file"
+        ) from None
+    return file
 
 
 def with_cameras(

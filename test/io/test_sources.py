@@ -286,8 +286,13 @@ class _WebServer(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         content = self.files[self.path[1:]]
         first = int((self.headers.get("Range") or "bytes=0-")[len("bytes=") :].split("-")[0])
-        self.send_response(206)
-        self.send_header("Content-Range", f"bytes {first}-{len(content) - 1}/{len(content)}")
+        if self.path == "/whole":  # a server that sends no parts
+            first = 0
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+        else:
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {first}-{len(content) - 1}/{len(content)}")
         if self.path == "/camera":  # as cheap ones do, which state a length as well
             self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=ffmpeg")
         self.end_headers()
@@ -307,12 +312,12 @@ def web():
         server.shutdown()
 
 
-def _encoded(codec, kind, options):
+def _encoded(codec, kind, options, picture=picture):
     """A video of 40 pictures in memory; many containers say neither length nor duration."""
     file = io.BytesIO()
     with av.open(file, "w", format=kind, options=options) as out:
         stream = out.add_stream(codec, rate=25)
-        stream.width, stream.height = 64, 48
+        stream.height, stream.width = picture(0).shape[:2]
         stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
         for k in range(40):
             out.mux(stream.encode(av.VideoFrame.from_ndarray(picture(k % 12), format="rgb24")))
@@ -344,6 +349,19 @@ def test_a_file_on_a_web_server_is_read_as_the_file(codec, kind, options, web, t
         np.testing.assert_array_equal(image.rgb, other.rgb)
     np.testing.assert_allclose([i.stamp for i in images], np.arange(40) / FPS, atol=1e-3)
     there.close()
+
+
+def test_a_file_whose_index_is_at_its_end_is_fetched_from_a_server_that_sends_no_parts(web):
+    random = np.random.default_rng(0)
+    content = _WebServer.files["whole"] = _encoded(
+        "mjpeg", "mp4", {}, lambda k: random.integers(0, 255, (96, 128, 3), np.uint8)
+    )
+    assert len(content) > 100_000 and content.rfind(b"moov") > content.rfind(b"mdat")
+    source = open_source(SourceConfig(f"{web}/whole"))
+    stamps = [image.stamp for image in source]
+    np.testing.assert_allclose(stamps, np.arange(40) / FPS, atol=1e-3)
+    assert len(list(source)) == 40 and not source.live and source.warnings == []
+    source.close()
 
 
 def test_a_camera_on_a_web_server_is_live_whatever_length_it_states(web):
