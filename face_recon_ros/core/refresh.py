@@ -26,7 +26,7 @@ _LOOK = 1  # times that work, one more look of the network
 _BASE = 2.0  # times the work of a known face that an image costs beside its faces
 _UNMEASURED = 6.0  # known faces, or one new one, before any cost is known
 _IN_TURN = 4  # every so many-th place is for those who wait
-_WAITING = 2  # images that new faces wait at most until there is one that is not late
+_WAITING = 2  # images that faces wait at most until there is one that is not late
 
 Pixels = NDArray[np.uint8]
 
@@ -52,6 +52,7 @@ class Refresher:
         self._portions = 0  # of work that was last chosen: 1 for a known face
         self._busy_s = 0.0  # from the last image's stamp on, with it and those before it
         self._waited = 0  # images since the last new face, while there were some
+        self._rested = 0  # images since the last face at all
         self._known: dict[str, tuple[Face, Pixels]] = {}
 
     @staticmethod
@@ -81,7 +82,8 @@ class Refresher:
                 one more look.
 
         Returns:
-            Indices into `tracks`, ascending; at least one if there is one.
+            Indices into `tracks`, ascending. At least one if there is one; of several known
+            people none where the image is late already, but not for long.
         """
         late_s = 0.0
         if self._stamp is not None and stamp > self._stamp:
@@ -109,6 +111,11 @@ class Refresher:
         self._waited = self._waited + 1 if new and waits else 0
         new = [] if waits else new[: max(1, int(min(room / _NEW, len(new))))]
         known = [i for i in order if tracks[i].id in self._known]
+        rests = late_s > 0 and len(known) > 1 and not new and room < 1 and self._rested < _WAITING
+        self._rested = self._rested + 1 if rests else 0
+        if rests:
+            self._portions = 0
+            return []
         left = int(min(max(room - _NEW * len(new), not new), len(known)))
         always = max(left - -(-left // _IN_TURN), int(again))
         waiting = sorted(known[always:], key=last_seen)

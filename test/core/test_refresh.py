@@ -43,7 +43,7 @@ def play(refresher, sides, frames, cost_s=0.01, rest_s=0.002, attended=(), fps=5
         again = "compared" in now and seen >= set(range(len(sides)))
         portions = len(chosen) + (NEW - 1) * len(set(chosen) - seen) + LOOK * again
         seen |= set(chosen)
-        refresher.took(cost_s * (portions + BASE), rest_s)
+        refresher.took(cost_s * (portions + BASE) if chosen else 0.0, rest_s)
         yield chosen
 
 
@@ -117,22 +117,27 @@ def test_a_new_face_comes_first():
     assert 8 in refresher.choose(tracks, 2.0)
 
 
-@pytest.mark.parametrize("cost_s, most_late_s", [(0.005, 0.02), (0.05, 10.0)])
-def test_a_late_image_meets_nobody_new_but_they_do_not_wait_for_ever(cost_s, most_late_s):
-    """New faces take longer than there is between two images: the next ones catch up first."""
-    refresher, finished_s, seen, waited = Refresher(), 0.0, set(), 0
-    for k, chosen in enumerate(play(refresher, SIDES, 40, cost_s=cost_s, fps=FPS)):
+@pytest.mark.parametrize("cost_s, most_late_s", [(0.005, 0.02), (0.012, 0.3), (0.05, 10.0)])
+def test_a_late_image_catches_up_and_nobody_waits_for_ever(cost_s, most_late_s):
+    """From the second on, a known face takes longer than there is between two images, too."""
+    refresher, finished_s, seen, waited, rested = Refresher(), 0.0, set(), 0, 0
+    for k, chosen in enumerate(play(refresher, SIDES, 60, cost_s=cost_s, fps=FPS)):
         late_s = max(0.0, finished_s - k / FPS)
         new = set(chosen) - seen
-        finished_s = (
-            k / FPS + late_s + cost_s * (len(chosen) + BASE + (NEW - 1) * len(new)) + 0.002
-        )
+        work = len(chosen) + BASE + (NEW - 1) * len(new) if chosen else 0
+        finished_s = k / FPS + late_s + cost_s * work + 0.002
         assert late_s < most_late_s
+        rested = 0 if chosen else rested + 1
+        assert rested <= 2 and (chosen or late_s > 0)
         if len(seen) < len(SIDES):
             waited = 0 if new else waited + 1
-            assert waited <= 2 and (not new or not seen or late_s < 1e-9 or cost_s > 0.03)
+            assert waited <= 2 and (not new or not seen or late_s < 1e-9 or cost_s > 0.01)
         seen |= new
-    assert len(seen) == len(SIDES)
+    assert len(seen) == len(SIDES) and (late_s < 0.01 or cost_s > 0.03)
+
+
+def test_one_person_is_reconstructed_in_each_image_however_late_it_is():
+    assert all(len(c) == 1 for c in play(Refresher(), [50], 20, cost_s=0.05, fps=FPS))
 
 
 def test_nobody_is_no_fault_and_forgotten_people_take_no_memory():
