@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from face_recon_ros.core.errors import ConfigError, ModelError
+from face_recon_ros.core.errors import ConfigError, ModelError, reason
 from face_recon_ros.core.onnx_writer import Graph
 
 #: In order of preference. `auto` leaves out TensorRT: it builds an engine, for minutes, whenever
@@ -79,8 +79,7 @@ def open_on_cpu(path: str | Path, options: Any, what: str) -> Any:
     try:
         return runtime().InferenceSession(str(path), options, providers=[PROVIDERS["cpu"]])
     except Exception as fault:  # onnxruntime raises its own, unexported classes
-        got = str(fault).strip().splitlines()[0]
-        raise ModelError(f"{what} at {path}", got, "restore the file") from None
+        raise ModelError(f"{what} at {path}", reason(fault), "restore the file") from None
 
 
 @functools.cache
@@ -223,10 +222,10 @@ class OnnxSession:
             if self.provider == PROVIDERS["cpu"]:
                 raise ModelError(
                     f"{self.path.name} to run on {self.provider}",
-                    str(fault).splitlines()[0],
+                    reason(fault),
                     "check memory, or restore the network",
                 ) from None
-            self.trouble = f"{self.provider} was lost: {str(fault).splitlines()[0][:200]}"
+            self.trouble = f"{self.provider} was lost: {reason(fault)[:200]}"
             _troubles[self.trouble] = None
         self._session = self._open([PROVIDERS["cpu"]])
         self.provider, self._device = PROVIDERS["cpu"], ""
@@ -263,6 +262,6 @@ class OnnxSession:
         except Exception as fault:  # as above
             raise ModelError(
                 f"an ONNX network at {self.path}",
-                str(fault).splitlines()[0],
+                reason(fault),
                 "restore or re-export it",
             ) from None

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face_recon_ros.core.boxes import nms
-from face_recon_ros.core.errors import ModelError
+from face_recon_ros.core.errors import ModelError, reason
 from face_recon_ros.core.onnx_session import open_on_cpu, session_options
 
 _STRIDES = (8, 16, 32)
@@ -72,9 +72,8 @@ class YuNet:
             picture[0, 2 - channel, : small.shape[0], : small.shape[1]] = plane
         try:
             values = self._session.run(_OUTPUTS, {"input": picture})
-        except Exception as fault:  # as above
-            got = str(fault).strip().splitlines()[0]
-            raise ModelError(f"{self._path} to run", got, "restore the file") from None
+        except Exception as fault:  # onnxruntime raises its own, unexported classes
+            raise ModelError(f"{self._path} to run", reason(fault), "restore the file") from None
         boxes, scores = _decode(dict(zip(_OUTPUTS, values, strict=True)), w, self._min_score)
         scale = np.array([width / small.shape[1], height / small.shape[0]] * 2)
         return boxes * scale, scores

@@ -155,7 +155,6 @@ class OverlayRecorder(Node):
     def __init__(self, folder: Path) -> None:
         """Subscribes."""
         super().__init__("overlay_recorder", namespace="face")
-        os.nice(_LOW_PRIORITY)  # what is looked at later must not delay what it shows
         self.create_timer(WAKE_PERIOD_S, lambda: None)  # see `spin`
         self._folder = folder
         self._video = VideoWriter(folder / "overlay.mp4", _VIDEO_HZ)
@@ -193,6 +192,8 @@ def main() -> None:
     recorder = None
     try:
         rclpy.init()
+        if arguments.what == "overlay":
+            os.nice(_LOW_PRIORITY)  # what is looked at later must not delay what it shows
         recorder = recorders[arguments.what](arguments.out)
         print("listening", flush=True)
         spin(recorder, Future())

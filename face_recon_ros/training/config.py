@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import yaml
 
 from face_recon_ros.core.errors import ConfigError, reason
+from face_recon_ros.training.synthesis.expressions import STRONG
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ class RunConfig:
     skins: str = ""
     portrait_skins: str = ""
     turned_away: float = 0.0
-    strong_expressions: float = 0.14
+    strong_expressions: float = STRONG
     population: float = 0.0
     loader_workers: int = 1
     save_minutes: float = 3.0
