@@ -27,7 +27,7 @@ from face_recon_ros.core.inference import FaceNetwork
 from face_recon_ros.core.models import FACE_MODEL, NETWORK, find_model
 from face_recon_ros.core.morphable_model import load_morphable_model
 from face_recon_ros.evaluation.chain import largest
-from face_recon_ros.evaluation.datasets import read_image
+from face_recon_ros.evaluation.datasets import read_stored_image
 from face_recon_ros.evaluation.landmarks import LandmarkProjector
 from face_recon_ros.evaluation.metrics import INNER
 from face_recon_ros.training.data import synthetic_crops
@@ -72,7 +72,7 @@ def photograph_crops(folder: Path, count: int, size: int, margin: float) -> NDAr
     detector, crops = make_detector(), []
     for file in tqdm(files, desc="photographs", disable=None):
         try:
-            image = read_image(file)
+            image = read_stored_image(file)
         except FaceReconError:
             continue
         found = detector.detect(image)

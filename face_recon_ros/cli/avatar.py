@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from face_recon_ros.cli import common
 from face_recon_ros.cli.options import (
     add_output,
     add_source_options,
@@ -44,14 +45,14 @@ _EXAMPLES = """examples:
   face-recon avatar two.mp4 --out second.glb --id ID    several people: their ids are printed"""
 
 
-def add_avatar_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_avatar_command(subparsers: common.Subparsers) -> None:
     """Adds `avatar`."""
-    parser = subparsers.add_parser(
+    parser = common.command(
+        subparsers,
         "avatar",
-        help="a person of a video or of pictures as one glTF file",
-        description=_DESCRIPTION,
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "a person of a video or of pictures as one glTF file",
+        _DESCRIPTION,
+        _EXAMPLES,
     )
     parser.add_argument("source", help="video, folder of pictures of one person, picture, bag")
     add_output(

@@ -7,7 +7,7 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
 from tqdm import tqdm
 
@@ -22,27 +22,26 @@ from face_recon_ros.cli.options import (
     pool_of,
     settings_of,
 )
-from face_recon_ros.core.models import (
-    DETECTORS,
-    find_model,
-    sha256_of,
-)
+from face_recon_ros.core.dense_points import find_points
+from face_recon_ros.core.inference import find_network
+from face_recon_ros.core.models import DETECTORS, find_model, sha256_of
+from face_recon_ros.core.morphable_model import MorphableModel
+from face_recon_ros.core.pipeline import FacePipeline
+from face_recon_ros.evaluation.chain import StillChain
 from face_recon_ros.evaluation.output import Progress, provenance, write_json
+from face_recon_ros.evaluation.still_reports import STILL_REPORTS
+from face_recon_ros.evaluation.stills import Execution
 from face_recon_ros.io.journal import Journal
 
-if TYPE_CHECKING:
-    from face_recon_ros.core.morphable_model import MorphableModel
-    from face_recon_ros.evaluation.chain import StillChain
-    from face_recon_ros.evaluation.stills import Execution
-
-Subparsers = argparse._SubParsersAction
+#: What `add_subparsers` makes: commands are added to it.
+Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 #: Pipeline options without effect on stills: measures take all detections and the coarse model.
 SEQUENCE_OPTIONS = ("max_faces", "detect_every", "regressor_every", "level", "part")
 
 
 def command(
-    subparsers: Subparsers[argparse.ArgumentParser],
+    subparsers: Subparsers,
     name: str,
     summary: str,
     description: str,
@@ -114,8 +113,6 @@ def add_report_option(parser: argparse.ArgumentParser) -> None:
 
 def still_chain(args: argparse.Namespace) -> tuple[StillChain, MorphableModel]:
     """The chain that still images are measured with, and the whole coarse face model."""
-    from face_recon_ros.evaluation.chain import StillChain
-
     chain = StillChain.from_config(pipeline_config(args), refine=args.refine)
     return chain, chain.model
 
@@ -128,9 +125,6 @@ def pipeline_provenance(args: argparse.Namespace, **settings: Any) -> dict[str, 
 
 def pipeline_files(args: argparse.Namespace) -> list[Path]:
     """The model files of the pipeline that the options ask for."""
-    from face_recon_ros.core.dense_points import find_points
-    from face_recon_ros.core.inference import find_network
-
     points = find_points(args.points, args.provider)
     detector = args.detector_model or DETECTORS[args.detector]
     files = [find_network(args.network, args.provider)]
@@ -194,8 +188,6 @@ def run_still_evaluation(
         result = measure(chain, model, execution)
         result["provenance"] = told
         if getattr(args, "report", None):
-            from face_recon_ros.evaluation.still_reports import STILL_REPORTS
-
             STILL_REPORTS[name](result, args.images).write(args.report)
         return finish(args, result, summary(result))
 
@@ -208,8 +200,6 @@ def journalled(args: argparse.Namespace, told: Mapping[str, Any]) -> Iterator[Ex
         args: of the command, with `out` and what `add_pool_options` adds.
         told: the result's provenance; what was measured otherwise is not gone on with.
     """
-    from face_recon_ros.evaluation.stills import Execution
-
     folder = args.out.with_name(f".{args.out.name}.unfinished")
     journal = Journal(folder, (settings_of(args), told))
     yield Execution(pool_of(args), journal, bar=True)
@@ -234,10 +224,8 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str | float | None]]) -
     return "\n".join("  ".join(line).rstrip() for line in zip(*columns, strict=True))
 
 
-def live_pipeline(args: argparse.Namespace) -> tuple[Any, tuple[str, ...]]:
+def live_pipeline(args: argparse.Namespace) -> tuple[FacePipeline, tuple[str, ...]]:
     """The live pipeline, and the names of its face model's expressions."""
-    from face_recon_ros.core.pipeline import FacePipeline
-
     pipeline = FacePipeline.from_config(pipeline_config(args))
     return pipeline, pipeline.reconstructor.model.expression_names
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
-
 from face_recon_ros.cli import common
 from face_recon_ros.cli.evaluate_bag import add_bag_command
 from face_recon_ros.cli.evaluate_compare import add_compare_command
@@ -19,9 +17,6 @@ from face_recon_ros.cli.evaluate_speed import add_speed_command
 from face_recon_ros.cli.evaluate_synthetic import add_synthetic_command
 from face_recon_ros.cli.evaluate_temporal import add_temporal_command
 from face_recon_ros.cli.evaluate_tracking import add_tracking_command
-
-Subparsers = argparse._SubParsersAction
-
 
 _EVALUATE = """Measures the pipeline. Every evaluation writes JSON (--out): the figures, their
 definitions, what was left out and why, what they were measured with; many take --report (a bag:
@@ -39,15 +34,15 @@ _EXAMPLES = """examples:
   face-recon evaluate compare before.json after.json"""
 
 
-def add_evaluation_commands(commands: Subparsers[argparse.ArgumentParser]) -> None:
+def add_evaluation_commands(commands: common.Subparsers) -> None:
     """Adds `evaluate` to the commands of `face-recon`."""
     parser = common.command(
         commands,
         "evaluate",
         "landmarks, geometry, pose, identity, detection, bags, speed, ...",
         _EVALUATE,
+        _EXAMPLES,
     )
-    parser.epilog = _EXAMPLES
     kinds = parser.add_subparsers(title="evaluations", metavar="WHAT", required=True)
     add_landmarks_command(kinds)
     add_geometry_command(kinds)

@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from face_recon_ros.cli import common
 from face_recon_ros.cli.options import (
@@ -25,20 +25,20 @@ from face_recon_ros.cli.options import (
     settings_of,
 )
 from face_recon_ros.core.errors import ConfigError, DataError
+from face_recon_ros.evaluation.bag_overview import overview, overview_report
+from face_recon_ros.evaluation.live import node_parameters, run_live
 from face_recon_ros.evaluation.output import Progress, no_progress, write_json
+from face_recon_ros.evaluation.replay import Replay, ReplayConfig, replay
+from face_recon_ros.evaluation.sequence_reports import bag_report
+from face_recon_ros.io.bags import open_bag
 from face_recon_ros.io.folders import make_folder
 from face_recon_ros.io.jobs import run_jobs
 from face_recon_ros.io.journal import Journal
 
-if TYPE_CHECKING:
-    from face_recon_ros.evaluation.replay import Replay
-
-Subparsers = argparse._SubParsersAction
-
 _PREFIX = "face-recon: "  # of what goes to stderr
 
 
-def add_bag_command(kinds: Subparsers[argparse.ArgumentParser]) -> None:
+def add_bag_command(kinds: common.Subparsers) -> None:
     """Adds the command."""
     parser = common.command(
         kinds,
@@ -108,8 +108,6 @@ def run(args: argparse.Namespace) -> int:
 
 def _run_many(args: argparse.Namespace) -> int:
     """Replays every bag, on all cores or a cluster, and sums up."""
-    from face_recon_ros.evaluation.bag_overview import overview, overview_report
-
     if args.real_time:
         raise ConfigError("one bag for --real-time", f"{len(args.bag)}", "give one after another")
     stems = Counter(path.resolve().stem for path in args.bag)
@@ -168,10 +166,6 @@ def _replay(
     args: argparse.Namespace, bar: contextlib.AbstractContextManager[Progress]
 ) -> dict[str, Any]:
     """Replays one bag, writes and prints the result."""
-    from face_recon_ros.evaluation.replay import ReplayConfig, replay
-    from face_recon_ros.evaluation.sequence_reports import bag_report
-    from face_recon_ros.io.bags import open_bag
-
     config = ReplayConfig(
         image_topic=args.image_topic,
         info_topic=args.info_topic,
@@ -208,8 +202,6 @@ def _replay(
         "times_real_time": duration / done.seconds if done.seconds > 0 else 0.0,
     }
     if args.real_time:
-        from face_recon_ros.evaluation.live import node_parameters, run_live
-
         timing["real_time"] = run_live(
             args.bag, args.out / "real_time", frames=args.frames, parameters=node_parameters(args)
         )

@@ -8,12 +8,11 @@ from pathlib import Path
 from face_recon_ros.cli import common
 from face_recon_ros.cli.options import add_output, finite
 from face_recon_ros.core.errors import ConfigError
+from face_recon_ros.evaluation.compare import compare
 from face_recon_ros.evaluation.output import read_json, write_json
 
-Subparsers = argparse._SubParsersAction
 
-
-def add_compare_command(kinds: Subparsers[argparse.ArgumentParser]) -> None:
+def add_compare_command(kinds: common.Subparsers) -> None:
     """Adds the command."""
     parser = common.command(
         kinds,
@@ -45,8 +44,6 @@ def add_compare_command(kinds: Subparsers[argparse.ArgumentParser]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command on its parsed arguments."""
-    from face_recon_ros.evaluation.compare import compare
-
     if not (0.0 < args.confidence < 1.0 and args.tolerance >= 0.0):
         raise ConfigError(
             "--confidence between 0 and 1, --tolerance of at least 0",

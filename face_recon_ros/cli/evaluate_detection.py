@@ -25,7 +25,7 @@ from face_recon_ros.cli.options import (
 from face_recon_ros.core.detection import make_detector
 from face_recon_ros.core.errors import ConfigError, DataError, FaceReconError
 from face_recon_ros.core.models import DETECTORS, find_model
-from face_recon_ros.evaluation.datasets import Skipped, images_by_name, read_image
+from face_recon_ros.evaluation.datasets import Skipped, images_by_name, read_stored_image
 from face_recon_ros.evaluation.detection import (
     THRESHOLDS,
     Composer,
@@ -54,7 +54,7 @@ _EXAMPLES = """examples:
   face-recon evaluate detection --images rooms --detector full_range --out full_range.json"""
 
 
-def add_detection_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_detection_command(subparsers: common.Subparsers) -> None:
     """Adds `detection` to the sub-commands of `evaluate`."""
     parser = common.command(
         subparsers,
@@ -179,7 +179,7 @@ def _backgrounds(folder: Path | None) -> list[NDArray[np.uint8]]:
         return []
     if not folder.is_dir():
         raise DataError(f"a folder of pictures at {folder}", "no such folder", "check the path")
-    pictures = [read_image(path) for path in images_by_name(folder, Skipped()).values()]
+    pictures = [read_stored_image(path) for path in images_by_name(folder, Skipped()).values()]
     if not pictures:
         raise DataError(f"pictures in {folder}", "none", "leave --backgrounds out")
     return pictures

@@ -6,11 +6,10 @@ import argparse
 from typing import Any
 
 from face_recon_ros.cli import common
+from face_recon_ros.evaluation.expression_benchmark import evaluate_expression
 
-Subparsers = argparse._SubParsersAction
 
-
-def add_expression_command(kinds: Subparsers[argparse.ArgumentParser]) -> None:
+def add_expression_command(kinds: common.Subparsers) -> None:
     """Adds the command."""
     parser = common.command(
         kinds,
@@ -26,8 +25,6 @@ def add_expression_command(kinds: Subparsers[argparse.ArgumentParser]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command on its parsed arguments."""
-    from face_recon_ros.evaluation.expression_benchmark import evaluate_expression
-
     return common.run_still_evaluation(
         args,
         "expression",

@@ -9,11 +9,11 @@ from face_recon_ros.cli import common
 from face_recon_ros.core.models import (
     find_model,
 )
+from face_recon_ros.core.morphable_model import load_morphable_model
+from face_recon_ros.evaluation.geometry import evaluate_geometry
 
-Subparsers = argparse._SubParsersAction
 
-
-def add_geometry_command(kinds: Subparsers[argparse.ArgumentParser]) -> None:
+def add_geometry_command(kinds: common.Subparsers) -> None:
     """Adds the command."""
     parser = common.command(
         kinds,
@@ -43,9 +43,6 @@ def add_geometry_command(kinds: Subparsers[argparse.ArgumentParser]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command on its parsed arguments."""
-    from face_recon_ros.core.morphable_model import load_morphable_model
-    from face_recon_ros.evaluation.geometry import evaluate_geometry
-
     fine = load_morphable_model(find_model(args.face_model), level="fine").triangles
     return common.run_still_evaluation(
         args,

@@ -6,11 +6,10 @@ import argparse
 
 from face_recon_ros.cli import common
 from face_recon_ros.cli.options import at_least
+from face_recon_ros.evaluation.identity import EmbeddingLook, evaluate_identity
 
-Subparsers = argparse._SubParsersAction
 
-
-def add_identity_command(kinds: Subparsers[argparse.ArgumentParser]) -> None:
+def add_identity_command(kinds: common.Subparsers) -> None:
     """Adds the command."""
     parser = common.command(
         kinds,
@@ -33,8 +32,6 @@ def add_identity_command(kinds: Subparsers[argparse.ArgumentParser]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command on its parsed arguments."""
-    from face_recon_ros.evaluation.identity import EmbeddingLook, evaluate_identity
-
     return common.run_still_evaluation(
         args,
         "identity",

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 
 from face_recon_ros.cli import common
+from face_recon_ros.evaluation.landmark_benchmark import evaluate_landmarks
+from face_recon_ros.evaluation.landmarks import LandmarkProjector
 
-Subparsers = argparse._SubParsersAction
 
-
-def add_landmarks_command(kinds: Subparsers[argparse.ArgumentParser]) -> None:
+def add_landmarks_command(kinds: common.Subparsers) -> None:
     """Adds the command."""
     parser = common.command(
         kinds,
@@ -26,9 +26,6 @@ def add_landmarks_command(kinds: Subparsers[argparse.ArgumentParser]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command on its parsed arguments."""
-    from face_recon_ros.evaluation.landmark_benchmark import evaluate_landmarks
-    from face_recon_ros.evaluation.landmarks import LandmarkProjector
-
     return common.run_still_evaluation(
         args,
         "landmarks",

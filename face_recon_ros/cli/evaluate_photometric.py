@@ -8,10 +8,8 @@ from typing import Any
 from face_recon_ros.cli import common
 from face_recon_ros.cli.options import at_least
 
-Subparsers = argparse._SubParsersAction
 
-
-def add_photometric_command(kinds: Subparsers[argparse.ArgumentParser]) -> None:
+def add_photometric_command(kinds: common.Subparsers) -> None:
     """Adds the command."""
     parser = common.command(
         kinds,

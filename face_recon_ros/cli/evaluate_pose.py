@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 
 from face_recon_ros.cli import common
+from face_recon_ros.evaluation.pose_benchmark import evaluate_pose
 
-Subparsers = argparse._SubParsersAction
 
-
-def add_pose_command(kinds: Subparsers[argparse.ArgumentParser]) -> None:
+def add_pose_command(kinds: common.Subparsers) -> None:
     """Adds the command."""
     parser = common.command(
         kinds,
@@ -33,8 +32,6 @@ def add_pose_command(kinds: Subparsers[argparse.ArgumentParser]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command on its parsed arguments."""
-    from face_recon_ros.evaluation.pose_benchmark import evaluate_pose
-
     return common.run_still_evaluation(
         args,
         "pose",

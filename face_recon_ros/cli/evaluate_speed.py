@@ -15,13 +15,14 @@ from face_recon_ros.cli.options import (
     add_output,
     add_pipeline_options,
     add_topic_options,
+    at_least,
     open_input,
     pipeline_config,
     pipeline_settings,
 )
-from face_recon_ros.core.errors import ConfigError
 from face_recon_ros.core.pipeline import FacePipeline
 from face_recon_ros.evaluation.output import provenance, write_json
+from face_recon_ros.evaluation.sequence_reports import speed_report
 from face_recon_ros.evaluation.speed import measure
 from face_recon_ros.io.sources import with_cameras
 
@@ -34,7 +35,7 @@ _DESCRIPTION = """Runs the live pipeline over a video as fast as it goes and wri
 Loops the source until --frames have been measured, after --warmup frames that are not."""
 
 
-def add_speed_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_speed_command(subparsers: common.Subparsers) -> None:
     """Adds `speed` to the sub-commands of `evaluate`."""
     parser = common.command(
         subparsers,
@@ -48,10 +49,10 @@ def add_speed_command(subparsers: argparse._SubParsersAction[argparse.ArgumentPa
     )
     add_output(parser, "--out", required=True, metavar="FILE.json", help="the figures")
     parser.add_argument(
-        "--frames", type=int, default=300, help="images to measure (default: %(default)s)"
+        "--frames", type=at_least(1), default=300, help="images to measure (default: %(default)s)"
     )
     parser.add_argument(
-        "--warmup", type=int, default=20, help="images before that (default: %(default)s)"
+        "--warmup", type=at_least(0), default=20, help="images before that (default: %(default)s)"
     )
     common.add_report_option(parser)
     add_pipeline_options(parser)
@@ -62,12 +63,6 @@ def add_speed_command(subparsers: argparse._SubParsersAction[argparse.ArgumentPa
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command on its parsed arguments."""
-    if args.frames < 1 or args.warmup < 0:
-        raise ConfigError(
-            "--frames of at least 1 and --warmup of at least 0",
-            f"{args.frames} and {args.warmup}",
-            "300 and 20 are good",
-        )
     pipeline = FacePipeline.from_config(pipeline_config(args))
     source, resolver = open_input(args, loop=True)
     images = tqdm(
@@ -95,8 +90,6 @@ def run(args: argparse.Namespace) -> int:
     result["provenance"] = provenance(common.pipeline_files(args), settings)
     write_json(args.out, result)
     if args.report:
-        from face_recon_ros.evaluation.sequence_reports import speed_report
-
         speed_report(result, Path(args.source).name).write(args.report)
     total, stages = result["total_ms"], result["stage_ms"]
     print(

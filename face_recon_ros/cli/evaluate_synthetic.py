@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 from face_recon_ros.cli import common
@@ -14,11 +15,17 @@ from face_recon_ros.core.models import (
     FACE_MODEL,
     find_model,
 )
+from face_recon_ros.core.morphable_model import load_morphable_model
+from face_recon_ros.evaluation.synthetic import (
+    ModelScenes,
+    facing,
+    read_coloured_mesh,
+    scene_of_mesh,
+    write_scenes,
+)
 
-Subparsers = argparse._SubParsersAction
 
-
-def add_synthetic_command(kinds: Subparsers[argparse.ArgumentParser]) -> None:
+def add_synthetic_command(kinds: common.Subparsers) -> None:
     """Adds the command."""
     parser = common.command(
         kinds,
@@ -84,17 +91,6 @@ def add_synthetic_command(kinds: Subparsers[argparse.ArgumentParser]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command on its parsed arguments."""
-    import numpy as np
-
-    from face_recon_ros.core.morphable_model import load_morphable_model
-    from face_recon_ros.evaluation.synthetic import (
-        ModelScenes,
-        facing,
-        read_coloured_mesh,
-        scene_of_mesh,
-        write_scenes,
-    )
-
     if (args.mesh is None) != (args.mesh_landmarks is None) or (args.mesh and not args.turntable):
         raise ConfigError(
             "--mesh with --mesh-landmarks and --turntable", "one without the other", "give all"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from itertools import islice
 from pathlib import Path
 
 from face_recon_ros.cli import common
@@ -16,11 +17,12 @@ from face_recon_ros.cli.options import (
     report_input,
 )
 from face_recon_ros.core.errors import DataError
+from face_recon_ros.evaluation.sequence import Recording, sequence_figures
+from face_recon_ros.evaluation.sequence_reports import temporal_report
+from face_recon_ros.io.sources import with_cameras
 
-Subparsers = argparse._SubParsersAction
 
-
-def add_temporal_command(kinds: Subparsers[argparse.ArgumentParser]) -> None:
+def add_temporal_command(kinds: common.Subparsers) -> None:
     """Adds the command."""
     parser = common.command(
         kinds,
@@ -41,11 +43,6 @@ def add_temporal_command(kinds: Subparsers[argparse.ArgumentParser]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command on its parsed arguments."""
-    from itertools import islice
-
-    from face_recon_ros.evaluation.sequence import Recording, sequence_figures
-    from face_recon_ros.io.sources import with_cameras
-
     source, resolver = open_input(args)
     pipeline, names = common.live_pipeline(args)
     recording = Recording()
@@ -65,8 +62,6 @@ def run(args: argparse.Namespace) -> int:
         ),
     }
     if args.report:
-        from face_recon_ros.evaluation.sequence_reports import temporal_report
-
         temporal_report(result, Path(args.source).name).write(args.report)
     common.hint_no_face(figures)
     return common.finish(

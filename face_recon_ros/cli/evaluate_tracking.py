@@ -66,7 +66,7 @@ _EXAMPLES = """examples:
 _PREVIEW_EVERY_S = 2.0
 
 
-def add_tracking_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_tracking_command(subparsers: common.Subparsers) -> None:
     """Adds `tracking` to the sub-commands of `evaluate`."""
     room = RoomConfig()
     parser = common.command(

@@ -14,10 +14,8 @@ from face_recon_ros.cli.options import (
 )
 from face_recon_ros.evaluation.output import write_json
 
-Subparsers = argparse._SubParsersAction
 
-
-def add_fit_command(commands: Subparsers[argparse.ArgumentParser]) -> None:
+def add_fit_command(commands: common.Subparsers) -> None:
     """Adds the command."""
     parser = common.command(
         commands,

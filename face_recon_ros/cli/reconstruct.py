@@ -15,6 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from face_recon_ros.cli import common
 from face_recon_ros.cli.options import (
     add_output,
     add_pool_options,
@@ -77,16 +78,14 @@ _EXAMPLES = """examples:
   face-recon reconstruct pattern --out out"""
 
 
-def add_reconstruct_command(
-    subparsers: argparse._SubParsersAction[argparse.ArgumentParser],
-) -> None:
+def add_reconstruct_command(subparsers: common.Subparsers) -> None:
     """Adds `reconstruct`."""
-    parser = subparsers.add_parser(
+    parser = common.command(
+        subparsers,
         "reconstruct",
-        help="pictures and videos to meshes, overlays and coefficients",
-        description=_DESCRIPTION,
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "pictures and videos to meshes, overlays and coefficients",
+        _DESCRIPTION,
+        _EXAMPLES,
     )
     parser.add_argument("source", help="picture, folder, video, bag, device number or `pattern`")
     add_output(parser, "--out", folder=True, required=True, metavar="DIR", help="output folder")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from face_recon_ros.cli import common
 from face_recon_ros.cli.options import (
@@ -15,15 +16,13 @@ from face_recon_ros.cli.options import (
     report_input,
 )
 from face_recon_ros.cli.stopping import stoppable
-
-if TYPE_CHECKING:
-    from face_recon_ros.core.camera import PinholeCamera
-    from face_recon_ros.core.types import Image
-
-Subparsers = argparse._SubParsersAction
+from face_recon_ros.core.camera import PinholeCamera
+from face_recon_ros.core.types import Image
+from face_recon_ros.evaluation.record import record
+from face_recon_ros.io.sources import image_topic_of
 
 
-def add_record_command(commands: Subparsers[argparse.ArgumentParser]) -> None:
+def add_record_command(commands: common.Subparsers) -> None:
     """Adds the command."""
     parser = common.command(
         commands,
@@ -55,12 +54,6 @@ def add_record_command(commands: Subparsers[argparse.ArgumentParser]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command on its parsed arguments."""
-    from dataclasses import replace
-    from itertools import islice
-
-    from face_recon_ros.evaluation.record import record
-    from face_recon_ros.io.sources import image_topic_of
-
     source, resolver = open_input(args)
 
     def camera_of(image: Image) -> PinholeCamera | None:

@@ -7,6 +7,7 @@ import itertools
 import sys
 from collections.abc import Iterator
 
+from face_recon_ros.cli import common
 from face_recon_ros.cli.options import (
     add_output,
     add_source_options,
@@ -47,15 +48,15 @@ _EXAMPLES = """examples:
   face-recon stream talk.mp4 --csv talk.csv"""
 
 
-def add_stream_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_stream_command(subparsers: common.Subparsers) -> None:
     """Adds `stream`."""
     c = StreamConfig()
-    parser = subparsers.add_parser(
+    parser = common.command(
+        subparsers,
         "stream",
-        help="expressions to animation tools (VMC, Live Link Face, CSV)",
-        description=_DESCRIPTION,
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "expressions to animation tools (VMC, Live Link Face, CSV)",
+        _DESCRIPTION,
+        _EXAMPLES,
     )
     parser.add_argument("source", help="camera, stream, video, bag or `pattern`")
     parser.add_argument("--to", choices=PROTOCOLS, help="protocol (see above)")

@@ -6,6 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
+from face_recon_ros.cli import common
 from face_recon_ros.cli.options import add_output, add_pool_options, at_least, pool_of
 from face_recon_ros.core.errors import ConfigError
 from face_recon_ros.core.models import NETWORK
@@ -22,13 +23,14 @@ _EXPORT = """Writes a checkpoint's averaged network as ONNX, and prints as JSON 
 and how far 8 bits lie from float32."""
 
 
-def add_training_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_training_commands(subparsers: common.Subparsers) -> None:
     """Adds `train` and `export`; each sets `run`, a function of the parsed arguments."""
-    train = subparsers.add_parser(
+    train = common.command(
+        subparsers,
         "train",
-        help="train the network (needs torch)",
-        description=_TRAIN,
-        epilog="example: face-recon train --config config/train.yaml --set minutes=30",
+        "train the network (needs torch)",
+        _TRAIN,
+        "example: face-recon train --config config/train.yaml --set minutes=30",
     )
     train.add_argument(
         "--config", metavar="FILE.yaml", help="see config/train.yaml; else defaults"
@@ -59,11 +61,12 @@ def add_training_commands(subparsers: argparse._SubParsersAction[argparse.Argume
     train.set_defaults(run=_train)
     _add_prepare(train)
 
-    export = subparsers.add_parser(
+    export = common.command(
+        subparsers,
         "export",
-        help="write a trained network as ONNX (needs torch)",
-        description=_EXPORT,
-        epilog="example: face-recon export runs/train/checkpoint.pt --out models/face_net.onnx",
+        "write a trained network as ONNX (needs torch)",
+        _EXPORT,
+        "example: face-recon export runs/train/checkpoint.pt --out models/face_net.onnx",
     )
     export.add_argument("checkpoint", type=Path, help="checkpoint.pt of a run")
     add_output(
@@ -88,12 +91,12 @@ def add_training_commands(subparsers: argparse._SubParsersAction[argparse.Argume
 
 
 def _add_prepare(train: argparse.ArgumentParser) -> None:
-    prepare = train.add_subparsers(metavar="[prepare]").add_parser(
+    prepare = common.command(
+        train.add_subparsers(metavar="[prepare]"),
         "prepare",
-        help="find and crop photographs ahead of a run, on many cores or machines",
-        description=_PREPARE,
-        epilog="example: face-recon train prepare /data/faces --out runs/train --workers 16",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "find and crop photographs ahead of a run, on many cores or machines",
+        _PREPARE,
+        "example: face-recon train prepare /data/faces --out runs/train --workers 16",
     )
     # The names of `train`'s options, under which its parser would put its own defaults.
     prepare.add_argument("prepared", metavar="PHOTOGRAPHS", help="folder, or text file listing")

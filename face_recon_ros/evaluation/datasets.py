@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face_recon_ros.core.errors import DataError
-from face_recon_ros.io import images
+from face_recon_ros.io.images import read_picture
 from face_recon_ros.io.landmarks import read_landmarks as read_landmarks
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
@@ -112,10 +112,10 @@ def list_samples(folder: str | Path, suffixes: tuple[str, ...], skipped: Skipped
     return samples
 
 
-def read_image(path: str | Path) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 RGB, as stored: annotations are made on the stored pixels.
+def read_stored_image(path: str | Path) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 RGB, not turned upright: annotations are made on the stored pixels.
 
     Raises:
         SourceError: it is no readable image.
     """
-    return images.read_image(path, upright=False)
+    return read_picture(path, upright=False).rgb

@@ -28,8 +28,8 @@ from face_recon_ros.core.types import Detections, Detector
 from face_recon_ros.evaluation.datasets import (
     Skipped,
     images_by_name,
-    read_image,
     read_landmarks,
+    read_stored_image,
 )
 from face_recon_ros.evaluation.stills import HERE, Execution, Item, run_stills
 from face_recon_ros.io.images import write_image
@@ -143,7 +143,7 @@ def read_scene(path: Path) -> Scene:
     Raises:
         FaceReconError: picture or annotation cannot be used.
     """
-    rgb, boxes = read_image(path), path.with_suffix(".boxes")
+    rgb, boxes = read_stored_image(path), path.with_suffix(".boxes")
     if boxes.is_file():
         return Scene(rgb, *read_boxes(boxes), path.stem)
     box = face_box_from_points(read_landmarks(path.with_suffix(".pts"), 2))

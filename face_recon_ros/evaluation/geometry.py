@@ -24,7 +24,7 @@ from face_recon_ros.evaluation.datasets import (
     Sample,
     Skipped,
     list_samples,
-    read_image,
+    read_stored_image,
 )
 from face_recon_ros.evaluation.metrics import bootstrap
 from face_recon_ros.evaluation.scans import (
@@ -161,7 +161,7 @@ class PersonScorer:
         if len(views) > 1:
             seen = []
             for sample, box in views:
-                rgb = read_image(sample.image)
+                rgb = read_stored_image(sample.image)
                 seen.append((rgb, box, self.benchmark.camera(truth, rgb.shape[1], rgb.shape[0])))
             track = self.benchmark.measure(self.estimator.estimate_person(seen), truth.scan)
         floor = judge.floor(truth.scan) if self.with_floor else None

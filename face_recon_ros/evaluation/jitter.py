@@ -16,7 +16,7 @@ from face_recon_ros.core.morphable_model import FACIAL_SKIN
 from face_recon_ros.core.reconstructor import FaceReconstructor
 from face_recon_ros.core.types import Detector
 from face_recon_ros.evaluation.chain import largest, new_tracks, reconstruct
-from face_recon_ros.evaluation.datasets import Skipped, read_image
+from face_recon_ros.evaluation.datasets import Skipped, read_stored_image
 from face_recon_ros.evaluation.stills import HERE, Execution, run_stills
 from face_recon_ros.io.jobs import PerProcess
 
@@ -94,7 +94,7 @@ class JitterScorer:
             picture: seed of the boxes, and file.
         """
         seed, file = picture
-        rgb = read_image(file)
+        rgb = read_stored_image(file)
         detections = self.detector.value.detect(rgb)
         if (best := largest(detections)) is None:
             return None

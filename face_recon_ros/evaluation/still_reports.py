@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face_recon_ros.core.errors import FaceReconError
-from face_recon_ros.evaluation.datasets import read_image, read_landmarks
+from face_recon_ros.evaluation.datasets import read_landmarks, read_stored_image
 from face_recon_ros.evaluation.output import plain
 from face_recon_ros.evaluation.report import (
     Report,
@@ -263,7 +263,7 @@ def _worst_pictures(
     pictures = []
     for entry in found[:WORST]:
         try:  # BIWI's names begin with their folder
-            rgb = read_image(folder / Path(entry["name"]).parent / entry["image"])
+            rgb = read_stored_image(folder / Path(entry["name"]).parent / entry["image"])
         except FaceReconError:
             continue
         scale = _PICTURE_PX / max(rgb.shape[:2])
@@ -291,7 +291,7 @@ def _landmark_pictures(
     entries: list[dict[str, Any]], folder: Path
 ) -> Iterator[tuple[NDArray[np.uint8], str]]:
     for entry in entries:
-        rgb = read_image(folder / entry["image"])
+        rgb = read_stored_image(folder / entry["image"])
         annotated = read_landmarks(folder / f"{entry['name']}.pts", 2)
         picture = draw_points(rgb, (annotated, _ANNOTATED), (entry["landmarks"], _PREDICTED))
         yield picture, f"{entry['name']}: {100 * entry['nme68']:.1f} %"

@@ -20,7 +20,7 @@ from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.errors import DataError
 from face_recon_ros.core.types import Detections
 from face_recon_ros.evaluation.chain import Estimate, Estimator, largest
-from face_recon_ros.evaluation.datasets import Sample, Skipped, read_image
+from face_recon_ros.evaluation.datasets import Sample, Skipped, read_stored_image
 from face_recon_ros.io.jobs import Pool, run_jobs
 from face_recon_ros.io.journal import Journal
 
@@ -186,7 +186,7 @@ class StillScorer(Generic[Truth]):
             FaceReconError: picture or annotation cannot be used.
         """
         truth = self.benchmark.truth(sample)
-        rgb = read_image(sample.image)
+        rgb = read_stored_image(sample.image)
         height, width = rgb.shape[:2]
         detections = self.estimator.detect(rgb)
         index = self.benchmark.choose(detections, truth, width, height)

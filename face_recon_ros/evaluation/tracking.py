@@ -16,7 +16,7 @@ from face_recon_ros.core.errors import DataError, reason
 from face_recon_ros.core.morphable_model import MorphableModel
 from face_recon_ros.core.pipeline import Frame
 from face_recon_ros.core.types import Image
-from face_recon_ros.evaluation.datasets import read_image
+from face_recon_ros.evaluation.datasets import read_stored_image
 from face_recon_ros.evaluation.mot import (
     DEFINITIONS,
     FoundFace,
@@ -168,7 +168,7 @@ def portrait_people(
         if len(people) == count:
             break
         try:
-            rgb = read_image(paths[i])
+            rgb = read_stored_image(paths[i])
         except DataError:
             continue
         faces = reconstruct(rgb).faces

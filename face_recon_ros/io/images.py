@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -195,18 +194,13 @@ def read_picture(
         raise SourceError(f"{fault.expected} at {path}", fault.got, fault.remedy) from None
 
 
-def read_image(
-    path: str | Path, tell: Callable[[str], object] = lambda warning: None, *, upright: bool = True
-) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 RGB of a picture file; `tell` gets what was wrong with it, if anything.
+def read_image(path: str | Path) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 RGB of a picture file, upright.
 
     Raises:
         SourceError: it is missing or cannot be read as a picture.
     """
-    picture = read_picture(path, upright=upright)
-    if picture.warning:
-        tell(f"{path}: {picture.warning}")
-    return picture.rgb
+    return read_picture(path).rgb
 
 
 def is_animated(gif: str | Path | BinaryIO) -> bool:

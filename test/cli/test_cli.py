@@ -238,8 +238,6 @@ def test_bad_input_is_told_in_one_line(models, pictures, tmp_path, capsys):
     assert "min_score" in fails(capsys, "reconstruct", two, *ok, "--min-score", "7")
     assert "field of view" in fails(capsys, "reconstruct", two, *ok, "--fov", "400")
     assert "calibration" in fails(capsys, "reconstruct", two, *ok, "--calibration", "none.yaml")
-    speed = ["evaluate", "speed", "--source", two, "--out", tmp_path / "s.json", *models]
-    assert "--frames" in fails(capsys, *speed, "--frames", "0")
 
 
 def test_a_full_disk_is_told_in_one_line(models, pictures, tmp_path, capsys, monkeypatch):

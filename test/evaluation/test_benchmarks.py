@@ -29,8 +29,8 @@ from face_recon_ros.evaluation.chain import (
 from face_recon_ros.evaluation.datasets import (
     Skipped,
     list_samples,
-    read_image,
     read_landmarks,
+    read_stored_image,
 )
 from face_recon_ros.evaluation.geometry import evaluate_geometry
 from face_recon_ros.evaluation.identity import evaluate_identity
@@ -92,7 +92,7 @@ def test_bad_input_is_named_counted_and_the_rest_evaluated(tmp_path, scenes, ora
     (tmp_path / "turn_001.png").unlink()
     (tmp_path / "turn_002.pts").write_text("1 2\n3 4\n")
     (tmp_path / "turn_003.png").write_bytes(b"no picture")
-    oracle.blind.add(read_image(tmp_path / "turn_004.png").tobytes())
+    oracle.blind.add(read_stored_image(tmp_path / "turn_004.png").tobytes())
     result = evaluate_landmarks(tmp_path, oracle, scenes.projector, fov_deg=FOV_DEG)
     assert (result["count"], result["missed"]) == (2, 1)
     reasons = {e["name"]: e["reason"] for e in result["skipped"]["files"]}
@@ -391,7 +391,7 @@ def test_aflw2000_beyond_a_profile_keeps_its_annotated_angles(tmp_path, scenes, 
 
 def test_extreme_heads_are_counted_found_or_missed(tmp_path, scenes, oracle):
     write_aflw2000(tmp_path, scenes, oracle, [[0, 0, 0], [0, 105, 0]])
-    oracle.blind.add(read_image(tmp_path / "image00001.png").tobytes())
+    oracle.blind.add(read_stored_image(tmp_path / "image00001.png").tobytes())
     result = evaluate_pose(tmp_path, "aflw2000", oracle)
     assert (result["count"], result["missed"], result["extreme_count"]) == (2, 1, 1)
 

@@ -119,6 +119,7 @@ def test_options_without_effect_are_refused(kind, option, capsys):
         ("evaluate", "temporal", "pattern", "--out", "x", "--frames", "-5"),
         ("evaluate", "bag", "x", "--out", "x", "--frames", "-5"),
         ("record", "pattern", "--out", "x", "--frames", "many"),
+        ("evaluate", "speed", "--source", "x", "--out", "x", "--frames", "0"),
         ("evaluate", "synthetic", "--out", "x", "--turntable", "0"),
         ("evaluate", "photometric", "--images", "x", "--out", "x", "--max-images", "-1"),
         ("evaluate", "landmarks", "--images", "x", "--out", "x", "--refine", "-1"),
