@@ -11,6 +11,7 @@ from face_recon_ros.core.models import (
 )
 from face_recon_ros.core.morphable_model import load_morphable_model
 from face_recon_ros.evaluation.geometry import evaluate_geometry
+from face_recon_ros.io.meshes import UNITS_M
 
 
 def add_geometry_command(kinds: common.Subparsers) -> None:
@@ -28,7 +29,7 @@ def add_geometry_command(kinds: common.Subparsers) -> None:
     common.add_image_options(parser, "NAME.jpg + NAME.ply + NAME.pts3d")
     parser.add_argument(
         "--unit",
-        choices=("mm", "cm", "m"),
+        choices=tuple(UNITS_M),
         default="mm",
         help="unit of the scans (default: %(default)s)",
     )

@@ -23,6 +23,7 @@ from face_recon_ros.evaluation.synthetic import (
     scene_of_mesh,
     write_scenes,
 )
+from face_recon_ros.io.meshes import UNITS_M
 
 
 def add_synthetic_command(kinds: common.Subparsers) -> None:
@@ -82,7 +83,7 @@ def add_synthetic_command(kinds: common.Subparsers) -> None:
     )
     group.add_argument(
         "--unit",
-        choices=("mm", "cm", "m"),
+        choices=tuple(UNITS_M),
         default="mm",
         help="unit of both (default: %(default)s)",
     )

@@ -22,9 +22,7 @@ from face_recon_ros.face_model.pictures import write_pictures
 from face_recon_ros.fitting.scan import fit_scan, landmarks_by_fit
 from face_recon_ros.io.folders import make_folder, write_whole
 from face_recon_ros.io.landmarks import read_landmarks
-from face_recon_ros.io.meshes import read_mesh, write_mesh
-
-UNITS = {"m": 1.0, "cm": 1e-2, "mm": 1e-3}
+from face_recon_ros.io.meshes import UNITS_M, read_mesh, write_mesh
 
 _MODEL = """The face model: a .npz file (docs/face_model_format.md) that says what faces look like.
 The one we ship is free for any use; others can be converted."""
@@ -108,7 +106,7 @@ def add_model_commands(commands: Subparsers) -> None:
     )  # fmt: skip
     fit.add_argument(
         "--unit",
-        choices=tuple(UNITS),
+        choices=tuple(UNITS_M),
         default="mm",
         help="unit of scan and landmarks (default: %(default)s)",
     )
@@ -199,7 +197,7 @@ def _run_import(args: argparse.Namespace) -> int:
 
 
 def _run_fit(args: argparse.Namespace) -> int:
-    metres = UNITS[args.unit]
+    metres = UNITS_M[args.unit]
     scan = read_mesh(args.scan).vertices * metres
     marks = read_landmarks(args.landmarks, 3, gaps=True) * metres
     model = load_morphable_model(args.model or find_model(FACE_MODEL))

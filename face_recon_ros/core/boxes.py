@@ -1,4 +1,4 @@
-"""Boxes `left, top, right, bottom` in image pixels: intersection over union, suppression."""
+"""Boxes `left, top, right, bottom` in pixels: intersection over union, suppression, scatter."""
 
 from __future__ import annotations
 
@@ -46,3 +46,24 @@ def nms(boxes: Float32, scores: Float32, max_iou: float = 0.3) -> NDArray[np.int
         if all(shared[i, j] <= max_iou for j in keep):
             keep.append(int(i))
     return np.array(keep, np.intp)
+
+
+def scattered(
+    box: ArrayLike, count: int, shift: float, zoom: float, random: np.random.Generator
+) -> Float32:
+    """Boxes such as a detector gives for one face from picture to picture.
+
+    Args:
+        box: (4,) of the face, pixels.
+        count: how many.
+        shift: standard deviation of a box's middle, in widths of the face.
+        zoom: standard deviation of the logarithm of its side.
+        random: source of chance.
+
+    Returns:
+        (count, 4) pixels.
+    """
+    low, high = np.asarray(box, np.float64).reshape(2, 2)
+    middle = (low + high) / 2 + random.normal(0, shift, (count, 2)) * (high[0] - low[0])
+    half = (high - low) / 2 * np.exp(random.normal(0, zoom, (count, 1)))
+    return np.concatenate([middle - half, middle + half], axis=1).astype(np.float32)

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from face_recon_ros.core.boxes import scattered
 from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.morphable_model import FACIAL_SKIN
 from face_recon_ros.core.reconstructor import FaceReconstructor
@@ -21,17 +22,7 @@ from face_recon_ros.evaluation.stills import HERE, Execution, run_stills
 from face_recon_ros.io.jobs import PerProcess
 
 #: Standard deviations of a detector's boxes on a still face, of the box's side: middle and size.
-SCATTER, ZOOM = 0.012, 0.02
-
-
-def scattered_boxes(
-    box: ArrayLike, count: int, random: np.random.Generator
-) -> NDArray[np.float32]:
-    """(count, 4) boxes around a (4,) box, pixels, as a detector's scatter."""
-    low, high = np.asarray(box, np.float64).reshape(2, 2)
-    middle = (low + high) / 2 + random.normal(0, SCATTER * (high[0] - low[0]), (count, 2))
-    half = (high - low) / 2 * np.exp(random.normal(0, ZOOM, (count, 1)))
-    return np.concatenate([middle - half, middle + half], 1).astype(np.float32)
+BOX_SHIFT, BOX_ZOOM = 0.012, 0.02
 
 
 def jitter_px(
@@ -99,7 +90,8 @@ class JitterScorer:
         if (best := largest(detections)) is None:
             return None
         rgb, box = scaled_to(rgb, detections.boxes[best], self.face_px)
-        boxes = scattered_boxes(box, self.boxes, np.random.default_rng(seed))
+        random = np.random.default_rng(seed)
+        boxes = scattered(box, self.boxes, BOX_SHIFT, BOX_ZOOM, random)
         jitter = jitter_px(rgb, boxes, self.reconstructor.value)
         return jitter if np.isfinite(jitter) else None
 

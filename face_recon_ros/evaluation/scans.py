@@ -17,11 +17,10 @@ from face_recon_ros.core.surface import Surface, align_to_surface, facial_region
 from face_recon_ros.evaluation.datasets import read_landmarks
 from face_recon_ros.evaluation.metrics import INNER, skill
 from face_recon_ros.fitting.scan import fit_scan, fit_vertices
-from face_recon_ros.io.meshes import read_mesh
+from face_recon_ros.io.meshes import UNITS_M, read_mesh
 
 Array = NDArray[np.float64]
 
-UNITS_MM = {"mm": 1.0, "cm": 10.0, "m": 1000.0}
 _ALIGNMENT_POINTS = 2000
 
 #: Parts of the face that are scored apart, as REALY does (Chai et al. 2022): nearest landmarks
@@ -59,14 +58,15 @@ def read_scan(mesh_path: Path, landmarks_path: Path, unit: str = "mm") -> Scan:
     Args:
         mesh_path: OBJ or PLY.
         landmarks_path: `.pts3d`, 68 lines of "x y z", same unit and frame.
-        unit: `mm`, `cm` or `m`.
+        unit: of `UNITS_M`.
 
     Raises:
         DataError: unreadable, or no scan point near the landmarks.
     """
-    landmarks = read_landmarks(landmarks_path, 3) * UNITS_MM[unit]
+    mm = 1000 * UNITS_M[unit]
+    landmarks = read_landmarks(landmarks_path, 3) * mm
     mesh = read_mesh(mesh_path)
-    vertices = np.asarray(mesh.vertices, np.float64) * UNITS_MM[unit]
+    vertices = np.asarray(mesh.vertices, np.float64) * mm
     points = vertices[np.isfinite(vertices).all(axis=1)]
     points = points[facial_region(points, landmarks)]
     if len(points) < 100:

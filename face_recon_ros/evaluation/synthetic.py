@@ -30,7 +30,7 @@ from face_recon_ros.evaluation.datasets import read_landmarks
 from face_recon_ros.evaluation.landmarks import LandmarkProjector
 from face_recon_ros.evaluation.metrics import INNER
 from face_recon_ros.io.images import write_image
-from face_recon_ros.io.meshes import read_mesh, write_ply
+from face_recon_ros.io.meshes import UNITS_M, read_mesh, write_ply
 
 Array = NDArray[np.float64]
 
@@ -234,12 +234,12 @@ def read_coloured_mesh(mesh_path: Path, landmarks_path: Path, unit: str) -> tupl
     Args:
         mesh_path: OBJ or PLY.
         landmarks_path: `.pts3d`, same unit and frame.
-        unit: `mm`, `cm` or `m`.
+        unit: of `UNITS_M`.
 
     Raises:
         DataError: unreadable, or no colours.
     """
-    metres = {"mm": 0.001, "cm": 0.01, "m": 1.0}[unit]
+    metres = UNITS_M[unit]
     mesh = read_mesh(mesh_path)
     if mesh.colours is None or len(mesh.triangles) == 0:
         raise DataError(

@@ -18,6 +18,8 @@ from face_recon_ros.core.errors import DataError, reason
 from face_recon_ros.core.types import Float32, Mesh
 
 MESH_SUFFIXES = (".ply", ".obj")
+#: Units that meshes of other programs are in -> metres.
+UNITS_M = {"mm": 1e-3, "cm": 1e-2, "m": 1.0}
 
 _PLY_TYPES = {
     "char": "i1",

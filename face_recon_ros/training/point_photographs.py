@@ -10,15 +10,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from tqdm import tqdm
 
+from face_recon_ros.core.boxes import scattered
 from face_recon_ros.core.crop import whole_crop
 from face_recon_ros.core.placement import place_again
 from face_recon_ros.core.reconstructor import FaceReconstructor
 from face_recon_ros.core.reconstructor_config import ReconstructorConfig
 from face_recon_ros.core.rigid import angle_between, rotation_from_vector
-from face_recon_ros.core.types import Float32, Track
+from face_recon_ros.core.types import Track
 from face_recon_ros.io.jobs import Pool
 from face_recon_ros.training.config import PointConfig
 from face_recon_ros.training.photographs import PhotographCache, cache_of, check_kept
@@ -88,13 +89,11 @@ def _answer(
 ) -> Label | None:
     whole = whole_crop(len(picture))
     middle, half = whole.centre_px, len(picture) / 4  # a face fills about half of its picture
-    face = Track(name, _box(middle, half), 1.0, 0.0)
+    box = np.concatenate([middle - half, middle + half]).astype(np.float32)
+    face = Track(name, box, 1.0, 0.0)
     for _ in range(2):
         (face,) = place_again(teacher, picture, [face])
-    low, high = np.asarray(face.box, np.float64).reshape(2, 2)
-    shifts = random.normal(0, _SHIFT, (_LOOKS, 2)) * (high - low).max()
-    zooms = np.exp(random.normal(0, _ZOOM, (_LOOKS, 1)))
-    boxes = _box((low + high) / 2 + shifts, zooms * (high - low) / 2)
+    boxes = scattered(face.box, _LOOKS, _SHIFT, _ZOOM, random)
     tracks = [Track(f"{name}.{k}", box, 1.0, 0.0) for k, box in enumerate(boxes)]
     crops = teacher.crops(tracks)
     seen = teacher.predict(teacher.extract(picture, crops))
@@ -116,8 +115,3 @@ def _answer(
     ]
     presence = np.zeros(1) if seen.presence is None else seen.presence
     return mean if presence.min() >= _PRESENT and max(turned) < _MAX_TURN else None
-
-
-def _box(middle: NDArray[np.float64], half: ArrayLike) -> Float32:
-    """(..., 4) boxes around (..., 2) middles."""
-    return np.concatenate([middle - half, middle + half], axis=-1).astype(np.float32)

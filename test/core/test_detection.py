@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from face_recon_ros.core.boxes import iou, nms
+from face_recon_ros.core.boxes import iou, nms, scattered
 from face_recon_ros.core.crop import face_box_from_points
 from face_recon_ros.core.detection import (
     BACKENDS,
@@ -258,6 +258,16 @@ def test_suppression_keeps_the_best_of_each_face():
     boxes = np.array([[0, 0, 10, 10], [1, 0, 11, 10], [50, 0, 60, 10]], np.float32)
     assert nms(boxes, np.float32([0.5, 0.9, 0.7])).tolist() == [1, 2]
     assert nms(boxes[:0], np.zeros(0, np.float32)).tolist() == []
+
+
+def test_scattered_boxes_differ_by_what_was_asked_for():
+    box, random = [100.0, 50.0, 140.0, 90.0], np.random.default_rng(0)
+    assert (scattered(box, 3, 0.0, 0.0, random) == np.float32(box)).all()
+    boxes = scattered(box, 2000, 0.1, 0.05, random)
+    middles, sides = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
+    np.testing.assert_allclose(middles.mean(axis=0), [120, 70], atol=0.4)
+    np.testing.assert_allclose(middles.std(axis=0), 0.1 * 40, rtol=0.1)
+    np.testing.assert_allclose(np.log(sides / 40).std(axis=0), 0.05, rtol=0.1)
 
 
 def test_overlap_is_symmetric_and_one_with_itself():

@@ -9,6 +9,7 @@ import pytest
 
 from face_recon_ros.cli import evaluate_shape as shape_command
 from face_recon_ros.cli.main import main
+from face_recon_ros.core.boxes import scattered
 from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.crop import crop_from_face_box
 from face_recon_ros.core.errors import DataError
@@ -25,7 +26,7 @@ from face_recon_ros.evaluation.expression import (
 )
 from face_recon_ros.evaluation.expression_benchmark import evaluate_expression
 from face_recon_ros.evaluation.head_poses import pose_errors
-from face_recon_ros.evaluation.jitter import jitter_px, scattered_boxes
+from face_recon_ros.evaluation.jitter import jitter_px
 from face_recon_ros.evaluation.metrics import point_to_plane_mm, shape_distance_mm, skill
 from face_recon_ros.evaluation.output import plain
 from face_recon_ros.evaluation.shape import KnownView, ShapeScorer, evaluate_shape
@@ -218,7 +219,7 @@ def test_channels_that_never_move_are_not_trusted():
 def test_jitter_is_what_the_box_moves(model):
     """A face that ignores its box is still; one that goes with it trembles as the box does."""
     view = people_of(model, 1, 1)[0][0]
-    boxes = scattered_boxes([10, 10, 50, 50], 40, np.random.default_rng(0))
+    boxes = scattered([10, 10, 50, 50], 40, 0.012, 0.02, np.random.default_rng(0))
     still = Knowing(model, [view])
     assert jitter_px(view.rgb, boxes, still) == pytest.approx(0.0, abs=1e-3)
     assumed = PinholeCamera.from_fov(64, 64)

@@ -19,9 +19,9 @@ from face_recon_ros.core.morphable_model import load_morphable_model
 from face_recon_ros.core.rigid import Rigid, angle_between, rotation_from_vector
 from face_recon_ros.core.types import Coefficients
 from face_recon_ros.evaluation.synthetic import ModelScenes, soft_light
-from face_recon_ros.fitting import photo
 from face_recon_ros.fitting.photo import PhotometricFitter
 from face_recon_ros.fitting.photo_config import FitConfig, FitLevel
+from face_recon_ros.fitting.photo_residual import PhotometricResidual, State
 
 SIZE = 128
 #: Fewer samples, each of which counts for more, and fewer steps than by default: quicker.
@@ -93,13 +93,13 @@ def smooth_image():
 
 
 def test_derivatives_equal_finite_differences(model):
-    fitter = PhotometricFitter(model, FitConfig(samples=300))
+    problem = PhotometricResidual(model)
     image = smooth_image()
-    state = photo.state_of(true_coefficients(model))
+    state = State.of(true_coefficients(model))
     state = replace(state, expression=np.full_like(state.expression, 0.05))
-    samples = fitter.sample(state, SIZE, 300)
-    residual, jacobian, inside = fitter.jacobian(
-        state, samples, image, fitter.normal_slopes(state)
+    samples = problem.sample(state, SIZE, 300)
+    residual, jacobian, inside = problem.jacobian(
+        state, samples, image, problem.normal_slopes(state)
     )
     assert inside.all()
     n = jacobian.shape[2]
@@ -117,8 +117,8 @@ def test_derivatives_equal_finite_differences(model):
         for p in rng.choice(list(members), 3, replace=False):
             delta = np.zeros(n)
             delta[p] = step
-            ahead, _ = fitter.residual(fitter.moved(state, delta, True), samples, image)
-            behind, _ = fitter.residual(fitter.moved(state, -delta, True), samples, image)
+            ahead, _ = problem.residual(problem.moved(state, delta, True), samples, image)
+            behind, _ = problem.residual(problem.moved(state, -delta, True), samples, image)
             numeric = (ahead - behind) / (2 * step)
             scale = np.abs(numeric).max() + 1e-6
             gap = np.abs(jacobian[:, :, p] - numeric)
