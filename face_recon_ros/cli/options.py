@@ -6,7 +6,7 @@ import argparse
 import itertools
 import math
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,6 +29,10 @@ from face_recon_ros.io.jobs import Pool
 from face_recon_ros.io.sources import Source, SourceConfig, image_topic_of, open_source
 
 T = TypeVar("T")
+
+#: The options of `add_pool_options`, and their defaults.
+POOL: dict[str, Any] = {"workers": 0, "cluster": ""}
+_INPUTS = ("source", "photographs", "prepared")  # paths that are read and not of type `Path`
 
 
 def at_least(minimum: int) -> Callable[[str], int]:
@@ -102,14 +106,38 @@ def check_outputs(args: argparse.Namespace) -> None:
 
     Raises:
         DataError: one of them cannot.
-        ConfigError: its name does not say what it will be.
+        ConfigError: its name does not say what it will be, or it is what is read.
     """
+    inputs = _input_paths(args)
     for dest, (folder, suffixes) in getattr(args, "outputs", {}).items():
         if place := getattr(args, dest):
             if suffixes and place.suffix.lower() not in suffixes:
                 wanted = f"a file name for --{dest} that ends in {' or '.join(suffixes)}"
                 raise ConfigError(wanted, repr(place.name), "rename it")
             check_place(place, f"choose another --{dest}", folder=folder)
+            for given in inputs:
+                if (given.is_file() or given.is_dir()) and _is_same(place, given):
+                    wanted = f"another {'folder' if folder else 'file'} for --{dest}"
+                    raise ConfigError(
+                        wanted, f"{given}, which is read", f"choose another --{dest}"
+                    )
+
+
+def _is_same(place: Path, given: Path) -> bool:
+    return place.exists() and place.samefile(given)
+
+
+def _input_paths(args: argparse.Namespace) -> list[Path]:
+    """Files and folders that a command reads, as far as its options tell them by their type."""
+    outputs = getattr(args, "outputs", {})
+    paths: list[Path] = []
+    for name, value in vars(args).items():
+        values = value if isinstance(value, list) else [value]
+        if name in _INPUTS:
+            paths += [user_path(v) for v in values if v]
+        elif name not in outputs:
+            paths += [v for v in values if isinstance(v, Path)]
+    return paths
 
 
 def add_frames_option(parser: argparse._ActionsContainer) -> None:
@@ -123,20 +151,34 @@ def add_frames_option(parser: argparse._ActionsContainer) -> None:
     )
 
 
+def say_idle(args: argparse.Namespace, what: str, defaults: Mapping[str, Any]) -> None:
+    """Says on stderr which of the options that were given change nothing.
+
+    Args:
+        args: of the command.
+        what: the input that they do not matter to, for the line.
+        defaults: the options that do not, by their names among `args`, and their defaults.
+    """
+    given = [name for name, default in defaults.items() if getattr(args, name) != default]
+    if given:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        print(f"face-recon: no effect on {what}: {names}", file=sys.stderr)
+
+
 def add_pool_options(parser: argparse.ArgumentParser) -> None:
     """Adds `--workers` and `--cluster`, which `pool_of` reads."""
     group = parser.add_argument_group("many cores, many machines")
     group.add_argument(
         "--workers",
         type=at_least(0),
-        default=0,
+        default=POOL["workers"],
         metavar="N",
         help="processes of this machine (default: as many as it has cores, fewer for little "
         "work); results do not depend on it",
     )
     group.add_argument(
         "--cluster",
-        default="",
+        default=POOL["cluster"],
         metavar="ADDRESS",
         help="a Dask scheduler (tcp://HOST:8786) or Ray head (ray://HOST:10001) in place of this "
         "machine; its machines need this package, and input and output under the same paths",
@@ -150,7 +192,7 @@ def pool_of(args: argparse.Namespace) -> Pool:
 
 def settings_of(args: argparse.Namespace) -> dict[str, str]:
     """All that results depend on: the options but for those of `add_pool_options`."""
-    others = {"workers", "cluster", "run", "outputs"}
+    others = {*POOL, "run", "outputs"}
     return {name: repr(value) for name, value in sorted(vars(args).items()) if name not in others}
 
 

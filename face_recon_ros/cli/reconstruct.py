@@ -8,6 +8,7 @@ import os
 import sys
 import zlib
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import numpy as np
 
 from face_recon_ros.cli import common
 from face_recon_ros.cli.options import (
+    POOL,
     add_output,
     add_pool_options,
     add_source_options,
@@ -28,10 +30,11 @@ from face_recon_ros.cli.options import (
     pool_of,
     progress,
     report_input,
+    say_idle,
     settings_of,
 )
 from face_recon_ros.cli.reconstruction_files import MESHES, Sighting, textured_heads, write_results
-from face_recon_ros.cli.stopping import stoppable
+from face_recon_ros.cli.stopping import stoppable, until_stopped
 from face_recon_ros.core.anonymise import LostFaces, hide_faces
 from face_recon_ros.core.detection import THOROUGH
 from face_recon_ros.core.errors import ConfigError
@@ -39,17 +42,25 @@ from face_recon_ros.core.finder import FaceFinder
 from face_recon_ros.core.overlay import Overlay, OverlayConfig
 from face_recon_ros.core.pipeline import FacePipeline, PipelineConfig
 from face_recon_ros.core.reconstructor import FaceReconstructor
+from face_recon_ros.core.reconstructor_config import ReconstructorConfig
+from face_recon_ros.core.tracker_config import TrackerConfig
 from face_recon_ros.core.types import Face, Image, Mesh
 from face_recon_ros.io.calibration import CameraResolver
 from face_recon_ros.io.folders import make_folder
 from face_recon_ros.io.images import png_bytes
 from face_recon_ros.io.jobs import run_jobs
 from face_recon_ros.io.journal import Journal
-from face_recon_ros.io.picture_sources import FolderSource
+from face_recon_ros.io.picture_sources import FolderSource, few
 from face_recon_ros.io.sources import Source, SourceConfig, with_cameras
 from face_recon_ros.io.video import VideoWriter
 
+_OVERLAY = "overlay.mp4"
 _WORTH_A_PROCESS = 8  # pictures
+_OF_PICTURES = {"thorough": False, "refine": 1}  # options without effect on videos -> default
+_OF_VIDEOS = {
+    "detect_every": TrackerConfig.detect_every,
+    "regressor_every": ReconstructorConfig.regressor_every,
+}
 _MIN_SIGHTINGS = 3  # of a person in a video; false detections have fewer
 _NO_MESH = Mesh(np.zeros((0, 3), np.float32), np.zeros((0, 3), np.int32))
 
@@ -63,11 +74,12 @@ _DESCRIPTION = """Reconstructs every face of a picture, a folder of pictures, a 
   NAME.json, NAME.npz               id, box, pose, expression, all coefficients
 NAME is the picture's name, or `faces` for a video: there JSON and meshes show each person as
 last seen, if seen three times, and the NPZ has a row for every face in every image.
+Files that an earlier run wrote under the same NAME are replaced.
 With --same-person a folder's pictures all show one person, by their largest faces: one neutral
 head, faces_person.ply, from all of them together; faces.json and faces.npz have every picture.
 Pictures of a folder are processed on all cores, and an interrupted command continues where it
-stopped (not with --same-person). Ctrl-C ends a video, bag, camera or stream, and the results of
-what was read until then are written."""
+stopped. Ctrl-C ends a video, bag, camera or stream, and the pictures of --same-person, and the
+results of what was read until then are written."""
 
 _EXAMPLES = """examples:
   face-recon reconstruct portrait.jpg --out out
@@ -104,7 +116,7 @@ def add_reconstruct_command(subparsers: common.Subparsers) -> None:
     parser.add_argument(
         "--refine",
         type=at_least(0),
-        default=1,
+        default=_OF_PICTURES["refine"],
         metavar="N",
         help="pictures: how often the crop is placed again by the mesh (default: %(default)s)",
     )
@@ -127,9 +139,12 @@ def run(args: argparse.Namespace) -> int:
     """Runs the command on its parsed arguments."""
     source, resolver = open_input(args)
     config = pipeline_config(args)
+    _refuse_itself(args)
     make_folder(args.out)
     if isinstance(source, FolderSource):
+        say_idle(args, "pictures", _OF_VIDEOS)
         if args.same_person:
+            say_idle(args, "--same-person", POOL)
             pipelines = list(_pipelines(config, args.thorough))
             found = _person(args, pipelines, source, resolver)
         else:
@@ -139,14 +154,25 @@ def run(args: argparse.Namespace) -> int:
             "a folder of pictures for --same-person", args.source, "a video has tracks of its own"
         )
     else:
+        say_idle(args, "videos, bags and cameras", {**POOL, **_OF_PICTURES})
         reconstructor = FaceReconstructor.from_config(config.reconstructor)
         finder = FaceFinder.from_config(config.detector, config.tracker)
         found = _video(args, FacePipeline(finder, reconstructor), source, resolver)
     report_input(source, resolver)
     if found == 0:
         raise no_face(source)
-    print(f"{found} face{'s' if found > 1 else ''} in {args.out}")
+    what = "1 head from {} picture" if args.same_person else "{} face"
+    print(f"{what.format(found)}{'s' if found > 1 else ''} in {args.out}")
     return 0
+
+
+def _refuse_itself(args: argparse.Namespace) -> None:
+    """Refuses an overlay that would be written into the video that is read."""
+    overlay = args.out / _OVERLAY
+    if overlay.is_file() and Path(args.source).is_file() and overlay.samefile(args.source):
+        raise ConfigError(
+            "another folder for --out", f"{overlay}, which is read", "choose another"
+        )
 
 
 def _pictures(args: argparse.Namespace, source: FolderSource) -> int:
@@ -168,13 +194,28 @@ def _pictures(args: argparse.Namespace, source: FolderSource) -> int:
     done = [o.value for o in outcomes if not o.fault]
     if not done:
         job(next(iter(names.items())))  # raises what is wrong with it
+    for value in done:
+        for note, pictures in value["notes"].items():
+            source.notes.setdefault(note, []).extend(pictures)
     for warning in dict.fromkeys(w for value in done for w in value["warnings"]):
-        print(f"face-recon: {warning}", file=sys.stderr)
+        _tell(warning)
     for outcome in outcomes:
         if outcome.fault:
-            print(f"face-recon: left out: {outcome.key}: {outcome.fault}", file=sys.stderr)
+            _tell(f"left out: {outcome.key}: {outcome.fault}")
     journal.remove()
+    _tell_faceless([o.key for o in outcomes if not o.fault and not o.value["faces"]], len(paths))
     return sum(value["faces"] for value in done)
+
+
+def _tell(warning: str) -> None:
+    if warning:
+        print(f"face-recon: {warning}", file=sys.stderr)
+
+
+def _tell_faceless(names: Sequence[str], total: int) -> None:
+    """Names the pictures without a face, if there are others."""
+    if 0 < len(names) < total:
+        _tell(f"no face in {len(names)} of {total} pictures: {few(names)}")
 
 
 @dataclass(frozen=True)
@@ -202,15 +243,17 @@ class _PictureJob:
                 faces = frame.faces
         reconstructor = pipelines[0].reconstructor
         overlay = _overlay(args, reconstructor, mesh_side_px=1024)
-        (args.out / f"{name}_overlay.png").write_bytes(
-            png_bytes(overlay.draw(image.rgb, faces, camera))
-        )
+        drawn = png_bytes(overlay.draw(image.rgb, faces, camera))
+        (args.out / f"{name}_overlay.png").write_bytes(drawn)
         sightings = [Sighting(0, face, camera) for face in faces]
         heads = textured_heads(args, reconstructor)
         for face in faces if heads else ():
             heads.add(image.rgb, face)
-        write_results(args, name, reconstructor, sightings, faces, heads)
-        return {"faces": len(faces), "warnings": [*source.warnings, *resolver.problems]}
+        replaced = write_results(
+            args, name, reconstructor, sightings, faces, heads, files=[f"{name}_overlay.png"]
+        )
+        warnings = list(filter(None, [*resolver.problems, replaced]))
+        return {"faces": len(faces), "notes": source.notes, "warnings": warnings}
 
 
 @functools.lru_cache(maxsize=1)
@@ -238,7 +281,9 @@ def _person(
     heads = textured_heads(args, reconstructor)
     sightings: list[Sighting] = []
     shown: list[Path] = []
-    for path, rgb in progress(args, source.readable(), source.length):
+    faceless: list[str] = []
+    pictures = until_stopped(source.readable(), source.length)
+    for path, rgb in progress(args, pictures, source.length):
         image = Image(rgb, float(len(shown)))  # a second apart: another moment
         camera = resolver(image)
         faces: list[Face] = []
@@ -252,22 +297,27 @@ def _person(
             sightings.append(Sighting(len(shown), replace(faces[0], view=None), camera))
             shown.append(path)
         else:
-            print(f"left out: {path.name}: no face", file=sys.stderr)
+            faceless.append(path.name)
+    _tell_faceless(faceless, len(shown) + len(faceless))
     if not sightings:
         return 0
     identity = sightings[-1].face.coefficients.identity[0]
     sightings = [replace(s, face=reconstructor.as_known(s.face, identity)) for s in sightings]
-    known = dict(zip(shown, sightings, strict=True))
-    for path, rgb in source.readable():
-        if sighting := known.get(path):
-            drawn = overlay.draw(rgb, [sighting.face], sighting.camera)
-            (args.out / f"{path.name}_overlay.png").write_bytes(png_bytes(drawn))
     last = sightings[-1].face
     head = replace(last.mesh, vertices=reconstructor.model.neutral(identity))
     neutral = replace(last.coefficients, expression=0 * last.coefficients.expression)
     people = [replace(last, mesh=head, coefficients=neutral)]
     names = [path.name for path in shown]
-    write_results(args, "faces", reconstructor, sightings, people, heads, pictures=names)
+    files = [f"{name}_overlay.png" for name in names]
+    _tell(
+        write_results(
+            args, "faces", reconstructor, sightings, people, heads, files=files, pictures=names
+        )
+    )
+    known = dict(zip(shown, sightings, strict=True))
+    for path, rgb in source.readable(shown):
+        drawn = overlay.draw(rgb, [known[path].face], known[path].camera)
+        (args.out / f"{path.name}_overlay.png").write_bytes(png_bytes(drawn))
     return len(sightings)
 
 
@@ -279,7 +329,7 @@ def _video(
     sightings: list[Sighting] = []
     last: dict[str, Face] = {}
     seen: Counter[str] = Counter()
-    with VideoWriter(args.out / "overlay.mp4", source.fps) as video:
+    with VideoWriter(args.out / _OVERLAY, source.fps) as video:
         taken = with_cameras(source, resolver, stoppable(source))
         for k, (image, camera) in enumerate(progress(args, taken, source.length)):
             faces = pipeline.process(image, camera).faces
@@ -296,7 +346,11 @@ def _video(
     source.close()
     enough = min(_MIN_SIGHTINGS, max(seen.values(), default=0))
     people = [face for name, face in last.items() if seen[name] >= enough]
-    write_results(args, "faces", pipeline.reconstructor, sightings, people, heads)
+    _tell(
+        write_results(
+            args, "faces", pipeline.reconstructor, sightings, people, heads, files=[_OVERLAY]
+        )
+    )
     return len(people)
 
 

@@ -20,6 +20,7 @@ from face_recon_ros.core.overlay import render_mesh
 from face_recon_ros.core.reconstructor import FaceReconstructor
 from face_recon_ros.core.types import COEFFICIENT_NAMES, Coefficients, Face
 from face_recon_ros.fitting.avatar import AvatarMaker
+from face_recon_ros.io.folders import write_whole
 from face_recon_ros.io.gltf import write_glb
 from face_recon_ros.io.images import png_bytes
 from face_recon_ros.io.meshes import MESH_SUFFIXES, write_mesh
@@ -53,17 +54,35 @@ def write_results(
     sightings: list[Sighting],
     people: list[Face],
     heads: AvatarMaker | None,
+    files: Sequence[str],
     **more: Any,
-) -> None:
-    """Writes meshes and portraits of `people`, JSON with `more`, and NPZ of all sightings."""
+) -> str:
+    """Writes meshes and portraits of `people`, JSON with `more`, and NPZ of all sightings.
+
+    They take the place of those of an earlier run under the same name.
+
+    Args:
+        args: of the command.
+        name: of the picture, or `faces`.
+        reconstructor: that made them.
+        sightings: of all people in all images.
+        people: each once.
+        heads: their textures.
+        files: that the command writes besides, in the same folder.
+        more: for the JSON.
+
+    Returns:
+        What a user should know of an earlier run's results; empty where there is nothing.
+    """
     suffixes = MESHES[args.mesh]
-    described = []
+    described, files = [], list(files)
     for face in people:
         stem = f"{name}_{face.track.id}"
         for suffix in suffixes:
-            _write_mesh(args.out / f"{stem}{suffix}", face, heads)
+            files += _write_mesh(args.out / f"{stem}{suffix}", face, heads)
         views = [render_mesh(face.mesh, 320, yaw) for yaw in (0.0, -45.0, 90.0)]
         (args.out / f"{stem}_views.png").write_bytes(png_bytes(np.concatenate(views, axis=1)))
+        files.append(f"{stem}_views.png")
         seen = [s for s in sightings if s.face.track.id == face.track.id]
         described.append(
             {
@@ -82,19 +101,49 @@ def write_results(
         "units": "metres, seconds, radians, pixels",
         **more,
         "faces": described,
+        "files": files,
     }
-    (args.out / f"{name}.json").write_text(json.dumps(summary, indent=1) + "\n")
     np.savez_compressed(args.out / f"{name}.npz", **_table(sightings, reconstructor))
+    before = _remove_others(args.out / f"{name}.json", files)
+    write_whole(args.out / f"{name}.json", json.dumps(summary, indent=1) + "\n")
+    replaced = before and before != args.source
+    return f"{args.out / name}: replaced the results of {before}" if replaced else ""
 
 
-def _write_mesh(path: Path, face: Face, heads: AvatarMaker | None) -> None:
-    """Writes a face in the format of the suffix, textured where there is a texture."""
+def _remove_others(summary: Path, files: Sequence[str]) -> str:
+    """Deletes the files of an earlier run, named by its JSON, that this one does not have.
+
+    Args:
+        summary: the JSON, of this command or of another program.
+        files: of this run.
+
+    Returns:
+        The source of that run; empty where there was none.
+    """
+    try:
+        told = json.loads(summary.read_text())
+        source, old = str(told["source"]), [Path(name).name for name in told["files"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+    for name in set(old) - set(files):
+        (summary.parent / name).unlink(missing_ok=True)
+    return source
+
+
+def _write_mesh(path: Path, face: Face, heads: AvatarMaker | None) -> list[str]:
+    """Writes a face in the format of the suffix, textured where there is a texture.
+
+    Returns:
+        The names of its files.
+    """
+    if heads is not None and path.suffix == ".obj":
+        head = heads.head(face.track.id, shown=face.coefficients)
+        return [file.name for file in write_textured_obj(path, head)]
     if heads is None or path.suffix == ".ply":
         write_mesh(path, face.mesh)
-    elif path.suffix == ".obj":
-        write_textured_obj(path, heads.head(face.track.id, shown=face.coefficients))
     else:
         write_glb(path, heads.head(face.track.id))
+    return [path.name]
 
 
 def textured_heads(

@@ -5,14 +5,16 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
 from face_recon_ros.core.errors import SourceError
 from face_recon_ros.core.types import Image
 from face_recon_ros.io.sources import Source
+
+T = TypeVar("T")
 
 
 def stoppable(source: Source) -> Source:
@@ -22,11 +24,59 @@ def stoppable(source: Source) -> Source:
     return StoppableSource(source)
 
 
-class StoppableSource:
-    """A source that ends by Ctrl-C, or because it is lost, and says so on stderr.
+def until_stopped(images: Iterable[T], length: int | None) -> Iterator[T]:
+    """The images until Ctrl-C, or until their source is lost, which is said on stderr.
 
     A second Ctrl-C ends the command.
+
+    Args:
+        images: of a source.
+        length: how many there are; None: unknown.
+
+    Raises:
+        KeyboardInterrupt: before there was an image, or for the second time.
+        SourceError: there was no image.
     """
+    if not _catches_signals():
+        yield from images
+        return
+    waiting = asked = False
+
+    def interrupt(*_: object) -> None:
+        nonlocal asked
+        if asked or waiting:
+            raise KeyboardInterrupt
+        asked = True
+
+    before, taken, count = signal.signal(signal.SIGINT, interrupt), iter(images), 0
+    try:
+        while not asked:
+            try:
+                waiting = True
+                image = next(taken)
+            except StopIteration:
+                return
+            except KeyboardInterrupt:
+                if not count:
+                    raise
+                break
+            except SourceError as lost:
+                if not count:
+                    raise
+                _tell(f"{lost}; {count} images are kept")
+                return
+            finally:
+                waiting = False
+            count += 1
+            yield image
+        total = f" of {length}" if length else ""
+        _tell(f"stopped by Ctrl-C: the results are those of the first {count}{total} images")
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+class StoppableSource:
+    """A source whose images are those of `until_stopped`."""
 
     def __init__(self, source: Source) -> None:
         """Takes the source."""
@@ -45,45 +95,8 @@ class StoppableSource:
         return self._source.warnings
 
     def __iter__(self) -> Iterator[Image]:
-        """The images until then.
-
-        Raises:
-            KeyboardInterrupt: before there was an image, or for the second time.
-            SourceError: there was no image.
-        """
-        waiting = asked = False
-
-        def interrupt(*_: object) -> None:
-            nonlocal asked
-            if asked or waiting:
-                raise KeyboardInterrupt
-            asked = True
-
-        before, images, count = signal.signal(signal.SIGINT, interrupt), iter(self._source), 0
-        try:
-            while not asked:
-                try:
-                    waiting = True
-                    image = next(images)
-                except StopIteration:
-                    return
-                except KeyboardInterrupt:
-                    if not count:
-                        raise
-                    break
-                except SourceError as lost:
-                    if not count:
-                        raise
-                    _tell(f"{lost}; {count} images are kept")
-                    return
-                finally:
-                    waiting = False
-                count += 1
-                yield image
-            total = f" of {self.length}" if self.length else ""
-            _tell(f"stopped by Ctrl-C: the results are those of the first {count}{total} images")
-        finally:
-            signal.signal(signal.SIGINT, before)
+        """The images until then; see `until_stopped`."""
+        return until_stopped(self._source, self.length)
 
     def close(self) -> None:
         """See `Source`."""

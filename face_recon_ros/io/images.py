@@ -49,11 +49,13 @@ class Picture:
         rgb: (H, W, 3) uint8, upright.
         format: of `PICTURES`.
         warning: what was wrong with it, in a few words; empty when all was well.
+        scaled: what of its deep pixels is shown as black and white; empty where it has 8 bits.
     """
 
     rgb: NDArray[np.uint8]
     format: str
     warning: str = ""
+    scaled: str = ""
 
 
 def picture_format(head: bytes) -> str:
@@ -171,7 +173,8 @@ def decode_picture(
         raise ImageError(
             "a picture of 8 or 16 bits a channel", f"{pixels.dtype}", "convert it to PNG first"
         )
-    return Picture((scale or IntensityScale())(pixels), kind, warning)
+    scale = scale or IntensityScale()
+    return Picture(scale(pixels), kind, warning, scale.description)
 
 
 def read_picture(
@@ -186,7 +189,7 @@ def read_picture(
     try:
         data = path.read_bytes()
     except OSError as fault:
-        what = str(fault.strerror).lower()
+        what = "a folder" if path.is_dir() else str(fault.strerror).lower()
         raise SourceError(f"a picture at {path}", what, "check the path") from None
     try:
         return decode_picture(data, scale, upright=upright)

@@ -17,6 +17,7 @@ from face_recon_ros.io.source_config import SourceConfig
 from face_recon_ros.io.video import DEFAULT_FPS
 
 _CACHE_BYTES = 128 << 20  # of a looping pattern's pictures; larger ones are rendered each time
+_NAMED = 5  # files in one line
 _PICTURE_SUFFIXES = {
     ".avif", ".bmp", ".cr2", ".cr3", ".dds", ".dng", ".exr", ".gif", ".hdr", ".heic", ".heif",
     ".ico", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".jxl", ".nef", ".pbm", ".pcx",
@@ -24,11 +25,18 @@ _PICTURE_SUFFIXES = {
 }  # fmt: skip
 
 
+def few(names: Sequence[str]) -> str:
+    """Names for one line: the first ones, and how many more there are."""
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
 class FolderSource:
     """The pictures of a folder by name, or a single picture. Unreadable ones are left out.
 
     Attributes:
         skipped: file -> what is wrong with it.
+        notes: what was done about pictures -> the names of their files.
     """
 
     live = False
@@ -43,13 +51,14 @@ class FolderSource:
         self.paths = [path] if path.is_file() else image_paths(path, self.skipped)
         self.fps = config.fps or DEFAULT_FPS
         self.length = None if config.loop else len(self.paths)
-        self._notes: list[str] = []
+        self.notes: dict[str, list[str]] = {}
         self._scale = IntensityScale()
 
     @property
     def warnings(self) -> list[str]:
         """See `Source`."""
-        return [*self._notes, *(f"left out: {fault}" for fault in self.skipped.values())]
+        notes = [f"{few(names)}: {note}" for note, names in self.notes.items()]
+        return [*notes, *(f"left out: {fault}" for fault in self.skipped.values())]
 
     def __iter__(self) -> Iterator[Image]:
         """All pictures, a frame period apart.
@@ -65,27 +74,30 @@ class FolderSource:
             if not self._config.loop:
                 return
 
-    def readable(self) -> Iterator[tuple[Path, NDArray[np.uint8]]]:
-        """Each picture that can be read, once, with its path; see `__iter__`."""
+    def readable(
+        self, paths: Sequence[Path] | None = None
+    ) -> Iterator[tuple[Path, NDArray[np.uint8]]]:
+        """Each picture that can be read, once, with its path; see `__iter__`.
+
+        Args:
+            paths: of some of them; None: all.
+        """
         read, fault = 0, None
-        for path in self.paths:
+        for path in self.paths if paths is None else paths:
             try:
                 picture = read_picture(path, self._scale)
             except (SourceError, ConfigError) as bad:
                 self.skipped[path] = fault = bad
                 continue
-            for warning in (picture.warning, self._scale_note()):
-                text = f"{path.name}: {warning}"
-                if warning and text not in self._notes:
-                    self._notes.append(text)
+            scaled = picture.scaled and f"deep pixels scaled to 8 bits: {picture.scaled}"
+            for note in filter(None, (picture.warning, scaled)):
+                names = self.notes.setdefault(note, [])
+                if path.name not in names:
+                    names.append(path.name)
             read += 1
             yield path, picture.rgb
         if fault is not None and not read:
             raise fault
-
-    def _scale_note(self) -> str:
-        used = self._scale.description
-        return f"deep pixels scaled to 8 bits: {used}" if used else ""
 
     def close(self) -> None:
         """See `Source`."""

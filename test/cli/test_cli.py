@@ -21,7 +21,7 @@ from face_recon_ros.cli import main as cli_main
 from face_recon_ros.cli.main import EXIT_FAULT, EXTRAS, main, make_parser
 from face_recon_ros.core.overlay import Overlay
 from face_recon_ros.core.pattern import TurningHead
-from face_recon_ros.core.pipeline import STAGES
+from face_recon_ros.core.pipeline import STAGES, FacePipeline
 from face_recon_ros.io.folders import DiskFullError, write_whole
 from face_recon_ros.io.meshes import read_mesh
 
@@ -382,7 +382,8 @@ def test_pictures_of_one_person_become_one_head(models, tmp_path, capsys):
     (folder / "broken.png").write_bytes(b"no picture")
     assert main(["reconstruct", "--same-person", str(folder), "--out", str(out), *models]) == 0
     told = capsys.readouterr()
-    assert "3 faces" in told.out and "nobody.png" in told.err and "broken.png" in told.err
+    assert "1 head from 3 pictures" in told.out and "broken.png" in told.err
+    assert "no face in 1 of 4 pictures: nobody.png" in told.err
     result, table = json.loads((out / "faces.json").read_text()), np.load(out / "faces.npz")
     assert result["pictures"] == ["p0.png", "p1.png", "p2.png"]
     (person,) = result["faces"]
@@ -399,6 +400,92 @@ def test_pictures_of_one_person_become_one_head(models, tmp_path, capsys):
     assert np.std(apart, axis=0).max() > 0.01  # they did differ
     assert read_mesh(out / "faces_person.ply").vertices.shape[1] == 3
     assert (out / "faces_person_views.png").is_file() and (out / "p1.png_overlay.png").is_file()
+
+
+def test_pictures_of_one_person_that_are_stopped_give_a_head_of_the_first(
+    models, tmp_path, capsys, monkeypatch
+):
+    folder, out = tmp_path / "ann", tmp_path / "out"
+    folder.mkdir()
+    for i in range(4):
+        disc = draw_discs(320, 240, (100 + 10 * i, 120, 40, RED))
+        cv2.imwrite(str(folder / f"p{i}.png"), disc[..., ::-1])
+    seen, process = [], FacePipeline.process_person
+
+    def process_and_press(*args, **options):
+        seen.append(args)
+        if len(seen) == 2:
+            signal.raise_signal(signal.SIGINT)
+        return process(*args, **options)
+
+    monkeypatch.setattr(FacePipeline, "process_person", process_and_press)
+    assert main(["reconstruct", "--same-person", str(folder), "--out", str(out), *models]) == 0
+    assert (
+        "stopped by Ctrl-C: the results are those of the first 2 of 4" in capsys.readouterr().err
+    )
+    assert json.loads((out / "faces.json").read_text())["pictures"] == ["p0.png", "p1.png"]
+    overlays = {"p0.png_overlay.png", "p1.png_overlay.png"}
+    assert {p.name for p in out.iterdir()} == overlays | {
+        "faces.json", "faces.npz", "faces_person.ply", "faces_person_views.png"
+    }  # fmt: skip
+
+
+def test_a_second_run_replaces_the_files_of_the_first_and_no_others(
+    models, pictures, video, tmp_path, capsys
+):
+    out = tmp_path / "out"
+    run = ["reconstruct", "--out", str(out), *models]
+    assert main([*run, str(video), "--mesh", "all"]) == 0
+    (first,) = json.loads((out / "faces.json").read_text())["faces"]
+    assert main([*run, str(pictures / "two.png")]) == 0
+    (out / "faces_mine.ply").touch()
+    kept = {"faces.json", "faces.npz", "faces_mine.ply", "overlay.mp4"}
+    kept |= {p.name for p in out.glob("two*")}
+    assert (out / f"faces_{first['id']}.mtl").is_file()
+    capsys.readouterr()
+    assert main([*run, str(video), "--mesh", "ply"]) == 0
+    assert "replaced" not in capsys.readouterr().err  # the same video, again
+    meshes = {f"faces_{first['id']}{suffix}" for suffix in (".ply", "_views.png")}
+    assert {p.name for p in out.iterdir()} == kept | meshes
+    fails(capsys, *run, _video_of_nobody(tmp_path / "none.avi"))
+    assert {p.name for p in out.iterdir()} == kept
+    assert main([*run, str(video)]) == 0
+    assert f"replaced the results of {tmp_path / 'none.avi'}" in capsys.readouterr().err
+    (out / "faces.json").write_text('{"source": "x", "files": "of another program"}')
+    assert main([*run, str(video)]) == 0
+
+
+def _video_of_nobody(path):
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 25.0, (320, 240))
+    for _ in range(4):
+        writer.write(np.zeros((240, 320, 3), np.uint8))
+    writer.release()
+    return path
+
+
+def test_options_that_change_nothing_are_told(models, pictures, video, tmp_path, capsys):
+    run = ["reconstruct", "--out", str(tmp_path / "out"), *models]
+    assert main([*run, str(video), "--frames", "2", "--workers", "2", "--refine", "3"]) == 0
+    told = capsys.readouterr().err
+    assert "no effect on videos, bags and cameras: --workers, --refine" in told
+    assert main([*run, str(pictures / "two.png"), "--detect-every", "1", "--workers", "2"]) == 0
+    assert "no effect on pictures: --detect-every\n" in capsys.readouterr().err
+    assert main([*run, str(pictures), "--same-person", "--workers", "2"]) == 0
+    assert "no effect on --same-person: --workers" in capsys.readouterr().err
+    assert main([*run, str(video), "--frames", "2"]) == 0
+    assert "no effect" not in capsys.readouterr().err
+
+
+def test_pictures_without_a_face_are_named(models, pictures, tmp_path, capsys):
+    assert main(["reconstruct", str(pictures), "--out", str(tmp_path / "out"), *models]) == 0
+    assert "no face in 1 of 2 pictures: none\n" in capsys.readouterr().err
+
+
+def test_a_video_is_not_overwritten_by_its_own_overlay(models, video, tmp_path, capsys):
+    mine = video.rename(tmp_path / "overlay.mp4")
+    before = mine.read_bytes()
+    told = fails(capsys, "reconstruct", mine, "--out", tmp_path, *models)
+    assert "which is read" in told and mine.read_bytes() == before
 
 
 def test_one_person_needs_pictures_with_a_face(models, video, tmp_path, capsys):

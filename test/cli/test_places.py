@@ -37,6 +37,28 @@ def test_every_place_that_is_written_is_checked_before_the_work():
     assert sum(bool(parser.get_default("outputs")) for _, parser in commands) > 20
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "reconstruct {folder} --out {folder}",
+        "reconstruct --same-person {folder} --out {folder}/.",
+        "evaluate tracking {folder} --truth {file} --preview {folder} --out x.json",
+        "evaluate detection --images {folder} --preview {folder} --out x.json",
+        "evaluate compare {file} {other} --out {other}",
+        "train prepare {folder} --out {folder}",
+    ],
+)
+def test_what_is_read_is_not_written_to(command, tmp_path, capsys):
+    """A second run would take the first one's results for pictures, or an input is lost."""
+    folder, file, other = tmp_path / "folder", tmp_path / "a.json", tmp_path / "b.json"
+    folder.mkdir()
+    file.touch()
+    other.touch()
+    words = command.format(folder=folder, file=file, other=other).split()
+    assert "which is read" in fails(capsys, *words)
+    assert not list(folder.iterdir())
+
+
 def test_no_option_takes_a_number_that_is_none():
     for words, parser in every_command(make_parser()):
         for action in parser._actions:

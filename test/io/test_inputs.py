@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
+import cv2
 import input_tables as t
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from face_recon_ros.io.encodings import ENCODINGS
 from face_recon_ros.io.images import picture_format, read_picture
 from face_recon_ros.io.intensity import IntensityScale
 from face_recon_ros.io.messages import ImageStream
+from face_recon_ros.io.picture_sources import FolderSource
 from face_recon_ros.io.sources import SourceConfig, open_source, with_cameras
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -80,6 +82,21 @@ def test_a_folder_names_and_counts_what_it_leaves_out(tmp_path):
     }
     assert any("ends early" in warning for warning in source.warnings)
     assert sum(warning.startswith("left out: ") for warning in source.warnings) == len(left_out)
+
+
+def test_deep_pixels_are_told_of_the_pictures_that_have_them_in_one_line(tmp_path):
+    rng = np.random.default_rng(0)
+    for k in range(9):
+        pixels = rng.integers(0, 65536, (8, 8), np.uint16)
+        cv2.imwrite(
+            str(tmp_path / f"{k}.png"), pixels if k < 7 else (pixels >> 8).astype(np.uint8)
+        )
+    source = FolderSource(SourceConfig(str(tmp_path)))
+    for _ in range(2):
+        assert len(list(source.readable())) == 9
+        assert source.warnings == [
+            "0.png, 1.png, 2.png, 3.png, 4.png and 2 more: deep pixels scaled to 8 bits: 16 bits"
+        ]
 
 
 def test_folders_below_a_folder_without_pictures_are_named(tmp_path):
