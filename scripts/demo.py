@@ -158,6 +158,15 @@ def main() -> int:
             file=sys.stderr,
         )
         return 1
+    source = Path(options.source)
+    for result in (options.out / name for name in RESULTS):
+        if result.exists() and source.exists() and result.samefile(source):
+            print(
+                f"demo failed: expected another --out, got {options.out}: it holds {source}, "
+                "which is read; choose another",
+                file=sys.stderr,
+            )
+            return 1
     for name in RESULTS:
         (options.out / name).unlink(missing_ok=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

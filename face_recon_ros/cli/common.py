@@ -31,6 +31,7 @@ from face_recon_ros.evaluation.chain import StillChain
 from face_recon_ros.evaluation.output import Progress, provenance, write_json
 from face_recon_ros.evaluation.still_reports import STILL_REPORTS
 from face_recon_ros.evaluation.stills import Execution
+from face_recon_ros.io.folders import make_folder
 from face_recon_ros.io.journal import Journal
 
 #: What `add_subparsers` makes: commands are added to it.
@@ -204,6 +205,14 @@ def journalled(args: argparse.Namespace, told: Mapping[str, Any]) -> Iterator[Ex
     journal = Journal(folder, (settings_of(args), told))
     yield Execution(pool_of(args), journal, bar=True)
     journal.remove()
+
+
+def make_preview(folder: Path) -> None:
+    """Makes a folder of pictures to look at, and says if pictures of others will be among them."""
+    make_folder(folder, "choose another --preview")
+    if any(folder.glob("*.png")):
+        told = "has pictures already: those of other names stay"
+        print(f"face-recon: {folder} {told}", file=sys.stderr)
 
 
 def figure(value: float | None) -> str:

@@ -37,7 +37,6 @@ from face_recon_ros.evaluation.detection import (
     rendered_portraits,
 )
 from face_recon_ros.evaluation.output import provenance
-from face_recon_ros.io.folders import make_folder
 from face_recon_ros.io.jobs import PerProcess
 
 _DESCRIPTION = """Recall and precision of the detector by the size of the faces, as JSON.
@@ -124,7 +123,7 @@ def run(args: argparse.Namespace) -> int:
     least = replace(config, min_score=min(THRESHOLDS[0], config.min_score), threads=1)
     detector = PerProcess(functools.partial(make_detector, least))
     if args.preview:
-        make_folder(args.preview, "choose another --preview")
+        common.make_preview(args.preview)
     pictures = list_scenes(args.images, skipped) if args.images else {}
     measured = (detector, config.min_score, args.min_side, args.preview)
     with common.journalled(args, told) as execution:

@@ -36,7 +36,13 @@ def add_synthetic_command(kinds: common.Subparsers) -> None:
         "`evaluate landmarks`, `geometry` and `pose --layout synthetic` read.",
     )
     add_output(
-        parser, "--out", folder=True, required=True, metavar="DIR", help="folder of the pictures"
+        parser,
+        "--out",
+        folder=True,
+        fresh=True,
+        required=True,
+        metavar="DIR",
+        help="new folder of the pictures",
     )
     group = parser.add_mutually_exclusive_group(required=True)
     group.add_argument(

@@ -130,7 +130,12 @@ def add_tracking_command(subparsers: common.Subparsers) -> None:
         help="photographs, one person each; they are not kept",
     )
     add_output(
-        group, "--write", folder=True, metavar="DIR", help="write the room's images and gt.txt"
+        group,
+        "--write",
+        folder=True,
+        fresh=True,
+        metavar="DIR",
+        help="write the room's images and gt.txt into this new folder",
     )
     add_pipeline_options(parser)
     add_camera_options(parser)
@@ -224,7 +229,7 @@ class _Preview:
     """Writes a picture now and then."""
 
     def __init__(self, folder: Path) -> None:
-        make_folder(folder)
+        common.make_preview(folder)
         self._folder = folder
         self._next = float("-inf")
         self._number = 0

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from tqdm import tqdm
 
@@ -70,12 +70,21 @@ def _place(text: str) -> Path:
     return Path(text)
 
 
+class _Output(NamedTuple):
+    """What an option names that is written; see `add_output`."""
+
+    folder: bool
+    suffixes: tuple[str, ...]
+    fresh: bool
+
+
 def add_output(
     parser: argparse._ActionsContainer,
     name: str,
     *,
     folder: bool = False,
     suffixes: tuple[str, ...] = (),
+    fresh: bool = False,
     **more: Any,
 ) -> None:
     """Adds an option that names a file or folder to write; it is checked before the work.
@@ -85,11 +94,12 @@ def add_output(
         name: of the option.
         folder: whether a folder is written.
         suffixes: that the file's name may have; any where there is none.
+        fresh: whether the folder must be new or empty: what reads it takes all of its files.
         more: for `add_argument`.
     """
     dest = parser.add_argument(name, type=_place, **more).dest
     others = parser.get_default("outputs") or {}
-    parser.set_defaults(outputs={**others, dest: (folder, suffixes)})
+    parser.set_defaults(outputs={**others, dest: _Output(folder, suffixes, fresh)})
 
 
 def expand_home(args: argparse.Namespace) -> None:
@@ -106,25 +116,24 @@ def check_outputs(args: argparse.Namespace) -> None:
 
     Raises:
         DataError: one of them cannot.
-        ConfigError: its name does not say what it will be, or it is what is read.
+        ConfigError: its name does not say what it will be, it is what is read, or it must be
+            empty and is not.
     """
-    inputs = _input_paths(args)
-    for dest, (folder, suffixes) in getattr(args, "outputs", {}).items():
-        if place := getattr(args, dest):
-            if suffixes and place.suffix.lower() not in suffixes:
-                wanted = f"a file name for --{dest} that ends in {' or '.join(suffixes)}"
-                raise ConfigError(wanted, repr(place.name), "rename it")
-            check_place(place, f"choose another --{dest}", folder=folder)
-            for given in inputs:
-                if (given.is_file() or given.is_dir()) and _is_same(place, given):
-                    wanted = f"another {'folder' if folder else 'file'} for --{dest}"
-                    raise ConfigError(
-                        wanted, f"{given}, which is read", f"choose another --{dest}"
-                    )
-
-
-def _is_same(place: Path, given: Path) -> bool:
-    return place.exists() and place.samefile(given)
+    inputs = [path for path in _input_paths(args) if path.is_file() or path.is_dir()]
+    for dest, output in getattr(args, "outputs", {}).items():
+        place, another = getattr(args, dest), f"choose another --{dest}"
+        if not place:
+            continue
+        kind = "folder" if output.folder else "file"
+        if output.suffixes and place.suffix.lower() not in output.suffixes:
+            wanted = f"a file name for --{dest} that ends in {' or '.join(output.suffixes)}"
+            raise ConfigError(wanted, repr(place.name), "rename it")
+        check_place(place, another, folder=output.folder)
+        if any(place.exists() and place.samefile(path) for path in inputs):
+            raise ConfigError(f"another {kind} for --{dest}", f"{place}, which is read", another)
+        if output.fresh and place.is_dir() and any(place.iterdir()):
+            wanted = f"a new or empty folder for --{dest}"
+            raise ConfigError(wanted, f"{place} with files in it", f"empty it, or {another}")
 
 
 def _input_paths(args: argparse.Namespace) -> list[Path]:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from command_line import every_command, fails
 
-from face_recon_ros.cli import options
+from face_recon_ros.cli import common, options
 from face_recon_ros.cli.main import main, make_parser
 from face_recon_ros.cli.stopping import StoppableSource, stoppable
 from face_recon_ros.core.errors import SourceError
@@ -57,6 +57,27 @@ def test_what_is_read_is_not_written_to(command, tmp_path, capsys):
     words = command.format(folder=folder, file=file, other=other).split()
     assert "which is read" in fails(capsys, *words)
     assert not list(folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "evaluate synthetic --random 1 --out {}",
+        "evaluate tracking --people 1 --write {} --out x.json",
+    ],
+)
+def test_pictures_with_truth_are_not_mixed_with_those_of_an_earlier_run(command, tmp_path, capsys):
+    (tmp_path / "old.png").touch()
+    told = fails(capsys, *command.format(tmp_path).split())
+    assert "a new or empty folder" in told and "old.png" in {p.name for p in tmp_path.iterdir()}
+
+
+def test_a_preview_says_that_pictures_of_others_are_among_its_own(tmp_path, capsys):
+    common.make_preview(tmp_path / "new")
+    assert capsys.readouterr().err == ""
+    (tmp_path / "new" / "0001.png").touch()
+    common.make_preview(tmp_path / "new")
+    assert "has pictures already" in capsys.readouterr().err
 
 
 def test_no_option_takes_a_number_that_is_none():

@@ -6,6 +6,7 @@ import argparse
 import importlib.util
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -102,3 +103,15 @@ def test_a_demo_that_fails_says_why(tmp_path, demo):
     demo.write_text("import sys; print('no such topic'); sys.exit(1)")
     with pytest.raises(DataError, match="no such topic"):
         live.run_live(tmp_path / "bag", tmp_path / "out", parameters={})
+
+
+def test_the_demo_does_not_delete_its_own_source(tmp_path, monkeypatch, capsys):
+    spec = importlib.util.spec_from_file_location("demo", ROOT / "scripts" / "demo.py")
+    demo = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(demo)
+    video = tmp_path / "overlay.mp4"
+    video.touch()
+    words = ["demo.py", "--source", str(video), "--out", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", words)
+    assert demo.main() == 1
+    assert "which is read" in capsys.readouterr().err and video.is_file()
