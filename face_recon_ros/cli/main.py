@@ -15,7 +15,7 @@ from face_recon_ros.cli.avatar import add_avatar_command
 from face_recon_ros.cli.evaluate import add_evaluation_commands
 from face_recon_ros.cli.fit import add_fit_command
 from face_recon_ros.cli.model import add_model_commands
-from face_recon_ros.cli.options import check_outputs, expand_home
+from face_recon_ros.cli.places import check_outputs, expand_home
 from face_recon_ros.cli.reconstruct import add_reconstruct_command
 from face_recon_ros.cli.record import add_record_command
 from face_recon_ros.cli.stream import add_stream_command
