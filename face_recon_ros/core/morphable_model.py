@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -351,19 +351,15 @@ def _restrict(model: MorphableModel, keep: NDArray[np.intp]) -> MorphableModel:
     def rows(basis: NDArray[np.float32]) -> NDArray[np.float32]:
         return np.ascontiguousarray(basis.reshape(n, 3, -1)[keep].reshape(len(keep) * 3, -1))
 
-    return MorphableModel(
-        name=model.name,
-        licence=model.licence,
+    return replace(
+        model,
         mean_shape=model.mean_shape[keep],
         identity_basis=rows(model.identity_basis),
         expression_basis=rows(model.expression_basis),
         mean_albedo=model.mean_albedo[keep],
         albedo_basis=rows(model.albedo_basis),
-        expression_names=model.expression_names,
-        expression_prior=model.expression_prior,
         triangles=new_index[model.triangles[whole]],
         regions=model.regions[keep],
-        region_names=model.region_names,
         subsets={name: mask[keep] for name, mask in model.subsets.items()},
         skin_attention=model.skin_attention[keep],
         symmetry=new_index[model.symmetry[keep]],

@@ -149,6 +149,20 @@ def angle_between(a_rotation: ArrayLike, b_rotation: ArrayLike) -> float:
     return 2.0 * math.asin(min(chord / math.sqrt(8.0), 1.0))  # Huynh 2009, equation 19
 
 
+def nearest_rotation(matrix: ArrayLike) -> Array:
+    """The rotation R of the greatest trace of R^T M: orthogonal Procrustes.
+
+    Args:
+        matrix: (..., 3, 3) M, such as a sum of rotations.
+
+    Returns:
+        (..., 3, 3) rotation matrices.
+    """
+    u, _, vt = np.linalg.svd(np.asarray(matrix, np.float64))
+    u[..., 2] *= np.sign(np.linalg.det(u @ vt))[..., None]
+    return np.asarray(u @ vt)
+
+
 @dataclass(frozen=True)
 class Rigid:
     """A rigid motion; name it `b_from_a`.

@@ -19,7 +19,7 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class SurfacePoints:
+class NearestPoints:
     """Where on a mesh the nearest points lie, one per query.
 
     Attributes:
@@ -68,12 +68,12 @@ class Surface:
         n = np.cross(b - a, c - a)
         return np.asarray(n / np.maximum(np.linalg.norm(n, axis=1, keepdims=True), 1e-300))
 
-    def nearest(self, points: ArrayLike) -> SurfacePoints:
+    def nearest(self, points: ArrayLike) -> NearestPoints:
         """Nearest point of the surface for each of (N, 3) points, in the frame of the mesh."""
         p = np.array(points, np.float64, order="C").reshape(-1, 3)
         _, triangle, where = self._tree.squared_distance(self._vertices, self._triangles, p)
         weights = nearest_barycentric(where, self.corners[triangle])
-        return SurfacePoints(triangle, weights, where, np.linalg.norm(p - where, axis=1))
+        return NearestPoints(triangle, weights, where, np.linalg.norm(p - where, axis=1))
 
 
 def nearest_barycentric(points: ArrayLike, corners: ArrayLike) -> Array:

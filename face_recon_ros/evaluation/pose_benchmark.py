@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.errors import DataError
-from face_recon_ros.core.rigid import angle_between
+from face_recon_ros.core.rigid import angle_between, nearest_rotation
 from face_recon_ros.core.types import Detections
 from face_recon_ros.evaluation.chain import (
     Estimator,
@@ -239,9 +239,7 @@ def _summary(pairs: list[tuple[Array, Truth]], convention: EulerConvention) -> d
     plain = _mean_errors(pairs, convention)
     if not pairs:
         return plain
-    turn = sum(t.rotation.T @ p for p, t in pairs)
-    u, _, vt = np.linalg.svd(turn)
-    face_from_face = (u * [1.0, 1.0, np.sign(np.linalg.det(u @ vt))]) @ vt
+    face_from_face = nearest_rotation(sum(t.rotation.T @ p for p, t in pairs))
     moved = _mean_errors(
         [(p, _turned(t, t.rotation @ face_from_face, convention)) for p, t in pairs], convention
     )

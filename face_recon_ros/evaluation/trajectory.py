@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from face_recon_ros.core.errors import DataError
-from face_recon_ros.core.rigid import Rigid, vector_from_rotation
+from face_recon_ros.core.rigid import Rigid, nearest_rotation, vector_from_rotation
 from face_recon_ros.evaluation.metrics import percentiles
 
 Array = NDArray[np.float64]
@@ -148,7 +148,7 @@ def align_trajectories(
         rows = np.concatenate([a, np.tile(-np.eye(3), (n, 1, 1))], axis=2).reshape(-1, 6)
         solution, *_ = np.linalg.lstsq(rows, (tb @ y.T - ta).ravel(), rcond=1e-9)
         offset, origin = solution[:3], solution[3:]
-    mean = _nearest_rotations(b.sum(axis=0))
+    mean = nearest_rotation(b.sum(axis=0))
     turns = np.array([vector_from_rotation(mean.T @ r) for r in b])
     spread = np.sqrt(np.linalg.eigvalsh(turns.T @ turns / n)[1].clip(0))
     return Alignment(Rigid(x, offset), Rigid(y, origin), float(np.degrees(spread)))
@@ -302,25 +302,18 @@ def _align_rotations(
     one = np.eye(3)
     direct = np.einsum("nca,nce->ae", a, b)
     if same_camera:
-        return _nearest_rotations(direct), one
+        return nearest_rotation(direct), one
     product = np.einsum("nca,ndb->abcd", a, b, optimize=True).reshape(9, 9)
     u, _, vt = np.linalg.svd(product)
     left, right = u[:, 0].reshape(3, 3), vt[0].reshape(3, 3)
-    x = _nearest_rotations(np.stack([left, -left, direct]))
-    y = _nearest_rotations(np.stack([right, -right, one]))
+    x = nearest_rotation(np.stack([left, -left, direct]))
+    y = nearest_rotation(np.stack([right, -right, one]))
     for _ in range(rounds):  # each in turn, from all starts
-        y_new = _nearest_rotations((x.reshape(-1, 9) @ product).reshape(-1, 3, 3))
-        x_new = _nearest_rotations((y_new.reshape(-1, 9) @ product.T).reshape(-1, 3, 3))
+        y_new = nearest_rotation((x.reshape(-1, 9) @ product).reshape(-1, 3, 3))
+        x_new = nearest_rotation((y_new.reshape(-1, 9) @ product.T).reshape(-1, 3, 3))
         moved = np.abs(x_new - x).max() + np.abs(y_new - y).max()
         x, y = x_new, y_new
         if moved < 1e-12:
             break
     best = int(np.einsum("sab,abcd,scd->s", x, product.reshape(3, 3, 3, 3), y).argmax())
     return x[best], y[best]
-
-
-def _nearest_rotations(matrices: Array) -> Array:
-    """(..., 3, 3) of matrices (..., 3, 3)."""
-    u, _, vt = np.linalg.svd(matrices)
-    u[..., 2] *= np.sign(np.linalg.det(u @ vt))[..., None]
-    return np.asarray(u @ vt)

@@ -199,13 +199,6 @@ GROUPS: dict[str, type] = {
     "manager": ManagerConfig,
 }
 
-#: Former names of parameters: they are accepted with a warning.
-ALIASES = {
-    "camera.as_fast_as_taken": "camera.lockstep",
-    "tracker.max_doubt_s": "tracker.max_tentative_s",
-    "tracker.min_overlap": "tracker.min_iou",
-}
-
 #: What may change while a node runs; all else is read-only, as it takes effect at start only.
 _DYNAMIC = re.compile(
     r"output\..*|visualization\..*|look_at\..*|detector\.min_score|reconstructor\.smooth_.*"
@@ -245,7 +238,6 @@ class Parameters:
         Raises:
             ConfigError: an unknown parameter was given, or a wrong value.
         """
-        _take_former_names(node)
         _refuse_unknown(node)
         values: dict[str, Any] = {}
         for group in groups:
@@ -369,15 +361,6 @@ def _declare(node: Node, leaf: Leaf) -> Any:
     if name in _WORD_OR_BOOL and isinstance(value, bool):
         return str(value).lower()
     return start if value is None else value
-
-
-def _take_former_names(node: Node) -> None:
-    given = node._parameter_overrides  # rclpy has no public way to see them
-    for former, name in ALIASES.items():
-        if former in given:
-            node.get_logger().warning(f"{former} is now {name}; use the new name")
-            value = given.pop(former)
-            given.setdefault(name, Parameter(name, value.type_, value.value))
 
 
 def _refuse_unknown(node: Node) -> None:

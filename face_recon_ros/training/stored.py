@@ -109,8 +109,6 @@ def take_what_fits(network: nn.Module, state: dict[str, Any], face_model: str) -
     for key, value in state["average"].items():
         if key not in ours or (other and key.startswith(("heads.identity", "heads.albedo"))):
             continue
-        if ours[key].ndim == 2 and value.shape[1] * 3 == ours[key].shape[1]:
-            value = nn.functional.pad(value, (0, 2 * value.shape[1]))  # from before `pool_moments`
         if value.shape == ours[key].shape:
             ours[key] = value
     network.load_state_dict(ours)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from face_recon_ros.core.rigid import (
     Rigid,
     angle_between,
+    nearest_rotation,
     quaternion_from_rotation,
     rotation_between,
     rotation_from_quaternion,
@@ -31,6 +32,22 @@ def test_exp_is_a_rotation(vector):
     r = rotation_from_vector(vector)
     np.testing.assert_allclose(r @ r.T, np.eye(3), atol=1e-12)
     assert np.linalg.det(r) == pytest.approx(1.0)
+
+
+@given(vectors)
+def test_a_rotation_is_its_own_nearest_whatever_it_was_scaled_by(vector):
+    r = rotation_from_vector(vector)
+    np.testing.assert_allclose(nearest_rotation([r, 3.0 * r]), [r, r], atol=1e-9)
+
+
+def test_nearest_rotations_are_no_reflections_and_none_is_nearer():
+    rng = np.random.default_rng(0)
+    matrices = rng.standard_normal((20, 3, 3))
+    nearest = nearest_rotation(matrices)
+    np.testing.assert_allclose(np.linalg.det(nearest), 1.0)
+    others = np.array([rotation_from_vector(v) for v in rng.uniform(-2, 2, (200, 3))])
+    agreement = np.einsum("nab,mab->nm", matrices, others).max(axis=1)
+    assert (np.einsum("nab,nab->n", matrices, nearest) >= agreement).all()
 
 
 @given(vectors)

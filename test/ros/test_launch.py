@@ -18,7 +18,6 @@ from face_recon_ros.core.ranges import range_of
 from face_recon_ros.io.expression_stream import StreamConfig
 from face_recon_ros.nodes.launch_arguments import SHARED_ARGUMENTS
 from face_recon_ros.nodes.parameters import (
-    ALIASES,
     GROUPS,
     CameraConfig,
     ManagerConfig,
@@ -118,29 +117,6 @@ def test_every_parameter_can_be_set():
     assert configs["detector"].rotations_deg == (90.0, -90.0)
     unchanged = set(GROUPS) - {"detector"}
     assert {g: configs[g] for g in unchanged} == {g: GROUPS[g]() for g in unchanged}
-
-
-def test_former_names_are_taken_with_a_warning(monkeypatch):
-    import rclpy
-    from rclpy.context import Context
-    from rclpy.impl.rcutils_logger import RcutilsLogger
-    from rclpy.parameter import Parameter
-
-    said = []
-    monkeypatch.setattr(RcutilsLogger, "warning", lambda self, text, **_: said.append(text))
-    context = Context()
-    rclpy.init(context=context)
-    try:
-        former = {"tracker.min_overlap": 0.6, "tracker.max_doubt_s": 0.5}
-        overrides = [Parameter(n, value=v) for n, v in former.items()]
-        overrides.append(Parameter("tracker.max_tentative_s", value=0.7))  # the new one wins
-        node = rclpy.create_node("former", context=context, parameter_overrides=overrides)
-        config = Parameters(node, ("tracker",)).configs["tracker"]
-    finally:
-        rclpy.shutdown(context=context)
-    assert (config.min_iou, config.max_tentative_s) == (0.6, 0.7)
-    assert set(ALIASES) >= set(former) and set(ALIASES.values()) <= PARAMETERS
-    assert any("tracker.min_iou" in text for text in said)
 
 
 def configs_with_ranges():
