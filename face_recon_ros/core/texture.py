@@ -20,6 +20,7 @@ from face_recon_ros.core.texture_sampler import Comparison, TextureSampler
 
 _MINORITY = 0.3  # a share of views that counts for nothing
 _FORGETTING = 0.98  # a frame, of the weight of what was seen before
+_EVERYWHERE = slice(None)
 _FULL_RESOLUTION = 1.5  # pixels a millimetre at which an image is as sharp as need be
 
 
@@ -87,27 +88,85 @@ def look_at(
     return View(picture.rgb, pixels, compared, model_colours, px_per_mm, crop_from_face, px_per_mm)
 
 
+class SeenColours:
+    """What several views have shown of N places of a face, against the model's colours.
+
+    Attributes:
+        ratio: (N, 3) mean of the log ratios.
+        field: (10, 3) mean of the views' smooth fields.
+        empty: whether there was no view.
+        grey: whether no view had hues.
+    """
+
+    def __init__(self, n: int, forgetting: float = 1.0) -> None:
+        """Begins with nothing seen.
+
+        Args:
+            n: how many places.
+            forgetting: share of their weight that earlier views keep at each new one.
+        """
+        self.ratio = np.zeros((n, 3), np.float32)
+        self.field = np.zeros((10, 3), np.float32)
+        self.empty, self.grey = True, True
+        self._forgetting = forgetting
+        self._weight = np.zeros(n, np.float32)
+        self._agreed = np.zeros(n, np.float32)
+        self._visible = np.zeros(n, np.float32)
+        self._best = np.zeros(n, np.float32)
+        self._field_weight = 0.0
+
+    def add(
+        self,
+        comparison: Comparison,
+        gain: Float32,
+        sharpness: float,
+        field_gain: float,
+        some: NDArray[np.intp] | slice = _EVERYWHERE,
+    ) -> None:
+        """Takes in a view.
+
+        Args:
+            comparison: of M of the places.
+            gain: (M,) weight of its ratios in their mean.
+            sharpness: of the view.
+            field_gain: weight of its field.
+            some: which M places; all.
+        """
+        if self._forgetting < 1.0:
+            for sums in (self._weight, self._visible, self._agreed):
+                sums *= self._forgetting
+        visible, agreed = comparison.visible, comparison.weight
+        self._weight[some] += gain
+        share = (gain / np.maximum(self._weight[some], 1e-12))[:, None]
+        self.ratio[some] += share * (comparison.ratio - self.ratio[some])
+        self._visible[some] += visible * visible * sharpness**2
+        self._agreed[some] += visible * agreed * sharpness**2
+        self._best[some] = np.maximum(self._best[some], visible)
+        self._field_weight = self._field_weight * self._forgetting + field_gain
+        step = field_gain / self._field_weight
+        self.field += step * (comparison.field - self.field).astype(np.float32)
+        self.empty, self.grey = False, self.grey and comparison.grey
+
+    def believed(self) -> Float32:
+        """(N,) in [0, 1]: how far the mean ratio is believed; hair agrees now and then."""
+        share = self._agreed / np.maximum(self._visible, 1e-12)
+        low, high = _MINORITY, 1 - _MINORITY
+        return np.asarray(self._best * np.clip((share - low) / (high - low), 0, 1), np.float32)
+
+
 class Appearance:
     """What a track has shown of a person's colours. The sharpest and most frontal views win."""
 
     def __init__(self, sampler: TextureSampler) -> None:
         """Begins with nothing seen."""
-        n = len(sampler.sampled)
         self._sampler = sampler
-        self._ratio = np.zeros((n, 3), np.float32)
-        self._weight = np.zeros(n, np.float32)
-        self._agreed = np.zeros(n, np.float32)
-        self._visible = np.zeros(n, np.float32)
-        self._best = np.zeros(n, np.float32)
-        self._field = np.zeros((10, 3), np.float32)
-        self._field_weight = 0.0
-        self._grey = True
+        self._seen = SeenColours(len(sampler.sampled), _FORGETTING)
         self._factor: Float32 | None = None  # (V, 3) of the model's colours, until the next look
 
     @property
     def coverage(self) -> float:
         """Share of the face's vertices that were seen, in [0, 1]."""
-        seen = believed(self._best, self._agreed, self._visible)
+        seen = self._seen.believed()
         return float(seen @ self._sampler.sampled / max(self._sampler.sampled.sum(), 1))
 
     def add(self, comparison: Comparison, px_per_mm: float) -> None:
@@ -121,33 +180,19 @@ class Appearance:
             return
         sharpness = min(px_per_mm / _FULL_RESOLUTION, 1.0)
         gain = (comparison.weight * sharpness) ** 2
-        self._weight *= _FORGETTING
-        self._weight += gain
-        share = (gain / np.maximum(self._weight, 1e-9))[:, None]
-        self._ratio += share * (comparison.ratio - self._ratio)
-        for sums, known in (
-            (self._visible, comparison.visible),
-            (self._agreed, comparison.weight),
-        ):
-            sums *= _FORGETTING
-            sums += comparison.visible * known * sharpness**2
-        np.maximum(self._best, comparison.visible, out=self._best)
-        total = self._field_weight * _FORGETTING + sharpness**2
-        self._field += sharpness**2 / total * (comparison.field - self._field).astype(np.float32)
-        self._field_weight = total
-        self._grey &= comparison.grey
+        self._seen.add(comparison, gain, sharpness, sharpness**2)
         self._factor = None
 
     def colours(self, model_colours: Float32) -> Float32:
         """(V, 3) a frame's model colours (V, 3), sRGB-encoded, with the person's own over them."""
-        if self._field_weight == 0.0:
+        seen = self._seen
+        if seen.empty:
             return model_colours
         if self._factor is None:
-            smooth = self._sampler.extended(self._field)
-            seen = believed(self._best, self._agreed, self._visible)
-            self._factor = np.exp(smooth + seen[:, None] * (self._ratio - smooth))
+            smooth = self._sampler.extended(seen.field)
+            self._factor = np.exp(smooth + seen.believed()[:, None] * (seen.ratio - smooth))
         colours = np.clip(model_colours * self._factor, 0, 1)
-        return np.asarray(without_hues(colours) if self._grey else colours, np.float32)
+        return np.asarray(without_hues(colours) if seen.grey else colours, np.float32)
 
 
 def without_hues(colours: Float32) -> Float32:
@@ -174,16 +219,3 @@ def seen_at(
     matrix = matrix.astype(np.float32)
     pixels = matrix[:, :2] @ (points[:2] / points[2]) + matrix[:, 2:]
     return points.T, pixels.T, float(px_per_mm)
-
-
-def believed(best: Float32, agreed: Float32, visible: Float32) -> Float32:
-    """(N,) in [0, 1]: how far the mean ratio of many views is believed.
-
-    Args:
-        best: (N,) best visibility in any of them.
-        agreed: (N,) sum over the views of how far they agreed with the smooth field.
-        visible: (N,) what the sum would be, had every view agreed: hair agrees now and then.
-    """
-    share = agreed / np.maximum(visible, 1e-12)
-    low, high = _MINORITY, 1 - _MINORITY
-    return np.asarray(best * np.clip((share - low) / (high - low), 0, 1), np.float32)

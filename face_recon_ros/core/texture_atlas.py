@@ -7,6 +7,8 @@ model as in `core.texture_sampler`, texel by texel, and the sharpest and most fr
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +18,7 @@ from face_recon_ros.core.errors import ModelError
 from face_recon_ros.core.morphable_model import FACE, MorphableModel
 from face_recon_ros.core.rasterizer import rasterize
 from face_recon_ros.core.rigid import Rigid, angle_between
-from face_recon_ros.core.texture import View, believed, without_hues
+from face_recon_ros.core.texture import SeenColours, View, without_hues
 from face_recon_ros.core.texture_sampler import TextureSampler
 from face_recon_ros.core.types import Float32
 
@@ -112,20 +114,13 @@ class TextureBuilder:
         self._face = np.flatnonzero(takes)
         self._tolerance = atlas.spread(sampler.tolerance, self._face)
         self._tolerance_glasses = atlas.spread(sampler.tolerance_glasses, self._face)
-        self._ratio = np.zeros((len(self._face), 3), np.float32)
-        self._weight = np.zeros(len(self._face), np.float32)
-        self._agreed = np.zeros(len(self._face), np.float32)
-        self._visible = np.zeros(len(self._face), np.float32)
-        self._best = np.zeros(len(self._face), np.float32)
-        self._field = np.zeros((10, 3), np.float32)
-        self._field_weight = 0.0
-        self._grey = True
+        self._seen = SeenColours(len(self._face))
         self._views: list[tuple[Rigid, float]] = []
 
     @property
     def coverage(self) -> float:
         """Share of the face's texels that were seen, in [0, 1]."""
-        seen = believed(self._best, self._agreed, self._visible)
+        seen = self._seen.believed()
         return float(seen.mean()) if len(seen) else 0.0
 
     def wants(self, pose: Rigid, quality: float) -> bool:
@@ -154,16 +149,8 @@ class TextureBuilder:
         gain = (weight**2 * view.px_per_mm) ** 2  # squared: the best views win, others hardly blur
         if view.calm is not None:  # what a smile folds is no part of the face at rest
             gain *= self._atlas.spread(view.calm[:, None], face)[:, 0]
-        self._visible[near] += (visible * view.px_per_mm) ** 2
-        self._agreed[near] += visible * weight * view.px_per_mm**2
-        self._best[near] = np.maximum(self._best[near], visible)
-        self._weight[near] += gain
-        share = (gain / np.maximum(self._weight[near], 1e-12))[:, None]
-        self._ratio[near] += share * (ratio - self._ratio[near])
-        self._grey &= view.comparison.grey
-        self._field_weight += view.px_per_mm
-        step = view.px_per_mm / self._field_weight
-        self._field += step * (view.comparison.field - self._field).astype(np.float32)
+        compared = replace(view.comparison, ratio=ratio, weight=weight, visible=visible)
+        self._seen.add(compared, gain, view.px_per_mm, view.px_per_mm, near)
 
     def _settled(self, weight: Float32) -> Float32:
         """(V,) weights without specks: the mean of each triangle's least, over its triangles."""
@@ -175,22 +162,22 @@ class TextureBuilder:
 
     def texture(self, albedo: Float32) -> NDArray[np.uint8]:
         """(size, size, 3) uint8: albedo (V, 3) of the model with what was seen over it."""
-        seen = believed(self._best, self._agreed, self._visible)
-        cast, field = self._cast(seen), self._field.copy()
+        seen = self._seen.believed()
+        cast, field = self._cast(seen), self._seen.field.copy()
         field[0] -= cast
         ratio = self._atlas.spread(self._sampler.extended(field), slice(None))
         smooth = ratio[self._face]
-        ratio[self._face] = smooth + seen[:, None] * (self._ratio - cast - smooth)
+        ratio[self._face] = smooth + seen[:, None] * (self._seen.ratio - cast - smooth)
         colours = self._atlas.spread(albedo, slice(None)) * np.exp(ratio)
-        if self._grey and self._field_weight > 0:
+        if self._seen.grey and not self._seen.empty:
             colours = without_hues(colours)
         return self._atlas.picture(np.clip(colours, 0, 1).astype(np.float32))
 
     def _cast(self, seen: Float32) -> Float32:
         """(3,) log of the light's hue: what no skin has, beside the model's, is not the skin's."""
-        if self._grey or not seen.any():
+        if self._seen.grey or not seen.any():
             return np.zeros(3, np.float32)
-        mean = seen @ self._ratio / seen.sum()
+        mean = seen @ self._seen.ratio / seen.sum()
         hue = mean - mean.mean()
         return np.asarray(hue - np.clip(hue, *_SKIN_HUES), np.float32)
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face_recon_ros.core.camera import PinholeCamera
-from face_recon_ros.core.errors import DataError, reason
+from face_recon_ros.core.errors import DataError, FaceReconError, reason
 from face_recon_ros.core.morphable_model import MorphableModel
 from face_recon_ros.core.pipeline import Frame
 from face_recon_ros.core.types import Image
@@ -169,7 +169,7 @@ def portrait_people(
             break
         try:
             rgb = read_stored_image(paths[i])
-        except DataError:
+        except FaceReconError:
             continue
         faces = reconstruct(rgb).faces
         if len(faces) != 1 or faces[0].mesh.colours is None:

@@ -11,16 +11,18 @@ from face_recon_ros.cli.main import main
 from face_recon_ros.core.errors import ConfigError, DataError
 from face_recon_ros.core.models import FACE_MODEL, find_model
 from face_recon_ros.core.morphable_model import load_morphable_model
-from face_recon_ros.core.types import Image
+from face_recon_ros.core.types import Image, Mesh
 from face_recon_ros.evaluation.mot import TrueFace
 from face_recon_ros.evaluation.room import Room
 from face_recon_ros.evaluation.room_script import RoomConfig
 from face_recon_ros.evaluation.tracking import (
     evaluate_tracking,
     mot_lines,
+    portrait_people,
     read_mot,
     with_truth,
 )
+from face_recon_ros.io.images import write_image
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +127,21 @@ class Oracle:
         found = next(self._answers)
         faces = [SimpleNamespace(track=SimpleNamespace(id=n), box=box) for n, box in found]
         return SimpleNamespace(faces=faces)
+
+
+def test_a_portrait_that_cannot_be_read_is_passed_over(tmp_path, model):
+    write_image(tmp_path / "good.png", np.full((64, 64, 3), 90, np.uint8))
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    mesh = Mesh(model.mean_shape, model.triangles, model.mean_albedo)
+    face = SimpleNamespace(mesh=mesh, box=np.float32([16, 16, 48, 48]))
+
+    def people(count):
+        found = SimpleNamespace(faces=[face])
+        return portrait_people(tmp_path, lambda rgb: found, model, count)
+
+    assert len(people(1)) == 1
+    with pytest.raises(DataError, match="got 1 of 2"):
+        people(2)
 
 
 def test_a_sequence_is_scored():
