@@ -81,6 +81,7 @@ class CameraResolver:
         self.readings = {"calibration": 0, "CameraInfo": 0, "assumed": 0}
         self.problems: list[str] = list(self._file_warnings)
         self._told = _Told(None, ())
+        self._size = 0, 0  # of the last image
         self._usable: dict[tuple[int, int], PinholeCamera] = {}
 
     @property
@@ -129,6 +130,7 @@ class CameraResolver:
         Raises:
             CameraError: the calibration file is of another aspect ratio.
         """
+        self._size = width, height
         if self._calibration is not None:
             self.readings["calibration"] += 1
             return calibration_for(self._calibration, width, height)
@@ -143,16 +145,15 @@ class CameraResolver:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What is wrong with the CameraInfo in use, for as long as it is."""
+        """What is wrong with the CameraInfo in use for the last image, for as long as it is."""
         if self._calibration is not None or self._told.info is None:
             return self._file_warnings
-        readings = list(self._told.readings.values()) or [self.reading()]
-        return tuple(dict.fromkeys(w for r in readings for w in r.warnings))
+        return self.reading(*self._size).warnings
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was done with the CameraInfo in use."""
-        return tuple(dict.fromkeys(n for r in list(self._told.readings.values()) for n in r.notes))
+        """What was done with the CameraInfo in use for the last image."""
+        return () if self._calibration is not None else self.reading(*self._size).notes
 
     @property
     def source(self) -> str:

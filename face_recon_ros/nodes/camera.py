@@ -65,8 +65,7 @@ class CameraStream:
         self._node.start_thread("camera", self._run)
 
     def _report(self) -> str:
-        if self._resolver.notes:
-            self._node.meter.fact("camera_notes", "; ".join(self._resolver.notes))
+        self._node.meter.fact("camera_notes", "; ".join(self._resolver.notes))
         return "; ".join([*self._resolver.warnings, *self.source.warnings])
 
     @property
@@ -91,7 +90,7 @@ class CameraStream:
                     return
                 header = conversions.header_of(image.stamp, image.frame)
                 self._take(image, self.camera_of(image), header)
-                self._node.meter.arrived(image.stamp)
+                self._node.arrived(image.stamp)
                 if count == self._config.max_frames:
                     break
             self._node.expect_input(False)

@@ -14,10 +14,12 @@ from face_recon_ros.core.errors import FaceReconError
 from face_recon_ros.core.types import Image
 from face_recon_ros.io.calibration import CameraResolver
 from face_recon_ros.io.messages import image_from_msg
+from face_recon_ros.nodes.connections import too_many
 from face_recon_ros.nodes.image_subscriber import choose_topic, image_topic
 from face_recon_ros.nodes.parameters import CameraConfig
 from face_recon_ros.nodes.runtime import (
     CAMERA_INFO_TOPIC,
+    FAULT_LOG_PERIOD_S,
     NEWEST_QOS,
     SENSOR_QOS,
     SILENCE_S,
@@ -46,8 +48,10 @@ class CameraInfoSubscriber:
             image_topic=image_topic(node),
         )
         self._size: tuple[int, int] | None = None
+        self._told_size: tuple[int, int] | None = None
         self._images: Subscription | None = None
-        self._looked_s = self._received_s = -np.inf
+        self._looked_s = self._received_s = self._said_s = -np.inf
+        self._said = ""
         self._calibrated = False
         node.watch(self._report)
         node.create_subscription(CameraInfo, CAMERA_INFO_TOPIC, self._receive_info, SENSOR_QOS)
@@ -89,12 +93,22 @@ class CameraInfoSubscriber:
         meter.fact("camera_info", state)
         if age_s < np.inf:
             meter.fact("camera_info_age_s", f"{age_s:.2f}")
-        if self._resolver.notes:
-            meter.fact("camera_notes", "; ".join(self._resolver.notes))
+        meter.fact("camera_notes", "; ".join(self._resolver.notes))
         warnings = list(self._resolver.warnings)
+        self._say("; ".join(warnings))
+        if several := too_many(self._node, self._node.resolve_topic_name(CAMERA_INFO_TOPIC)):
+            warnings.append(several)
         if state == "late":
             warnings.append(f"no CameraInfo for {age_s:.0f} s, the last one counts")
         return "; ".join(warnings)
+
+    def _say(self, warnings: str) -> None:
+        """Has the console say what is wrong with CameraInfo, once, when it begins."""
+        now = time.monotonic()
+        if warnings != self._said and now - self._said_s > FAULT_LOG_PERIOD_S:
+            self._said, self._said_s = warnings, now
+            if warnings:
+                self._node.get_logger().warning(warnings)
 
     def _receive_info(self, msg: CameraInfo) -> None:
         first = self._received_s == -np.inf
@@ -102,8 +116,9 @@ class CameraInfoSubscriber:
         if not self._resolver.update(msg):
             return
         self._node.meter.count("camera_info_changes", not first)
-        if warnings := self._resolver.warnings:
-            self._node.get_logger().warning("; ".join(warnings), throttle_duration_sec=5.0)
+        told_size = int(msg.width), int(msg.height)
+        if told_size != self._told_size:  # so did the images, perhaps
+            self._told_size, self._size, self._looked_s = told_size, None, -np.inf
 
     def _receive_image(self, msg: Any) -> None:
         if self._images is None:

@@ -51,7 +51,7 @@ class DetectorNode(FaceNode):
         )
 
     def _receive(self, msg: ImageMsg | CompressedImage) -> None:
-        self.meter.arrived(conversions.seconds_from_stamp(msg.header.stamp))
+        self.arrived(conversions.seconds_from_stamp(msg.header.stamp))
         self.live.slot.put(msg)
 
     def _work(self, msg: ImageMsg | CompressedImage) -> None:
@@ -66,7 +66,6 @@ class DetectorNode(FaceNode):
         pixels = self.loaded.crop_spec.extract(image.rgb, crops)
         cut = time.perf_counter()
         self.live.outputs.publish(tracks, pixels, msg.header)
-        now = self.get_clock().now().nanoseconds * 1e-9
         self.meter.count("processed")
         self.meter.count("faces", len(tracks))
         self.meter.time(
@@ -75,7 +74,7 @@ class DetectorNode(FaceNode):
                 "detect": found - converted,
                 "crop": cut - found,
                 "publish": time.perf_counter() - cut,
-                "latency": now - image.stamp,
+                **self.stamps.latency(image.stamp),
             }
         )
 

@@ -13,6 +13,7 @@ from sensor_msgs.msg import Image as ImageMsg
 from face_recon_ros.core.errors import ConfigError
 from face_recon_ros.core.types import Image
 from face_recon_ros.io.messages import ImageStream
+from face_recon_ros.nodes.connections import too_many
 from face_recon_ros.nodes.runtime import IMAGE_TOPIC, LISTEN_PERIOD_S, NEWEST_QOS, FaceNode
 
 AUTO, RAW, COMPRESSED = "auto", "raw", "compressed"
@@ -168,4 +169,5 @@ class ImageSubscriber:
         waiting = self._listening is not None and not self._received
         if waiting and time.monotonic() - self._since > _PATIENCE_S:
             return self._waiting()
-        return self.stream.warning
+        several = too_many(self._node, self._listening[0]) if self._listening is not None else ""
+        return "; ".join(text for text in (several, self.stream.warning) if text)

@@ -100,7 +100,7 @@ class PipelineNode(FaceNode):
 
     def _receive(self, msg: ImageMsg | CompressedImage) -> None:
         """An image of another node's camera, in the executor's thread."""
-        self.meter.arrived(conversions.seconds_from_stamp(msg.header.stamp))
+        self.arrived(conversions.seconds_from_stamp(msg.header.stamp))
         self.live.slot.put((msg, None, msg.header))
 
     def _work(self, item: tuple[Any, PinholeCamera | None, Header]) -> None:
@@ -122,7 +122,6 @@ class PipelineNode(FaceNode):
         cloud = self.live.faces.publish(
             frame.faces, frame.crops, camera, header, self.config("output")
         )
-        now = self.get_clock().now().nanoseconds * 1e-9
         config, hurried = self.config("visualization"), frame.carried > 0
         if self.live.visualizer.due(image.stamp, config, hurried=hurried):
             faces = [DrawnFace.of(face) for face in frame.faces]
@@ -142,7 +141,7 @@ class PipelineNode(FaceNode):
                 "convert": converted - start,
                 **frame.timings,
                 "publish": published - processed,
-                "latency": now - image.stamp,
+                **self.stamps.latency(image.stamp),
             }
         )
 

@@ -72,7 +72,7 @@ class ReconstructionNode(FaceNode):
     def _receive(self, topic: str, msg: Detection2DArray | ImageMsg) -> None:
         if (parts := self.live.matcher.add(topic, msg)) is None:
             return
-        self.meter.arrived(conversions.seconds_from_stamp(msg.header.stamp))
+        self.arrived(conversions.seconds_from_stamp(msg.header.stamp))
         if camera := self.live.camera.get():
             self.live.slot.put((parts["detections"], parts["crops"], camera))
 
@@ -108,7 +108,6 @@ class ReconstructionNode(FaceNode):
         estimated = time.perf_counter()
         usable = pixels[prediction.usable]
         self.live.outputs.publish(faces, usable, camera, stacked.header, self.config("output"))
-        now = self.get_clock().now().nanoseconds * 1e-9
         self.meter.fact("camera_calibrated", str(camera.calibrated).lower())
         self.meter.count("processed")
         self.meter.count("faces", len(faces))
@@ -124,7 +123,7 @@ class ReconstructionNode(FaceNode):
                 "decode": decoded - fitted,
                 "head_state": estimated - decoded,
                 "publish": time.perf_counter() - estimated,
-                "latency": now - stamp,
+                **self.stamps.latency(stamp),
             }
         )
 

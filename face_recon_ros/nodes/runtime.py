@@ -28,8 +28,9 @@ from rclpy.subscription import Subscription
 from rclpy.task import Future
 
 from face_recon_ros.core.errors import ConfigError, FaceReconError
-from face_recon_ros.nodes import conversions
+from face_recon_ros.nodes import connections, conversions
 from face_recon_ros.nodes.parameters import Parameters
+from face_recon_ros.nodes.stamps import Stamps
 from face_recon_ros.nodes.status import Meter
 from face_recon_ros.nodes.worker import LatestValue, Worker
 
@@ -62,15 +63,17 @@ class Activation:
         threads: started by it, beside those of workers.
         watches: asked before each report of diagnostics.
         closers: called at its end.
+        facts: names of what was told in /diagnostics before it.
     """
 
-    def __init__(self, before: Iterable[Any]) -> None:
+    def __init__(self, before: Iterable[Any], facts: Iterable[str]) -> None:
         """Starts without anything; `before`: entities of ROS that the node has in any case."""
         self.stopping = threading.Event()
         self.workers: list[Worker[Any]] = []
         self.threads: list[threading.Thread] = []
         self.watches: list[Callable[[], str]] = []
         self.closers: list[Callable[[], object]] = []
+        self.facts = tuple(facts)
         self._before = {id(entity) for entity in before}
 
     def owns(self, entity: object) -> bool:
@@ -88,6 +91,7 @@ class FaceNode(LifecycleNode):
 
     Attributes:
         meter: what the node counts of itself.
+        stamps: of the images that come in, beside the node's clock.
         phase: of its lifecycle: unconfigured, inactive, active, finalized.
         fault: that the last transition failed by.
         exit_status: of the process.
@@ -112,7 +116,10 @@ class FaceNode(LifecycleNode):
             ConfigError: unknown or wrong parameters.
         """
         super().__init__(name, namespace=namespace)
+        robot = self.get_namespace().removesuffix(f"/{namespace}").strip("/")
+        self._robot = f"{robot}/" if robot else ""  # of several in a domain
         self.meter = Meter()
+        self.stamps = Stamps(self.get_clock())
         self.phase = "unconfigured"
         self.fault: FaceReconError | None = None
         self.exit_status = 0
@@ -128,7 +135,7 @@ class FaceNode(LifecycleNode):
         self.create_timer(1.0, self.report_health, clock=self.steady)
         self.create_timer(WAKE_PERIOD_S, lambda: None, clock=self.steady)  # see `spin`
         self.loaded: Any = SimpleNamespace()
-        self.live: Any = Activation(self.entities())
+        self.live: Any = Activation(self.entities(), ())
 
     def set_up(self) -> None:
         """Loads what takes long into `loaded`; makes nothing of ROS."""
@@ -148,7 +155,7 @@ class FaceNode(LifecycleNode):
 
     def on_activate(self, state: State) -> TransitionCallbackReturn:
         """Inactive -> active."""
-        self.live = Activation(self.entities())
+        self.live = Activation(self.entities(), self.meter.facts)
         done = self._change("active", self.begin, self._stop)
         if done == _DONE:
             self.get_logger().info("ready")
@@ -216,10 +223,12 @@ class FaceNode(LifecycleNode):
                 if live.owns(entity):
                     destroy(entity)
         self.input_due = False
-        self.live = Activation(self.entities())
+        self.meter.forget(but=live.facts)
+        self.live = Activation(self.entities(), live.facts)
 
     def _clean_up(self) -> None:
         self._stop()
+        self.meter.forget()
         self.loaded = SimpleNamespace()
         gc.collect()  # models in reference cycles would wait for it beside the next ones
         with contextlib.suppress(AttributeError, OSError):  # glibc alone keeps and gives back
@@ -299,6 +308,11 @@ class FaceNode(LifecycleNode):
         """Says whether images ought to come in from now on."""
         self.input_due, self._due_since = due, time.monotonic()
 
+    def arrived(self, stamp: float) -> None:
+        """Notes an image that came in, with its stamp in seconds."""
+        self.meter.arrived(stamp)
+        self.stamps.arrived(stamp)
+
     def complain(self, fault: FaceReconError) -> None:
         """Logs the fault of one image, not too often; the node stays up."""
         self.meter.fault(fault)
@@ -322,6 +336,7 @@ class FaceNode(LifecycleNode):
         if not rclpy.ok() or self.finished.done():
             return
         warnings = [self.meter.take_fault(), *(look() for look in list(self.live.watches))]
+        warnings += [self.stamps.warning, connections.misfits(self)]
         silent_s = min(self.meter.input_age_s(), time.monotonic() - self._due_since)
         if self.input_due and silent_s > SILENCE_S:
             warnings.append(f"no images for {silent_s:.0f} s")
@@ -331,7 +346,7 @@ class FaceNode(LifecycleNode):
         values = self.meter.values(self.rate_of, late)
         active = f"{values['rate_hz']} Hz" if self.phase == "active" else self.phase
         health = conversions.Health(
-            name=f"face_recon: {self.get_name()}",
+            name=f"face_recon: {self._robot}{self.get_name()}",
             hardware_id=str(values.get("model", values.get("source", ""))),
             message="; ".join(warnings) or active,
             values=values,

@@ -43,9 +43,22 @@ class Meter:
                 self._times[name].append(value)
 
     def fact(self, name: str, value: str) -> None:
-        """Notes what does not change often."""
+        """Notes what does not change often; an empty value is forgotten."""
         with self._lock:
             self._facts[name] = value
+            if not value:
+                del self._facts[name]
+
+    @property
+    def facts(self) -> list[str]:
+        """Names of what is noted."""
+        with self._lock:
+            return list(self._facts)
+
+    def forget(self, *, but: Iterable[str] = ()) -> None:
+        """Forgets facts, since they are no longer true."""
+        with self._lock:
+            self._facts = {name: self._facts[name] for name in but if name in self._facts}
 
     def score(self, name: str, values: Iterable[float]) -> None:
         """Notes scores in [0, 1], of which the lowest and the median are told once."""

@@ -244,7 +244,7 @@ class VisualizationNode(FaceNode):
 
     def _receive(self, topic: str, msg: PointCloud2) -> None:
         if topic == "mesh/vertices":
-            self.meter.arrived(conversions.seconds_from_stamp(msg.header.stamp))
+            self.arrived(conversions.seconds_from_stamp(msg.header.stamp))
         if (parts := self.live.matcher.add(topic, msg)) is None or self.live.triangles is None:
             return
         stamp = conversions.seconds_from_stamp(msg.header.stamp)

@@ -223,6 +223,13 @@ def test_a_warning_ends_with_what_it_is_about():
     resolver.update(t.info_message(t.K, t.BENT))
     resolver.camera(t.W, t.H)
     assert not resolver.warnings and resolver.problems
+    for width, height, warned, noted in (
+        (t.H, t.W, True, False),  # of another view
+        (2 * t.W, 2 * t.H, False, True),  # of the same, larger
+        (t.W, t.H, False, False),
+    ):
+        resolver.camera(width, height)
+        assert (bool(resolver.warnings), bool(resolver.notes)) == (warned, noted)
 
 
 @pytest.mark.parametrize("row", t.BAGS, ids=lambda r: r.name)

@@ -6,7 +6,10 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -172,16 +175,16 @@ def test_without_calibration_the_images_tell_their_size(
 ):
     from diagnostic_msgs.msg import DiagnosticArray
 
-    for module in ("detector", "reconstruction") if separate else ("pipeline",):
-        graph.start(module, *small_models)
+    modules = ("detector", "reconstruction") if separate else ("pipeline",)
+    nodes = [graph.start(module, *small_models) for module in modules]
     clouds = listener.listen(PointCloud2, "/face/mesh/vertices", SENSOR_QOS)
     health = listener.listen(DiagnosticArray, "/diagnostics", 10)
     images = listener.node.create_publisher(ImageMsg, "/camera/image_raw", SENSOR_QOS)
     cameras = listener.node.create_publisher(CameraInfo, "/camera/camera_info", SENSOR_QOS)
-    stamp = [1.0]
+    stamp = [time.time()]
 
     def show(rgb, info):
-        stamp[0] += 0.05
+        stamp[0] = time.time()  # only images of the node's clock have a latency
         cameras.publish(info)
         images.publish(image_msg(rgb, stamp[0]))
 
@@ -208,6 +211,17 @@ def test_without_calibration_the_images_tell_their_size(
     other = camera_info(800, 800, 700.0)  # of another view: assumed again, and said
     message = lambda: [s.message for m in health for s in m.status if "800 x 800" in s.message]  # noqa: E731
     assert listener.spin_until(message, each=lambda: show(picture, other))
+
+    def told_last():
+        status = next(s for m in health[::-1] for s in m.status if s.name.endswith(modules[-1]))
+        return status.message, {v.key for v in status.values}
+
+    assert "camera_notes" not in told_last()[1]  # that one was of the CameraInfo before
+    forgotten = lambda: "800 x 800" not in told_last()[0]  # noqa: E731
+    assert listener.spin_until(forgotten, each=lambda: show(picture, calibrated))
+    nodes[-1].terminate()
+    output, _ = nodes[-1].communicate(timeout=30)
+    assert "800 x 800" in output
 
 
 def test_topology_waits_for_late_listeners_and_markers_deserialise(
@@ -255,7 +269,7 @@ def test_nothing_is_computed_while_nobody_listens(graph, listener, small_models)
         ("reconstruction", ["reconstructor.provider:=abacus"], "abacus"),
         ("camera", [], "camera.source"),
         ("camera", ["camera.source:=pattern", "camera.calibration:=/no/ost.yaml"], "/no/ost.yaml"),
-        ("pipeline", ["camera.source:=pattern", "camera.fov_deg:=60"], "60.0"),
+        ("pipeline", ["camera.source:=pattern", "camera.fov_deg:=wide"], "60.0"),
     ],
 )
 def test_wrong_settings_end_it_with_one_line(module, parameters, says, graph):
@@ -494,6 +508,37 @@ def test_picture_is_a_source_of_the_camera_node(graph, listener, tmp_path, pictu
     images = listener.listen(ImageMsg, "/camera/image_raw", SENSOR_QOS)
     assert listener.spin_until(lambda: images)
     np.testing.assert_array_equal(conversions.image_from_msg(images[0]).rgb, read_image(path))
+
+
+@pytest.fixture
+def web(head_video):
+    """Address of a web server that sends files whole: `python -m http.server`."""
+    handler = partial(SimpleHTTPRequestHandler, directory=head_video.parent)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+def test_a_video_on_a_web_server_is_a_source_of_the_camera_node(graph, listener, web, head_video):
+    source = [f"camera.source:={web}/{head_video.name}", "camera.exit_at_end:=true"]
+    images = listener.listen(ImageMsg, "/camera/image_raw", SENSOR_QOS)
+    infos = listener.listen(CameraInfo, "/camera/camera_info", SENSOR_QOS)
+    node = graph.start("camera", *source, "camera.wait_for_subscriber_s:=60.0")
+    assert listener.spin_until(lambda: node.poll() is not None)
+    assert node.returncode == 0, node.stdout.read()
+    assert 30 < len(images) <= 60  # best effort
+    assert {(m.width, m.height) for m in (*images, *infos)} == {(640, 480)}
+    stamps = [conversions.seconds_from_stamp(m.header.stamp) for m in images]
+    assert stamps == sorted(set(stamps))  # a file is played once, at its own rate
+    assert stamps[-1] - stamps[0] > 0.9 * (len(images) - 1) / 30
+
+
+def test_a_file_that_a_web_server_lacks_ends_the_camera_node_with_one_line(graph, web):
+    node = graph.start("camera", f"camera.source:={web}/nothing.mp4")
+    output, _ = node.communicate(timeout=60)
+    assert node.returncode == 1
+    assert "404" in output and output.count("expected") == 1 and "Traceback" not in output
 
 
 def test_our_nodes_use_no_name_of_rclpys_node():

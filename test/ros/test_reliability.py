@@ -670,7 +670,8 @@ MODULES = {
 def test_every_node_goes_through_all_states_and_keeps_nothing(graph, small_models, tmp_path):
     cv2.imwrite(str(tmp_path / "picture.png"), picture()[..., ::-1])
     given = [*small_models, f"camera.source:={tmp_path / 'picture.png'}", "camera.loop:=true"]
-    given += [f"neck.urdf:={ROOT / 'urdf' / 'pan_tilt.urdf'}", "autostart:=false"]
+    given += [f"neck.urdf:={ROOT / 'urdf' / 'pan_tilt.urdf'}", "neck.output:=none"]
+    given += ["autostart:=false"]
     rclpy.init(args=["--ros-args", *(flag for p in given for flag in ("-p", p))])
     try:
         for module, name in MODULES.items():
@@ -683,7 +684,8 @@ def test_every_node_goes_through_all_states_and_keeps_nothing(graph, small_model
                     if node.phase != "active" and thread.name in {*MODULES, "drawing"}:
                         thread.join(30)  # on a busy machine it may still be ending
                 threads = {t.name for t in threading.enumerate()} & {*MODULES, "drawing"}
-                return len(list(node.entities())), attributes, threads
+                facts = set(node.meter.facts) - {"state"}  # told in /diagnostics
+                return len(list(node.entities())), attributes, threads, facts
 
             unconfigured = holds()
             for _ in range(2):
