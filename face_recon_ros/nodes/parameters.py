@@ -13,7 +13,7 @@ import inspect
 import json
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -239,6 +239,7 @@ class Parameters:
             ConfigError: an unknown parameter was given, or a wrong value.
         """
         _refuse_unknown(node)
+        _take_as_meant(node, groups)
         values: dict[str, Any] = {}
         for group in groups:
             for leaf in leaves(group):
@@ -317,10 +318,6 @@ def _build(config: type, prefix: str, values: Mapping[str, Any]) -> Any:
     return config(**kwargs)
 
 
-#: `true` on a command line is a bool, not a word.
-_WORD_OR_BOOL = ("camera.rectified",)
-
-
 def _declare(node: Node, leaf: Leaf) -> Any:
     name, default, description, limits = leaf
     texts = isinstance(default, tuple) and any(isinstance(v, str) for v in default)
@@ -329,7 +326,6 @@ def _declare(node: Node, leaf: Leaf) -> Any:
         description=description,
         type=kind.value,
         read_only=not is_dynamic(name),
-        dynamic_typing=name in _WORD_OR_BOOL,
     )
     if limits is not None:
         low, high = limits
@@ -358,9 +354,33 @@ def _declare(node: Node, leaf: Leaf) -> Any:
         value = node.get_parameter(name).value
     except ParameterUninitializedException:
         return start
-    if name in _WORD_OR_BOOL and isinstance(value, bool):
-        return str(value).lower()
     return start if value is None else value
+
+
+#: Their words are `true` and `false`; of all others that YAML reads as bools, `on` and `off`.
+_TRUE_OR_FALSE = ("camera.rectified",)
+
+
+def _take_as_meant(node: Node, groups: tuple[str, ...]) -> None:
+    """What YAML reads as another type: `off` is a bool there, a device 0 a number, 60 no 60.0."""
+    given = node._parameter_overrides  # rclpy has no public way to see them
+    for name, default, _, _ in (leaf for group in groups for leaf in leaves(group)):
+        if name in given and (meant := _meant(name, given[name].value, default)) is not None:
+            given[name] = Parameter(name, value=meant)
+
+
+def _meant(name: str, value: Any, default: Any) -> str | float | list[float] | None:
+    """A value of the default's type for one of another, None where there is nothing to do."""
+    if isinstance(default, str) and isinstance(value, bool):
+        words = ("false", "true") if name in _TRUE_OR_FALSE else ("off", "on")
+        return words[value]
+    if isinstance(default, str) and isinstance(value, int | float):
+        return str(value)
+    if isinstance(default, float) and type(value) is int:
+        return float(value)
+    if default == () and isinstance(value, Sequence) and {type(v) for v in value} == {int}:
+        return [float(v) for v in value]
+    return None
 
 
 def _refuse_unknown(node: Node) -> None:

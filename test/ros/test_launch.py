@@ -119,6 +119,37 @@ def test_every_parameter_can_be_set():
     assert {g: configs[g] for g in unchanged} == {g: GROUPS[g]() for g in unchanged}
 
 
+def test_what_yaml_reads_as_another_type_is_taken_as_meant():
+    """On a command line and in a file: there `off` is a bool, 0 a number, 60 no double."""
+    import rclpy
+    from rclpy.context import Context
+
+    given = {
+        "camera.source": ("0", "0"),
+        "camera.rectified": ("true", "true"),
+        "camera.fov_deg": ("70", 70.0),
+        "tracker.appearance": ("off", "off"),
+        "reconstructor.points": ("off", "off"),
+        "reconstructor.colours": ("OFF", "off"),
+        "detector.rotations_deg": ("[90, -90]", (90.0, -90.0)),
+    }
+    flags = [flag for name, (text, _) in given.items() for flag in ("-p", f"{name}:={text}")]
+    context = Context()
+    rclpy.init(context=context, args=["--ros-args", *flags])
+    try:
+        node = rclpy.create_node("words", context=context)
+        configs = Parameters(node, tuple({name.partition(".")[0] for name in given})).configs
+        with pytest.raises(ConfigError, match="appearance"):
+            wrong = [rclpy.parameter.Parameter("tracker.appearance", value=True)]
+            other = rclpy.create_node("wrong", context=context, parameter_overrides=wrong)
+            Parameters(other, ("tracker",))
+    finally:
+        rclpy.shutdown(context=context)
+    for name, (_, meant) in given.items():
+        group, _, field = name.partition(".")
+        assert getattr(configs[group], field) == meant, name
+
+
 def configs_with_ranges():
     """Every config dataclass behind parameters, with its fields that have a range."""
     todo = [config() for config in GROUPS.values()]
