@@ -67,7 +67,13 @@ class NeckConfig:
         )
 
     def read_urdf(self) -> str:
-        """Text of the file `urdf`."""
+        """Text of the file `urdf`.
+
+        Raises:
+            ConfigError: none is named, or it cannot be read.
+        """
+        if not self.urdf:
+            raise ConfigError("a URDF file", "no name", "set neck.urdf to its path")
         try:
             return user_path(self.urdf).read_text()
         except (OSError, ValueError) as fault:

@@ -6,6 +6,7 @@ In a window, in a file, or as a page that a browser shows.
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from sensor_msgs.msg import Image as ImageMsg
 from sensor_msgs.msg import JointState, PointCloud2
 from shape_msgs.msg import Mesh as MeshMsg
 
-from face_recon_ros.core.errors import ConfigError, FaceReconError
+from face_recon_ros.core.errors import ConfigError, FaceReconError, reason
 from face_recon_ros.core.types import Float32
 from face_recon_ros.nodes import conversions
 from face_recon_ros.nodes.mesh_log import MeshLog
@@ -65,7 +66,7 @@ class ViewerNode(FaceNode):
                 "the package rerun-sdk", str(fault), "pip install rerun-sdk"
             ) from None
         self.live.rerun: Any = rerun
-        rerun.init("face_recon", spawn=path is None and options.web is None)
+        rerun.init("face_recon")
         if path:
             rerun.save(str(path))
         elif options.web is not None:
@@ -75,6 +76,8 @@ class ViewerNode(FaceNode):
             self.at_stop(view.close)
             rerun.connect_grpc(view.data_url)
             self.get_logger().info(f"look at {view.url}")
+        else:
+            open_window(rerun)
         self.at_stop(rerun.disconnect)
         # REP-103 optical frame: x right, y down, z forward
         rerun.log("camera", rerun.ViewCoordinates.RDF, static=True)
@@ -182,6 +185,23 @@ def layout(blueprint: Any, middle: Float32) -> Any:
         ),
         collapse_panels=True,
     )
+
+
+def open_window(rerun: Any) -> None:
+    """Starts rerun's viewer: that of our Python environment, which need not be on PATH, first.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    own = Path(sys.executable).with_name("rerun")
+    try:
+        rerun.spawn(executable_path=str(own) if own.exists() else None)
+    except RuntimeError as fault:
+        raise ConfigError(
+            "rerun's viewer, which opens a window",
+            reason(fault),
+            "pip install rerun-sdk, or use --web or --save FILE.rrd",
+        ) from None
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
 
 from launch_description import ROOT, describe, of_kind
 
+from face_recon_ros.core.errors import ConfigError
 from face_recon_ros.nodes.launch_arguments import SHARED_ARGUMENTS
 from face_recon_ros.nodes.neck_config import NeckConfig
 from face_recon_ros.nodes.parameters import GROUPS, leaves
@@ -84,3 +85,8 @@ def test_the_documented_topics_are_the_nodes():
     for topic in ("neck/joint_trajectory", "neck/commands", "neck/point_head", "/look_at",
                   "/humans/faces/tracked", "/joint_states", "/robot_description"):  # fmt: skip
         assert topic in text and topic in sources
+
+
+def test_a_simulated_neck_without_a_urdf_says_what_to_set():
+    with pytest.raises(ConfigError, match=r"no name; set neck\.urdf"):
+        NeckConfig().read_urdf()

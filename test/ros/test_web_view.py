@@ -3,6 +3,9 @@
 import re
 import signal
 import socket
+import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -16,6 +19,7 @@ from sensor_msgs.msg import Image as ImageMsg
 from face_recon_ros.core.errors import ConfigError
 from face_recon_ros.nodes.runtime import LATCHED_QOS
 from face_recon_ros.nodes.textures import TEXTURE_PX
+from face_recon_ros.nodes.viewer import open_window
 from face_recon_ros.nodes.web_view import WebView, first_free, page_url, parse_address
 
 
@@ -116,3 +120,25 @@ def test_a_browser_shows_a_person(graph, listener, tmp_path):
             assert probe.connect_ex(("127.0.0.1", web)) != 0
     finally:
         browser.close()
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_the_window_is_that_of_our_environment_and_else_one_line(there, tmp_path, monkeypatch):
+    """`.venv/bin/python` does not put `.venv/bin` on PATH."""
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    own = tmp_path / "rerun"
+    if there:
+        own.touch()
+
+    def spawn(executable_path):
+        if executable_path is None:
+            raise RuntimeError("Failed to find Rerun Viewer executable in PATH.\nmany lines")
+        assert Path(executable_path) == own
+
+    rerun = SimpleNamespace(spawn=spawn)
+    if there:
+        open_window(rerun)
+    else:
+        with pytest.raises(ConfigError, match="--web or --save") as raised:
+            open_window(rerun)
+        assert "many lines" not in str(raised.value)
