@@ -36,6 +36,7 @@ from face_recon_ros.cli.options import (
 from face_recon_ros.cli.reconstruction_files import MESHES, Sighting, textured_heads, write_results
 from face_recon_ros.cli.stopping import stoppable, until_stopped
 from face_recon_ros.core.anonymise import LostFaces, hide_faces
+from face_recon_ros.core.decoding import as_known
 from face_recon_ros.core.detection import THOROUGH
 from face_recon_ros.core.errors import ConfigError
 from face_recon_ros.core.finder import FaceFinder
@@ -302,9 +303,10 @@ def _person(
     if not sightings:
         return 0
     identity = sightings[-1].face.coefficients.identity[0]
-    sightings = [replace(s, face=reconstructor.as_known(s.face, identity)) for s in sightings]
+    model = reconstructor.model
+    sightings = [replace(s, face=as_known(s.face, identity, model)) for s in sightings]
     last = sightings[-1].face
-    head = replace(last.mesh, vertices=reconstructor.model.neutral(identity))
+    head = replace(last.mesh, vertices=model.neutral(identity))
     neutral = replace(last.coefficients, expression=0 * last.coefficients.expression)
     people = [replace(last, mesh=head, coefficients=neutral)]
     names = [path.name for path in shown]

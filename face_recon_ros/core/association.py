@@ -1,4 +1,6 @@
-"""Which detection is which track's: costs of matches, gates, and matches that are not clear.
+"""Which detection is which track's, and which tracks may be taken for each other.
+
+Costs of matches, gates, matches that are not clear; faces that touch, hide or cover each other.
 
 People who cross differ in how far away they are: size tells them apart when places do not.
 """
@@ -6,7 +8,7 @@ People who cross differ in how far away they are: size tells them apart when pla
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,6 +26,9 @@ POOR = 1.0  # cost from which a match is none that would be expected
 _SIDES_PER_S = 2.0 / 0.15  # of a face that walks past: 2 m/s over the side of a face box
 _SIDES_PER_S2 = 3.0 / 0.15  # of one that sets off or stops unseen: 3 m/s^2
 _FARTHEST_SIDES = 3.0  # farther off is another person
+SAME_FACE = 0.5  # IoU of two boxes that are one face
+_TOUCHING = 0.05  # IoU from which two faces may be taken for each other
+_AS_NEAR = math.log(1.1)  # of two faces this much alike in size either may be the nearer one
 
 
 def reach(state: TrackState, stamp: float, config: TrackerConfig) -> float:
@@ -97,6 +102,43 @@ def unclear(cost: NDArray[np.float64], matches: Sequence[tuple[int, int]]) -> se
             if other - kept < _UNCLEAR:
                 doubtful.add(i)
     return doubtful
+
+
+def touching(states: Sequence[TrackState]) -> NDArray[np.bool_]:
+    """(N, N) whether two different ones of N faces overlap, so that one may be the other."""
+    boxes = np.array([state.track.box for state in states]).reshape(-1, 4)
+    shared = iou(boxes, boxes)
+    np.fill_diagonal(shared, 0.0)
+    return np.asarray(shared > _TOUCHING)
+
+
+def behind(states: Sequence[TrackState]) -> NDArray[np.bool_]:
+    """(N,) whether a face that is nearer, for all we know, may cover one of N."""
+    size = np.array([state.position[2] for state in states])
+    there = np.array([not state.missed for state in states], bool)
+    nearer = size[None] > size[:, None] - _AS_NEAR
+    return np.asarray((touching(states) & nearer & there).any(axis=1))
+
+
+def covered(states: Sequence[TrackState], boxes: Mapping[str, ArrayLike]) -> set[str]:
+    """Ids of tracks whose mesh is on the face of another one, which is where it should be.
+
+    Args:
+        states: of all tracks.
+        boxes: track id -> (4,) face box of its mesh, image pixels.
+    """
+    states = [s for s in states if s.track.id in boxes]
+    meshes = np.array([boxes[s.track.id] for s in states], np.float64).reshape(-1, 4)
+    found, expected = positions_of(meshes), [s.position for s in states]
+    out = set()
+    for i, j in zip(*np.nonzero(np.triu(iou(meshes, meshes), 1) > SAME_FACE), strict=True):
+        off = [
+            (states[k].detected_stamp < states[k].track.stamp, apart(found[k], expected[k]))
+            for k in (i, j)
+        ]
+        if off[0][0] or off[1][0]:  # both detected are two
+            out.add(states[i if off[0] > off[1] else j].track.id)
+    return out
 
 
 def _sides_between(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:

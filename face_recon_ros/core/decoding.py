@@ -7,6 +7,7 @@ is done for all meshes at once, so that eight faces take about twice as long as 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from face_recon_ros.core.errors import ModelError
 from face_recon_ros.core.illumination import shade_all
 from face_recon_ros.core.morphable_model import FACIAL_SKIN, MorphableModel, VertexNormals
 from face_recon_ros.core.rigid import Rigid
-from face_recon_ros.core.types import Float32
+from face_recon_ros.core.types import Face, Float32
 
 
 class MeshDecoder:
@@ -122,6 +123,32 @@ class LinearSize:
     def __call__(self, identity: Float32) -> float:
         """Metres, of an identity (K_id,)."""
         return max(self._mean + float(self._slope @ identity), 0.5 * self._mean)
+
+
+def as_known(face: Face, identity: Float32, model: MorphableModel) -> Face:
+    """The same face of a person who is known better by now.
+
+    Args:
+        face: of one picture; its mesh is of `model`.
+        identity: (K_id,) of the person.
+        model: at its level and cut to its part.
+
+    Returns:
+        With that neutral shape under the picture's own expression, as large in the picture as
+        before.
+    """
+    c, pose = face.coefficients, face.camera_from_face
+    size = LinearSize(model, np.flatnonzero(model.subsets[FACIAL_SKIN]))
+    ratio = size(identity) / size(c.identity[0])
+    coefficients = replace(
+        c, identity=identity[None], translation=(ratio * c.translation).astype(np.float32)
+    )
+    return replace(
+        face,
+        coefficients=coefficients,
+        camera_from_face=Rigid(pose.rotation, ratio * pose.translation),
+        mesh=replace(face.mesh, vertices=model.vertices(identity, c.expression[0])),
+    )
 
 
 def _stacked(arrays: Sequence[object]) -> Float32:

@@ -42,7 +42,6 @@ from face_recon_ros.core.person import (
 )
 from face_recon_ros.core.pose_uncertainty import covariance_in_camera
 from face_recon_ros.core.reconstructor_config import IMAGE, OFF, ReconstructorConfig
-from face_recon_ros.core.rigid import Rigid
 from face_recon_ros.core.starts import Start, choose_waiting
 from face_recon_ros.core.texture import Picture, View, look_at
 from face_recon_ros.core.texture_sampler import TextureSampler
@@ -327,31 +326,6 @@ class FaceReconstructor:
             del self._people[next(iter(self._people))]
         seen = [pictures[int(i)] for i in usable] if pictures else None
         return self._faces(people, tracks, crops, prediction.rows(usable), camera, seen)
-
-    def as_known(self, face: Face, identity: Float32) -> Face:
-        """The same face of a person who is known better by now.
-
-        Args:
-            face: of one picture.
-            identity: (K_id,) of the person.
-
-        Returns:
-            With that neutral shape under the picture's own expression, as large in the picture as
-            before.
-        """
-        c = face.coefficients
-        ratio = self._size(identity) / self._size(c.identity[0])
-        vertices = self.model.vertices(identity, c.expression[0])
-        pose = face.camera_from_face
-        coefficients = replace(
-            c, identity=identity[None], translation=(ratio * c.translation).astype(np.float32)
-        )
-        return replace(
-            face,
-            coefficients=coefficients,
-            camera_from_face=Rigid(pose.rotation, ratio * pose.translation),
-            mesh=replace(face.mesh, vertices=vertices),
-        )
 
     def face_boxes(self, crops: list[Crop], coefficients: Coefficients) -> Float32:
         """Where the network's meshes lie, before anything is aggregated or smoothed.

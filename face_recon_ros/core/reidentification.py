@@ -13,12 +13,13 @@ that arose since, and a face that was still followed then is not found again in 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from face_recon_ros.core.errors import ConfigError
+from face_recon_ros.core.gallery import GalleryEntry
 from face_recon_ros.core.ranges import check_ranges, ranged
 
 Array = NDArray[np.float64]
@@ -28,8 +29,6 @@ _SURE_LOOKS = 2  # that agree make a person new: one may have missed the face
 _PATIENCE = 4  # looks at a face that seems to be another track's, until that one is looked at
 _ONE = 0.85  # similarity of two lost faces, never seen side by side, that are one person's
 _YOUNG_S = 2.0  # a track that began so shortly before another ended may be that one's person
-_VIEWS, _ONE_VIEW = 5, 0.9  # looks remembered one by one; of those more alike only the last
-_MEMORY_LOOKS = 30  # an entry goes on learning as if it had so many looks at most
 
 
 @dataclass(frozen=True)
@@ -65,77 +64,6 @@ class ReIdentificationConfig:
             )
 
 
-@dataclass
-class _Person:
-    """An entry of the gallery. `settled`: the id stands; else it may be that of a lost one.
-
-    `beside`: those seen side by side since the last look; `with_others`: those of whom looks
-    before and after say that it was this person. `shown`: the id was published. `contested` and
-    `doubted`: since when the track may have moved on to another face, and since when its match is
-    unclear, until a look; `contested_last` and `doubted_last`: when that was said last.
-    """
-
-    began: float
-    seen: float
-    looked: float = -np.inf
-    total: Array | None = None  # sum of looks, unit vectors
-    views: list[Array] = field(default_factory=list)  # the last looks that differ, as by pose
-    looks: int = 0
-    settled: bool = False
-    shown: bool = False
-    contested: float = np.inf
-    contested_last: float = -np.inf
-    doubted: float = np.inf
-    doubted_last: float = -np.inf
-    strikes: int = 0
-    with_others: set[str] = field(default_factory=set)
-    beside: set[str] = field(default_factory=set)
-
-    @property
-    def mean(self) -> Array | None:
-        """Unit vector, None before the first look."""
-        if self.total is None:
-            return None
-        return self.total / max(float(np.linalg.norm(self.total)), 1e-9)
-
-    def contest(self, stamp: float) -> None:
-        """Notes that its track may have moved on to another face."""
-        self.contested, self.contested_last = min(self.contested, stamp), stamp
-
-    def doubt(self, stamp: float) -> None:
-        """Notes that its track's match is unclear."""
-        self.contest(stamp)
-        self.doubted, self.doubted_last = min(self.doubted, stamp), stamp
-
-    def uncontest(self, stamp: float) -> None:
-        """Takes contests back, unless the last one came after a stamp."""
-        if self.contested_last <= stamp:
-            self.contested = np.inf
-
-    def clear(self, stamp: float) -> None:
-        """Takes doubts back, unless the last one came after a stamp."""
-        self.uncontest(stamp)
-        if self.doubted_last <= stamp:
-            self.doubted = np.inf
-        self.strikes = 0
-
-    def likeness(self, look: Array) -> float:
-        """Cosine of a look to the mean, or to a remembered one: that may be turned likewise."""
-        seen = (self.mean, *self.views)
-        return max((float(s @ look) for s in seen if s is not None), default=-1.0)
-
-    def learn(self, look: Array) -> None:
-        """Adds a look."""
-        other = [view for view in self.views if float(view @ look) < _ONE_VIEW]
-        self.views = [look, *other[: _VIEWS - 1]]
-        old = np.zeros_like(look) if self.total is None else self.total
-        if self.looks >= _MEMORY_LOOKS:
-            old = old * (1.0 - 1.0 / _MEMORY_LOOKS)
-        self.total, self.looks = old + look, self.looks + 1
-        self.with_others |= self.beside
-        self.beside.clear()
-
-
 class ReIdentifier:
     """Keeps a gallery entry per id. Per frame: `follow`, then `see` with the looks there are."""
 
@@ -150,7 +78,7 @@ class ReIdentifier:
         """
         self.config = config or ReIdentificationConfig()
         self._new_id = new_id
-        self._people: dict[str, _Person] = {}
+        self._people: dict[str, GalleryEntry] = {}
         self._active: set[str] = set()
         self._stamp = 0.0
         self._seen_at = 0.0  # stamp of the looks that `see` is at
@@ -172,7 +100,7 @@ class ReIdentifier:
         before, waiting = self._active, set(waiting)
         self._stamp, self._active = stamp, set(ids)
         for name in self._active:
-            self._people.setdefault(name, _Person(stamp, stamp)).seen = stamp
+            self._people.setdefault(name, GalleryEntry(stamp, stamp)).seen = stamp
         self._people = {
             name: person
             for name, person in self._people.items()
@@ -291,7 +219,7 @@ class ReIdentifier:
                     renamed[name] = final
         return renamed
 
-    def _is_still(self, person: _Person, look: Array) -> bool:
+    def _is_still(self, person: GalleryEntry, look: Array) -> bool:
         """Whether a look at a known person is of that person; learns it if it is."""
         own = person.likeness(look) if person.looks else 1.0
         others = (p for p in self._people.values() if p is not person and p.looks)
@@ -366,7 +294,7 @@ class ReIdentifier:
         """Hands a track over to another id. What it showed before stays with the old one."""
         was = self._people[name]
         was.beside.clear()  # it was not this person that was seen there
-        now = self._people.setdefault(final, _Person(self._stamp, self._stamp))
+        now = self._people.setdefault(final, GalleryEntry(self._stamp, self._stamp))
         if not was.settled:  # it was this one all the time
             del self._people[name]
             self._active.discard(name)

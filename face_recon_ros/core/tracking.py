@@ -24,22 +24,19 @@ from numpy.typing import ArrayLike, NDArray
 
 from face_recon_ros.core import association
 from face_recon_ros.core.assignment import assign
-from face_recon_ros.core.association import FORBIDDEN, POOR, apart, near
+from face_recon_ros.core.association import FORBIDDEN, POOR, SAME_FACE, near
 from face_recon_ros.core.boxes import iou
 from face_recon_ros.core.reidentification import ReIdentifier
-from face_recon_ros.core.track_state import TrackState, box_of, position_of, positions_of
+from face_recon_ros.core.track_state import TrackState, box_of, position_of
 from face_recon_ros.core.tracker_config import TrackerConfig
 from face_recon_ros.core.types import Detections, Float32, Track
 
 _DETECTION_PULL = 0.2  # least share of the detector's box where the mesh closes the loop
 _MESH_CAUTION = 0.6  # share of the gates within which a mesh may differ from the prediction
 _SURE = 0.7  # IoU of mesh and detection that lets the detector rest
-_SAME_FACE = 0.5  # IoU of two boxes that are one face
 _INSIDE = 0.5  # share of a box within the image below which nothing is seen of a face there
 _MAX_GROWTH = np.log(1.35)  # of a mesh's box over the last detected one
 _JUMP = np.log(1.15)  # of a mesh's box from one image to the next: more than a walker grows
-_TOUCHING = 0.05  # IoU from which two faces may be taken for each other
-_AS_NEAR = np.log(1.1)  # of two faces this much alike in size either may be the nearer one
 _TURNED_AWAY = np.radians(65.0)  # from the camera: a face missed then has turned on, most likely
 _NO_FACE = np.radians(95.0)  # a mesh turned farther shows none, unless the detector finds it
 _USUAL_RATE_HZ = 30.0  # of cameras; slower ones have the detector look as often as these
@@ -229,7 +226,7 @@ class Tracker:
         """
         whole = {
             state.track.id
-            for state, behind in zip(self._states, self._behind(), strict=True)
+            for state, behind in zip(self._states, association.behind(self._states), strict=True)
             if not (state.missed or state.tentative)
             and not (behind and self._people.is_settled(state.track.id))
             and (state.presence is None or state.presence >= self.config.min_presence)
@@ -274,21 +271,7 @@ class Tracker:
 
     def touching(self) -> NDArray[np.bool_]:
         """(tracks,) whether it may be taken for another face of the last frame."""
-        return np.asarray(self._overlaps().any(axis=1))
-
-    def _behind(self) -> NDArray[np.bool_]:
-        """(states,) whether a face that is nearer, for all we know, may cover it."""
-        size = np.array([state.position[2] for state in self._states])
-        there = np.array([not state.missed for state in self._states], bool)
-        nearer = size[None] > size[:, None] - _AS_NEAR
-        return np.asarray((self._overlaps() & nearer & there).any(axis=1))
-
-    def _overlaps(self) -> NDArray[np.bool_]:
-        """(states, states) whether two different boxes overlap."""
-        boxes = np.array([state.track.box for state in self._states]).reshape(-1, 4)
-        shared = iou(boxes, boxes)
-        np.fill_diagonal(shared, 0.0)
-        return np.asarray(shared > _TOUCHING)
+        return np.asarray(association.touching(self._states).any(axis=1))
 
     def confirm(
         self,
@@ -309,7 +292,7 @@ class Tracker:
             turns: track id -> angle between the face's direction and the ray to the camera,
                 radians.
         """
-        covered = self._covered(boxes)
+        covered = association.covered(self._states, boxes)
         for state, touching in zip(self._states, self.touching(), strict=True):
             state.covered = state.track.id in covered
             if state.covered:
@@ -329,7 +312,7 @@ class Tracker:
             if state.detected_stamp == self._stamp:
                 detected = box_of(state.detected_position)
                 agreement = iou(box, detected)[0, 0] if plausible else 0.0
-                state.closed_loop = agreement > _SAME_FACE
+                state.closed_loop = agreement > SAME_FACE
                 state.tentative = agreement < _SURE
             if plausible and state.closed_loop and not (state.missed and touching):
                 state.measure(box, 1.0)
@@ -343,21 +326,6 @@ class Tracker:
         """Whether a mesh is that much larger or smaller than it was that it may be another's."""
         grown = abs(position_of(box)[2] - state.anchor_position[2])
         return state.closed_loop and state.touched(state.track.stamp) and bool(grown > _JUMP)
-
-    def _covered(self, boxes: Mapping[str, ArrayLike]) -> set[str]:
-        """Ids of tracks whose mesh is on the face of another one, which is where it should be."""
-        states = [s for s in self._states if s.track.id in boxes]
-        meshes = np.array([boxes[s.track.id] for s in states], np.float64).reshape(-1, 4)
-        found, expected = positions_of(meshes), [s.position for s in states]
-        covered = set()
-        for i, j in zip(*np.nonzero(np.triu(iou(meshes, meshes), 1) > _SAME_FACE), strict=True):
-            off = [
-                (states[k].detected_stamp < states[k].track.stamp, apart(found[k], expected[k]))
-                for k in (i, j)
-            ]
-            if off[0][0] or off[1][0]:  # both detected are two
-                covered.add(states[i if off[0] > off[1] else j].track.id)
-        return covered
 
     def _jumped(self, stamp: float) -> bool:
         return self._stamp is not None and not (
@@ -388,7 +356,7 @@ class Tracker:
         gain = 1.0
         if state.closed_loop and not state.tentative:
             apart = 1.0 - iou(box, state.track.box)[0, 0]
-            gain = float(np.clip(apart / _SAME_FACE, _DETECTION_PULL, 1.0))
+            gain = float(np.clip(apart / SAME_FACE, _DETECTION_PULL, 1.0))
         state.detect(box, gain, score, stamp)
 
     def _plausible(self, state: TrackState, box: NDArray[np.float64]) -> bool:
@@ -419,7 +387,7 @@ class Tracker:
         kept: list[TrackState] = []
         for state in sorted(self._states, key=lambda s: (s.tentative, -s.track.age)):
             boxes = np.array([s.track.box for s in kept]).reshape(-1, 4)
-            alone = iou(state.track.box, boxes).max(initial=0.0) <= _SAME_FACE
+            alone = iou(state.track.box, boxes).max(initial=0.0) <= SAME_FACE
             if self._alive(state) and (alone or not state.tentative):
                 kept.append(state)
             else:
@@ -438,7 +406,7 @@ class Tracker:
 
     def _begin(self, box: Float32, score: float, stamp: float) -> None:
         known = np.array([s.track.box for s in self._states]).reshape(-1, 4)
-        if len(known) < self.config.max_faces and iou(box, known).max(initial=0) <= _SAME_FACE:
+        if len(known) < self.config.max_faces and iou(box, known).max(initial=0) <= SAME_FACE:
             self._states.append(TrackState.begin(self._new_id(), box, score, stamp))
 
     def _new_id(self) -> str:
