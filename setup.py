@@ -86,7 +86,7 @@ setup(
     },
     entry_points={
         "console_scripts": [
-            "face-recon = face_recon_ros.cli.main:main",
+            "face-recon = face_recon_ros.__main__:main",
             "camera_node = face_recon_ros.nodes.camera:main",
             "detector_node = face_recon_ros.nodes.detector:main",
             "reconstruction_node = face_recon_ros.nodes.reconstruction:main",

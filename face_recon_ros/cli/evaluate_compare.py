@@ -21,7 +21,7 @@ def add_compare_command(kinds: common.Subparsers) -> None:
         "Compares two results of one evaluation: paired by image (or second of video) with\n"
         "bootstrap intervals, counts by a binomial test, AUC by its interval; noise and speed,\n"
         "single numbers, by more than 5 %. Exit code 1 when B is worse than A beyond chance and\n"
-        "--tolerance.",
+        "--tolerance. Results of detection, expression and tracking are not compared.",
     )
     parser.add_argument("a", type=Path, metavar="A.json", help="reference")
     parser.add_argument("b", type=Path, metavar="B.json", help="candidate")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from face_recon_ros.evaluation.report import Report, show
+from face_recon_ros.evaluation.report import Link, Report, show
 from face_recon_ros.io.jobs import Outcome
 
 _SUMMED = ("frames", "frames_with_face", "missed_frames", "track_count", "id_switches")
@@ -46,13 +46,17 @@ def overview_report(result: dict[str, Any]) -> Report:
     """A page of `overview`; the pages of single bags lie in their folders."""
     report = Report(
         f"Replay of {len(result['bags'])} bags",
-        f"{result['frames']} frames; each bag's own page: NAME/report.html",
+        f"{result['frames']} frames; each bag has a page of its own",
     )
     report.cards({name.replace("_", " "): show(result[name]) for name in _SUMMED})
     report.warnings(f"{fault['name']}: {fault['reason']}" for fault in result["faults"])
     columns = [*_SUMMED, "rotation_deg", "translation_mm"]
     report.table(
         ["bag", *(name.replace("_", " ") for name in columns)],
-        [[bag["name"], *(show(bag[name]) for name in columns)] for bag in result["bags"]],
+        [[_page(bag["name"]), *(show(bag[name]) for name in columns)] for bag in result["bags"]],
     )
     return report
+
+
+def _page(name: str) -> Link:
+    return Link(name, f"{name}/report.html")

@@ -155,7 +155,8 @@ def compare(
         raise DataError(
             "figures that both results have",
             f"{len(entries_a)} and {len(entries_b)} entries, {len(common)} in common",
-            "give two --out files of the same evaluation over the same data",
+            "give two --out files of one evaluation over the same data; those of detection, "
+            "expression and tracking have no figures that are compared",
         )
     return changes
 

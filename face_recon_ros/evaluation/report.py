@@ -7,11 +7,13 @@ which machine.
 from __future__ import annotations
 
 import base64
+import html
 import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import cv2
 import numpy as np
@@ -68,7 +70,7 @@ class Report:
 
     def table(self, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         """Adds a table."""
-        cells = [[show(cell) for cell in row] for row in rows]
+        cells = [[c if isinstance(c, Link) else show(c) for c in row] for row in rows]
         self._add("table", {"header": [in_words(h) for h in header], "rows": cells})
 
     def plots(self, *drawings: Callable[[Any], None]) -> None:
@@ -91,6 +93,23 @@ class Report:
         """Writes the page."""
         page = _template().render(title=self.title, lead=self.lead, blocks=self.blocks)
         write_whole(path, page, "choose another --report")
+
+
+@dataclass(frozen=True)
+class Link:
+    """A cell of a table that leads to another page.
+
+    Attributes:
+        text: that is shown.
+        path: of the page, from the folder of this one.
+    """
+
+    text: str
+    path: str
+
+    def __html__(self) -> str:
+        """What the template puts into the page."""
+        return f'<a href="./{quote(self.path)}">{html.escape(self.text)}</a>'
 
 
 def show(value: Any) -> str:
@@ -307,7 +326,8 @@ def add_left_out(report: Report, result: dict[str, Any]) -> None:
     """Adds which files were left out, and why."""
     skipped = result["skipped"]
     if skipped["count"]:
-        report.warnings([f"{skipped['count']} files were left out"])
+        count = skipped["count"]
+        report.warnings([f"{count} files were left out" if count > 1 else "1 file was left out"])
         report.table(
             ("left out", "why"), [(e["name"], e["reason"]) for e in skipped["files"][:50]]
         )

@@ -227,9 +227,12 @@ def open_bag(path: str | Path) -> Bag:
             "a bag of ROS 1",
             f"convert it: rosbags-convert --src {place.name} --dst {place.stem}",
         )
+    wanted = f"a rosbag2 (folder, .mcap or .db3) at {place}"
     if not files:
+        raise DataError(wanted, "no such thing", "check the path")
+    if place.is_file() and place.suffix not in _SUFFIXES and not storage_of(place):
         raise DataError(
-            f"a rosbag2 (folder, .mcap or .db3) at {place}", "no such thing", "check the path"
+            wanted, "another kind of file", "`face-recon record` makes a bag of a video"
         )
     bag = Bag(place)
     if place.is_dir() and not (place / "metadata.yaml").is_file():

@@ -143,11 +143,19 @@ def run_jobs(
         disable=not what,
     ) as bar:
         todo = {key: item for key, item in items.items() if key not in done}
-        for outcome in _outcomes(work, todo, pool, pool.count(len(todo), worth), journal):
-            if journal is not None and not outcome.fault:
-                journal.write(outcome.key, outcome.value)
-            done[outcome.key] = outcome
-            bar.update()
+        try:
+            for outcome in _outcomes(work, todo, pool, pool.count(len(todo), worth), journal):
+                if journal is not None and not outcome.fault:
+                    journal.write(outcome.key, outcome.value)
+                done[outcome.key] = outcome
+                bar.update()
+        except KeyboardInterrupt:
+            if journal is not None and done:
+                told = (
+                    f"{len(done)} of {len(items)} {what} done; the same command goes on from here"
+                )
+                bar.write(f"face-recon: interrupted: {told}", file=sys.stderr)
+            raise
     return [done[key] for key in items]
 
 

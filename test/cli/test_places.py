@@ -310,6 +310,23 @@ def test_ctrl_c_ends_live_sources_in_every_command(monkeypatch, tmp_path):
     assert isinstance(source, StoppableSource) and stoppable(source) is source
 
 
+def test_ctrl_c_while_the_command_is_loaded_gives_no_traceback(tmp_path):
+    """A module of ours that is pressed upon, in place of one that takes long to load."""
+    program = (
+        "import sys, importlib.abc\n"
+        "class Pressed(importlib.abc.MetaPathFinder):\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'face_recon_ros.cli.main': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Pressed())\n"
+        "from face_recon_ros.__main__ import main\n"
+        "sys.exit(main())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (130, "")
+
+
 def test_a_recording_that_is_stopped_keeps_its_images(monkeypatch, tmp_path, capsys):
     head = TurningHead.render
     pressed = itertools.count()

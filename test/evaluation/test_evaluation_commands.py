@@ -9,6 +9,7 @@ import json
 import re
 import shutil
 from dataclasses import replace
+from urllib.parse import unquote
 from xml.etree import ElementTree
 
 import numpy as np
@@ -70,7 +71,8 @@ def assert_self_contained(path):
     """One page, well formed as far as it is ours, that loads nothing."""
     page = path.read_text()
     links = re.findall(r'(?:src|href)="([^"]*)"', page)
-    assert all(link.startswith(("data:", "#")) for link in links)
+    assert all(link.startswith(("data:", "#", "./")) for link in links)
+    assert all((path.parent / unquote(link)).is_file() for link in links if link.startswith("./"))
     assert "<script" not in page and "@import" not in page and "url(http" not in page
     for drawing in re.findall(r"<svg.*?</svg>", page, re.S):
         ElementTree.fromstring(drawing)
@@ -330,11 +332,12 @@ def test_bag_command_writes_report_and_the_same_bytes_twice(tmp_path, monkeypatc
     assert run("evaluate", "compare", a, b) == 0
 
     # Several: a folder each, sums over all, and a bag that is none costs only itself.
-    shutil.copytree(tmp_path / "bag", tmp_path / "again")
-    (storage,) = (tmp_path / "again").glob("*.mcap")
+    other = "again & 100% <b>"
+    shutil.copytree(tmp_path / "bag", tmp_path / other)
+    (storage,) = (tmp_path / other).glob("*.mcap")
     storage.write_bytes(storage.read_bytes()[:-20])
     (tmp_path / "broken").mkdir()
-    many = [tmp_path / name for name in ("bag", "broken", "again")]
+    many = [tmp_path / name for name in ("bag", "broken", other)]
     out = tmp_path / "many"
     capsys.readouterr()
     assert run("evaluate", "bag", *many, "--out", out, "--workers", "1") == 0
@@ -342,14 +345,15 @@ def test_bag_command_writes_report_and_the_same_bytes_twice(tmp_path, monkeypatc
     assert len(told) == 2 and str(many[1]) in told[0]
     assert str(many[2]) in told[1] and "without its index" in told[1]
     result = read_json(out / "result.json")
-    assert [bag["name"] for bag in result["bags"]] == ["bag", "again"]
+    assert [bag["name"] for bag in result["bags"]] == ["bag", other]
     assert [fault["name"] for fault in result["faults"]] == ["broken"]
     alone = read_json(a)["sequence"]
-    for name in ("bag", "again"):
+    for name in ("bag", other):
         assert read_json(out / name / "result.json")["sequence"] == alone
         assert (out / name / "report.html").is_file()
     assert result["frames"] == 2 * alone["frames"]
-    assert "broken" in assert_self_contained(out / "report.html")
+    page = assert_self_contained(out / "report.html")
+    assert "broken" in page and page.count('<a href="./') == 2
     assert not (out / ".unfinished").exists()
     with pytest.raises(ConfigError, match="one bag for --real-time"):
         run("evaluate", "bag", *many, "--out", out, "--real-time")

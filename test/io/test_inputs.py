@@ -99,6 +99,11 @@ def test_deep_pixels_are_told_of_the_pictures_that_have_them_in_one_line(tmp_pat
         ]
 
 
+def test_what_is_no_bag_is_told_how_it_becomes_one(tmp_path):
+    (tmp_path / "talk.mp4").write_bytes(b"a video")
+    assert_refused(lambda: open_bag(tmp_path / "talk.mp4"), "face-recon record")
+
+
 def test_folders_below_a_folder_without_pictures_are_named(tmp_path):
     (tmp_path / "holiday").mkdir()
     with pytest.raises(SourceError, match=f"got none; .* give {tmp_path / 'holiday'}$"):

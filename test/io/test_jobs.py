@@ -158,6 +158,19 @@ def test_an_interrupted_run_goes_on_and_faults_are_tried_again(tmp_path):
     assert not (tmp_path / "journal").exists()
 
 
+def test_an_interrupted_command_says_that_it_can_go_on(tmp_path, capsys):
+    def pressed(k):
+        if k == 3:
+            raise KeyboardInterrupt
+        return k
+
+    for journal in (Journal(tmp_path, "settings"), None):
+        with pytest.raises(KeyboardInterrupt):
+            run_jobs(pressed, ITEMS, Pool(1), what="numbers", journal=journal)
+        told = "interrupted: 3 of 7 numbers done; the same command goes on from here"
+        assert (told in capsys.readouterr().err) == (journal is not None)
+
+
 def test_a_journal_of_other_settings_is_not_believed(tmp_path):
     Journal(tmp_path, ("a", 1)).write("key", 1)
     assert Journal(tmp_path, ("a", 1)).read("key") == 1
