@@ -7,6 +7,7 @@ import sys
 
 from face_recon_ros.cli import common
 from face_recon_ros.cli.options import (
+    OF_VIDEOS,
     add_output,
     add_source_options,
     no_face,
@@ -14,6 +15,8 @@ from face_recon_ros.cli.options import (
     pipeline_config,
     progress,
     report_input,
+    say_faceless,
+    say_idle,
     without_colours,
 )
 from face_recon_ros.cli.stopping import stoppable
@@ -89,11 +92,15 @@ def run(args: argparse.Namespace) -> int:
     pipeline = FacePipeline.from_config(config)
     model = load_morphable_model(find_model(config.reconstructor.face_model))
     maker = AvatarMaker(model, args.texture_size, pipeline.reconstructor.points)
-    still = isinstance(source, FolderSource)
+    pictures = source if isinstance(source, FolderSource) else None
+    still, found = pictures is not None, []
+    if still:
+        say_idle(args, "pictures", {"animate": False, **OF_VIDEOS})
     source = stoppable(source)
     for image, camera in progress(args, with_cameras(source, resolver), source.length):
         if still:
             faces = pipeline.process_still(image, camera).faces
+            found.append(len(faces))
             for face in sorted(faces, key=_area)[-1:]:
                 maker.add(image.rgb, face, _PERSON)
             if len(faces) > 1:
@@ -103,6 +110,9 @@ def run(args: argparse.Namespace) -> int:
                 maker.add(image.rgb, face)
     source.close()
     report_input(source, resolver)
+    if pictures is not None:
+        read = (path.name for path in pictures.paths if path not in pictures.skipped)
+        say_faceless([name for name, n in zip(read, found, strict=False) if not n], len(found))
     name = _chosen(maker, source, args.id)
     head = maker.head(name, animate=args.animate and not still, fused=not still)
     size = write_glb(args.out, head)

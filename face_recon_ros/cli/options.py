@@ -6,7 +6,7 @@ import argparse
 import itertools
 import math
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -25,12 +25,18 @@ from face_recon_ros.core.tracker_config import TrackerConfig
 from face_recon_ros.io.bag_source import BagSource
 from face_recon_ros.io.calibration import AUTO, NO, YES, CameraResolver
 from face_recon_ros.io.jobs import Pool
+from face_recon_ros.io.picture_sources import few
 from face_recon_ros.io.sources import Source, SourceConfig, image_topic_of, open_source
 
 T = TypeVar("T")
 
 #: The options of `add_pool_options`, and their defaults.
 POOL: dict[str, Any] = {"workers": 0, "cluster": ""}
+#: The options of `add_pipeline_options` without effect on pictures, and their defaults.
+OF_VIDEOS = {
+    "detect_every": TrackerConfig.detect_every,
+    "regressor_every": ReconstructorConfig.regressor_every,
+}
 
 
 def at_least(minimum: int) -> Callable[[str], int]:
@@ -409,6 +415,13 @@ def camera_resolver(args: argparse.Namespace, image_topic: str = "") -> CameraRe
 def left_out(fault: FaceReconError) -> None:
     """Says on stderr what was left out of the input."""
     print(f"face-recon: left out: {fault}", file=sys.stderr)
+
+
+def say_faceless(names: Sequence[str], total: int) -> None:
+    """Names on stderr the pictures without a face, where others have one."""
+    if 0 < len(names) < total:
+        told = f"no face in {len(names)} of {total} pictures: {few(names)}"
+        print(f"face-recon: {told}", file=sys.stderr)
 
 
 def report_input(source: Source, resolver: CameraResolver) -> None:

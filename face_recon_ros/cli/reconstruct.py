@@ -8,7 +8,6 @@ import os
 import sys
 import zlib
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import numpy as np
 
 from face_recon_ros.cli import common
 from face_recon_ros.cli.options import (
+    OF_VIDEOS,
     POOL,
     add_output,
     add_pool_options,
@@ -30,6 +30,7 @@ from face_recon_ros.cli.options import (
     pool_of,
     progress,
     report_input,
+    say_faceless,
     say_idle,
     settings_of,
 )
@@ -43,25 +44,19 @@ from face_recon_ros.core.finder import FaceFinder
 from face_recon_ros.core.overlay import Overlay, OverlayConfig
 from face_recon_ros.core.pipeline import FacePipeline, PipelineConfig
 from face_recon_ros.core.reconstructor import FaceReconstructor
-from face_recon_ros.core.reconstructor_config import ReconstructorConfig
-from face_recon_ros.core.tracker_config import TrackerConfig
 from face_recon_ros.core.types import Face, Image, Mesh
 from face_recon_ros.io.calibration import CameraResolver
 from face_recon_ros.io.folders import make_folder
 from face_recon_ros.io.images import png_bytes
 from face_recon_ros.io.jobs import run_jobs
 from face_recon_ros.io.journal import Journal
-from face_recon_ros.io.picture_sources import FolderSource, few
+from face_recon_ros.io.picture_sources import FolderSource
 from face_recon_ros.io.sources import Source, SourceConfig, with_cameras
 from face_recon_ros.io.video import VideoWriter
 
 _OVERLAY = "overlay.mp4"
 _WORTH_A_PROCESS = 8  # pictures
 _OF_PICTURES = {"thorough": False, "refine": 1}  # options without effect on videos -> default
-_OF_VIDEOS = {
-    "detect_every": TrackerConfig.detect_every,
-    "regressor_every": ReconstructorConfig.regressor_every,
-}
 _MIN_SIGHTINGS = 3  # of a person in a video; false detections have fewer
 _NO_MESH = Mesh(np.zeros((0, 3), np.float32), np.zeros((0, 3), np.int32))
 
@@ -143,7 +138,7 @@ def run(args: argparse.Namespace) -> int:
     _refuse_itself(args)
     make_folder(args.out)
     if isinstance(source, FolderSource):
-        say_idle(args, "pictures", _OF_VIDEOS)
+        say_idle(args, "pictures", OF_VIDEOS)
         if args.same_person:
             say_idle(args, "--same-person", POOL)
             pipelines = list(_pipelines(config, args.thorough))
@@ -204,19 +199,13 @@ def _pictures(args: argparse.Namespace, source: FolderSource) -> int:
         if outcome.fault:
             _tell(f"left out: {outcome.key}: {outcome.fault}")
     journal.remove()
-    _tell_faceless([o.key for o in outcomes if not o.fault and not o.value["faces"]], len(paths))
+    say_faceless([o.key for o in outcomes if not o.fault and not o.value["faces"]], len(paths))
     return sum(value["faces"] for value in done)
 
 
 def _tell(warning: str) -> None:
     if warning:
         print(f"face-recon: {warning}", file=sys.stderr)
-
-
-def _tell_faceless(names: Sequence[str], total: int) -> None:
-    """Names the pictures without a face, if there are others."""
-    if 0 < len(names) < total:
-        _tell(f"no face in {len(names)} of {total} pictures: {few(names)}")
 
 
 @dataclass(frozen=True)
@@ -299,7 +288,7 @@ def _person(
             shown.append(path)
         else:
             faceless.append(path.name)
-    _tell_faceless(faceless, len(shown) + len(faceless))
+    say_faceless(faceless, len(shown) + len(faceless))
     if not sightings:
         return 0
     identity = sightings[-1].face.coefficients.identity[0]

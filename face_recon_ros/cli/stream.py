@@ -17,6 +17,7 @@ from face_recon_ros.cli.options import (
     pipeline_config,
     progress,
     report_input,
+    say_idle,
     without_colours,
 )
 from face_recon_ros.cli.stopping import stoppable
@@ -102,6 +103,11 @@ def run(args: argparse.Namespace) -> int:
     config = StreamConfig(
         args.to or VMC, args.host, args.port, args.subject, args.id, args.calibrate
     )
+    to_tool = {name: getattr(StreamConfig, name) for name in ("host", "port")}
+    if args.to is None:
+        say_idle(args, "a table alone", to_tool)
+    if args.to != LIVE_LINK:
+        say_idle(args, "all but --to livelink", {"subject": StreamConfig.subject})
     source, resolver = open_input(args)
     source = stoppable(source)
     pipeline = FacePipeline.from_config(without_colours(pipeline_config(args)))

@@ -10,6 +10,7 @@ import contextlib
 import functools
 import os
 import pickle
+import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -50,6 +51,11 @@ class Pool:
     def __post_init__(self) -> None:
         if self.workers < 0:
             raise ConfigError("--workers of at least 0", f"{self.workers}", "0 takes all cores")
+        if self.cluster and not re.search(r":\d+/?$", self.cluster):
+            # Dask's client would say so too, but leave a traceback when it is taken down
+            raise ConfigError(
+                "--cluster with a port, e.g. tcp://HOST:8786", self.cluster, "add the port"
+            )
 
     def count(self, items: int, worth: int = 1) -> int:
         """Processes on this machine.

@@ -76,9 +76,28 @@ def test_one_line_on_what_is_wrong(head_video, tmp_path, capsys):
     assert not (tmp_path / "a.glb").exists()
 
 
+def test_what_an_avatar_of_pictures_leaves_out_is_told(head_video, tmp_path, capsys):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    ok, frame = cv2.VideoCapture(str(head_video)).read()
+    assert ok
+    (folder / "a.png").write_bytes(b"")
+    cv2.imwrite(str(folder / "b.png"), np.full((200, 300, 3), 127, np.uint8))
+    cv2.imwrite(str(folder / "c.png"), frame)
+    options = ["--texture-size", "256", "--animate"]
+    assert main(["avatar", str(folder), "--out", str(tmp_path / "a.glb"), *options]) == 0
+    told = capsys.readouterr().err
+    assert "no effect on pictures: --animate" in told
+    assert "no face in 1 of 2 pictures: b.png" in told
+
+
 def test_a_video_becomes_a_table_of_expressions(head_video, tmp_path, capsys):
     table = tmp_path / "head.csv"
-    assert main(["stream", str(head_video), "--csv", str(table)]) == 0
+    useless = ["--host", "10.0.0.1", "--subject", "me"]
+    assert main(["stream", str(head_video), "--csv", str(table), *useless]) == 0
+    told = capsys.readouterr().err
+    assert "no effect on a table alone: --host" in told
+    assert "no effect on all but --to livelink: --subject" in told
     rows = table.read_text().splitlines()
     assert len(rows) == 9 and rows[0].startswith("Timecode,BlendShapeCount,EyeBlinkLeft")
     assert (

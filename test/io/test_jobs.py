@@ -216,6 +216,9 @@ def test_pools():
     assert [Pool().count(n, worth=8) for n in (0, 1, 15, 8 * cores)] == [1, 1, 1, cores]
     with pytest.raises(ConfigError, match="--workers"):
         Pool(-1)
+    for address in ("nonsense", "tcp://host", "ray://"):
+        with pytest.raises(ConfigError, match="--cluster with a port"):
+            Pool(cluster=address)
 
 
 def test_a_cluster_that_does_not_answer_is_refused(monkeypatch):
