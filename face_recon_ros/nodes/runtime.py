@@ -282,23 +282,25 @@ class FaceNode(LifecycleNode):
         self.live.closers.append(close)
 
     def listen_while(
-        self, wanted: Callable[[], bool], subscribe: Callable[[], list[Subscription]]
+        self, wanted: Callable[[], object], subscribe: Callable[[], list[Subscription]]
     ) -> None:
         """Subscribes only while the result has a subscriber.
 
         Args:
-            wanted: asked ten times a second.
+            wanted: asked ten times a second; another true answer than before subscribes anew.
             subscribe: makes the subscriptions.
         """
         made: list[Subscription] = []
+        before: object = False
 
         def check() -> None:
-            if bool(made) == wanted():
+            nonlocal before
+            if (now := wanted()) == before:
                 return
-            if made:
-                while made:
-                    self.destroy_subscription(made.pop())
-            else:
+            before = now
+            while made:
+                self.destroy_subscription(made.pop())
+            if now:
                 made.extend(subscribe())
             self.expect_input(bool(made))
 

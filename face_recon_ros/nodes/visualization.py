@@ -214,7 +214,11 @@ class VisualizationNode(FaceNode):
         self.live.slot = self.start_worker("visualization", self._work)
         self.live.matcher = ExactTimeSynchronizer(())
         self.create_subscription(MeshMsg, "mesh/topology", self._receive_topology, LATCHED_QOS)
-        self.listen_while(self.live.visualizer.wants_image, partial(self._listen, with_image=True))
+        self.listen_while(
+            # Where the images are is seen only when their camera publishes.
+            lambda: self.live.visualizer.wants_image() and self._image_topic(),
+            partial(self._listen, with_image=True),
+        )
         self.listen_while(
             lambda: self.live.visualizer.wanted() and not self.live.visualizer.wants_image(),
             partial(self._listen, with_image=False),
@@ -228,13 +232,15 @@ class VisualizationNode(FaceNode):
             ("detections", Detection2DArray, RESULT_QOS),
         ]
         if with_image:
-            topic, kind = choose_topic(self, self.config("camera").transport)
-            sources.append((topic, kind, SENSOR_QOS))
+            sources.append((*self._image_topic(), SENSOR_QOS))
         self.live.matcher = ExactTimeSynchronizer(tuple(name for name, _, _ in sources))
         return [
             self.create_subscription(kind, topic, partial(self._receive, topic), qos)
             for topic, kind, qos in sources
         ]
+
+    def _image_topic(self) -> tuple[str, type]:
+        return choose_topic(self, self.config("camera").transport)
 
     def _receive_topology(self, msg: MeshMsg) -> None:
         try:

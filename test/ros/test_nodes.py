@@ -626,9 +626,14 @@ def compressed_msg(rgb, stamp):
 def test_a_camera_that_publishes_only_compressed_images_is_found(
     separate, graph, listener, small_models, picture
 ):
-    for module in ("detector", "reconstruction") if separate else ("pipeline",):
+    """It may start long after those who wait for its images."""
+    modules = ("detector", "reconstruction", "visualization") if separate else ("pipeline",)
+    for module in modules:
         graph.start(module, *small_models)
     clouds = listener.listen(PointCloud2, "/face/mesh/vertices", SENSOR_QOS)
+    overlays = listener.listen(ImageMsg, "/face/mesh/image", SENSOR_QOS)
+    waiting = lambda: listener.node.count_subscribers("/camera/image_raw")  # noqa: E731
+    assert listener.spin_until(lambda: waiting() == (2 if separate else 1))
     topic = "/camera/image_raw/compressed"
     images = listener.node.create_publisher(CompressedImage, topic, SENSOR_QOS)
     stamp = [1.0]
@@ -637,7 +642,7 @@ def test_a_camera_that_publishes_only_compressed_images_is_found(
         stamp[0] += 0.05
         images.publish(compressed_msg(picture, stamp[0]))
 
-    assert listener.spin_until(lambda: any(c.height for c in clouds), each=show)
+    assert listener.spin_until(lambda: overlays and any(c.height for c in clouds), each=show)
 
 
 def test_who_waits_for_images_says_for_which_and_names_others(
