@@ -10,7 +10,7 @@ import functools
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -53,6 +53,20 @@ class Estimate:
     camera: PinholeCamera
 
 
+class View(NamedTuple):
+    """A face in a picture.
+
+    Attributes:
+        rgb: (H, W, 3) uint8.
+        box: (4,) of the face, pixels.
+        camera: that took the picture, or a guess.
+    """
+
+    rgb: NDArray[np.uint8]
+    box: ArrayLike
+    camera: PinholeCamera
+
+
 class Estimator(Protocol):
     """What evaluations of still images measure."""
 
@@ -60,15 +74,7 @@ class Estimator(Protocol):
         """Faces of an (H, W, 3) uint8 image, best first."""
         ...
 
-    def estimate(
-        self, views: Sequence[tuple[NDArray[np.uint8], ArrayLike, PinholeCamera]]
-    ) -> list[Estimate]:
-        """Reconstructs one face of each (image, face box, camera), each for itself."""
-        ...
-
-    def estimate_person(
-        self, views: Sequence[tuple[NDArray[np.uint8], ArrayLike, PinholeCamera]]
-    ) -> Estimate:
+    def estimate(self, views: Sequence[View]) -> Estimate:
         """The last of one or more pictures of one person, with all that the others showed."""
         ...
 
@@ -122,27 +128,15 @@ class StillChain:
         """See `Estimator`."""
         return self._detector.detect(rgb)
 
-    def estimate(
-        self, views: Sequence[tuple[NDArray[np.uint8], ArrayLike, PinholeCamera]]
-    ) -> list[Estimate]:
+    def estimate(self, views: Sequence[View]) -> Estimate:
         """See `Estimator`."""
-        if not views:
-            return []
-        return [self._answer(view, *new_tracks([view[1]])) for view in views]
-
-    def estimate_person(
-        self, views: Sequence[tuple[NDArray[np.uint8], ArrayLike, PinholeCamera]]
-    ) -> Estimate:
-        """See `Estimator`."""
-        (person,) = new_tracks([views[0][1]])
+        (person,) = new_tracks([views[0].box])
         for i, view in enumerate(views):
-            box = np.asarray(view[1], np.float32)
+            box = np.asarray(view.box, np.float32)
             last = self._answer(view, replace(person, box=box, stamp=i * PICTURE_INTERVAL_S))
         return last
 
-    def _answer(
-        self, view: tuple[NDArray[np.uint8], ArrayLike, PinholeCamera], track: Track
-    ) -> Estimate:
+    def _answer(self, view: View, track: Track) -> Estimate:
         rgb, _, camera = view
         for _ in range(self._refine):
             (track,) = place_again(self._reconstructor, rgb, [track])

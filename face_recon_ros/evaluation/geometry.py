@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.morphable_model import MorphableModel
 from face_recon_ros.core.surface import Surface
-from face_recon_ros.evaluation.chain import Estimate, Estimator
+from face_recon_ros.evaluation.chain import Estimate, Estimator, View
 from face_recon_ros.evaluation.datasets import (
     Sample,
     Skipped,
@@ -50,7 +50,7 @@ from face_recon_ros.evaluation.stills import (
 )
 
 #: A picture and the box of its face.
-View = tuple[Sample, NDArray[np.float32]]
+Found = tuple[Sample, NDArray[np.float32]]
 #: Scans are measured so slowly.
 _WORTH_A_PROCESS = 8
 
@@ -153,7 +153,7 @@ class PersonScorer:
     estimator: Estimator
     with_floor: bool
 
-    def __call__(self, views: Sequence[View]) -> dict[str, Any]:
+    def __call__(self, views: Sequence[Found]) -> dict[str, Any]:
         """The fields of `Person`, of the pictures in which the face was found, at least one."""
         judge = self.benchmark.judge
         truth = self.benchmark.truth(views[0][0])
@@ -162,8 +162,9 @@ class PersonScorer:
             seen = []
             for sample, box in views:
                 rgb = read_stored_image(sample.image)
-                seen.append((rgb, box, self.benchmark.camera(truth, rgb.shape[1], rgb.shape[0])))
-            track = self.benchmark.measure(self.estimator.estimate_person(seen), truth.scan)
+                camera = self.benchmark.camera(truth, rgb.shape[1], rgb.shape[0])
+                seen.append(View(rgb, box, camera))
+            track = self.benchmark.measure(self.estimator.estimate(seen), truth.scan)
         floor = judge.floor(truth.scan) if self.with_floor else None
         return asdict(Person(judge.mean_face(truth.scan), floor, track, len(views)))
 
@@ -209,7 +210,7 @@ def evaluate_geometry(
         worth=_WORTH_A_PROCESS,
         wanted="readable image with scan and landmarks",
     )
-    views: dict[str, list[View]] = {}
+    views: dict[str, list[Found]] = {}
     for s in scored:
         if s.found:
             views.setdefault(s.kept["person"], []).append((s.sample, s.kept["box"]))
@@ -229,7 +230,7 @@ def evaluate_geometry(
     return {**result, "skipped": skipped.as_json(), "per_image": [s.entry() for s in scored]}
 
 
-def _name(views: Sequence[View]) -> str:
+def _name(views: Sequence[Found]) -> str:
     return "person of " + ", ".join(sample.name for sample, _ in views)
 
 

@@ -18,7 +18,7 @@ from face_recon_ros.core.illumination import shade
 from face_recon_ros.core.morphable_model import FACE, MorphableModel, VertexNormals
 from face_recon_ros.core.rasterizer import interpolate, rasterize
 from face_recon_ros.core.types import COEFFICIENT_NAMES, Coefficients, Mesh
-from face_recon_ros.evaluation.chain import Estimator, largest
+from face_recon_ros.evaluation.chain import Estimator, View, largest
 from face_recon_ros.fitting.photo import PhotometricFitter
 from face_recon_ros.io.folders import written
 from face_recon_ros.io.images import read_image, write_image
@@ -58,7 +58,7 @@ def fit_portrait(
     if index is None:
         raise DataError(f"a face in {path.name}", "none", "try --tiles 3 or --min-score 0.3")
     camera = camera_of(rgb.shape[1], rgb.shape[0])
-    (estimate,) = estimator.estimate([(rgb, detections.boxes[index], camera)])
+    estimate = estimator.estimate([View(rgb, detections.boxes[index], camera)])
     crop = Crop(estimate.crop.centre_px, estimate.crop.side_px, FIT_SIZE)
     pixels = crop.extract(rgb)
     fitter = PhotometricFitter(model)

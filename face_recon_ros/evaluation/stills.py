@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.errors import DataError
 from face_recon_ros.core.types import Detections
-from face_recon_ros.evaluation.chain import Estimate, Estimator, largest
+from face_recon_ros.evaluation.chain import Estimate, Estimator, View, largest
 from face_recon_ros.evaluation.datasets import Sample, Skipped, read_stored_image
 from face_recon_ros.io.jobs import Pool, run_jobs
 from face_recon_ros.io.journal import Journal
@@ -193,7 +193,7 @@ class StillScorer(Generic[Truth]):
         box = None if index is None else detections.boxes[index]
         camera = self.benchmark.camera(truth, width, height)
         began = time.perf_counter()
-        estimate = None if box is None else self.estimator.estimate([(rgb, box, camera)])[0]
+        estimate = None if box is None else self.estimator.estimate([View(rgb, box, camera)])
         seconds = time.perf_counter() - began
         still = Still(sample, truth, rgb, box, camera, estimate, seconds)
         figures, kept = self.benchmark.score(still)

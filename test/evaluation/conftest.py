@@ -54,33 +54,25 @@ class Oracle:
         return Detections(box[None].astype(np.float32), np.ones(1, np.float32))
 
     def estimate(self, views):
-        out = []
-        for rgb, _, _ in views:
-            scene, known = self.known[rgb.tobytes()]
-            m = self.model
-            zeros = Coefficients.zeros(1, m.k_identity, m.k_expression, m.k_albedo)
-            rows = {k: np.asarray(v, np.float32)[None] for k, v in known.items()}
-            coefficients = Coefficients(**{**vars(zeros), **rows})
-            true = scene.camera_from_face
-            pose = Rigid(true.rotation @ self.turn, true.translation)
-            crop = Crop(np.zeros(2), 100.0, 100)
-            out.append(Estimate(coefficients, crop, pose, pose, scene.camera))
-        return out
-
-    def estimate_person(self, views):
-        return self.estimate(views)[-1]
+        scene, known = self.known[views[-1].rgb.tobytes()]
+        m = self.model
+        zeros = Coefficients.zeros(1, m.k_identity, m.k_expression, m.k_albedo)
+        rows = {k: np.asarray(v, np.float32)[None] for k, v in known.items()}
+        coefficients = Coefficients(**{**vars(zeros), **rows})
+        true = scene.camera_from_face
+        pose = Rigid(true.rotation @ self.turn, true.translation)
+        crop = Crop(np.zeros(2), 100.0, 100)
+        return Estimate(coefficients, crop, pose, pose, scene.camera)
 
 
 class CropOracle(Oracle):
     """Answers like a network: for the face in its crop, whatever the camera."""
 
     def estimate(self, views):
-        out = []
-        for (rgb, _, _), e in zip(views, super().estimate(views), strict=True):
-            crop = crop_from_face_box(self.detect(rgb).boxes[0], 1.3, 100)
-            nominal = crop_from_camera_pose(e.camera_from_face, crop, e.camera)
-            out.append(dataclasses.replace(e, crop=crop, crop_from_face=nominal))
-        return out
+        e = super().estimate(views)
+        crop = crop_from_face_box(self.detect(views[-1].rgb).boxes[0], 1.3, 100)
+        nominal = crop_from_camera_pose(e.camera_from_face, crop, e.camera)
+        return dataclasses.replace(e, crop=crop, crop_from_face=nominal)
 
 
 @pytest.fixture

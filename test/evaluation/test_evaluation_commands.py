@@ -26,7 +26,6 @@ from face_recon_ros.core.models import NETWORK, find_model
 from face_recon_ros.core.pipeline import FacePipeline, Frame, PipelineConfig
 from face_recon_ros.core.rigid import Rigid, rotation_from_vector
 from face_recon_ros.core.types import Image, Mesh
-from face_recon_ros.evaluation.chain import Estimate
 from face_recon_ros.evaluation.compare import compare
 from face_recon_ros.evaluation.metrics import Interval
 from face_recon_ros.evaluation.output import plain, read_json, write_json
@@ -268,21 +267,17 @@ def test_photometric_and_fit_commands(tmp_path, scenes, oracle_chain, model, mon
     real = oracle_chain.estimate
 
     def with_crop(views):
-        out = []
-        for e, (_, box, _) in zip(real(views), views, strict=True):
-            crop = crop_from_face_box(box, 1.5, 224)
-            nominal = crop_from_camera_pose(e.camera_from_face, crop, e.camera)
-            rotation, translation = coefficients_from_crop_pose(nominal)
-            fields = vars(e.coefficients)
-            fields = {
-                **fields,
-                "rotation": np.float32(rotation[None]),
-                "translation": np.float32(translation[None]),
-                "illumination": soft_light()[None],
-            }
-            coefficients = type(e.coefficients)(**fields)
-            out.append(Estimate(coefficients, crop, nominal, e.camera_from_face, e.camera))
-        return out
+        e = real(views)
+        crop = crop_from_face_box(views[-1].box, 1.5, 224)
+        nominal = crop_from_camera_pose(e.camera_from_face, crop, e.camera)
+        rotation, translation = coefficients_from_crop_pose(nominal)
+        coefficients = replace(
+            e.coefficients,
+            rotation=np.float32(rotation[None]),
+            translation=np.float32(translation[None]),
+            illumination=soft_light()[None],
+        )
+        return replace(e, coefficients=coefficients, crop=crop, crop_from_face=nominal)
 
     oracle_chain.estimate = with_crop
     out = tmp_path / "out.json"
