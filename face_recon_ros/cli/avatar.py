@@ -96,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
     still, found = pictures is not None, []
     if still:
         say_idle(args, "pictures", {"animate": False, **OF_VIDEOS})
-    source = stoppable(source)
+    source = stoppable(source, args.frames)
     for image, camera in progress(args, with_cameras(source, resolver), source.length):
         if still:
             faces = pipeline.process_still(image, camera).faces

@@ -224,4 +224,8 @@ def _run_fit(args: argparse.Namespace) -> int:
         sys.stdout.write(text)
     else:
         write_whole(args.out, text)
+        print(
+            f"median {result['median_mm']:.2f} mm, mean {result['mean_mm']:.2f}, "
+            f"landmarks {result['landmark_mean_mm']:.2f}: {args.out}"
+        )
     return 0

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from tqdm import tqdm
 
-from face_recon_ros.cli.stopping import stoppable
+from face_recon_ros.cli.stopping import stoppable, wanted
 from face_recon_ros.core.camera import DEFAULT_HORIZONTAL_FOV_DEG
 from face_recon_ros.core.detection import BACKENDS, DetectorConfig
 from face_recon_ros.core.errors import ConfigError, DataError, FaceReconError
@@ -432,8 +432,7 @@ def report_input(source: Source, resolver: CameraResolver) -> None:
 
 def progress(args: argparse.Namespace, images: Iterable[T], length: int | None) -> Iterator[T]:
     """The images up to `--frames`, with a progress bar and the time left."""
-    if args.frames:
-        length = args.frames if length is None else min(length, args.frames)
+    length = wanted(length, args.frames)
     every_s = 0.1 if sys.stderr.isatty() else 10.0
     chosen = itertools.islice(images, args.frames or None)
     yield from tqdm(chosen, total=length, unit="image", mininterval=every_s)

@@ -35,7 +35,7 @@ from face_recon_ros.cli.options import (
     settings_of,
 )
 from face_recon_ros.cli.reconstruction_files import MESHES, Sighting, textured_heads, write_results
-from face_recon_ros.cli.stopping import stoppable, until_stopped
+from face_recon_ros.cli.stopping import stoppable, until_stopped, wanted
 from face_recon_ros.core.anonymise import LostFaces, hide_faces
 from face_recon_ros.core.decoding import as_known
 from face_recon_ros.core.detection import THOROUGH
@@ -272,7 +272,7 @@ def _person(
     sightings: list[Sighting] = []
     shown: list[Path] = []
     faceless: list[str] = []
-    pictures = until_stopped(source.readable(), source.length)
+    pictures = until_stopped(source.readable(), wanted(source.length, args.frames))
     for path, rgb in progress(args, pictures, source.length):
         image = Image(rgb, float(len(shown)))  # a second apart: another moment
         camera = resolver(image)
@@ -321,7 +321,7 @@ def _video(
     last: dict[str, Face] = {}
     seen: Counter[str] = Counter()
     with VideoWriter(args.out / _OVERLAY, source.fps) as video:
-        taken = with_cameras(source, resolver, stoppable(source))
+        taken = with_cameras(source, resolver, stoppable(source, args.frames))
         for k, (image, camera) in enumerate(progress(args, taken, source.length)):
             faces = pipeline.process(image, camera).faces
             for face in faces if heads else ():

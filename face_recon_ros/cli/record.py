@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
 
     # A file's first stamp is 0, which in a message means "not stamped".
     shift = 0.0 if source.live or image_topic_of(source) else 1.0
-    source = stoppable(source)
+    source = stoppable(source, args.frames)
     images = islice(source, args.frames or None)
     shifted = (replace(image, stamp=image.stamp + shift) for image in images)
     with common.Bar("record") as bar:

@@ -17,11 +17,26 @@ from face_recon_ros.io.sources import Source
 T = TypeVar("T")
 
 
-def stoppable(source: Source) -> Source:
-    """The source, ended by Ctrl-C; as it is where it already is, or no signal can be caught."""
+def stoppable(source: Source, frames: int = 0) -> Source:
+    """The source, ended by Ctrl-C; as it is where it already is, or no signal can be caught.
+
+    Args:
+        source: of images.
+        frames: how many of them are wanted; 0: all.
+    """
     if isinstance(source, StoppableSource) or not _catches_signals():
         return source
-    return StoppableSource(source)
+    return StoppableSource(source, frames)
+
+
+def wanted(length: int | None, frames: int) -> int | None:
+    """How many images of a source are read.
+
+    Args:
+        length: how many it has; None: unknown.
+        frames: at most; 0: all.
+    """
+    return min(length or frames, frames) if frames else length
 
 
 def until_stopped(images: Iterable[T], length: int | None) -> Iterator[T]:
@@ -78,9 +93,9 @@ def until_stopped(images: Iterable[T], length: int | None) -> Iterator[T]:
 class StoppableSource:
     """A source whose images are those of `until_stopped`."""
 
-    def __init__(self, source: Source) -> None:
-        """Takes the source."""
-        self._source = source
+    def __init__(self, source: Source, frames: int = 0) -> None:
+        """Takes the source, and how many of its images are wanted; 0: all."""
+        self._source, self._frames = source, frames
         self.live = source.live
         self.name, self.fps, self.length = source.name, source.fps, source.length
 
@@ -96,7 +111,7 @@ class StoppableSource:
 
     def __iter__(self) -> Iterator[Image]:
         """The images until then; see `until_stopped`."""
-        return until_stopped(self._source, self.length)
+        return until_stopped(self._source, wanted(self.length, self._frames))
 
     def close(self) -> None:
         """See `Source`."""

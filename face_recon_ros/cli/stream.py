@@ -109,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
     if args.to != LIVE_LINK:
         say_idle(args, "all but --to livelink", {"subject": StreamConfig.subject})
     source, resolver = open_input(args)
-    source = stoppable(source)
+    source = stoppable(source, args.frames)
     pipeline = FacePipeline.from_config(without_colours(pipeline_config(args)))
     names = pipeline.reconstructor.model.expression_names
     sinks: list[Sink] = [UdpSink(config)] if args.to else []

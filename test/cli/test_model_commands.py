@@ -38,11 +38,12 @@ def fails(capsys, *arguments):
     return line
 
 
-def test_fit_writes_figures_and_the_head(scan, tmp_path):
+def test_fit_writes_figures_and_the_head(scan, tmp_path, capsys):
     out, mesh = tmp_path / "sub" / "fit.json", tmp_path / "head.ply"
     arguments = ["model", "fit", scan / "scan.ply", "--landmarks", scan / "scan.pts3d"]
     arguments += ["--unit", "cm", "--out", out, "--mesh", mesh]
     assert main([str(a) for a in arguments]) == 0
+    assert "median 0.0" in (said := capsys.readouterr().out) and str(out) in said
     result = json.loads(out.read_text())
     assert {"median_mm", "mean_mm", "p95_mm", "landmark_mean_mm"} <= set(result)
     assert result["median_mm"] < 0.05

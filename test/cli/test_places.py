@@ -327,6 +327,14 @@ def test_ctrl_c_while_the_command_is_loaded_gives_no_traceback(tmp_path):
     assert (done.returncode, done.stderr) == (130, "")
 
 
+def test_what_was_stopped_is_told_of_the_images_that_were_wanted(capsys):
+    for frames, total in ((0, " of 9"), (5, " of 5"), (20, " of 9")):
+        camera = _Camera(3)
+        camera.length = 9
+        assert len(list(stoppable(camera, frames))) == 3
+        assert f"first 3{total} images" in capsys.readouterr().err
+
+
 def test_a_recording_that_is_stopped_keeps_its_images(monkeypatch, tmp_path, capsys):
     head = TurningHead.render
     pressed = itertools.count()
