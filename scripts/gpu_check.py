@@ -24,19 +24,9 @@ from typing import Any
 import numpy as np
 
 from face_recon_ros.core.camera import PinholeCamera
-from face_recon_ros.core.decoder_graph import (
-    GRAPH,
-    NUMPY,
-    GraphDecoder,
-    decode_seconds,
-)
+from face_recon_ros.core.decoder_graph import GRAPH, NUMPY, GraphDecoder, decode_seconds
 from face_recon_ros.core.models import NETWORK, REFERENCE_NETWORK
-from face_recon_ros.core.onnx_session import (
-    OnnxSession,
-    clashing_builds,
-    gpu_works,
-    runtime,
-)
+from face_recon_ros.core.onnx_session import OnnxSession, clashing_builds, gpu_works, runtime
 from face_recon_ros.core.pattern import TurningHead
 from face_recon_ros.core.reconstructor import FaceReconstructor
 from face_recon_ros.core.reconstructor_config import ReconstructorConfig

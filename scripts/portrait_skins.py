@@ -22,11 +22,7 @@ from tqdm import tqdm
 from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.errors import FaceReconError
 from face_recon_ros.core.models import FACE_MODEL, find_model
-from face_recon_ros.core.morphable_model import (
-    MorphableModel,
-    VertexNormals,
-    load_morphable_model,
-)
+from face_recon_ros.core.morphable_model import MorphableModel, VertexNormals, load_morphable_model
 from face_recon_ros.core.pipeline import FacePipeline
 from face_recon_ros.core.rasterizer import interpolate, rasterize
 from face_recon_ros.core.types import Face, Image

@@ -22,10 +22,7 @@ from torch import nn
 
 from face_recon_ros.core.models import find_model
 from face_recon_ros.core.morphable_model import load_morphable_model
-from face_recon_ros.training.config import (
-    load_config,
-    parse_overrides,
-)
+from face_recon_ros.training.config import load_config, parse_overrides
 from face_recon_ros.training.data import Batch
 from face_recon_ros.training.objective import Objective
 from face_recon_ros.training.optimisation import (

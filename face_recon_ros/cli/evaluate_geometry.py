@@ -6,9 +6,7 @@ import argparse
 from typing import Any
 
 from face_recon_ros.cli import common
-from face_recon_ros.core.models import (
-    find_model,
-)
+from face_recon_ros.core.models import find_model
 from face_recon_ros.core.morphable_model import load_morphable_model
 from face_recon_ros.evaluation.geometry import evaluate_geometry
 from face_recon_ros.io.meshes import UNITS_M

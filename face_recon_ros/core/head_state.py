@@ -10,12 +10,7 @@ from numpy.typing import NDArray
 
 from face_recon_ros.core.attention import Attention, AttentionConfig, Gaze, attention_angle
 from face_recon_ros.core.camera import PinholeCamera
-from face_recon_ros.core.depth_fusion import (
-    DepthConfig,
-    check_registered,
-    fuse_range,
-    read_range,
-)
+from face_recon_ros.core.depth_fusion import DepthConfig, check_registered, fuse_range, read_range
 from face_recon_ros.core.morphable_model import FACIAL_SKIN, MorphableModel, VertexNormals
 from face_recon_ros.core.pose_uncertainty import PoseNoise, pose_covariance
 from face_recon_ros.core.rigid import Rigid

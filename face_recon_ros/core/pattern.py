@@ -9,11 +9,7 @@ from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.crop_pose import CAMERA_FROM_FRONTAL_FACE
 from face_recon_ros.core.illumination import shade
 from face_recon_ros.core.models import FACE_MODEL, find_model
-from face_recon_ros.core.morphable_model import (
-    MorphableModel,
-    VertexNormals,
-    load_morphable_model,
-)
+from face_recon_ros.core.morphable_model import MorphableModel, VertexNormals, load_morphable_model
 from face_recon_ros.core.rasterizer import interpolate, rasterize
 from face_recon_ros.core.rigid import Rigid, rotation_from_vector
 

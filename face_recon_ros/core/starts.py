@@ -24,9 +24,7 @@ from face_recon_ros.core.crop_pose import (
     crop_from_camera_pose,
     crop_from_face,
 )
-from face_recon_ros.core.crop_pose import (
-    camera_from_face as camera_from_crop_pose,
-)
+from face_recon_ros.core.crop_pose import camera_from_face as camera_from_crop_pose
 from face_recon_ros.core.inference import Prediction
 from face_recon_ros.core.rigid import Rigid, rotation_from_vector, vector_from_rotation
 

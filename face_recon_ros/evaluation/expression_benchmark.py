@@ -17,25 +17,10 @@ from numpy.typing import NDArray
 from face_recon_ros.core.errors import DataError
 from face_recon_ros.core.morphable_model import MorphableModel
 from face_recon_ros.core.types import Detections
-from face_recon_ros.evaluation.chain import (
-    Estimator,
-    associate,
-    box_of_points,
-)
-from face_recon_ros.evaluation.datasets import (
-    Sample,
-    Skipped,
-    list_samples,
-    read_landmarks,
-)
+from face_recon_ros.evaluation.chain import Estimator, associate, box_of_points
+from face_recon_ros.evaluation.datasets import Sample, Skipped, list_samples, read_landmarks
 from face_recon_ros.evaluation.expression import MEASURES, amplitude, correlation, measures
-from face_recon_ros.evaluation.stills import (
-    HERE,
-    Execution,
-    Still,
-    StillBenchmark,
-    score_samples,
-)
+from face_recon_ros.evaluation.stills import HERE, Execution, Still, StillBenchmark, score_samples
 
 Array = NDArray[np.float64]
 

@@ -20,12 +20,7 @@ from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.morphable_model import MorphableModel
 from face_recon_ros.core.surface import Surface
 from face_recon_ros.evaluation.chain import Estimate, Estimator, View
-from face_recon_ros.evaluation.datasets import (
-    Sample,
-    Skipped,
-    list_samples,
-    read_stored_image,
-)
+from face_recon_ros.evaluation.datasets import Sample, Skipped, list_samples, read_stored_image
 from face_recon_ros.evaluation.metrics import bootstrap
 from face_recon_ros.evaluation.scans import (
     REGIONS,

@@ -12,10 +12,7 @@ from numpy.typing import NDArray
 
 from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.crop import Crop, face_box_from_points
-from face_recon_ros.core.crop_pose import (
-    CAMERA_FROM_FRONTAL_FACE,
-    crop_from_camera_pose,
-)
+from face_recon_ros.core.crop_pose import CAMERA_FROM_FRONTAL_FACE, crop_from_camera_pose
 from face_recon_ros.core.morphable_model import FACIAL_SKIN, MorphableModel
 from face_recon_ros.core.reconstructor import FaceReconstructor
 from face_recon_ros.core.rigid import (

@@ -16,25 +16,10 @@ from face_recon_ros.core.appearance import FaceEmbedder, FacePoints
 from face_recon_ros.core.errors import DataError
 from face_recon_ros.core.morphable_model import MorphableModel
 from face_recon_ros.core.types import Detections
-from face_recon_ros.evaluation.chain import (
-    Estimate,
-    Estimator,
-    associate,
-    largest,
-)
-from face_recon_ros.evaluation.datasets import (
-    Sample,
-    Skipped,
-    images_by_name,
-)
+from face_recon_ros.evaluation.chain import Estimate, Estimator, associate, largest
+from face_recon_ros.evaluation.datasets import Sample, Skipped, images_by_name
 from face_recon_ros.evaluation.metrics import Interval, roc_auc
-from face_recon_ros.evaluation.stills import (
-    HERE,
-    Execution,
-    Still,
-    StillBenchmark,
-    score_samples,
-)
+from face_recon_ros.evaluation.stills import HERE, Execution, Still, StillBenchmark, score_samples
 
 Array = NDArray[np.float64]
 _MOST_PHOTOS = 6  # of each person

@@ -13,18 +13,8 @@ from face_recon_ros.core.camera import DEFAULT_HORIZONTAL_FOV_DEG, PinholeCamera
 from face_recon_ros.core.crop_pose import crop_camera
 from face_recon_ros.core.errors import DataError
 from face_recon_ros.core.types import Detections
-from face_recon_ros.evaluation.chain import (
-    ANNOTATED_FACE_IOU,
-    Estimator,
-    associate,
-    box_of_points,
-)
-from face_recon_ros.evaluation.datasets import (
-    Sample,
-    Skipped,
-    list_samples,
-    read_landmarks,
-)
+from face_recon_ros.evaluation.chain import ANNOTATED_FACE_IOU, Estimator, associate, box_of_points
+from face_recon_ros.evaluation.datasets import Sample, Skipped, list_samples, read_landmarks
 from face_recon_ros.evaluation.landmarks import LandmarkProjector
 from face_recon_ros.evaluation.metrics import (
     CONTOUR,
@@ -36,13 +26,7 @@ from face_recon_ros.evaluation.metrics import (
     interocular_distance,
     normalised_mean_error,
 )
-from face_recon_ros.evaluation.stills import (
-    HERE,
-    Execution,
-    Still,
-    StillBenchmark,
-    score_samples,
-)
+from face_recon_ros.evaluation.stills import HERE, Execution, Still, StillBenchmark, score_samples
 
 Array = NDArray[np.float64]
 

@@ -12,20 +12,10 @@ from face_recon_ros.core.crop import Crop
 from face_recon_ros.core.errors import DataError
 from face_recon_ros.core.morphable_model import MorphableModel
 from face_recon_ros.evaluation.chain import Estimator
-from face_recon_ros.evaluation.datasets import (
-    Sample,
-    Skipped,
-    images_by_name,
-)
+from face_recon_ros.evaluation.datasets import Sample, Skipped, images_by_name
 from face_recon_ros.evaluation.metrics import bootstrap
 from face_recon_ros.evaluation.portrait import FIT_SIZE
-from face_recon_ros.evaluation.stills import (
-    HERE,
-    Execution,
-    Still,
-    StillBenchmark,
-    score_samples,
-)
+from face_recon_ros.evaluation.stills import HERE, Execution, Still, StillBenchmark, score_samples
 from face_recon_ros.fitting.photo import PhotometricFitter
 
 PROTOCOL = {

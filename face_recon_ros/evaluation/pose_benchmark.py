@@ -25,16 +25,8 @@ from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.errors import DataError
 from face_recon_ros.core.rigid import angle_between, nearest_rotation
 from face_recon_ros.core.types import Detections
-from face_recon_ros.evaluation.chain import (
-    Estimator,
-    associate,
-    box_of_points,
-)
-from face_recon_ros.evaluation.datasets import (
-    Sample,
-    Skipped,
-    list_samples,
-)
+from face_recon_ros.evaluation.chain import Estimator, associate, box_of_points
+from face_recon_ros.evaluation.datasets import Sample, Skipped, list_samples
 from face_recon_ros.evaluation.metrics import (
     AFLW2000,
     BIWI,
@@ -43,13 +35,7 @@ from face_recon_ros.evaluation.metrics import (
     euler_errors,
     percentiles,
 )
-from face_recon_ros.evaluation.stills import (
-    HERE,
-    Execution,
-    Still,
-    StillBenchmark,
-    score_samples,
-)
+from face_recon_ros.evaluation.stills import HERE, Execution, Still, StillBenchmark, score_samples
 from face_recon_ros.evaluation.synthetic import read_truth
 
 Array = NDArray[np.float64]

@@ -13,11 +13,7 @@ from numpy.typing import NDArray
 from face_recon_ros.core.boxes import iou
 from face_recon_ros.core.pipeline import Frame
 from face_recon_ros.core.rigid import Rigid
-from face_recon_ros.evaluation.metrics import (
-    drift_of_series,
-    noise_of_rotations,
-    noise_of_series,
-)
+from face_recon_ros.evaluation.metrics import drift_of_series, noise_of_rotations, noise_of_series
 from face_recon_ros.evaluation.trajectory import Trajectory
 
 Array = NDArray[np.float64]

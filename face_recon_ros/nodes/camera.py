@@ -16,13 +16,7 @@ from face_recon_ros.io.calibration import CameraResolver
 from face_recon_ros.io.sources import image_topic_of, open_source, paced
 from face_recon_ros.nodes import conversions
 from face_recon_ros.nodes.parameters import CameraConfig
-from face_recon_ros.nodes.runtime import (
-    CAMERA_INFO_TOPIC,
-    IMAGE_TOPIC,
-    SENSOR_QOS,
-    FaceNode,
-    run,
-)
+from face_recon_ros.nodes.runtime import CAMERA_INFO_TOPIC, IMAGE_TOPIC, SENSOR_QOS, FaceNode, run
 
 _RETRY_S = 0.25  # between looks for a device or stream that is lost
 _SETTLE_S = 0.5  # until a listener that we see also sees us

@@ -24,12 +24,7 @@ from face_recon_ros.nodes import conversions
 from face_recon_ros.nodes.camera_info import CameraInfoSubscriber
 from face_recon_ros.nodes.depth import DepthSubscriber
 from face_recon_ros.nodes.outputs import FaceOutputs
-from face_recon_ros.nodes.runtime import (
-    RESULT_QOS,
-    SENSOR_QOS,
-    FaceNode,
-    run,
-)
+from face_recon_ros.nodes.runtime import RESULT_QOS, SENSOR_QOS, FaceNode, run
 from face_recon_ros.nodes.status import Meter
 from face_recon_ros.nodes.synchronizer import ExactTimeSynchronizer
 

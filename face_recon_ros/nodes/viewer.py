@@ -22,13 +22,7 @@ from face_recon_ros.core.types import Float32
 from face_recon_ros.nodes import conversions
 from face_recon_ros.nodes.mesh_log import MeshLog
 from face_recon_ros.nodes.people import PeopleListener
-from face_recon_ros.nodes.runtime import (
-    LATCHED_QOS,
-    NEWEST_QOS,
-    RESULT_QOS,
-    FaceNode,
-    run,
-)
+from face_recon_ros.nodes.runtime import LATCHED_QOS, NEWEST_QOS, RESULT_QOS, FaceNode, run
 from face_recon_ros.nodes.textures import coordinates_from_msg
 from face_recon_ros.nodes.web_view import DATA_PORT, WebView, first_free, parse_address
 

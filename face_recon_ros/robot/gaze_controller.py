@@ -21,11 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face_recon_ros.core.rigid import Rigid
-from face_recon_ros.robot.head_tracks import (
-    Head,
-    SeenHead,
-    see,
-)
+from face_recon_ros.robot.head_tracks import Head, SeenHead, see
 from face_recon_ros.robot.look_at_config import LookAtConfig
 from face_recon_ros.robot.motion import JointReading, approach, move
 from face_recon_ros.robot.neck import Neck

@@ -44,12 +44,7 @@ def quantise_points(source: Path, out: Path, examples: list[Example]) -> dict[st
     Raises:
         ModelError: the points move too far.
     """
-    from onnxruntime.quantization import (
-        CalibrationMethod,
-        QuantFormat,
-        QuantType,
-        quantize_static,
-    )
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         folded = Path(folder) / "folded.onnx"

@@ -19,10 +19,7 @@ from face_recon_ros.core.models import FACE_MODEL, NETWORK, REFERENCE_NETWORK, f
 from face_recon_ros.core.morphable_model import load_morphable_model
 from face_recon_ros.core.reconstructor import FaceReconstructor
 from face_recon_ros.core.reconstructor_config import ReconstructorConfig
-from face_recon_ros.core.rigid import (
-    Rigid,
-    rotation_from_vector,
-)
+from face_recon_ros.core.rigid import Rigid, rotation_from_vector
 from face_recon_ros.evaluation.head_poses import (
     CAMERAS,
     DISTANCES_M,

@@ -21,11 +21,7 @@ from face_recon_ros.core.rigid import Rigid, rotation_from_vector
 from face_recon_ros.core.surface import Surface
 from face_recon_ros.core.types import Detections, Mesh
 from face_recon_ros.evaluation import metrics
-from face_recon_ros.evaluation.chain import (
-    StillChain,
-    associate,
-    largest,
-)
+from face_recon_ros.evaluation.chain import StillChain, associate, largest
 from face_recon_ros.evaluation.datasets import (
     Skipped,
     list_samples,
@@ -38,12 +34,7 @@ from face_recon_ros.evaluation.landmark_benchmark import evaluate_landmarks
 from face_recon_ros.evaluation.landmarks import LandmarkProjector
 from face_recon_ros.evaluation.metrics import CONTOUR
 from face_recon_ros.evaluation.pose_benchmark import evaluate_pose
-from face_recon_ros.evaluation.scans import (
-    REGIONS,
-    read_scan,
-    region_distances,
-    scan_distances,
-)
+from face_recon_ros.evaluation.scans import REGIONS, read_scan, region_distances, scan_distances
 from face_recon_ros.evaluation.synthetic import (
     ModelScenes,
     facing,

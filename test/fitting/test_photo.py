@@ -8,11 +8,7 @@ import numpy as np
 import pytest
 
 from face_recon_ros.core.camera import PinholeCamera
-from face_recon_ros.core.crop_pose import (
-    coefficients_from_crop_pose,
-    crop_camera,
-    crop_from_face,
-)
+from face_recon_ros.core.crop_pose import coefficients_from_crop_pose, crop_camera, crop_from_face
 from face_recon_ros.core.errors import DataError
 from face_recon_ros.core.models import FACE_MODEL, find_model
 from face_recon_ros.core.morphable_model import load_morphable_model

@@ -33,14 +33,7 @@ from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParametersAtomically
 from rclpy.lifecycle import TransitionCallbackReturn
-from ros_graph import (
-    RELIABILITY_VARIABLE,
-    TABLE_BEGIN,
-    TABLE_END,
-    Listener,
-    a_graph,
-    segments,
-)
+from ros_graph import RELIABILITY_VARIABLE, TABLE_BEGIN, TABLE_END, Listener, a_graph, segments
 from sensor_msgs.msg import CameraInfo, PointCloud2
 from sensor_msgs.msg import Image as ImageMsg
 from vision_msgs.msg import Detection2DArray

@@ -8,10 +8,7 @@ pytest.importorskip("numba")
 
 from face_recon_ros.core.morphable_model import load_morphable_model  # noqa: E402
 from face_recon_ros.training import renderer  # noqa: E402
-from face_recon_ros.training.batched_rasterizer import (  # noqa: E402
-    barycentric,
-    rasterize_batch,
-)
+from face_recon_ros.training.batched_rasterizer import barycentric, rasterize_batch  # noqa: E402
 from face_recon_ros.training.decoder import FaceDecoder  # noqa: E402
 from face_recon_ros.training.network import Prediction  # noqa: E402
 from face_recon_ros.training.rasterizer import interpolate, rasterize  # noqa: E402

@@ -19,11 +19,7 @@ from face_recon_ros.training import export as exports  # noqa: E402
 from face_recon_ros.training import stored  # noqa: E402
 from face_recon_ros.training.config import TrainConfig  # noqa: E402
 from face_recon_ros.training.data import synthetic_crops  # noqa: E402
-from face_recon_ros.training.export import (  # noqa: E402
-    export_float32,
-    measure_parity,
-    store_weights_in_8_bits,
-)
+from face_recon_ros.training.export import export_float32, measure_parity, store_weights_in_8_bits  # noqa: E402
 from face_recon_ros.training.network import CoefficientSizes, FaceRegressor  # noqa: E402
 from face_recon_ros.training.onnx_weights import fold_batch_norm, state_from_onnx  # noqa: E402
 from face_recon_ros.training.stored import build_network, load_teacher  # noqa: E402

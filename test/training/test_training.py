@@ -38,11 +38,7 @@ from face_recon_ros.training.config import (  # noqa: E402
 )
 from face_recon_ros.training.data import Batch, Crops, people_mean  # noqa: E402
 from face_recon_ros.training.export import export  # noqa: E402
-from face_recon_ros.training.network import (  # noqa: E402
-    CoefficientSizes,
-    Distilled,
-    FaceRegressor,
-)
+from face_recon_ros.training.network import CoefficientSizes, Distilled, FaceRegressor  # noqa: E402
 from face_recon_ros.training.objective import Objective  # noqa: E402
 from face_recon_ros.training.optimisation import measure_statistics  # noqa: E402
 from face_recon_ros.training.photographs import (  # noqa: E402
@@ -55,11 +51,7 @@ from face_recon_ros.training.rasterizer import rasterize  # noqa: E402
 from face_recon_ros.training.stored import build_network, load_network  # noqa: E402
 from face_recon_ros.training.synthesis import faces as faces_module  # noqa: E402
 from face_recon_ros.training.synthesis.augment import Mirror  # noqa: E402
-from face_recon_ros.training.synthesis.faces import (  # noqa: E402
-    Label,
-    SyntheticFaces,
-    draw_person,
-)
+from face_recon_ros.training.synthesis.faces import Label, SyntheticFaces, draw_person  # noqa: E402
 from face_recon_ros.training.synthesis.people import People  # noqa: E402
 from face_recon_ros.training.synthesis.render_cache import RenderCache, fill_render_cache  # noqa: E402
 from face_recon_ros.training.train import pseudo_label, resized, train  # noqa: E402

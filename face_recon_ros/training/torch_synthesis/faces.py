@@ -13,11 +13,7 @@ from torch.nn import functional
 
 from face_recon_ros.core.illumination import GAMMA, MIN_SHADING
 from face_recon_ros.core.morphable_model import FACIAL_SKIN, MorphableModel
-from face_recon_ros.training.batched_rasterizer import (
-    BatchFragments,
-    barycentric,
-    rasterize_batch,
-)
+from face_recon_ros.training.batched_rasterizer import BatchFragments, barycentric, rasterize_batch
 from face_recon_ros.training.decoder import FaceDecoder, sh_basis
 from face_recon_ros.training.synthesis.augment import Mirror
 from face_recon_ros.training.synthesis.expressions import STRONG, mood_of, sample_expression
