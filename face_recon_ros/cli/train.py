@@ -60,7 +60,10 @@ def add_training_commands(subparsers: common.Subparsers) -> None:
     )
     train.set_defaults(run=_train)
     _add_prepare(train)
+    _add_export(subparsers)
 
+
+def _add_export(subparsers: common.Subparsers) -> None:
     export = common.command(
         subparsers,
         "export",
@@ -68,7 +71,11 @@ def add_training_commands(subparsers: common.Subparsers) -> None:
         _EXPORT,
         "example: face-recon export runs/train/checkpoint.pt --out models/face_net.onnx",
     )
-    export.add_argument("checkpoint", type=Path, help="checkpoint.pt of a run")
+    export.add_argument(
+        "checkpoint",
+        type=Path,
+        help="checkpoint.pt of a run, or dense points exported in float32 to calibrate anew",
+    )
     add_output(
         export, "--out", suffixes=(".onnx",), default=Path(NETWORK), help=f"default: {NETWORK}"
     )
@@ -81,6 +88,20 @@ def add_training_commands(subparsers: common.Subparsers) -> None:
     )
     export.add_argument(
         "--size", type=at_least(0), default=0, help="input size in pixels; 0: the training's"
+    )
+    export.add_argument(
+        "--people",
+        type=at_least(0),
+        default=1000,
+        metavar="N",
+        help="dense points only: measure what answers say of who is shown on N rendered people, "
+        "ten minutes of one core for 1000; more are better; 0: not at all (default: %(default)s)",
+    )
+    export.add_argument(
+        "--skins",
+        metavar="DIR",
+        help="dense points only: MakeHuman's system assets, whose skins most of these people wear "
+        "(default: the run's)",
     )
     export.add_argument(
         "--manifest",
@@ -160,13 +181,20 @@ def _export(arguments: argparse.Namespace) -> None:
     from face_recon_ros.training.export_points import export_points
     from face_recon_ros.training.train_points import KIND
 
-    if load_checkpoint(arguments.checkpoint).get("kind") == KIND:
+    source = arguments.checkpoint
+    if source.suffix == ".onnx" or load_checkpoint(source).get("kind") == KIND:
         if arguments.size:
             raise ConfigError("no --size for dense points", f"{arguments.size}", "leave it out")
-        report = export_points(arguments.checkpoint, arguments.out, precision=arguments.precision)
+        report = export_points(
+            source,
+            arguments.out,
+            precision=arguments.precision,
+            people=arguments.people,
+            skins=arguments.skins,
+        )
     else:
         report = export(
-            arguments.checkpoint,
+            source,
             arguments.out,
             precision=arguments.precision,
             size=arguments.size,

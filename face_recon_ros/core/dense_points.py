@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from face_recon_ros.core.crop import Crop, whole_crop
 from face_recon_ros.core.crop_pose import CAMERA_FROM_FRONTAL_FACE, crop_from_face
 from face_recon_ros.core.errors import ModelError
+from face_recon_ros.core.identity_posterior import IdentityAnswers
 from face_recon_ros.core.inference import Prediction
 from face_recon_ros.core.mirror import expression_mirror, identity_mirror, mirrored_points
 from face_recon_ros.core.models import (
@@ -127,7 +128,12 @@ def _mean_of(one: PointAnswer, other: PointAnswer) -> PointAnswer:
 
 
 class DensePointStage:
-    """Image, crops and the regressor's answer in; corrected coefficients out."""
+    """Image, crops and the regressor's answer in; corrected coefficients out.
+
+    Attributes:
+        network: that finds the points.
+        answers: what fits to its points say of who is shown.
+    """
 
     def __init__(self, network: DensePointNetwork, model: MorphableModel) -> None:
         """Prepares grid and fit.
@@ -140,16 +146,20 @@ class DensePointStage:
             ModelError: the prior's size is not the model's.
         """
         prior, k = network.prior, model.k_identity
-        by_identity = (prior.identity, prior.start_information)
-        means = (prior.population, prior.training_mean)
-        sizes = [np.size(v) for v in (prior.expression, *by_identity, *means)]
-        if sizes[0] != model.k_expression or not set(sizes[1:]) <= {1, k}:
+        answers, neutral = network.answers, network.neutral
+        by_identity = [prior.identity, prior.start_information, prior.population]
+        by_identity += [prior.training_mean, 0.0 if answers is None else answers.mean]
+        by_expression = [prior.expression, prior.expression if neutral is None else neutral.mean]
+        identities, expressions = ({np.size(v) for v in of} for of in (by_identity, by_expression))
+        if expressions != {model.k_expression} or not identities <= {1, k}:
             raise ModelError(
                 f"a prior for {model.k_expression} expressions and {k} identities",
-                f"{sizes} in {network.path.name}",
+                f"{sorted(expressions)} and {sorted(identities)} in {network.path.name}",
                 POINTS_REMEDY,
             )
         self.network = network
+        known = (prior.start_information, prior.population, prior.training_mean)
+        self.answers = answers or IdentityAnswers.uncalibrated(*known, k)
         self._rectifier = Rectifier(model)
         self._fitter = network.fitter(model)
         self._unit_interval = model.expression_prior == "unit_interval"

@@ -12,10 +12,11 @@ from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.crop import Crop
 from face_recon_ros.core.decoding import MeshDecoder
 from face_recon_ros.core.identity_posterior import (
+    IdentityAnswers,
     IdentityPosterior,
-    PosteriorConfig,
 )
 from face_recon_ros.core.inference import Prediction
+from face_recon_ros.core.neutral_expression import NeutralAnswers, NeutralExpression
 from face_recon_ros.core.point_fit import FitPrior, PointFit
 from face_recon_ros.core.reconstructor_config import ReconstructorConfig
 from face_recon_ros.core.rigid import Rigid
@@ -29,13 +30,21 @@ from face_recon_ros.core.types import Float32, Track
 class Person:
     """What is known of a track: aggregates, filters, and what was decoded of them."""
 
-    def __init__(self, config: ReconstructorConfig, sampler: TextureSampler | None) -> None:
+    def __init__(
+        self,
+        config: ReconstructorConfig,
+        sampler: TextureSampler | None,
+        neutral: NeutralAnswers | None = None,
+    ) -> None:
         """A person of whom nothing is known yet.
 
         Args:
             config: of the filters and averages.
             sampler: of the person's own colours; None: the model's will do.
+            neutral: what the network answers for people on average; None: not known.
         """
+        self._config = config.posterior
+        self._neutral = NeutralExpression(neutral if config.normalise_expression else None)
         self.appearance = None if sampler is None else Appearance(sampler)
         self.waits = -1  # images since the last look at colours; -1 before the first
         self.identity = Aggregate(config.aggregation)
@@ -49,8 +58,13 @@ class Person:
     def smooth(self, config: ReconstructorConfig) -> None:
         """Restarts the filters."""
         self.pose = OneEuroRigid(config.smooth_rotation, config.smooth_translation)
-        self.expression = OneEuroVector(config.smooth_expression)
+        self._smooth_expression = OneEuroVector(config.smooth_expression)
         self.smooths_pose = config.smooth_rotation.enabled or config.smooth_translation.enabled
+
+    def expression(self, seen: Float32, stamp: float) -> Float32:
+        """(K_exp,) beyond the person's own neutral face, and smoothed."""
+        normalised = self._neutral(seen, stamp)
+        return self._smooth_expression(normalised, stamp).astype(np.float32)
 
     def saw(
         self,
@@ -66,6 +80,13 @@ class Person:
     def identity_deviation(self, k_identity: int) -> NDArray[np.float64]:
         """(K_id,) standard deviations; the prior's where no fit says more."""
         return np.ones(k_identity) if self.posterior is None else self.posterior.deviation
+
+    def learn(
+        self, answer: NDArray[np.floating], rotation: NDArray[np.floating], of: IdentityAnswers
+    ) -> None:
+        """Adds the (K_id,) answer for a picture of a head turned by (3, 3) `rotation`."""
+        self.posterior = self.posterior or IdentityPosterior(of, self._config)
+        self.posterior.add(answer, rotation)
 
     def known_identity(self, seen: Float32, confidence: float) -> Float32:
         """(K_id,) the person's identity, after it was seen once more."""
@@ -137,13 +158,13 @@ def learn_identities(
     known: tuple[NDArray[np.float64], NDArray[np.float64]],
     prior: FitPrior,
     fit: PointFit,
-    config: PosteriorConfig,
+    answers: IdentityAnswers,
 ) -> None:
     """Adds what a fit says of N people's identity to what is known of them.
 
     A fit with the prior N(m, B^-1) and points of information P answers with x, where
     (B + P) x = B m + P s, and s is what the points say. So P s = (B + P) x - B m, and of the
-    picture alone, whose start g has information A, the answer a is (A + P) a = A g + P s.
+    picture for itself, whose start g has information A, the answer a is (A + P) a = A g + P s.
 
     Args:
         people: N.
@@ -151,23 +172,17 @@ def learn_identities(
         known: `identity_priors`, which the fit started from.
         prior: of the fit.
         fit: of N faces; those that did not converge say nothing.
-        config: of the posteriors.
+        answers: what such answers say of a person.
     """
-    k = seen.shape[1]
-    first = prior.identity_information(k)
-    start = np.diag(np.broadcast_to(prior.start_information, k))
+    first = prior.identity_information(seen.shape[1])
     rows = np.flatnonzero(fit.converged)
     after, (mean, before) = fit.identity_information[rows], (values[rows] for values in known)
     answer = fit.state.identity[rows].astype(np.float64)
     points = after - before
     pull = after @ answer[..., None] - before @ mean[..., None] + first @ seen[rows][..., None]
     alone = np.linalg.solve(first + points, pull)[..., 0]
-    told = start + prior.identity_scale * points
-    for i, own, more in zip(rows, alone, told, strict=True):
-        person = people[i]
-        if person.posterior is None:
-            person.posterior = IdentityPosterior(k, config, prior.population, prior.training_mean)
-        person.posterior.add(own, more, fit.state.rotation[i])
+    for i, answer in zip(rows, alone, strict=True):
+        people[i].learn(answer, fit.state.rotation[i], answers)
 
 
 def decoded(

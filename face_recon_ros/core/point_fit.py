@@ -39,8 +39,6 @@ class FitPrior:
         independence: what a point counts for, over an independent one.
         pose_scale: factors of the pose's standard deviations that make them true on held-out
             renderings: of rotation, of translation across the line of sight, of depth.
-        identity_scale: factor of the points' information about identity, because they err
-            together, within a picture and from one picture of a person to the next.
         start_information: (K_id,) what the start of the fit says of identity there, beyond the
             prior: the inverse variance of its errors, less one.
         population: (K_id,) mean identity of people.
@@ -54,7 +52,6 @@ class FitPrior:
     expression: NDArray[np.float64]
     independence: float
     pose_scale: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    identity_scale: float = 1.0
     start_information: float | NDArray[np.float64] = 0.0
     population: float | NDArray[np.float64] = 0.0
     training_mean: float | NDArray[np.float64] = 0.0

@@ -9,7 +9,9 @@ Contract of the ONNX file:
              [0, 1]; optional `coefficients` (N, K_id + K_exp), better than `regressed`
     metadata `face_recon_points_format` = 1, `face_model`, `vertices` (JSON list of P indices into
              the coarse mesh), `prior` (JSON of `point_fit.FitPrior`), optional
-             `face_model_sha256`.
+             `identity_answers` (JSON of the first four arguments of
+             `identity_posterior.IdentityAnswers`), `neutral_answers` (JSON of
+             `neutral_expression.NeutralAnswers`) and `face_model_sha256`.
 """
 
 from __future__ import annotations
@@ -23,7 +25,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face_recon_ros.core.errors import ModelError
+from face_recon_ros.core.identity_posterior import IdentityAnswers
 from face_recon_ros.core.morphable_model import MorphableModel, same_decoding
+from face_recon_ros.core.neutral_expression import NeutralAnswers
 from face_recon_ros.core.onnx_session import OnnxSession
 from face_recon_ros.core.point_fit import FitPrior, PointFitter
 from face_recon_ros.core.rectification import CELLS, RECTIFIED_PX
@@ -34,6 +38,8 @@ POINTS_REMEDY = "export it with `face-recon export`"
 #: The fit uses so many points or a few more: 125 of 500 give the same shape to 0.2 %, sooner.
 _FIT_POINTS = 160
 _OUTPUTS = ["displacement", "log_sigma", "presence"]
+#: Older files say of their prior what is no longer used.
+OBSOLETE = ("identity_scale",)
 _REGRESSED, _COEFFICIENTS = "regressed", "coefficients"
 
 
@@ -65,6 +71,8 @@ class DensePointNetwork:
         path: of the ONNX file.
         vertices: (P,) indices into the coarse mesh.
         prior: of the fit.
+        answers: what its answers say of who is shown; None where that was not measured.
+        neutral: what it answers for people on average; likewise.
         face_model: name of the face model it was trained for.
     """
 
@@ -93,9 +101,13 @@ class DensePointNetwork:
         try:
             self.vertices = np.array(json.loads(meta["vertices"]), np.intp)
             self.prior = _prior(json.loads(meta["prior"]))
+            self.answers = _answers(meta.get("identity_answers", ""), self.prior)
+            self.neutral = _neutral(meta.get("neutral_answers", ""))
         except (KeyError, ValueError, TypeError) as fault:
             raise ModelError(
-                f"vertices and prior in the metadata of {path}", str(fault), POINTS_REMEDY
+                f"vertices, prior and what was measured of answers in the metadata of {path}",
+                str(fault),
+                POINTS_REMEDY,
             ) from None
         sizes = [shapes["image"][1:], shapes["normals"][1:], shapes["log_sigma"][1:]]
         wanted = [[RECTIFIED_PX, RECTIFIED_PX, 3], [CELLS, CELLS, 3], [len(self.vertices)]]
@@ -155,6 +167,7 @@ class DensePointNetwork:
 
 
 def _prior(values: dict[str, object]) -> FitPrior:
+    values = {k: v for k, v in values.items() if k not in OBSOLETE}
     needed = {f.name for f in fields(FitPrior) if f.default is MISSING}
     if not needed <= set(values) <= {f.name for f in fields(FitPrior)}:
         raise ValueError(f"prior has {sorted(values)}, not {sorted(needed)}")
@@ -177,7 +190,32 @@ def _prior(values: dict[str, object]) -> FitPrior:
         expression=numbers["expression"],
         independence=float(numbers["independence"]),
         pose_scale=tuple(scale.tolist()),
-        identity_scale=float(numbers.get("identity_scale", 1.0)),
         start_information=start,
         **means,
     )
+
+
+def _answers(text: str, prior: FitPrior) -> IdentityAnswers | None:
+    if not text:
+        return None
+    values = json.loads(text)
+    mean, response, person, picture = (
+        np.asarray(values[k], np.float64) for k in ("mean", "response", "person", "picture")
+    )
+    k = mean.size
+    if any(matrix.shape != (k, k) for matrix in (response, person, picture)):
+        raise ValueError(f"identity_answers whose matrices are not {k} x {k}")
+    people = np.broadcast_to(prior.population, k)
+    return IdentityAnswers(mean, response, person, picture, people)
+
+
+def _neutral(text: str) -> NeutralAnswers | None:
+    if not text:
+        return None
+    values = json.loads(text)
+    mean, ratio = (np.asarray(values[k], np.float64) for k in ("mean", "error_ratio"))
+    if mean.ndim != 1 or mean.shape != ratio.shape or not np.isfinite(mean).all():
+        raise ValueError("neutral_answers that are not two lists of the same length")
+    if not (np.isfinite(ratio) & (ratio >= 0)).all():
+        raise ValueError("neutral_answers with an error_ratio below zero")
+    return NeutralAnswers(mean, ratio)

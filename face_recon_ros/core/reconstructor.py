@@ -83,9 +83,8 @@ class FaceReconstructor:
                 "use the face model the network was trained for",
             )
         self.config = config or ReconstructorConfig()
-        self.network = network
-        self.points = points
-        self.model = model
+        self.network, self.points, self.model = network, points, model
+        self._neutral = points.network.neutral if points else None
         self._decoder = MeshDecoder(model)
         self._graph = choose_decoder(
             self.config.decoder, model, provider=self.config.provider, threads=self.config.threads
@@ -191,7 +190,7 @@ class FaceReconstructor:
         lost = rows[prediction.is_carried[rows] & ~found.settled]
         if self.config.aggregation.enabled:
             fit = replace(found.fit, converged=found.fit.converged & ~np.isin(rows, lost))
-            learn_identities(people, look.identity, known, prior, fit, self.config.posterior)
+            learn_identities(people, look.identity, known, prior, fit, self.points.answers)
         if not len(lost):
             return fitted
         images, crops = [images[i] for i in lost], [crops[i] for i in lost]
@@ -209,7 +208,8 @@ class FaceReconstructor:
 
     def _person(self, track: Track) -> Person:
         """Of a track, who is now the one last seen."""
-        person = self._people.pop(track.id, None) or Person(self.config, self._sampler)
+        person = self._people.pop(track.id, None)
+        person = person or Person(self.config, self._sampler, self._neutral)
         self._people[track.id] = person
         return person
 

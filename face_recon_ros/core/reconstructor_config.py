@@ -49,6 +49,9 @@ class ReconstructorConfig:
             points are found.
         posterior: This estimates identity over a track's frames where dense points are
             found.
+        normalise_expression: Expressions are told beyond the person's own neutral face, as far as
+            the track has shown it and the network is known to mistake it for expression; false
+            leaves each image's answer as it is.
         smooth_rotation: This One Euro filter smooths the head's rotation; speeds are in
             rad/s.
         smooth_translation: This One Euro filter smooths the head's position; speeds are in
@@ -70,6 +73,7 @@ class ReconstructorConfig:
     budget_ms: float = ranged(-1.0, -1.0, 10000.0)
     aggregation: AggregationConfig = field(default_factory=AggregationConfig)
     posterior: PosteriorConfig = field(default_factory=PosteriorConfig)
+    normalise_expression: bool = True
     smooth_rotation: OneEuroConfig = field(default_factory=OneEuroConfig)
     smooth_translation: OneEuroConfig = field(default_factory=OneEuroConfig)
     smooth_expression: OneEuroConfig = field(default_factory=OneEuroConfig)

@@ -1,12 +1,13 @@
-"""Checkpoint of the dense-point network -> ONNX, weights stored as float16."""
+"""The dense-point network -> ONNX, weights stored as float16, its answers measured."""
 
 from __future__ import annotations
 
 import json
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
@@ -16,24 +17,32 @@ from torch import Tensor, nn
 from face_recon_ros.core.errors import ConfigError, ModelError
 from face_recon_ros.core.models import find_model, sha256_of
 from face_recon_ros.core.morphable_model import MorphableModel, load_morphable_model
-from face_recon_ros.core.point_network import POINTS_FORMAT, DensePointNetwork
+from face_recon_ros.core.point_network import OBSOLETE, POINTS_FORMAT, DensePointNetwork
 from face_recon_ros.core.rectification import CELLS, RECTIFIED_PX, Rectifier
 from face_recon_ros.face_model.build import NAME
 from face_recon_ros.face_model.population import population_mean
 from face_recon_ros.training.config import PointConfig, config_from_dict
 from face_recon_ros.training.export import LICENCE
 from face_recon_ros.training.onnx_export import to_onnx
+from face_recon_ros.training.people_answers import (
+    identity_answers,
+    look_at_people,
+    neutral_answers,
+)
 from face_recon_ros.training.point_calibration import calibrate, held_out, seen_normals
 from face_recon_ros.training.point_examples import PointBatch
 from face_recon_ros.training.point_fit import Fit
 from face_recon_ros.training.point_network import PointNetwork
 from face_recon_ros.training.point_quantisation import quantise_points
+from face_recon_ros.training.point_weights import export_widths, load_export
 from face_recon_ros.training.train_points import build_point_network, load_point_checkpoint
 
 #: Precisions of the exported network.
 FLOAT, INT8 = "float32", "int8"
 #: Fields of `FitPrior` that the calibration says, not the training.
-_CALIBRATED = ("pose_scale", "identity_scale", "start_information")
+_CALIBRATED = ("pose_scale", "start_information")
+#: What the metadata of an export says that is measured anew.
+_MEASURED = ("prior", "identity_answers", "neutral_answers")
 #: People's mean lies so far from the face model's mean to the survey's, which has seen European
 #: ancestry only.
 _OF_THE_WAY = 0.5
@@ -55,23 +64,46 @@ class _Exported(nn.Module):
         return answer.displacement, answer.log_sigma, presence, coefficients
 
 
+class _Source(NamedTuple):
+    """What is exported.
+
+    Attributes:
+        network: the averaged one.
+        config: of its run.
+        prior: what is known of the fit's prior before the calibration.
+        metadata: of the ONNX file, the prior and measurements left out.
+        step: how far its training was.
+    """
+
+    network: PointNetwork
+    config: PointConfig
+    prior: dict[str, Any]
+    metadata: dict[str, str]
+    step: int
+
+
 def export_points(
-    checkpoint: Path,
+    source: Path,
     out: Path,
     *,
     precision: str = FLOAT,
     pool: str = "",
     calibration: int = 640,
+    people: int = 1000,
+    skins: str | None = None,
 ) -> dict[str, Any]:
     """Writes the averaged network by the contract of `core.dense_points`.
 
     Args:
-        checkpoint: of `train_points`.
+        source: checkpoint of `train_points`, or an export in float32 that is calibrated anew.
         out: the ONNX file to write.
         precision: `float32`, or `int8`, which takes a third of the time on a CPU.
         pool: folder of renderings that the run has not seen; empty renders some.
         calibration: on how many examples the fit's covariance is made true; 0: on none, and in
             float32 only.
+        people: of how many people the answers are measured; 0: of none.
+        skins: folder of MakeHuman's system assets, which most of these people wear; None: the
+            run's.
 
     Returns:
         What was exported: points, bytes, SHA-256, and the figures of the calibration.
@@ -79,6 +111,7 @@ def export_points(
     Raises:
         ConfigError: another precision.
         ModelError: ONNX Runtime answers otherwise than torch.
+        DataError: hardly any of the people were seen.
     """
     if precision not in (FLOAT, INT8) or (precision == INT8 and not calibration):
         raise ConfigError(
@@ -86,6 +119,41 @@ def export_points(
             f"{precision}, {calibration} examples",
             f"export dense points with --precision {INT8} or {FLOAT}",
         )
+    network, config, prior, metadata, step = (
+        _from_export(source) if source.suffix == ".onnx" else _from_checkpoint(source)
+    )
+    if skins is not None:
+        config = replace(config, skins=skins)
+    model = load_morphable_model(find_model(config.face_model), level="coarse")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    _write(network.eval(), out, metadata | {"prior": json.dumps(prior)})
+    figures: dict[str, Any] = {}
+    if calibration:
+        with tempfile.TemporaryDirectory() as folder:
+            batches = held_out(model, config, pool or folder, calibration)
+            figures = _calibrate(out, model, batches, precision == INT8)
+        prior |= {k: figures[k] for k in _CALIBRATED}
+        _finish(out, metadata | {"prior": json.dumps(prior)})
+    if people:
+        seen = look_at_people(out, config, people)
+        population = np.array(prior.get("population", np.zeros(model.k_identity)))
+        measured = {"identity_answers": identity_answers(seen, model, population)}
+        if model.expression_prior == "unit_interval":
+            measured["neutral_answers"] = neutral_answers(seen, model)
+        _finish(
+            out, metadata | {k: json.dumps(v) for k, v in (measured | {"prior": prior}).items()}
+        )
+        figures |= {"people": len(seen)}
+    return {
+        "points": len(json.loads(metadata["vertices"])),
+        "step": step,
+        **figures,
+        "bytes": out.stat().st_size,
+        "sha256": sha256_of(out),
+    }
+
+
+def _from_checkpoint(checkpoint: Path) -> _Source:
     state = load_point_checkpoint(checkpoint)
     config = config_from_dict(state["config"], PointConfig)
     model = load_morphable_model(find_model(config.face_model), level="coarse")
@@ -94,13 +162,11 @@ def export_points(
     network.load_state_dict(state["average"])
     fit = Fit(model, vertices)
     fit.load_state_dict(state["fit"])
-    prior = fit.prior() | people_of(model, state.get("mean_identity"))
     metadata = {
         "face_recon_points_format": POINTS_FORMAT,
         "face_model": state["face_model"],
         "face_model_sha256": state["face_model_sha256"],
         "vertices": json.dumps(state["vertices"]),
-        "prior": json.dumps(prior),
         "licence": LICENCE,
         "training": json.dumps(
             {
@@ -112,25 +178,31 @@ def export_points(
             }
         ),
     }
-    out.parent.mkdir(parents=True, exist_ok=True)
-    _write(network.eval(), out, metadata)
-    figures: dict[str, Any] = {}
-    if calibration:
-        with tempfile.TemporaryDirectory() as folder:
-            batches = held_out(model, config, pool or folder, calibration)
-            figures = _calibrate(out, model, batches, precision == INT8)
-        prior |= {k: figures[k] for k in _CALIBRATED}
-        model_file = onnx.load(str(out))
-        store_weights_in_16_bits(model_file)
-        onnx.helper.set_model_props(model_file, metadata | {"prior": json.dumps(prior)})
-        onnx.save(model_file, str(out))
-    return {
-        "points": len(vertices),
-        "step": state["step"],
-        **figures,
-        "bytes": out.stat().st_size,
-        "sha256": sha256_of(out),
-    }
+    prior = fit.prior() | people_of(model, state.get("mean_identity"))
+    return _Source(network, config, prior, metadata, state["step"])
+
+
+def _from_export(path: Path) -> _Source:
+    exported = DensePointNetwork(path, provider="cpu")
+    training = json.loads(exported.metadata.get("training", "{}"))
+    told = {k: training[k] for k in ("regressor", "seed") if k in training}
+    config = config_from_dict({"population": 1.0} | told | export_widths(path), PointConfig)
+    model = load_morphable_model(find_model(config.face_model), level="coarse")
+    exported.check_trained_for(model, find_model(config.face_model))
+    network = build_point_network(model, exported.vertices, config)
+    load_export(path, network, Fit(model, exported.vertices), exported.vertices)
+    metadata = {k: v for k, v in exported.metadata.items() if k not in _MEASURED}
+    prior = json.loads(exported.metadata["prior"])
+    prior = {k: v for k, v in prior.items() if k not in OBSOLETE}
+    return _Source(network, config, prior, metadata, training.get("step", 0))
+
+
+def _finish(out: Path, metadata: dict[str, str]) -> None:
+    """Stores weights in 16 bits, and what was measured."""
+    model_file = onnx.load(str(out))
+    store_weights_in_16_bits(model_file)
+    onnx.helper.set_model_props(model_file, metadata)
+    onnx.save(model_file, str(out))
 
 
 def people_of(model: MorphableModel, training: Tensor | None) -> dict[str, list[float]]:

@@ -24,10 +24,6 @@ from face_recon_ros.training.synthesis.skins import Skins
 #: Wild errors, beyond this share of all, are left out; the rest of squared standard normals have
 #: this mean.
 _KEPT, _KEPT_MEAN = 0.95, 0.758
-#: What the points' claim about identity is multiplied with. Errors of single pictures ask for
-#: 0.15; but pictures of one person err alike, and with 0.5 (and at most 5 views) twelve of them
-#: come nearest to the truth, and to what the posterior promises.
-_IDENTITY_SCALE = 0.5
 #: The variance of one coefficient's errors leans to that of all as if it had so many more errors.
 _SHARED = 300
 
@@ -90,8 +86,7 @@ def calibrate(
     Returns:
         `pose_scale`: factors of the standard deviations of rotation, of translation across the
         line of sight, and of depth at known head size; `start_information`, see `FitPrior`;
-        `identity_scale`, of the points' information about identity; `rotation_deg` and
-        `depth_percent`, the median errors of the pose.
+        `rotation_deg` and `depth_percent`, the median errors of the pose.
     """
     rectifier = Rectifier(model)
     fitter = network.fitter(model)
@@ -127,7 +122,6 @@ def calibrate(
     return {
         "pose_scale": [float(np.sqrt(_trimmed(g) / _KEPT_MEAN)) for g in groups],
         "start_information": start_information.round(3).tolist(),
-        "identity_scale": _IDENTITY_SCALE,
         "rotation_deg": float(rotation),
         "depth_percent": float(depth),
     }

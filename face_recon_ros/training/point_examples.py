@@ -6,7 +6,8 @@ times. Labels are where the face model's points really lie: the renderings' own 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -77,6 +78,147 @@ class PointBatch(NamedTuple):
         return torch.cat([torch.as_tensor(part) for part in told], 1)
 
 
+class ExampleMaker:
+    """Makes examples of renderings, as a detector and the regressor would have cut them out."""
+
+    def __init__(
+        self,
+        model: MorphableModel,
+        regressor: str,
+        seed: int,
+        patches: list[NDArray[np.uint8]] | None = None,
+    ) -> None:
+        """Opens the regressor and draws backgrounds.
+
+        Args:
+            model: coarse level, whole head.
+            regressor: path of an exported network.
+            seed: of the backgrounds.
+            patches: photographs without labels, pieces of which are backgrounds.
+        """
+        self._mirror = Mirror(model)
+        self._backgrounds = Backgrounds(seed, patches)
+        self._network = FaceNetwork(regressor, provider="cpu", threads=1)
+        self._rectifier = Rectifier(model)
+        middle = np.full(2, (PICTURE_PX - 1) / 2)
+        self._crop = Crop(middle, float(CROP_PX), self._network.size)
+        self._jitter = Jitter()
+
+    def __call__(
+        self,
+        shown: Sequence[Rendering],
+        random: np.random.Generator,
+        *,
+        no_face: float = 0.0,
+        worsen: float = 0.0,
+        plain: float = 0.0,
+        flips: bool = True,
+    ) -> PointBatch:
+        """A batch.
+
+        Args:
+            shown: B foregrounds that cover `CONTEXT` crops.
+            random: source of everything.
+            no_face: share of examples without a face, or beside it.
+            worsen: share of starts that are moved away from the regressor's answer.
+            plain: share of pictures as a good camera sees them, with nothing before the face.
+            flips: whether half of the pictures, and their labels, are mirrored.
+        """
+        drawn = [self._draw(r, random, no_face, random.random() < plain, flips) for r in shown]
+        pictures, labels, present = zip(*drawn, strict=True)
+        pixels = np.stack([self._crop.extract(p) for p in pictures])
+        return self._batch(
+            pictures, labels, present, self._network.predict(pixels), random, worsen
+        )
+
+    def _draw(
+        self,
+        rendering: Rendering,
+        random: np.random.Generator,
+        no_face: float,
+        plain: bool,
+        flips: bool,
+    ) -> tuple[NDArray[np.uint8], Label, bool]:
+        base = PICTURE_PX / CROP_PX / CONTEXT
+        change = self._jitter.draw(random, base)
+        if not flips:
+            change = replace(change, flip=False)
+        is_face, rgba = True, rendering.rgba
+        if random.random() < no_face:
+            is_face = False
+            kind = random.random()
+            if kind < 0.4:  # no person
+                rgba = np.zeros_like(rgba)
+            else:  # a face beside the crop, or far too near or small
+                angle, away = random.uniform(0, 2 * np.pi), random.uniform(0.6, 1.1) / CONTEXT
+                shift = (away * np.cos(angle), away * np.sin(angle))
+                zoom = random.choice([1.0, random.uniform(0.25, 0.45), random.uniform(2.4, 4)])
+                if zoom != 1.0:
+                    shift = (shift[0] * 0.4, shift[1] * 0.4)
+                change = CropChange(
+                    (float(shift[0]), float(shift[1])),
+                    base * float(zoom),
+                    change.roll,
+                    change.flip,
+                )
+        out = compose_example(
+            rgba,
+            rendering.label,
+            change,
+            PICTURE_PX,
+            self._mirror,
+            self._backgrounds,
+            random,
+            plain=plain,
+        )
+        label = CropChange(zoom=CROP_PX / PICTURE_PX).move(out.label, self._mirror)
+        pose = crop_from_face(label.rotation, label.translation)
+        ray = pose.translation / np.linalg.norm(pose.translation)
+        turned = np.arccos(np.clip(-(pose.rotation[:, 0] @ ray), -1, 1))
+        return out.image, label, is_face and bool(turned < AWAY)
+
+    def _batch(
+        self,
+        pictures: Sequence[NDArray[np.uint8]],
+        labels: Sequence[Label],
+        present: Sequence[bool],
+        prediction: Prediction,
+        random: np.random.Generator,
+        worsen: float,
+    ) -> PointBatch:
+        c, n = prediction.coefficients, len(pictures)
+        start = [crop_from_face(r, t) for r, t in zip(c.rotation, c.translation, strict=True)]
+        rotation = np.stack([p.rotation for p in start])
+        translation = np.stack([p.translation for p in start])
+        worse = random.random(n) < worsen
+        for i in np.flatnonzero(worse & np.array(present)):
+            much = random.uniform(0.2, 1.5)
+            turn = rotation_from_vector(random.normal(0, 0.06 * much, 3))
+            rotation[i] = turn @ rotation[i]
+            moved = random.normal(0, [0.004, 0.004, 0.03]) * much
+            translation[i] += moved * translation[i, 2]
+        frame = FaceFrame.of(rotation, translation)
+        images = np.empty((n, RECTIFIED_PX, RECTIFIED_PX, 3), np.uint8)
+        for i, picture in enumerate(pictures):
+            images[i] = self._rectifier.sample(picture, self._crop, frame, i)
+        true = [crop_from_face(v.rotation, v.translation) for v in labels]
+        values = (
+            rotation,
+            translation,
+            c.identity,
+            c.expression,
+            np.stack([p.rotation for p in true]),
+            np.stack([p.translation for p in true]),
+            np.stack([v.identity for v in labels]),
+            np.stack([v.expression for v in labels]),
+            np.array(present),
+        )
+        return PointBatch(
+            torch.from_numpy(images),
+            *(torch.from_numpy(np.asarray(v, np.float32)) for v in values),
+        )
+
+
 class PointExamples(IterableDataset):
     """Endless batches."""
 
@@ -102,9 +244,9 @@ class PointExamples(IterableDataset):
             regressor: path of an exported network.
             seed: of everything random.
             batch_size: examples per batch.
-            no_face: share of examples without a face, or beside it.
-            worsen: share of starts that are moved away from the regressor's answer.
-            patches: photographs without labels, pieces of which are backgrounds.
+            no_face: as for `ExampleMaker`.
+            worsen: likewise.
+            patches: likewise.
             photographs: folder of a `PhotographCache` with labels.
             photograph_share: share of examples that show them.
         """
@@ -112,110 +254,22 @@ class PointExamples(IterableDataset):
         self._seed, self._patches = seed, patches
         self._batch_size, self._no_face, self._worsen = batch_size, no_face, worsen
         self._photographs, self._photograph_share = photographs, photograph_share
-        self._jitter = Jitter()
 
     def __iter__(self) -> Iterator[PointBatch]:
         cv2.setNumThreads(0)
         torch.set_num_threads(1)
         info = torch.utils.data.get_worker_info()
         random = np.random.default_rng((self._seed, info.id if info else 0))
-        mirror = Mirror(self._model)
-        backgrounds = Backgrounds(self._seed, self._patches)
+        make = ExampleMaker(self._model, self._regressor, self._seed, self._patches)
         photographs = PhotographCache(self._photographs) if self._photograph_share else None
-        network = FaceNetwork(self._regressor, provider="cpu", threads=1)
-        rectifier = Rectifier(self._model)
-        crop = Crop(np.full(2, (PICTURE_PX - 1) / 2), float(CROP_PX), network.size)
         while True:
-            pictures, labels, present = [], [], []
+            shown = []
             for _ in range(self._batch_size):
                 if photographs is not None and random.random() < self._photograph_share:
-                    shown = _whole(*photographs.draw(random)[:2])
+                    shown.append(_whole(*photographs.draw(random)[:2]))
                 else:
-                    shown = self._pool.read(random)
-                picture, label, is_face = self._draw(shown, random, mirror, backgrounds)
-                pictures.append(picture)
-                labels.append(label)
-                present.append(is_face)
-            prediction = network.predict(np.stack([crop.extract(p) for p in pictures]))
-            yield self._batch(pictures, labels, present, prediction, crop, rectifier, random)
-
-    def _draw(
-        self,
-        rendering: Rendering,
-        random: np.random.Generator,
-        mirror: Mirror,
-        backgrounds: Backgrounds,
-    ) -> tuple[NDArray[np.uint8], Label, bool]:
-        base = PICTURE_PX / CROP_PX / CONTEXT
-        change = self._jitter.draw(random, base)
-        is_face, rgba = True, rendering.rgba
-        if random.random() < self._no_face:
-            is_face = False
-            kind = random.random()
-            if kind < 0.4:  # no person
-                rgba = np.zeros_like(rgba)
-            else:  # a face beside the crop, or far too near or small
-                angle, away = random.uniform(0, 2 * np.pi), random.uniform(0.6, 1.1) / CONTEXT
-                shift = (away * np.cos(angle), away * np.sin(angle))
-                zoom = random.choice([1.0, random.uniform(0.25, 0.45), random.uniform(2.4, 4)])
-                if zoom != 1.0:
-                    shift = (shift[0] * 0.4, shift[1] * 0.4)
-                change = CropChange(
-                    (float(shift[0]), float(shift[1])),
-                    base * float(zoom),
-                    change.roll,
-                    change.flip,
-                )
-        out = compose_example(
-            rgba, rendering.label, change, PICTURE_PX, mirror, backgrounds, random
-        )
-        label = CropChange(zoom=CROP_PX / PICTURE_PX).move(out.label, mirror)
-        pose = crop_from_face(label.rotation, label.translation)
-        ray = pose.translation / np.linalg.norm(pose.translation)
-        turned = np.arccos(np.clip(-(pose.rotation[:, 0] @ ray), -1, 1))
-        return out.image, label, is_face and bool(turned < AWAY)
-
-    def _batch(
-        self,
-        pictures: list[NDArray[np.uint8]],
-        labels: list[Label],
-        present: list[bool],
-        prediction: Prediction,
-        crop: Crop,
-        rectifier: Rectifier,
-        random: np.random.Generator,
-    ) -> PointBatch:
-        c, n = prediction.coefficients, len(pictures)
-        start = [crop_from_face(r, t) for r, t in zip(c.rotation, c.translation, strict=True)]
-        rotation = np.stack([p.rotation for p in start])
-        translation = np.stack([p.translation for p in start])
-        worse = random.random(n) < self._worsen
-        for i in np.flatnonzero(worse & np.array(present)):
-            much = random.uniform(0.2, 1.5)
-            turn = rotation_from_vector(random.normal(0, 0.06 * much, 3))
-            rotation[i] = turn @ rotation[i]
-            moved = random.normal(0, [0.004, 0.004, 0.03]) * much
-            translation[i] += moved * translation[i, 2]
-        frame = FaceFrame.of(rotation, translation)
-        images = np.empty((n, RECTIFIED_PX, RECTIFIED_PX, 3), np.uint8)
-        for i, picture in enumerate(pictures):
-            images[i] = rectifier.sample(picture, crop, frame, i)
-        true = [crop_from_face(v.rotation, v.translation) for v in labels]
-        values = (
-            rotation,
-            translation,
-            c.identity,
-            c.expression,
-            np.stack([p.rotation for p in true]),
-            np.stack([p.translation for p in true]),
-            np.stack([v.identity for v in labels]),
-            np.stack([v.expression for v in labels]),
-            np.array(present),
-        )
-        return PointBatch(
-            torch.from_numpy(images),
-            *(torch.from_numpy(np.asarray(v, np.float32)) for v in values),
-        )
+                    shown.append(self._pool.read(random))
+            yield make(shown, random, no_face=self._no_face, worsen=self._worsen)
 
 
 def _whole(picture: NDArray[np.uint8], label: Label) -> Rendering:

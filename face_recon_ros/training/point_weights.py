@@ -23,6 +23,25 @@ _CONNECTED = ("whole", "person")
 _REMEDY = "give an export of the same points, width and hidden layer in float32, or a checkpoint"
 
 
+def export_widths(path: Path) -> dict[str, int]:
+    """`width` and `hidden` of the network in an export, as `PointConfig` has them.
+
+    Raises:
+        ModelError: it holds no such network.
+    """
+    shapes = {
+        t.name.removesuffix("_float16"): tuple(t.dims)
+        for t in onnx.load(str(path)).graph.initializer
+    }
+    try:
+        return {
+            "width": shapes["network.local"][1],
+            "hidden": shapes["network.presence.weight"][1],
+        }
+    except (KeyError, IndexError):
+        raise ModelError(f"dense points in float32 at {path}", "another file", _REMEDY) from None
+
+
 @torch.no_grad()
 def load_export(
     path: Path, network: PointNetwork, fit: Fit, vertices: NDArray[np.integer]

@@ -252,6 +252,9 @@ def test_vertices_that_the_model_lacks_are_refused(network_path, face_model_path
         {"vertices": "[1, 2]"},
         {"prior": "{}"},
         {"prior": "no json"},
+        {"identity_answers": '{"mean": [0]}'},
+        {"neutral_answers": '{"mean": [0, 1], "error_ratio": [0]}'},
+        {"neutral_answers": '{"mean": [0], "error_ratio": [-1]}'},
     ],
 )
 def test_damaged_files_are_refused_by_name(points_path, metadata):
@@ -288,6 +291,12 @@ def test_a_fit_starts_at_the_population_as_far_as_the_network_leaves_it_open(tol
         )
         start, _ = identity_priors(people, seen, prior)
         np.testing.assert_allclose(start, seen + share * population)
+
+
+def test_measurements_of_another_face_model_are_refused(points_path, face_model_path):
+    neutral = json.dumps({"mean": [0.1, 0.2], "error_ratio": [0.0, 0.5]})
+    with pytest.raises(ModelError, match="expressions"):
+        stage_of(edited(points_path, neutral_answers=neutral), face_model_path)
 
 
 def test_another_kind_of_network_is_refused(network_path):

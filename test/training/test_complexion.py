@@ -45,6 +45,24 @@ def test_the_same_randomness_draws_the_same(complexion):
     assert first.dtype == np.float32 and np.isfinite(first).all() and first.min() >= 0.05
 
 
+def test_a_person_is_dressed_alike_whatever_the_mood(model, complexion):
+    """Brows, stubble, hair and clothes stay; only what the mood folds may differ."""
+    people, head, skin = People(model), model.mean_shape, model.mean_albedo
+    mouth = map_coordinates(np.array([[0.0, 0.0, -0.06]]))[0, 1]
+    for seed in range(8):
+        rest, grimace = (
+            people.dress(head, skin, mood, np.random.default_rng(seed))
+            for mood in (Mood(), Mood(smile=0.1, raised=1.0, frown=1.0))
+        )
+        assert len(rest) == len(grimace)
+        for one, other in zip(rest, grimace, strict=True):
+            np.testing.assert_array_equal(one.colours, other.colours)
+            np.testing.assert_array_equal(one.vertices, other.vertices)
+        for one, other in zip(rest[0].paint, grimace[0].paint, strict=True):
+            below = slice(int(mouth), None)
+            np.testing.assert_allclose(one.factor[below], other.factor[below], atol=0.08)
+
+
 def test_only_the_skin_of_the_face_wears_it(model, complexion):
     paint = complexion.draw(DARK, Mood(), np.random.default_rng(0))
     bare = np.isin(

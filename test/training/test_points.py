@@ -237,10 +237,14 @@ def test_a_run_resumes_and_its_export_answers(tmp_path, pool, model, precision):
     assert all("points_mm" in json.loads(line) for line in lines)
     out = tmp_path / "points.onnx"
     fresh = str(tmp_path / "held_out")
-    report = export_points(checkpoint, out, precision=precision, pool=fresh, calibration=8)
+    report = export_points(
+        checkpoint, out, precision=precision, pool=fresh, calibration=8, people=4
+    )
     network = DensePointNetwork(out, threads=1)
     assert len(network.vertices) == report["points"]
     assert network.prior.pose_scale == pytest.approx(report["pose_scale"])
+    assert 2 <= report["people"] <= 4
+    assert network.answers is not None and network.neutral is not None
     assert network.trained_for(model, find_model(FACE_MODEL))
     half_way = population_mean(model) / 2
     np.testing.assert_allclose(network.prior.population, half_way, atol=1e-4)
@@ -270,7 +274,7 @@ def test_a_run_goes_on_from_an_export(tmp_path, pool, model):
     """Same answers in evaluation and, with the statistics of a batch, in training."""
     out = tmp_path / "points.onnx"
     checkpoint = train_points(settings(tmp_path, pool))
-    export_points(checkpoint, out, calibration=0)
+    export_points(checkpoint, out, calibration=0, people=0)
     vertices = choose_points(model, POINTS)
     network = build_point_network(model, vertices, settings(tmp_path, pool))
     fit = Fit(model, vertices)
@@ -293,6 +297,12 @@ def test_a_run_goes_on_from_an_export(tmp_path, pool, model):
         np.testing.assert_allclose(answer.displacement, expected.displacement, atol=2e-4)
         coefficients = torch.cat([answer.identity, answer.expression], 1)
         np.testing.assert_allclose(coefficients, expected.coefficients, atol=2e-3)
+    again = tmp_path / "again.onnx"
+    export_points(out, again, calibration=0, people=0)
+    copy = DensePointNetwork(again, threads=1)
+    assert copy.metadata == DensePointNetwork(out).metadata
+    displacement = copy.predict(image, normals, regressed).displacement
+    np.testing.assert_allclose(displacement, expected.displacement, atol=2e-4)
     prior = json.loads(DensePointNetwork(out).metadata["prior"])
     assert fit.prior()["independence"] == pytest.approx(prior["independence"])
     more = settings(tmp_path, pool, out=str(tmp_path / "more"), init=str(out), steps=1)

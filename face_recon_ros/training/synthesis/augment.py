@@ -209,8 +209,10 @@ def compose_example(
     mirror: Mirror,
     backgrounds: Backgrounds,
     random: np.random.Generator,
+    *,
+    plain: bool = False,
 ) -> Example:
-    """A training crop out of a rendered foreground."""
+    """A training crop out of a rendered foreground; `plain`: as a good camera sees it."""
     affine = change.affine(len(rgba), size)
     layer = cv2.warpAffine(rgba, affine, (size, size), flags=cv2.INTER_LINEAR)
     alpha = layer[..., 3:].astype(np.float32) / 255
@@ -219,6 +221,8 @@ def compose_example(
     image = layer[..., :3].astype(np.float32) / 255
     inside = np.where(alpha > 0.02, image, 0)
     image = backgrounds.draw(size, random) * (1 - alpha) + inside * alpha
+    if plain:
+        return Example(_in_8_bits(image), change.move(label, mirror), True)
     if random.random() < 0.25:
         _occlude(image, backgrounds, random)
     image, gain, known = _colours(image, random)
@@ -251,7 +255,7 @@ def photograph_example(
         image, _, known = _colours(image, random)
         known = False
     return Example(
-        _sensor(image, random) if strong else (np.clip(image, 0, 1) * 255).astype(np.uint8),
+        _sensor(image, random) if strong else _in_8_bits(image),
         change.move(label, mirror),
         known,
     )
@@ -319,12 +323,16 @@ def _sensor(image: NDArray[np.float32], random: np.random.Generator) -> NDArray[
     if random.random() < 0.35:
         noise = random.standard_normal(image.shape, np.float32)
         image = image + noise * np.float32(abs(random.normal(0, 0.025)))
-    out = np.asarray(np.clip(image, 0, 1) * 255 + 0.5, np.uint8)
+    out = _in_8_bits(image)
     if random.random() < 0.4:
         quality = int(random.integers(25, 95))
         _, data = cv2.imencode(".jpg", out, [cv2.IMWRITE_JPEG_QUALITY, quality])
         out = cv2.imdecode(data, cv2.IMREAD_COLOR)
     return np.asarray(out, np.uint8)
+
+
+def _in_8_bits(image: NDArray[np.float32]) -> NDArray[np.uint8]:
+    return np.asarray(np.clip(image, 0, 1) * 255 + 0.5, np.uint8)
 
 
 def _image_border(image: NDArray[np.uint8], random: np.random.Generator) -> None:

@@ -189,15 +189,21 @@ class Complexion:
         brush.blob((0, (wing_z + top) / 2), (3, 5), 0.15)
 
     def _draw_forehead(self, brush: _Brush, mood: Mood) -> None:
-        """Creases across, deeper with raised brows; between the brows, deeper with a frown."""
+        """Creases across, deeper with raised brows; between the brows, deeper with a frown.
+
+        All is drawn whatever the mood, so that a person keeps everything else.
+        """
         random, z = brush.random, self._eye[1]
-        if random.random() < 0.25 + 0.6 * mood.raised:
+        creased, depths = random.random(), random.random(3)
+        heights = z + random.uniform(26, 65, 3)
+        if creased < 0.25 + 0.6 * mood.raised:
             most = 0.3 + 0.4 * mood.raised
-            for height in z + random.uniform(26, 65, 3):
-                brush.line([(0, height), (45, height - 4)], 1.2, most * random.random())
-        if random.random() < 0.15 + 0.7 * mood.frown:
-            at, depth = random.uniform(4, 8), (0.15 + 0.4 * mood.frown) * random.random()
-            brush.line([(at, z + 12), (at - 1, z + 26)], 1.3, depth)
+            for height, depth in zip(heights, depths, strict=True):
+                brush.line([(0, height), (45, height - 4)], 1.2, most * depth)
+        frowns, at, depth = random.random(), random.uniform(4, 8), random.random()
+        if frowns < 0.15 + 0.7 * mood.frown:
+            most = 0.15 + 0.4 * mood.frown
+            brush.line([(at, z + 12), (at - 1, z + 26)], 1.3, most * depth)
 
     def _stubble(self, brush: _Brush) -> Map:
         """(H, W) how dark the unshaven are, lips and above the nose left out."""

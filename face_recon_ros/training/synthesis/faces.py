@@ -135,12 +135,19 @@ class SyntheticFaces:
         self._strong = strong_expressions
         self._strands = strand_bank(size=max(320, self._size + 64))
 
-    def sample(self, random: np.random.Generator, person: Person | None = None) -> Rendering:
+    def sample(
+        self,
+        random: np.random.Generator,
+        person: Person | None = None,
+        outfit: np.random.Generator | None = None,
+    ) -> Rendering:
         """One person in front of one camera.
 
         Args:
-            random: source of everything.
-            person: the person; None draws one. Hair, clothes and everything else are always drawn.
+            random: source of everything else.
+            person: the person; None draws one.
+            outfit: source of hair, brows, complexion and clothes; None: `random`. The same state
+                dresses the same person alike, whatever the expression.
         """
         model = self._model
         worn = None
@@ -155,7 +162,7 @@ class SyntheticFaces:
             expression = worn.mixed(expression, random)
         head = model.vertices(identity, expression)
         mood = mood_of(expression, model.expression_names)
-        parts = self._people.dress(head, model.albedo(albedo), mood, random, worn)
+        parts = self._people.dress(head, model.albedo(albedo), mood, outfit or random, worn)
 
         camera, camera_from_face = self._view(head, random)
         crop = whole_crop(self._size)
@@ -176,7 +183,7 @@ class SyntheticFaces:
         seed: int = 0,
         identity: NDArray[np.float32] | None = None,
     ) -> list[Rendering]:
-        """Pictures of a person whom no training draws.
+        """Pictures of a person whom no training draws, dressed alike in all of them.
 
         Args:
             number: which person.
@@ -186,10 +193,13 @@ class SyntheticFaces:
         """
         # training draws from (seed, index): a third number makes other people
         who = (seed, number, _HELD_OUT)
-        person = draw_person(self._model, np.random.default_rng(who))
+        person = draw_person(self._model, np.random.default_rng(who), self._population)
         if identity is not None:
             person = Person(identity, person.albedo)
-        return [self.sample(np.random.default_rng((*who, view)), person) for view in range(views)]
+        return [
+            self.sample(np.random.default_rng((*who, view)), person, np.random.default_rng(who))
+            for view in range(views)
+        ]
 
     def _view(
         self, head: NDArray[np.float32], random: np.random.Generator
