@@ -256,6 +256,10 @@ class DensePointStage:
             seen, sigma * frame.scale[:, None], answer.presence, covariance, fit, settled
         )
 
+    def given(self, points: DensePoints, identity: NDArray[np.floating]) -> DensePoints:
+        """The same points on N people of (N, K_id) identity; pose and expression follow."""
+        return replace(points, fit=self._fitter.given(points.fit, identity))
+
 
 def _near(start: NDArray[np.float64], end: FitState) -> NDArray[np.bool_]:
     """(N,) whether poses ended no farther from their (N, 3, 4) starts than the network knows."""

@@ -14,6 +14,7 @@ side of the head, and a side counts for little more than one picture, however of
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +31,8 @@ _SIDE_COUNTS, _SIDE_REMEMBERS = 1.5, 50
 #: Share of the errors of an uncalibrated network's answers that all pictures of a person have.
 _SHARED = 0.5
 _LEAST_VARIANCE = 1e-6
+#: So many results are remembered, 100 kB each.
+_GAINS = 32
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,8 @@ class IdentityAnswers:
         self._shared = np.maximum(values, 0.0)  # variance, where a picture's is one
         self._whiten = vectors.T @ root
         self._response = self._whiten @ np.asarray(response, np.float64)
+        # A head that has shown all its sides counts for the same in each image.
+        self._gain = functools.lru_cache(_GAINS)(self._gain_of)
 
     @staticmethod
     def uncalibrated(
@@ -134,10 +139,14 @@ class IdentityAnswers:
         Returns:
             (K_id,) mean and (K_id, K_id) information.
         """
+        gain, information = self._gain(pictures)
+        return self.population + gain @ (answer - self.mean), information
+
+    def _gain_of(self, pictures: float) -> tuple[Array, Array]:
+        """(K_id, K_id) from answers to identities, and the information, after some pictures."""
         weighed = self._response.T / (self._shared + 1.0 / pictures)
         information = np.eye(len(self.mean)) + weighed @ self._response
-        pull = weighed @ (self._whiten @ (answer - self.mean))
-        return self.population + np.linalg.solve(information, pull), information
+        return np.linalg.solve(information, weighed @ self._whiten), information
 
 
 @dataclass

@@ -83,10 +83,11 @@ class Person:
 
     def learn(
         self, answer: NDArray[np.floating], rotation: NDArray[np.floating], of: IdentityAnswers
-    ) -> None:
+    ) -> IdentityPosterior:
         """Adds the (K_id,) answer for a picture of a head turned by (3, 3) `rotation`."""
         self.posterior = self.posterior or IdentityPosterior(of, self._config)
         self.posterior.add(answer, rotation)
+        return self.posterior
 
     def known_identity(self, seen: Float32, confidence: float) -> Float32:
         """(K_id,) the person's identity, after it was seen once more."""
@@ -159,7 +160,7 @@ def learn_identities(
     prior: FitPrior,
     fit: PointFit,
     answers: IdentityAnswers,
-) -> None:
+) -> NDArray[np.float64]:
     """Adds what a fit says of N people's identity to what is known of them.
 
     A fit with the prior N(m, B^-1) and points of information P answers with x, where
@@ -173,6 +174,10 @@ def learn_identities(
         prior: of the fit.
         fit: of N faces; those that did not converge say nothing.
         answers: what such answers say of a person.
+
+    Returns:
+        (N, K_id) who they are, as pose and expression should have it: of people who were not known
+        before what is known now; of others the fit's, which began with what was known.
     """
     first = prior.identity_information(seen.shape[1])
     rows = np.flatnonzero(fit.converged)
@@ -181,8 +186,13 @@ def learn_identities(
     points = after - before
     pull = after @ answer[..., None] - before @ mean[..., None] + first @ seen[rows][..., None]
     alone = np.linalg.solve(first + points, pull)[..., 0]
+    identity = fit.state.identity.astype(np.float64)
     for i, answer in zip(rows, alone, strict=True):
-        people[i].learn(answer, fit.state.rotation[i], answers)
+        new = people[i].posterior is None
+        posterior = people[i].learn(answer, fit.state.rotation[i], answers)
+        if new:
+            identity[i] = posterior.handed_out()
+    return identity
 
 
 def decoded(

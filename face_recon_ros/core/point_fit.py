@@ -8,7 +8,7 @@ they count for less than as many independent ones: `FitPrior.independence`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,6 +106,7 @@ class PointFit:
             identity.
         pose_covariance: (N, 6, 6) of rotation and translation over depth.
         identity_information: (N, K_id, K_id) about identity, the rest marginalised.
+        with_identity: (N, 6 + K_exp, K_id) how pose and expression follow a change of identity.
         residual: (N,) root mean square of the points' residuals over what the network expected.
         converged: (N,) the fit is finite, fits no worse than its start and lies not far from it.
     """
@@ -114,6 +115,7 @@ class PointFit:
     information: Array
     pose_covariance: Array
     identity_information: Array
+    with_identity: Array
     residual: Array
     converged: NDArray[np.bool_]
 
@@ -220,9 +222,21 @@ class PointFitter:
             information,
             equations.covariance(POSE),
             equations.schur,
+            -equations.across,
             np.sqrt(last),
             good,
         )
+
+    def given(self, fit: PointFit, identity: NDArray[np.floating]) -> PointFit:
+        """The same fit of people whose identity is known otherwise.
+
+        Args:
+            fit: of N faces.
+            identity: (N, K_id) who they are; pose and expression follow.
+        """
+        away = identity - fit.state.identity.astype(np.float64)
+        change = np.concatenate([(fit.with_identity @ away[..., None])[..., 0], away], 1)
+        return replace(fit, state=self._move(fit.state, np.zeros_like(change), change)[0])
 
     def _shape(self, state: FitState) -> Array:
         """(N, P, 3) the points in the face frame, turned as the head is.

@@ -186,11 +186,13 @@ class FaceReconstructor:
         look = self.points.look(*views, mirrored=mirrored)
         known = identity_priors(people, look.identity, prior)
         found = self.points.fit(look, *known)
-        fitted = corrected(prediction, rows, found)
         lost = rows[prediction.is_carried[rows] & ~found.settled]
         if self.config.aggregation.enabled:
             fit = replace(found.fit, converged=found.fit.converged & ~np.isin(rows, lost))
-            learn_identities(people, look.identity, known, prior, fit, self.points.answers)
+            said = self.points.answers
+            who = learn_identities(people, look.identity, known, prior, fit, said)
+            found = self.points.given(found, who)
+        fitted = corrected(prediction, rows, found)
         if not len(lost):
             return fitted
         images, crops = [images[i] for i in lost], [crops[i] for i in lost]

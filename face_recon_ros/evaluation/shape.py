@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Generic
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
+from face_recon_ros.core.boxes import scattered
 from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.crop import face_box_from_points
 from face_recon_ros.core.errors import DataError
@@ -246,7 +247,7 @@ def _answers(
     for i, view in enumerate(views):
         vertices = model.vertices(view.identity, view.expression)[skin]
         true_px = view.camera.project(view.camera_from_face.apply(vertices))
-        box = _scattered_box(face_box_from_points(true_px), random)
+        (box,) = scattered(face_box_from_points(true_px), 1, BOX_SHIFT, BOX_ZOOM, random)
         (alone,) = new_tracks([box])
         (alone,) = place_again(reconstructor, view.rgb, [alone])
         together = replace(alone, id=person.id, stamp=i * PICTURE_INTERVAL_S)
@@ -257,14 +258,6 @@ def _answers(
         singles += faces or [None]
         along += so_far or [None]
     return singles, along
-
-
-def _scattered_box(box: ArrayLike, random: np.random.Generator) -> NDArray[np.float32]:
-    """(4,) pixels: a box such as a detector gives for a face whose true one (4,) is known."""
-    low, high = np.asarray(box, np.float64).reshape(2, 2)
-    middle = (low + high) / 2 + random.normal(0, BOX_SHIFT, 2) * (high[0] - low[0])
-    half = (high - low) / 2 * np.exp(random.normal(0, BOX_ZOOM))
-    return np.concatenate([middle - half, middle + half]).astype(np.float32)
 
 
 def _neutral(model: MorphableModel, identity: Array) -> Array:

@@ -229,5 +229,6 @@ def test_a_picture_tells_the_same_whatever_was_known_before_it():
 def point_fit(identity, information):
     """Of one face that converged."""
     state = FitState(np.eye(3)[None], np.zeros((1, 3)), identity[None], np.zeros((1, 2)))
-    none = np.zeros((1, 6, 6))
-    return PointFit(state, none, none, information[None], np.ones(1), np.ones(1, bool))
+    none, k = np.zeros((1, 6, 6)), len(identity)
+    moved = np.zeros((1, 8, k))
+    return PointFit(state, none, none, information[None], moved, np.ones(1), np.ones(1, bool))

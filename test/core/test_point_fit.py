@@ -182,6 +182,27 @@ def test_what_is_known_of_a_person_is_kept(model, vertices, fitter):
     np.testing.assert_allclose(fit.state.identity, state.identity, atol=0.02)
 
 
+def test_pose_and_expression_follow_an_identity_that_is_known_otherwise(model, vertices, fitter):
+    """As if the fit had known it from the beginning; to be told what it found changes nothing."""
+    truth = people(3, model, identity=0.5)
+    start, (seen, _) = start_of(truth, model), see(truth, model, vertices)
+    sigma = np.full(seen.shape[:2], 0.002)
+    fit = fitter.fit(start, seen, sigma, rounds=4)
+    same = fitter.given(fit, fit.state.identity)
+    for name in ("rotation", "translation", "identity", "expression"):
+        np.testing.assert_allclose(getattr(same.state, name), getattr(fit.state, name), atol=1e-9)
+    identity = fit.state.identity + np.random.default_rng(1).normal(0, 0.1, truth.identity.shape)
+    told = fitter.given(fit, identity).state
+    sure = np.repeat(1e8 * np.eye(identity.shape[1])[None], 3, 0)
+    known = FitState(start.rotation, start.translation, identity, start.expression)
+    whole = fitter.fit(known, seen, sigma, sure, rounds=4).state
+    np.testing.assert_allclose(told.identity, identity, atol=1e-9)
+    for k in range(3):
+        followed = angle_between(told.rotation[k], whole.rotation[k])
+        assert followed < 0.2 * angle_between(fit.state.rotation[k], whole.rotation[k])
+    assert np.abs(told.expression - whole.expression).mean() < 0.01  # but for their range
+
+
 def test_one_face_among_others_is_fitted_as_alone(model, vertices, fitter):
     state = people(5, model)
     seen, _ = see(state, model, vertices)
