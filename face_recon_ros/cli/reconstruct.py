@@ -14,6 +14,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from face_recon_ros.cli import common
 from face_recon_ros.cli.options import (
@@ -37,13 +38,21 @@ from face_recon_ros.cli.options import (
 from face_recon_ros.cli.reconstruction_files import MESHES, Sighting, textured_heads, write_results
 from face_recon_ros.cli.stopping import stoppable, until_stopped, wanted
 from face_recon_ros.core.anonymise import LostFaces, hide_faces
+from face_recon_ros.core.appearance import (
+    FaceEmbedder,
+    FacePoints,
+    is_telling,
+    unlike_the_others,
+)
 from face_recon_ros.core.decoding import as_known
 from face_recon_ros.core.detection import THOROUGH
 from face_recon_ros.core.errors import ConfigError
 from face_recon_ros.core.finder import FaceFinder
+from face_recon_ros.core.morphable_model import MorphableModel
 from face_recon_ros.core.overlay import Overlay, OverlayConfig
 from face_recon_ros.core.pipeline import FacePipeline, PipelineConfig
 from face_recon_ros.core.reconstructor import FaceReconstructor
+from face_recon_ros.core.reidentification import ReIdentificationConfig
 from face_recon_ros.core.types import Face, Image, Mesh
 from face_recon_ros.io.calibration import CameraResolver
 from face_recon_ros.io.folders import make_folder
@@ -268,7 +277,7 @@ def _person(
     """One head from all pictures: each adds what it shows of the person to one track."""
     reconstructor = pipelines[0].reconstructor
     overlay = _overlay(args, reconstructor, mesh_side_px=1024)
-    heads = textured_heads(args, reconstructor)
+    heads, looks = textured_heads(args, reconstructor), _Looks(reconstructor.model)
     sightings: list[Sighting] = []
     shown: list[Path] = []
     faceless: list[str] = []
@@ -284,6 +293,7 @@ def _person(
         if faces:
             if heads:
                 heads.add(rgb, faces[0])
+            looks.add(path.name, rgb, faces[0])
             sightings.append(Sighting(len(shown), replace(faces[0], view=None), camera))
             shown.append(path)
         else:
@@ -291,6 +301,7 @@ def _person(
     say_faceless(faceless, len(shown) + len(faceless))
     if not sightings:
         return 0
+    _tell(looks.doubt())
     identity = sightings[-1].face.coefficients.identity[0]
     model = reconstructor.model
     sightings = [replace(s, face=as_known(s.face, identity, model)) for s in sightings]
@@ -310,6 +321,34 @@ def _person(
         drawn = overlay.draw(rgb, [known[path].face], known[path].camera)
         (args.out / f"{path.name}_overlay.png").write_bytes(png_bytes(drawn))
     return len(sightings)
+
+
+class _Looks:
+    """Looks at the faces of pictures that are said to show one person."""
+
+    def __init__(self, model: MorphableModel) -> None:
+        self._points, self._embed = FacePoints(model), FaceEmbedder(threads=1)
+        self._names: list[str] = []
+        self._looks: list[NDArray[np.float32]] = []
+
+    def add(self, name: str, rgb: NDArray[np.uint8], face: Face) -> None:
+        """Looks at a picture's face, if it is large and frontal enough to say who it is."""
+        points = self._points(face.coefficients, face.crop)
+        size = rgb.shape[1], rgb.shape[0]
+        if self._points.known and is_telling(face.coefficients, points, size):
+            self._names.append(name)
+            self._looks += list(self._embed(rgb, [points]))
+
+    def doubt(self) -> str:
+        """Names the pictures that seem to show other people than most; empty without."""
+        odd = unlike_the_others(self._looks, ReIdentificationConfig().different)
+        if not len(odd):
+            return ""
+        names = ", ".join(self._names[i] for i in odd)
+        return (
+            f"{len(odd)} of {len(self._names)} pictures seem to show another person than the "
+            f"others: {names}; the head is of all of them: leave out what does not belong"
+        )
 
 
 def _video(

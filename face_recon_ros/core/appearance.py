@@ -152,6 +152,24 @@ def _image_from_crop(crop: Crop) -> NDArray[np.float64]:
     return np.asarray(cv2.invertAffineTransform(crop.crop_from_image))
 
 
+def unlike_the_others(looks: ArrayLike, different: float) -> NDArray[np.intp]:
+    """Looks at other people than most looks are at.
+
+    Args:
+        looks: (N, D) unit length, see `FaceEmbedder`.
+        different: two looks of less similarity (cosine) are of two people.
+
+    Returns:
+        Indices of looks whose median similarity to the others is less.
+    """
+    similar = np.asarray(looks, np.float64)
+    if len(similar) < 2:
+        return np.zeros(0, np.intp)
+    similar = similar @ similar.T
+    np.fill_diagonal(similar, np.nan)
+    return np.flatnonzero(np.nanmedian(similar, axis=1) < different)
+
+
 class FaceEmbedder:
     """The recognition network as an ONNX Runtime session.
 

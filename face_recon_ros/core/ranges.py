@@ -39,5 +39,5 @@ def check_ranges(config: Any) -> None:
             raise ConfigError(
                 f"{item.name} from {limits[0]} to {limits[1]}",
                 f"{value}",
-                f"the default is {item.default}",
+                f"for example {item.default}",
             )

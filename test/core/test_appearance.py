@@ -13,6 +13,7 @@ from face_recon_ros.core.appearance import (
     aligned,
     is_telling,
     turn_of,
+    unlike_the_others,
 )
 from face_recon_ros.core.background import Background, Inline
 from face_recon_ros.core.crop import Crop
@@ -207,3 +208,16 @@ def test_a_cut_test_takes_any_picture(shape):
     cut = SceneCut()
     assert not cut(np.zeros(shape, np.uint8))
     assert not cut(np.zeros(shape, np.uint8))
+
+
+def test_looks_at_another_person_are_told_from_most():
+    random = np.random.default_rng(0)
+    ann, bob = np.linalg.qr(random.standard_normal((64, 2)))[0].T
+    looks = [ann + random.normal(0, 0.05, 64) for _ in range(5)]
+    looks.insert(2, bob + random.normal(0, 0.05, 64))
+    unit = np.array([look / np.linalg.norm(look) for look in looks])
+    assert unlike_the_others(unit, 0.2).tolist() == [2]
+    assert unlike_the_others(np.delete(unit, 2, 0), 0.2).tolist() == []
+    assert unlike_the_others(unit[[0, 2]], 0.2).tolist() == [0, 1]  # two pictures, two people
+    for few in ([], unit[:1]):
+        assert unlike_the_others(few, 0.2).tolist() == []
