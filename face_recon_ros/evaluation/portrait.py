@@ -20,6 +20,7 @@ from face_recon_ros.core.rasterizer import interpolate, rasterize
 from face_recon_ros.core.types import COEFFICIENT_NAMES, Coefficients, Mesh
 from face_recon_ros.evaluation.chain import Estimator, View, largest
 from face_recon_ros.fitting.photo import PhotometricFitter
+from face_recon_ros.fitting.photo_config import FROM_SCRATCH
 from face_recon_ros.io.folders import written
 from face_recon_ros.io.images import read_image, write_image
 from face_recon_ros.io.meshes import write_ply
@@ -61,7 +62,7 @@ def fit_portrait(
     estimate = estimator.estimate([View(rgb, detections.boxes[index], camera)])
     crop = Crop(estimate.crop.centre_px, estimate.crop.side_px, FIT_SIZE)
     pixels = crop.extract(rgb)
-    fitter = PhotometricFitter(model)
+    fitter = PhotometricFitter(model, FROM_SCRATCH if from_scratch else None)
     starts = fitter.from_scratch(FIT_SIZE) if from_scratch else [estimate.coefficients]
     began = time.perf_counter()
     fit = fitter.fit(pixels, starts)

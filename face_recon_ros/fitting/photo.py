@@ -96,11 +96,13 @@ class PhotometricFitter:
             raise DataError("a start for the fit", "none", "give the network's answer")
         image = crop.astype(np.float32) / 255.0
         first, *rest = self.config.levels
-        states = [self._run(State.of(start), image, first) for start in starts]
-        state, costs = min(states, key=lambda pair: pair[1][-1])
+        begun = [State.of(start) for start in starts]
+        ends = [self._run(start, start, image, first) for start in begun]
+        best = min(range(len(ends)), key=lambda i: ends[i][1][-1])
+        start, (state, costs) = begun[best], ends[best]
         history = [costs]
         for level in rest:
-            state, costs = self._run(state, image, level)
+            state, costs = self._run(state, start, image, level)
             history.append(costs)
         coefficients = state.coefficients()
         return Fit(
@@ -128,11 +130,13 @@ class PhotometricFitter:
         residual, inside = self._residual.residual(state, samples, image)
         return float(255 * np.abs(residual[inside]).mean()) if inside.any() else float("nan")
 
-    def _run(self, state: State, image: Array, level: FitLevel) -> tuple[State, tuple[float, ...]]:
+    def _run(
+        self, state: State, start: State, image: Array, level: FitLevel
+    ) -> tuple[State, tuple[float, ...]]:
         """Where a level ends that begins at a state, and the cost after each step."""
         sigma = level.blur_px * len(image) / 224.0
         blurred = cv2.GaussianBlur(image, (0, 0), sigma) if sigma > 0 else image
-        start, damping, costs = state, 1e-3, []
+        damping, costs = 1e-3, []
         for step in range(level.iterations):
             if step % _SAMPLE_EVERY == 0:
                 samples = self._residual.sample(
@@ -171,16 +175,17 @@ class PhotometricFitter:
     ) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
         """Cost, and one half of its (P,) second and (P,) first derivatives.
 
-        Identity, expression and albedo are near the model's mean, pose and light near the start's.
+        Albedo is near the model's mean, all else near the start's.
         """
         c = self.config
-        e_sigma = c.expression_sigma if self.model.expression_prior == "unit_interval" else 1.0
+        unit = self.model.expression_prior == "unit_interval"
+        e_sigma = c.expression_sigma if unit else c.identity_sigma
         before, now = start.crop_from_face, state.crop_from_face
         depth = float(before.translation[2])
         light = state.light - start.light
         parts = [
-            (state.identity, 1.0),
-            (state.expression, e_sigma),
+            (state.identity - start.identity, c.identity_sigma),
+            (state.expression - start.expression, e_sigma),
             (state.albedo, 1.0),
             (vector_from_rotation(now.rotation @ before.rotation.T), c.turn_sigma),
             ((now.translation - before.translation)[:2], c.shift_sigma * depth),
