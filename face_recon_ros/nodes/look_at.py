@@ -323,7 +323,7 @@ class LookAtNode(FaceNode):
         self.meter.count("following", command.status == gaze_controller.FOLLOWING)
         self.meter.count("clock_jumps", command.status == gaze_controller.CLOCK_JUMP)
         self.meter.fact("status", command.status)
-        self.meter.fact("target", command.target or "")
+        self.meter.fact("target", command.target or "none")
         if command.status in _FAULTS:
             expected, got, remedy = _FAULTS[command.status]
             unknown = neck.limits.unknown(neck.joint_names)

@@ -94,7 +94,7 @@ def assert_it_complains_and_stands(neck, process):
     """Looks at nobody, moves nothing, lives on; returns what it says."""
     level, message, values = neck.health()
     assert level != b"\x00"
-    assert values["target"] == ""
+    assert values["target"] == "none"
     assert np.ptp(neck.positions(), axis=0).max() < 0.01
     assert process.poll() is None
     return message
