@@ -235,6 +235,8 @@ class PointFitter:
             identity: (N, K_id) who they are; pose and expression follow.
         """
         away = identity - fit.state.identity.astype(np.float64)
+        if not away.any():
+            return fit
         change = np.concatenate([(fit.with_identity @ away[..., None])[..., 0], away], 1)
         return replace(fit, state=self._move(fit.state, np.zeros_like(change), change)[0])
 

@@ -19,7 +19,8 @@ from face_recon_ros.nodes.parameters import CameraConfig
 from face_recon_ros.nodes.runtime import CAMERA_INFO_TOPIC, IMAGE_TOPIC, SENSOR_QOS, FaceNode, run
 
 _RETRY_S = 0.25  # between looks for a device or stream that is lost
-_SETTLE_S = 0.5  # until a listener that we see also sees us
+#: Until a listener that we see also sees us: in 0.5 s a busy machine lost the first 1.3 s.
+_SETTLE_S = 1.5
 
 Taker = Callable[[Image, PinholeCamera, Header], None]
 
