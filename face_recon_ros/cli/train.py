@@ -95,7 +95,7 @@ def _add_export(subparsers: common.Subparsers) -> None:
         default=1000,
         metavar="N",
         help="dense points only: measure what answers say of who is shown on N rendered people, "
-        "ten minutes of one core for 1000; more are better; 0: not at all (default: %(default)s)",
+        "five minutes of one core for 1000; more are better; 0: not at all (default: %(default)s)",
     )
     export.add_argument(
         "--skins",

@@ -32,8 +32,7 @@ class PhotometricBenchmark(StillBenchmark[None]):
     def __init__(self, model: MorphableModel, fit: bool = False) -> None:
         """Takes the whole, coarse model, and whether to run the iterative fit, too."""
         self._fitter = PhotometricFitter(model)
-        self._from_scratch = PhotometricFitter(model, FROM_SCRATCH)
-        self._fit = fit
+        self._from_scratch = PhotometricFitter(model, FROM_SCRATCH) if fit else None
 
     def truth(self, sample: Sample) -> None:
         """The picture itself."""
@@ -46,11 +45,13 @@ class PhotometricBenchmark(StillBenchmark[None]):
         pixels = Crop(e.crop.centre_px, e.crop.side_px, FIT_SIZE).extract(still.rgb)
         error = self._fitter.photometric_error(pixels, e.coefficients)
         figures: dict[str, Any] = {"network_s": still.seconds, "photometric": error}
-        starts = {
+        if self._from_scratch is None:
+            return figures, {}
+        fits = {
             "fit_from_network": (self._fitter, [e.coefficients]),
-            "fit_from_scratch": (self._from_scratch, self._fitter.from_scratch(FIT_SIZE)),
+            "fit_from_scratch": (self._from_scratch, self._from_scratch.from_scratch(FIT_SIZE)),
         }
-        for name, (fitter, start) in starts.items() if self._fit else ():
+        for name, (fitter, start) in fits.items():
             began = time.perf_counter()
             end = fitter.fit(pixels, start).photometric_end
             figures[name] = {"photometric": end, "seconds": time.perf_counter() - began}

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 from tqdm import tqdm
 
+from face_recon_ros.core.models import find_model
 from face_recon_ros.core.morphable_model import MorphableModel, load_morphable_model
 from face_recon_ros.face_model.population import population_mean
 from face_recon_ros.training.config import RunConfig, TrainConfig
@@ -170,6 +171,23 @@ def open_skins(
     if not folder:
         return None
     return kind(folder, model, load_morphable_model(face_model, level="fine"))
+
+
+def held_out_faces(config: RunConfig, model: MorphableModel) -> SyntheticFaces:
+    """Renders people as a run's, but none of photographs, whose shape is known for certain.
+
+    Args:
+        config: of the run.
+        model: its face model, level coarse.
+    """
+    face_model = str(find_model(config.face_model))
+    return SyntheticFaces(
+        model,
+        margin=config.crop_margin,
+        size=config.pool_size,
+        skins=open_skins(Skins, config.skins, model, face_model),
+        population=people_mean(config, model),
+    )
 
 
 def people_mean(config: RunConfig, model: MorphableModel) -> NDArray[np.float64] | None:

@@ -69,6 +69,7 @@ class _Source(NamedTuple):
 
     Attributes:
         network: the averaged one.
+        model: its face model, level coarse.
         config: of its run.
         prior: what is known of the fit's prior before the calibration.
         metadata: of the ONNX file, the prior and measurements left out.
@@ -76,6 +77,7 @@ class _Source(NamedTuple):
     """
 
     network: PointNetwork
+    model: MorphableModel
     config: PointConfig
     prior: dict[str, Any]
     metadata: dict[str, str]
@@ -119,12 +121,11 @@ def export_points(
             f"{precision}, {calibration} examples",
             f"export dense points with --precision {INT8} or {FLOAT}",
         )
-    network, config, prior, metadata, step = (
+    network, model, config, prior, metadata, step = (
         _from_export(source) if source.suffix == ".onnx" else _from_checkpoint(source)
     )
     if skins is not None:
         config = replace(config, skins=skins)
-    model = load_morphable_model(find_model(config.face_model), level="coarse")
     out.parent.mkdir(parents=True, exist_ok=True)
     _write(network.eval(), out, metadata | {"prior": json.dumps(prior)})
     figures: dict[str, Any] = {}
@@ -179,7 +180,7 @@ def _from_checkpoint(checkpoint: Path) -> _Source:
         ),
     }
     prior = fit.prior() | people_of(model, state.get("mean_identity"))
-    return _Source(network, config, prior, metadata, state["step"])
+    return _Source(network, model, config, prior, metadata, state["step"])
 
 
 def _from_export(path: Path) -> _Source:
@@ -194,7 +195,7 @@ def _from_export(path: Path) -> _Source:
     metadata = {k: v for k, v in exported.metadata.items() if k not in _MEASURED}
     prior = json.loads(exported.metadata["prior"])
     prior = {k: v for k, v in prior.items() if k not in OBSOLETE}
-    return _Source(network, config, prior, metadata, training.get("step", 0))
+    return _Source(network, model, config, prior, metadata, training.get("step", 0))
 
 
 def _finish(out: Path, metadata: dict[str, str]) -> None:

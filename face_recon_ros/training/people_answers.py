@@ -8,7 +8,7 @@ clothes, and the exported network looks at them. `core.identity_posterior.Identi
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +20,13 @@ from face_recon_ros.core.errors import DataError
 from face_recon_ros.core.mirror import identity_mirror, mirrored_names
 from face_recon_ros.core.models import find_model
 from face_recon_ros.core.morphable_model import MorphableModel, load_morphable_model
-from face_recon_ros.core.point_fit import FitState
 from face_recon_ros.core.point_network import DensePointNetwork
-from face_recon_ros.core.rectification import FaceFrame, Rectifier
+from face_recon_ros.core.rectification import Rectifier
 from face_recon_ros.io.jobs import PerProcess, Pool, run_jobs
 from face_recon_ros.training.config import PointConfig
-from face_recon_ros.training.data import open_skins, people_mean
-from face_recon_ros.training.point_examples import ExampleMaker
-from face_recon_ros.training.synthesis.faces import SyntheticFaces
-from face_recon_ros.training.synthesis.skins import Skins
+from face_recon_ros.training.data import held_out_faces
+from face_recon_ros.training.point_calibration import look
+from face_recon_ros.training.point_examples import ExampleMaker, PointBatch
 
 Array = NDArray[np.float64]
 
@@ -66,41 +64,28 @@ class _Looker:
 
     def __init__(self, points: Path, config: PointConfig) -> None:
         cv2.setNumThreads(0)
-        path = find_model(config.face_model)
-        self._model = load_morphable_model(path, level="coarse")
+        self._model = load_morphable_model(find_model(config.face_model), level="coarse")
         self._network = DensePointNetwork(points, provider="cpu", threads=1)
         self._fitter = self._network.fitter(self._model)
         self._rectifier = Rectifier(self._model)
-        self._faces = SyntheticFaces(
-            self._model,
-            margin=config.crop_margin,
-            size=config.pool_size,
-            skins=open_skins(Skins, config.skins, self._model, str(path)),
-            population=people_mean(config, self._model),
-        )
+        self._faces = held_out_faces(config, self._model)
         self._make = ExampleMaker(self._model, str(find_model(config.regressor)), config.seed)
         self._seed = config.seed
 
     def __call__(self, number: int) -> PersonPictures:
         shown = self._faces.held_out(number, PICTURES, self._seed)
         random = np.random.default_rng((self._seed, number))
-        batch = self._make(shown, random, plain=_PLAIN, flips=False)
-        rotation, translation = batch.start_rotation.numpy(), batch.start_translation.numpy()
-        frame = FaceFrame.of(rotation, translation)
-        told = batch.coefficients.numpy()
-        normals = self._rectifier.seen_normals(frame)
-        answer = self._network.predict(batch.image.numpy(), normals, told)
-        identity, expression = np.split(answer.coefficients, [self._model.k_identity], axis=1)
+        examples = self._make(shown, random, plain=_PLAIN, flips=False)
+        batch = PointBatch(*(v.numpy() for v in examples))
+        start, seen, sigma = look(self._network, self._rectifier, self._fitter, batch)
         if self._model.expression_prior == "unit_interval":
-            expression = np.clip(expression, 0.0, 1.0)
-        seen = frame.seen(answer.displacement, self._fitter.mean)
-        start = FitState(rotation, translation, identity, expression)
-        fit = self._fitter.fit(start, seen, np.exp(answer.log_sigma))
-        usable = fit.converged & (batch.present.numpy() > 0.5)
+            start = replace(start, expression=np.clip(start.expression, 0.0, 1.0))
+        fit = self._fitter.fit(start, seen, sigma)
+        usable = fit.converged & (batch.present > 0.5)
         return PersonPictures(
-            batch.identity.numpy()[0],
+            batch.identity[0],
             fit.state.identity[usable].astype(np.float32),
-            batch.expression.numpy()[usable],
+            batch.expression[usable],
             fit.state.expression[usable].astype(np.float32),
         )
 

@@ -10,16 +10,14 @@ from numpy.typing import NDArray
 
 from face_recon_ros.core.models import find_model
 from face_recon_ros.core.morphable_model import FACIAL_SKIN, MorphableModel
-from face_recon_ros.core.point_fit import FitState
+from face_recon_ros.core.point_fit import FitState, PointFitter
 from face_recon_ros.core.point_network import DensePointNetwork
 from face_recon_ros.core.rectification import FaceFrame, Rectifier
 from face_recon_ros.core.rigid import vector_from_rotation
 from face_recon_ros.training.config import PointConfig
-from face_recon_ros.training.data import open_render_cache, open_skins, people_mean
+from face_recon_ros.training.data import held_out_faces, open_render_cache
 from face_recon_ros.training.point_examples import PointBatch, PointExamples
-from face_recon_ros.training.synthesis.faces import SyntheticFaces
 from face_recon_ros.training.synthesis.render_cache import fill_render_cache
-from face_recon_ros.training.synthesis.skins import Skins
 
 #: Wild errors, beyond this share of all, are left out; the rest of squared standard normals have
 #: this mean.
@@ -47,15 +45,7 @@ def held_out(
     sizes = (model.k_identity, model.k_expression, model.k_albedo)
     cache = open_render_cache(settings, sizes)
     if len(cache) < slots:
-        skins = open_skins(Skins, config.skins, model, str(find_model(config.face_model)))
-        faces = SyntheticFaces(
-            model,
-            margin=config.crop_margin,
-            size=config.pool_size,
-            skins=skins,
-            population=people_mean(config, model),
-        )
-        fill_render_cache(cache, faces, settings.seed)
+        fill_render_cache(cache, held_out_faces(config, model), settings.seed)
     examples = PointExamples(
         cache, model, str(find_model(config.regressor)), settings.seed, no_face=0.0, worsen=0.0
     )
@@ -71,6 +61,30 @@ def held_out(
 def seen_normals(rectifier: Rectifier, batch: PointBatch) -> NDArray[np.float32]:
     """What the network is told of the starts' attitudes."""
     return rectifier.seen_normals(FaceFrame.of(batch.start_rotation, batch.start_translation))
+
+
+def look(
+    network: DensePointNetwork, rectifier: Rectifier, fitter: PointFitter, batch: PointBatch
+) -> tuple[FitState, NDArray[np.float64], NDArray[np.float32]]:
+    """What a network answers for examples, ready for the fit.
+
+    Args:
+        network: as exported.
+        rectifier: of its face model.
+        fitter: of the network.
+        batch: N examples, numpy arrays.
+
+    Returns:
+        Start of the fit; (N, P, 2) where the points lie, crop sides from the middle; (N, P) their
+        standard deviations, metres.
+    """
+    frame = FaceFrame.of(batch.start_rotation, batch.start_translation)
+    normals, told = seen_normals(rectifier, batch), batch.coefficients.numpy()
+    answer = network.predict(batch.image, normals, told)
+    sizes = [batch.start_identity.shape[1]]
+    identity, expression = np.split(answer.coefficients, sizes, axis=1)
+    start = FitState(batch.start_rotation, batch.start_translation, identity, expression)
+    return start, frame.seen(answer.displacement, fitter.mean), np.exp(answer.log_sigma)
 
 
 def calibrate(
@@ -95,14 +109,9 @@ def calibrate(
     errors: list[tuple[float, float]] = []
     misses: list[NDArray[np.float64]] = []
     for b in batches:
-        frame = FaceFrame.of(b.start_rotation, b.start_translation)
-        told = b.coefficients.numpy()
-        answer = network.predict(b.image, rectifier.seen_normals(frame), told)
-        identity, expression = np.split(answer.coefficients, [model.k_identity], axis=1)
-        start = FitState(b.start_rotation, b.start_translation, identity, expression)
-        misses.extend(b.identity.astype(np.float64) - identity)
-        seen = frame.seen(answer.displacement, fitter.mean)
-        fit = fitter.fit(start, seen, np.exp(answer.log_sigma))
+        start, seen, sigma = look(network, rectifier, fitter, b)
+        misses.extend(b.identity.astype(np.float64) - start.identity)
+        fit = fitter.fit(start, seen, sigma)
         deviation = np.sqrt(np.diagonal(fit.pose_covariance, axis1=1, axis2=2))
         for i in np.flatnonzero(fit.converged):
             turn = vector_from_rotation(b.rotation[i] @ fit.state.rotation[i].T)
