@@ -14,6 +14,7 @@ from face_recon_ros.core.models import user_path
 from face_recon_ros.core.types import Image
 from face_recon_ros.io.camera_info import (
     CameraReading,
+    doubts,
     is_rectified,
     read_camera_info,
     same_view,
@@ -170,7 +171,7 @@ def read_calibration_file(path: str | Path) -> tuple[PinholeCamera, str]:
     """The camera of a calibration file as camera_calibration writes it (ost.yaml).
 
     Returns:
-        The camera, and why its distortion was left out, empty when it was not.
+        The camera, and what is odd about it: empty where nothing is.
 
     Raises:
         CameraError: the file is missing, or is no calibration.
@@ -192,7 +193,8 @@ def read_calibration_file(path: str | Path) -> tuple[PinholeCamera, str]:
             f"a camera calibration (YAML) at {path}", reason(fault), remedy
         ) from None
     model, distortion, problem = usable_distortion(stated, distortion)
-    return PinholeCamera(width, height, matrix, distortion, model), problem
+    camera = PinholeCamera(width, height, matrix, distortion, model)
+    return camera, "; ".join(filter(None, [problem, *doubts(camera)]))
 
 
 def calibration_for(camera: PinholeCamera, width: int, height: int) -> PinholeCamera:

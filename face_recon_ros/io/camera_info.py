@@ -189,8 +189,30 @@ def doubts(camera: PinholeCamera) -> list[str]:
         found.append("a principal point")
     if not 1 / 3 < k[0, 0] / k[1, 1] < 3:
         found.append("an aspect ratio of pixels")
-    values = f"K = {k.ravel().round(3).tolist()} of {camera.width} x {camera.height}"
-    return [f"{' and '.join(found)} that hardly any camera has: {values}"] if found else []
+    if found:
+        values = f"K = {k.ravel().round(3).tolist()} of {camera.width} x {camera.height}"
+        return [f"{' and '.join(found)} that hardly any camera has: {values}"]
+    if _is_odd_lens(camera):
+        values = f"{camera.distortion_model}, {camera.distortion.tolist()}"
+        return [f"distortion that hardly any lens has: {values}"]
+    return []
+
+
+def _is_odd_lens(camera: PinholeCamera) -> bool:
+    """Whether half way to the borders rays are bent to twice or half their slope, or are none."""
+    size = np.array([camera.width, camera.height], np.float64)
+    steps = np.array([[x, y] for x in (-1, 0, 1) for y in (-1, 0, 1) if x or y]) / 4
+    pixels = (size - 1) / 2 + steps * size
+    ideal = PinholeCamera(camera.width, camera.height, camera.matrix)
+    bent, straight, back_px = (
+        camera.rays_from_pixels(pixels)[:, :2],
+        ideal.rays_from_pixels(pixels)[:, :2],
+        camera.project(camera.rays_from_pixels(pixels)),
+    )
+    off = np.linalg.norm(bent - straight, axis=1)
+    shorter = np.minimum(*(np.linalg.norm(v, axis=1) for v in (bent, straight)))
+    off_px = np.linalg.norm(back_px - pixels, axis=1)
+    return not ((off <= shorter + 0.02) & (off_px < 0.02 * size.max())).all()
 
 
 def _at_size(

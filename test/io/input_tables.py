@@ -779,6 +779,8 @@ def _models() -> list[InfoRow]:
                 warning="'double_sphere'", note="K is kept"),
         InfoRow("coefficients that are not finite", {"d": (np.nan, 0, 0, 0, 0)},
                 warning="nan", note="K is kept"),
+        InfoRow("coefficients of no lens", {"d": (50.0, 0, 0, 0, 0)}, d=(50.0, 0, 0, 0, 0),
+                warning="hardly any lens", note="used, and doubted"),
     ]  # fmt: skip
 
 
