@@ -497,7 +497,7 @@ def test_a_rendered_head_is_where_its_landmarks_are(scenes):
     assert face[y, x].all() and not face[0].any()
 
 
-def test_somebody_elses_coloured_mesh_in_any_frame(model, scenes):
+def test_a_foreign_coloured_mesh_in_any_frame(model, scenes):
     own = scenes.scene("x", facing([0, 0, 0.6]))
     turn = rotation_from_vector([0.3, -1.2, 0.5])
     moved = Mesh(

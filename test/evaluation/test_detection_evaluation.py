@@ -53,7 +53,7 @@ def measured(scenes, detector):
 A, B, SMALL = square(60, 60, 40), square(200, 100, 80), square(150, 30, 12)
 
 
-def test_whoever_finds_all_and_nothing_else_is_perfect():
+def test_a_detector_that_finds_all_and_nothing_else_is_perfect():
     result = measured([scene(A, B), scene(B)], Scripted(([B, A], [0.9, 0.8]), ([B], [0.7])))
     assert (result["recall"], result["precision"], result["false_positives"]) == (1.0, 1.0, 0)
     assert result["faces"] == 3 and result["pictures"] == 2 and result["reliable_px"] == 32
@@ -61,7 +61,7 @@ def test_whoever_finds_all_and_nothing_else_is_perfect():
     assert curve[0.8]["recall"] == pytest.approx(2 / 3) and curve[0.8]["precision"] == 1.0
 
 
-def test_whoever_finds_nothing_has_no_precision():
+def test_a_detector_that_finds_nothing_has_no_precision():
     result = measured([scene(A)], Scripted(([], [])))
     assert result["recall"] == 0.0 and np.isnan(result["precision"])
     assert np.isnan(result["reliable_px"])

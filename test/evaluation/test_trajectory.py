@@ -18,7 +18,7 @@ FRONTAL = np.array([[0.0, 1.0, 0.0], [0.0, 0.0, -1.0], [-1.0, 0.0, 0.0]])
 
 
 def head(t):
-    """camera_from_face of somebody who looks around, at time t."""
+    """camera_from_face of a person who looks around, at time t."""
     turn = rotation_from_vector(
         [0.3 * np.sin(1.3 * t), 0.6 * np.sin(0.9 * t + 1), 0.2 * np.sin(2.1 * t)]
     )

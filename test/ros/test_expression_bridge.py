@@ -49,7 +49,7 @@ class Tool:
 
 
 class Person:
-    """Publishes expressions and poses of somebody, as the pipeline does."""
+    """Publishes expressions and poses of a person, as the pipeline does."""
 
     def __init__(self, node, name, distance_m):
         self.pose = Rigid(CAMERA_FROM_FRONTAL_FACE, np.array([0.0, 0.0, distance_m]))
@@ -154,7 +154,7 @@ def test_wrong_settings_are_told(wrong):
 
 
 def test_a_port_that_another_program_reads_is_no_fault():
-    """Receivers own the port; whoever sends needs none of its number."""
+    """Receivers own the port; a sender needs no port of its own."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
         taken.bind(("127.0.0.1", 0))
         taken.settimeout(20)

@@ -166,7 +166,7 @@ def test_how_sure_poses_are_and_who_looks_are_parameters(graph, listener, small_
     options = [
         "output.always:=true",
         "output.pose_noise.attitude:=0.7",
-        "output.attention.enter:=3.1",  # whoever does not look straight away
+        "output.attention.enter:=3.1",  # all who do not look straight away
         "output.attention.leave:=3.1",
         "output.attention.dwell_s:=0.0",
     ]
