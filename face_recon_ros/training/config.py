@@ -241,6 +241,7 @@ class PointConfig(RunConfig):
             photographs.
         no_face: share of examples that show no face where one was expected.
         worsen: share of starts that are moved away from the regressor's answer.
+        plain: share of pictures as a good camera sees them, with nothing before the face.
         replay: batches kept, to be used again whenever no new one is ready; 0 waits for new ones,
             which is better: where two of three batches came again, the network learned them by
             heart and others no better.
@@ -270,6 +271,7 @@ class PointConfig(RunConfig):
     teacher: str = "face_points_float.onnx"
     no_face: float = 0.1
     worsen: float = 0.35
+    plain: float = 0.0
     replay: int = 0
     weights: PointLossWeights = field(default_factory=PointLossWeights)
 
@@ -277,6 +279,8 @@ class PointConfig(RunConfig):
         super().__post_init__()
         self._at_least_1("points", "width", "hidden", "people")
         self._below_1("no_face", "worsen", "photograph_share")
+        if not 0 <= self.plain <= 1:
+            raise ConfigError("plain in [0, 1]", f"{self.plain}", "1 is all of them")
         if self.portrait_skins and self.device:
             raise ConfigError(
                 "no `device` with portrait_skins",

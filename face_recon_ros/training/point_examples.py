@@ -232,6 +232,7 @@ class PointExamples(IterableDataset):
         batch_size: int = 32,
         no_face: float = 0.1,
         worsen: float = 0.35,
+        plain: float = 0.0,
         patches: list[NDArray[np.uint8]] | None = None,
         photographs: str | Path = "",
         photograph_share: float = 0.0,
@@ -246,13 +247,15 @@ class PointExamples(IterableDataset):
             batch_size: examples per batch.
             no_face: as for `ExampleMaker`.
             worsen: likewise.
+            plain: likewise.
             patches: likewise.
             photographs: folder of a `PhotographCache` with labels.
             photograph_share: share of examples that show them.
         """
         self._pool, self._model, self._regressor = pool, model, regressor
         self._seed, self._patches = seed, patches
-        self._batch_size, self._no_face, self._worsen = batch_size, no_face, worsen
+        self._batch_size, self._plain = batch_size, plain
+        self._no_face, self._worsen = no_face, worsen
         self._photographs, self._photograph_share = photographs, photograph_share
 
     def __iter__(self) -> Iterator[PointBatch]:
@@ -269,7 +272,9 @@ class PointExamples(IterableDataset):
                     shown.append(_whole(*photographs.draw(random)[:2]))
                 else:
                     shown.append(self._pool.read(random))
-            yield make(shown, random, no_face=self._no_face, worsen=self._worsen)
+            yield make(
+                shown, random, no_face=self._no_face, worsen=self._worsen, plain=self._plain
+            )
 
 
 def _whole(picture: NDArray[np.uint8], label: Label) -> Rendering:

@@ -270,6 +270,7 @@ def _loader(config: PointConfig, model: MorphableModel, step: int) -> Iterator[P
         batch_size=config.batch_size,
         no_face=config.no_face,
         worsen=config.worsen,
+        plain=config.plain,
         patches=patches,
         photographs=cache_of(config.out),
         photograph_share=config.photograph_share,

@@ -28,6 +28,36 @@ def test_activations_lie_between_none_and_all(strong):
     assert e.shape == (50, 5) and e.min() >= 0 and e.max() <= 1
 
 
+OPPOSED = [
+    *(("jawLeft", "jawRight"), ("mouthLeft", "mouthRight")),
+    *(
+        (f"eyeLook{a}{s}", f"eyeLook{b}{s}")
+        for a, b in (("Up", "Down"), ("In", "Out"))
+        for s in ("Left", "Right")
+    ),
+]
+
+
+@pytest.mark.parametrize("pair", OPPOSED)
+def test_what_moves_against_each_other_never_moves_together(pair):
+    """There is one jaw: both ways at once would be labels of what no picture shows."""
+    names = [*NAMES, *(name for pair in OPPOSED for name in pair if name not in NAMES)]
+    random = np.random.default_rng(0)
+    e = [sample_expression(names, "unit_interval", random, strong=1.0) for _ in range(400)]
+    one, other = np.array(e)[:, [names.index(name) for name in pair]].T
+    assert not np.minimum(one, other).any()
+    assert (one > 0.4).sum() > 5 and (other > 0.4).sum() > 5
+
+
+def test_lips_do_not_go_through_each_other():
+    """`mouthClose` closes the lips of an open jaw: there is no more of it than of `jawOpen`."""
+    random = np.random.default_rng(0)
+    names = [*NAMES, "mouthClose", "jawOpen"]
+    e = [sample_expression(names, "unit_interval", random, strong=0.8) for _ in range(400)]
+    close, jaw = np.array(e)[:, -2:].T
+    assert (close <= jaw).all() and (close > 0.3).sum() > 5
+
+
 def test_a_model_of_other_expressions_gets_normal_ones():
     e = sample_expression(["a", "b"], "normal", np.random.default_rng(0), strong=1.0)
     assert e.shape == (2,) and np.isfinite(e).all()

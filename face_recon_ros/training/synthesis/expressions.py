@@ -16,6 +16,15 @@ from numpy.typing import NDArray
 STRONG = 0.14  # share of strong expressions among people's
 #: Of all others: at rest, smiling, talking.
 _OTHERS = np.array([0.26, 0.4, 0.2]) / 0.86
+#: One jaw, one mouth: their Left and Right are two ways of one motion, not two sides of a face.
+_ONE_OF_A_KIND = ("jaw", "mouth")
+#: What moves against each other: only the difference is seen.
+_OPPOSED = [(f"{part}Left", f"{part}Right") for part in _ONE_OF_A_KIND]
+_OPPOSED += [
+    (f"eyeLook{one}{side}", f"eyeLook{other}{side}")
+    for one, other in (("Up", "Down"), ("In", "Out"))
+    for side in ("Left", "Right")
+]
 
 
 def sample_expression(
@@ -79,6 +88,12 @@ def sample_expression(
     add("eyeLookOutRight", max(-gaze_left, 0.0))
     add("eyeLookUp", max(gaze_up, 0.0), both=True, skew=0.0)
     add("eyeLookDown", max(-gaze_up, 0.0), both=True, skew=0.0)
+    for one, other in _OPPOSED:
+        common = min(e.get(one, 0.0), e.get(other, 0.0))
+        add(one, -common)
+        add(other, -common)
+    # it closes the lips of an open jaw; without one they would go through each other
+    e["mouthClose"] = min(e.get("mouthClose", 0.0), e.get("jawOpen", 0.0))
     return np.clip(np.array([e.get(name, 0.0) for name in names]), 0.0, 1.0).astype(np.float32)
 
 
@@ -130,7 +145,7 @@ def _add_mood(
     elif mood == "strong":
         for name in random.choice(names, 5, replace=False):
             pair = name.removesuffix("Left").removesuffix("Right")
-            if pair != name and random.random() < 0.7:
+            if pair not in (name, *_ONE_OF_A_KIND) and random.random() < 0.7:
                 add(pair, u(0, 0.9), both=True)
             else:
                 add(str(name), u(0, 0.9))
