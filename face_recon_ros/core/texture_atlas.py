@@ -62,7 +62,7 @@ class TextureAtlas:
                 "use the default face model",
             )
         self.size = size
-        self.uvs = _laid_out(model)
+        self.uvs = texture_layout(model)
         points = np.stack([self.uvs[:, 0], 1 - self.uvs[:, 1]], axis=1) * size - 0.5
         drawn = rasterize(points, np.ones(len(points)), model.uv_triangles, size, size)
         self.texels = np.flatnonzero(drawn.triangle.ravel() >= 0)
@@ -182,8 +182,8 @@ class TextureBuilder:
         return np.asarray(hue - np.clip(hue, *_SKIN_HUES), np.float32)
 
 
-def _laid_out(model: MorphableModel) -> Float32:
-    """(T, 2) texture coordinates: the largest island on top, the others in rows below it."""
+def texture_layout(model: MorphableModel) -> Float32:
+    """(T, 2) texture coordinates in [0, 1]; the largest island on top, the others below it."""
     uvs = model.uvs.astype(np.float64)
     island = _islands(model.uv_triangles, len(uvs))
     region = np.zeros(len(uvs), np.intp)

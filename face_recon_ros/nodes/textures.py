@@ -6,13 +6,14 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.publisher import Publisher
 from sensor_msgs.msg import PointCloud2, PointField
 from std_msgs.msg import Header
 
 from face_recon_ros.core.errors import ImageError
 from face_recon_ros.core.morphable_model import MorphableModel
-from face_recon_ros.core.texture_atlas import TextureAtlas, TextureBuilder
+from face_recon_ros.core.texture_atlas import TextureAtlas, TextureBuilder, texture_layout
 from face_recon_ros.core.texture_sampler import TextureSampler
 from face_recon_ros.core.types import Face, Float32
 from face_recon_ros.nodes import conversions
@@ -29,7 +30,7 @@ class TextureOutputs:
     """
 
     def __init__(self, node: FaceNode, model: MorphableModel) -> None:
-        """Creates the publisher of the coordinates and the thread.
+        """Says the coordinates, once, and starts the thread.
 
         Args:
             node: whose outputs these are.
@@ -39,6 +40,9 @@ class TextureOutputs:
         self.coordinates = node.create_publisher(
             PointCloud2, "mesh/texture_coordinates", LATCHED_QOS
         )
+        if len(model.uv_triangles):
+            uvs = texture_layout(model)[model.uv_triangles]
+            self.coordinates.publish(coordinates_to_msg(uvs, Header()))
         self._atlas: TextureAtlas | None = None
         self._sampler: TextureSampler | None = None
         self._builders: dict[str, TextureBuilder] = {}
@@ -74,16 +78,17 @@ class TextureOutputs:
         if self._atlas is None or self._sampler is None:
             self._atlas = TextureAtlas(self._model, TEXTURE_PX)
             self._sampler = TextureSampler(self._model)
-            uvs = self._atlas.uvs[self._model.uv_triangles]
-            self.coordinates.publish(coordinates_to_msg(uvs, header))
-        if face.id not in self._builders:
+        builder, view = self._builders.get(face.id), face.view
+        if builder is None:
             builder = TextureBuilder(self._atlas, self._sampler, self._model)
             self._builders[face.id] = builder
-        builder, view = self._builders[face.id], face.view
         if view is not None and builder.wants(view.pose, view.quality):
             builder.add(view)
             picture = builder.texture(self._model.albedo(face.coefficients.albedo[0]))
-            publisher.publish(conversions.image_to_msg(picture, header))
+            try:
+                publisher.publish(conversions.image_to_msg(picture, header))
+            except rclpy_implementation.InvalidHandle:  # the person was forgotten meanwhile
+                self.forget(face.id)
 
 
 def coordinates_to_msg(uvs: Float32, header: Header) -> PointCloud2:
