@@ -1,8 +1,6 @@
 """Camera to meshes: `ros2 launch face_recon_ros demo.launch.py source:=/dev/video0`.
 
-Arguments: `source` (device, video, folder, bag, `pattern`; `topic`: listen to /camera/image_raw of
-your own driver), `composed` (one process or several, same topics), `config` (YAML), `autostart`
-(false: a lifecycle manager brings the nodes up), `expressions` (to animation tools), `rviz`.
+`ros2 launch face_recon_ros demo.launch.py --show-args` describes the arguments.
 """
 
 from pathlib import Path
@@ -53,10 +51,15 @@ def generate_launch_description() -> LaunchDescription:
             DeclareLaunchArgument(
                 "source",
                 default_value="portrait",
-                description="device, video, folder, rosbag2, `pattern` or `portrait`; `topic`: "
-                "/camera/image_raw and /camera/camera_info of your own driver",
+                description="device, stream (rtsp://, http://), video, folder, rosbag2, `pattern` "
+                "(a rendered head) or `portrait` (a photographed one); `topic`: image_topic and "
+                "camera_info_topic of your own driver",
             ),
-            DeclareLaunchArgument("composed", default_value="true", description="one process"),
+            DeclareLaunchArgument(
+                "composed",
+                default_value="true",
+                description="one process; false: several, with the same topics",
+            ),
             DeclareLaunchArgument(
                 "config",
                 default_value=str(config_folder / "demo.yaml"),

@@ -26,7 +26,8 @@ def _arguments(share: Path) -> list[DeclareLaunchArgument]:
         DeclareLaunchArgument(
             "source",
             default_value="topic",
-            description="device, video, folder or rosbag2; `topic`: listen to /camera/image_raw",
+            description="device, stream (rtsp://, http://), video, folder or rosbag2; `topic`: "
+            "image_topic and camera_info_topic of your own driver",
         ),
         DeclareLaunchArgument(
             "config",

@@ -2,7 +2,7 @@
 
 The dataclasses are the one place where a setting is named, described (its docstring), defaulted
 and checked. All nodes share one set of names (`detector.min_score`), so one YAML file serves the
-composed node and the separate ones. `python -m face_recon_ros.nodes.parameters` prints a table.
+composed node and the separate ones. `python -m face_recon_ros.nodes.parameters` prints their page.
 """
 
 from __future__ import annotations
@@ -396,17 +396,29 @@ def _refuse_unknown(node: Node) -> None:
         )
 
 
-def markdown_table() -> str:
-    """All parameters as a Markdown table."""
+_PAGE = """# Parameters
+
+This page is generated: `python -m face_recon_ros.nodes.parameters > docs/parameters.md`.
+
+All nodes use the same names, so one YAML file serves all of them (an example:
+`config/demo.yaml`). Each node takes the groups that it needs and ignores the others; a name that
+no node has is refused. What is marked *(dynamic)* can be changed while a node runs
+(`ros2 param set`) and takes effect with the next image; everything else is read at start.
+A range includes both of its ends.
+"""
+
+
+def markdown_page() -> str:
+    """All parameters, as docs/parameters.md shows them."""
     rows = ["| parameter | default | range | meaning |", "|---|---|---|---|"]
     for group in GROUPS:
         for name, default, description, limits in leaves(group):
             shown = json.dumps(default)
             low_high = " .. ".join(map(str, limits)) if limits else ""
-            star = " (dynamic)" if is_dynamic(name) else ""
+            star = " *(dynamic)*" if is_dynamic(name) else ""
             rows.append(f"| `{name}` | `{shown}` | {low_high} | {description}{star} |")
-    return "\n".join(rows) + "\n"
+    return "\n".join([_PAGE, *rows]) + "\n"
 
 
 if __name__ == "__main__":
-    print(markdown_table(), end="")
+    print(markdown_page(), end="")

@@ -325,7 +325,7 @@ def load_config(
             ) from None
         if not isinstance(loaded, dict):
             raise ConfigError(
-                f"keys and values in {path}", type(loaded).__name__, "see docs/training.md"
+                f"keys and values in {path}", type(loaded).__name__, "write NAME: VALUE lines"
             )
         values = loaded
     for key, text in (overrides or {}).items():
@@ -376,7 +376,7 @@ def _build(kind: type, values: Mapping[str, Any], prefix: str) -> Any:
             raise ConfigError(
                 f"{prefix}{key} of type {finite}{wanted.__name__}",
                 repr(value),
-                "docs/training.md lists the settings",
+                "face_recon_ros/training/config.py describes it",
             )
         checked[key] = value
     return kind(**checked)

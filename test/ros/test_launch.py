@@ -25,7 +25,7 @@ from face_recon_ros.nodes.parameters import (
     Parameters,
     is_dynamic,
     leaves,
-    markdown_table,
+    markdown_page,
 )
 
 PARAMETERS = {name for group in GROUPS for name, *_ in leaves(group)}
@@ -267,9 +267,9 @@ def test_rviz_shows_topics_that_are_published():
     assert shown <= published
 
 
-def test_parameter_table_is_up_to_date():
+def test_the_page_of_parameters_is_up_to_date():
     remedy = "python -m face_recon_ros.nodes.parameters > docs/parameters.md"
-    assert (ROOT / "docs" / "parameters.md").read_text() == markdown_table(), remedy
+    assert (ROOT / "docs" / "parameters.md").read_text() == markdown_page(), remedy
 
 
 FRAGMENT = re.compile(r"(Of|By|In|From|On|To|With|Within|Whether|Where|How|Whom|Also) ")
