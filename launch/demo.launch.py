@@ -29,6 +29,7 @@ def generate_launch_description() -> LaunchDescription:
     topics = [
         ("/camera/image_raw", LaunchConfiguration("image_topic")),
         ("/camera/camera_info", LaunchConfiguration("camera_info_topic")),
+        ("/camera/depth/image_raw", LaunchConfiguration("depth_topic")),
     ]
 
     def face_node(name: str, condition: IfCondition, *parameters: dict) -> Node:

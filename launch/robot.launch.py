@@ -74,6 +74,7 @@ def generate_launch_description() -> LaunchDescription:
                 remappings=[
                     ("/camera/image_raw", LaunchConfiguration("image_topic")),
                     ("/camera/camera_info", LaunchConfiguration("camera_info_topic")),
+                    ("/camera/depth/image_raw", LaunchConfiguration("depth_topic")),
                 ],
                 output="screen",
             ),

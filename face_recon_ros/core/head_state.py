@@ -114,8 +114,10 @@ class HeadStateEstimator:
             checks, vertices = self.config.depth_checks, face.mesh.vertices
             points, normals = vertices[self._skin], self._normals(vertices)[self._skin]
             reading = read_range(depth, camera, pose, points, normals, checks)
-            pose, covariance = fuse_range(pose, covariance, reading, checks)
-            face = _moved(face, pose)
+            fused, covariance = fuse_range(pose, covariance, reading, checks)
+            if fused is pose:  # refused
+                reading = None
+            pose, face = fused, _moved(face, fused)
         return replace(
             face,
             covariance=covariance,

@@ -8,6 +8,7 @@ nodes use the two halves on their own.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -41,6 +42,7 @@ STAGES = (
     "decode",
     "identify",
     "confirm",
+    "depth",
     "head_state",
 )
 
@@ -159,7 +161,7 @@ class FacePipeline:
         self,
         image: Image,
         camera: PinholeCamera | None = None,
-        depth: NDArray[np.float64] | None = None,
+        depth: NDArray[np.float64] | Callable[[], NDArray[np.float64] | None] | None = None,
     ) -> Frame:
         """The next image of a video.
 
@@ -167,7 +169,8 @@ class FacePipeline:
             image: RGB or grey; its stamp gives the time.
             camera: that took it; None guesses one from the default field of view.
             depth: (H, W) metres along the optical axis, registered to the image; 0 or NaN is a
-                hole. It corrects how far away heads are.
+                hole. It corrects how far away heads are. A function that gives it is called once
+                there are faces: depth may come later than the image.
 
         Raises:
             ImageError: the image or the depth image cannot be used.
@@ -199,6 +202,9 @@ class FacePipeline:
             for i in shown
         ]
         clock.lap("confirm")
+        if callable(depth):
+            depth = depth() if faces else None
+            clock.lap("depth")
         faces = self.head_state(faces, camera, image.stamp, depth)
         clock.lap("head_state")
         laps = clock.laps()

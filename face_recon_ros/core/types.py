@@ -201,7 +201,7 @@ class Face:
         camera_from_gaze: REP-155's gaze frame, z along the gaze, metres; None likewise.
         attention: how directly the person looks into the camera, 1 for right into it; None while
             they do not.
-        depth_reading: what a depth image said of the distance; None without one.
+        depth_reading: what a depth image said of the distance; None where none was believed.
         presence: how sure the network is that this is a face, in [0, 1]; None where no network
             says so.
         point_sigma: (P,) standard deviations of the dense points, crop sides; None likewise.

@@ -12,6 +12,10 @@ SHARED_ARGUMENTS = {
     ),
     "image_topic": ("/camera/image_raw", "images of your driver, with source:=topic"),
     "camera_info_topic": ("/camera/camera_info", "CameraInfo of your driver"),
+    "depth_topic": (
+        "/camera/depth/image_raw",
+        "depth registered to the images; output.depth in the config switches its use on",
+    ),
     "rviz": ("true", "start RViz"),
 }
 

@@ -114,7 +114,8 @@ class PipelineNode(FaceNode):
         self.loaded.pipeline.finder.tune(self.config("detector"))
         self.loaded.pipeline.reconstructor.tune(self.config("reconstructor"))
         self.loaded.pipeline.head_state.tune(self.config("output"))
-        depth = self.live.depth.at(image.stamp, camera) if self.live.depth else None
+        seen = self.live.depth
+        depth = partial(seen.at, image.stamp, camera) if seen else None
         frame = self.loaded.pipeline.process(image, camera, depth)
         processed = time.perf_counter()
         if self.live.detections.wanted():

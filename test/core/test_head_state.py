@@ -93,6 +93,24 @@ def test_holes_change_nothing(pipeline):
         assert face.depth_reading is None
 
 
+def test_a_depth_that_cannot_be_this_head_is_no_reading(pipeline):
+    before = pipeline.process(Image(PICTURE, 0.0), CAMERA).faces[0]
+    (face,) = pipeline.head_state([before], CAMERA, 0.0, depth_of(before, 3.0))
+    assert face.camera_from_face is before.camera_from_face
+    assert face.depth_reading is None
+
+
+def test_depth_that_comes_later_is_asked_for_once_there_are_faces(pipeline):
+    asked, nobody = [], np.zeros((H, W, 3), np.uint8)
+    pipeline.process(Image(nobody, 0.0), CAMERA, lambda: asked.append(True))
+    assert not asked
+    (face,) = pipeline.process(Image(PICTURE, 0.1), CAMERA, lambda: asked.append(True)).faces
+    assert asked and face.depth_reading is None
+    depth = depth_of(face, 1.1)
+    (face,) = pipeline.process(Image(PICTURE, 0.2), CAMERA, lambda: depth).faces
+    assert face.depth_reading is not None
+
+
 def test_a_depth_image_of_another_size_is_refused(pipeline):
     with pytest.raises(ImageError, match="registered"):
         pipeline.process(Image(PICTURE, 0.0), CAMERA, np.ones((H // 2, W // 2)))
