@@ -204,12 +204,14 @@ def main() -> None:
     """Runs what is not yet done, then prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--start", type=Path, required=True, help="checkpoint of a trained run")
-    parser.add_argument("--out", type=Path, default=Path("runs/ablation"))
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/ablation"), help="(default: %(default)s)"
+    )
     parser.add_argument("--landmarks", type=Path, help="folder of NAME.jpg + NAME.pts")
     parser.add_argument("--photographs", type=Path, help="also the losses on photographs")
     parser.add_argument("--embedding", type=Path, help="needed with --photographs")
-    parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--people", type=int, default=2400, help="renderings to learn from")
+    parser.add_argument("--steps", type=int, default=200, help="of each run (default: 200)")
+    parser.add_argument("--people", type=int, default=2400, help="renderings to learn from (2400)")
     parser.add_argument("--seeds", type=int, default=3, help="of the baseline")
     arguments = parser.parse_args()
     torch.set_num_threads(1)

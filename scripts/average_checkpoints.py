@@ -61,8 +61,10 @@ def average(paths: list[Path]) -> dict[str, Any]:
 def main() -> None:
     """Writes the averaged checkpoint."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("out", type=Path)
-    parser.add_argument("checkpoints", type=Path, nargs="+")
+    parser.add_argument("out", type=Path, help="checkpoint to write")
+    parser.add_argument(
+        "checkpoints", type=Path, nargs="+", help="of runs that went on from each other"
+    )
     arguments = parser.parse_args()
     try:
         save_checkpoint(arguments.out, average(arguments.checkpoints))

@@ -45,16 +45,20 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--source",
         default="portrait",
-        help="video file, camera (/dev/video0), folder of pictures, rosbag2, `pattern` (a "
-        "rendered head that turns and talks; default: a photographed person, moving)",
+        help="video file, camera (/dev/video0), stream (rtsp://, http://), folder of pictures, "
+        "rosbag2, `pattern` (a rendered head that turns and talks) or `portrait` (a photographed "
+        "person, moving; the default)",
     )
     parser.add_argument("--frames", type=int, default=0, help="stop after so many images")
     parser.add_argument("--headless", action="store_true", help="open no window")
     parser.add_argument(
-        "--out", type=Path, default=ROOT / "runs" / "demo", help="folder of results"
+        "--out", type=Path, default=ROOT / "runs" / "demo", help="folder of results (runs/demo)"
     )
     parser.add_argument(
-        "--composed", choices=("true", "false"), default="true", help="one process"
+        "--composed",
+        choices=("true", "false"),
+        default="true",
+        help="one process, or several (false)",
     )
     parser.add_argument(
         "--view",
@@ -64,7 +68,12 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
         help="live 3D view (rerun) in a window or, `--view web`, as a page at "
         "http://127.0.0.1:9090; with --headless a recording of it, view.rrd",
     )
-    parser.add_argument("--config", type=Path, default=ROOT / "config" / "demo.yaml")
+    parser.add_argument(
+        "--config",
+        type=Path,
+        default=ROOT / "config" / "demo.yaml",
+        help="parameters of all nodes (default: config/demo.yaml)",
+    )
     parser.add_argument(
         "--param", action="append", default=[], metavar="NAME:=VALUE", help="any node parameter"
     )

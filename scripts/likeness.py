@@ -69,7 +69,7 @@ def people_sheet(paths: list[Path]) -> np.ndarray:
 def main() -> None:
     """Measures a folder of pictures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path, nargs="?")
+    parser.add_argument("folder", type=Path, nargs="?", help="portraits to measure")
     parser.add_argument("--people", type=Path, nargs="+", help="pictures to show, not to measure")
     parser.add_argument("--count", type=int, default=50, help="pictures, evenly over the folder")
     parser.add_argument("--sheet", type=Path, help="PNG of the first 24 faces from aside")

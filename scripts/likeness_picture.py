@@ -99,9 +99,9 @@ def in_three(glb: Path, three: Path) -> np.ndarray:
 def main() -> None:
     """Writes the picture."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("portrait", type=Path)
+    parser.add_argument("portrait", type=Path, help="photograph of one person")
     parser.add_argument("--three", type=Path, required=True, help="npm's prefix, with three in it")
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True, help="picture to write")
     options = parser.parse_args()
     rgb = read_picture(options.portrait).rgb
     config = ReconstructorConfig(level="fine")

@@ -42,8 +42,12 @@ def main() -> None:
     """Writes the picture."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("photographs", type=Path, help="a folder")
-    parser.add_argument("--network", default=NETWORK)
-    parser.add_argument("--out", type=Path, default=Path("mean_face.png"))
+    parser.add_argument(
+        "--network", default=NETWORK, help="regression network (default: the shipped one)"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("mean_face.png"), help="(default: %(default)s)"
+    )
     parser.add_argument("--count", type=int, default=300, help="of each, at most")
     arguments = parser.parse_args()
     model = load_morphable_model(find_model(FACE_MODEL), level="coarse")

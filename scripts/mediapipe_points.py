@@ -30,8 +30,8 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 def main() -> None:
     """Annotates the one face of each photograph; those with none or several are left out."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("photographs", type=Path)
-    parser.add_argument("out", type=Path)
+    parser.add_argument("photographs", type=Path, help="a folder")
+    parser.add_argument("out", type=Path, help="new folder of links and points")
     parser.add_argument("--every", type=int, default=1, help="take one in so many photographs")
     parser.add_argument(
         "--refined", action="store_true", help="with the model that follows lids and lips closer"

@@ -30,8 +30,10 @@ START_S = 1.0
 def main() -> None:
     """Runs the scenarios, prints their figures, draws them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "images")
-    parser.add_argument("--urdf", type=Path, default=ROOT / "urdf" / "pan_tilt.urdf")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "images", help="folder")
+    parser.add_argument(
+        "--urdf", type=Path, default=ROOT / "urdf" / "pan_tilt.urdf", help="of the neck"
+    )
     parser.add_argument("--seeds", type=int, default=5, help="runs per scenario (default 5)")
     arguments = parser.parse_args()
     neck = neck_from_urdf(

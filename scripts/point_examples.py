@@ -71,7 +71,9 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", metavar="cuda", help="(default: cpu)")
     parser.add_argument("--rounds", type=int, default=5, help="batches (default: 5)")
     parser.add_argument("--sheet", metavar="FILE.png", help="pictures before rectification")
-    parser.add_argument("options", nargs="*", metavar="KEY=VALUE")
+    parser.add_argument(
+        "options", nargs="*", metavar="KEY=VALUE", help="as of `face-recon train --points`"
+    )
     arguments = parser.parse_args()
     defaults = {"batch_size": "16", "people": "16", "device": arguments.device}
     config = load_config(None, defaults | parse_overrides(arguments.options), PointConfig)

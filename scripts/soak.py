@@ -55,7 +55,7 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="scripts/soak.py", description=__doc__)
     parser.add_argument("--minutes", type=float, default=60.0, help="after the warm-up")
-    parser.add_argument("--warm-up-minutes", type=float, default=2.0)
+    parser.add_argument("--warm-up-minutes", type=float, default=2.0, help="not measured")
     parser.add_argument("--max-growth", type=float, default=1.0, help="of memory, percent")
     parser.add_argument("--max-drift", type=float, default=10.0, help="of p99 latency, percent")
     parser.add_argument("--min-hz", type=float, default=29.0, help="of meshes received")

@@ -39,7 +39,7 @@ def main() -> None:
     """Prints milliseconds per crop, and the share that is the network's."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--embedding", default="", help="also with the perception loss")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=5, help="of each measurement (default: 5)")
     parser.add_argument("options", nargs="*", metavar="KEY=VALUE", help="as of `face-recon train`")
     arguments = parser.parse_args()
     torch.set_num_threads(1)

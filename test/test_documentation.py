@@ -55,6 +55,14 @@ def test_scripts_can_be_called_by_their_path(script):
     assert os.access(script, os.X_OK) == script.read_text().startswith("#!")
 
 
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda p: p.name)
+def test_every_option_of_a_script_says_what_it_is(script):
+    if script.suffix == ".py":
+        for node in ast.walk(ast.parse(script.read_text())):
+            if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "add_argument":
+                assert any(k.arg == "help" for k in node.keywords), ast.unparse(node)
+
+
 def documented_texts():
     """Where commands are shown: pages, scripts, and the help of commands."""
     pages = [page for page in PAGES if page.name != "CHANGELOG.md"]  # it tells of what is gone
@@ -89,6 +97,15 @@ def test_options_of_scripts_exist(name):
             code += (ROOT / "scripts/demo.py").read_text()
         for option in re.findall(r"(?<!\S)(--[a-z][\w-]*)", re.split(r"&&|\s#", rest)[0]):
             assert option in code or option == "--help", f"{script} has no {option}"
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_tests_that_are_named_exist(name):
+    for file, choice in re.findall(r"\b(test/\w+/\w+\.py)(?: -k (\w+))?", TEXTS[name]):
+        assert (ROOT / file).is_file(), file
+        if choice:
+            names = set(names_in(ROOT / file))
+            assert any(n.startswith("test_") and choice in n for n in names), f"{file} -k {choice}"
 
 
 def settings_of_training():

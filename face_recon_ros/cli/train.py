@@ -11,9 +11,10 @@ from face_recon_ros.cli.options import add_output, add_pool_options, at_least, p
 from face_recon_ros.core.errors import ConfigError
 from face_recon_ros.core.models import NETWORK
 
-_TRAIN = """Trains the regression network, without any label or landmark, from synthetic faces
-and, where given, a folder of unlabelled photographs. Interrupt it when you like; `--resume` goes
-on."""
+_TRAIN = """Trains the regression network, or with --points the dense-point network, without any
+label or landmark, from synthetic faces and, where given, a folder of unlabelled photographs.
+Interrupt it when you like; `--resume` goes on. Every setting of --config and --set is described in
+face_recon_ros/training/config.py; docs/training.md and docs/dense_points.md say what for."""
 
 _PREPARE = """Finds the best face of each photograph and crops it, as `face-recon train` would
 before its first step, into memory-mapped shards in OUT/photographs. No torch is needed.
@@ -28,7 +29,7 @@ def add_training_commands(subparsers: common.Subparsers) -> None:
     train = common.command(
         subparsers,
         "train",
-        "train the network (needs torch)",
+        "train a network (needs torch)",
         _TRAIN,
         "example: face-recon train --config config/train.yaml --set minutes=30",
     )
@@ -43,7 +44,11 @@ def add_training_commands(subparsers: common.Subparsers) -> None:
         help="override one option (losses: weights.NAME=VALUE); may be repeated",
     )
     add_output(train, "--out", folder=True, help="folder of the run (default: runs/train)")
-    train.add_argument("--photographs", help="folder of photographs, or a text file listing them")
+    train.add_argument(
+        "--photographs",
+        help="folder of photographs, or a text file listing them; with --points pieces of them "
+        "are backgrounds",
+    )
     train.add_argument(
         "--points",
         action="store_true",
