@@ -49,6 +49,7 @@ LISTEN_PERIOD_S = 0.1
 SILENCE_S = 2.0  # without input that is worth a warning
 WAKE_PERIOD_S = 0.2
 _JOIN_S = 0.6
+_LAST_IMAGE_S = 10.0  # a thread that outlived its activation may take, before the next one
 _SWITCH_S = 5e-4  # a thread that works on an image waits no longer for one that runs Python
 
 _DONE, _FAILED = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
@@ -136,6 +137,7 @@ class FaceNode(LifecycleNode):
         self.create_timer(WAKE_PERIOD_S, lambda: None, clock=self.steady)  # see `spin`
         self.loaded: Any = SimpleNamespace()
         self.live: Any = Activation(self.entities(), ())
+        self._outlived: list[threading.Thread] = []
 
     def set_up(self) -> None:
         """Loads what takes long into `loaded`; makes nothing of ROS."""
@@ -154,7 +156,9 @@ class FaceNode(LifecycleNode):
         return self._change("inactive", self.set_up, self._clean_up)
 
     def on_activate(self, state: State) -> TransitionCallbackReturn:
-        """Inactive -> active."""
+        """Inactive -> active, once no thread of before works on the models any more."""
+        for thread in self._outlived:
+            thread.join(_LAST_IMAGE_S)
         self.live = Activation(self.entities(), self.meter.facts)
         done = self._change("active", self.begin, self._stop)
         if done == _DONE:
@@ -208,9 +212,11 @@ class FaceNode(LifecycleNode):
         for worker in live.workers:
             worker.slot.close()
             self.meter.count("dropped_late", worker.slot.dropped)
-        for thread in [*(w.thread for w in live.workers), *live.threads]:
+        threads = [*self._outlived, *(w.thread for w in live.workers), *live.threads]
+        for thread in threads:
             if thread is not threading.current_thread():
                 thread.join(max(0.0, until - time.monotonic()))
+        self._outlived = [thread for thread in threads if thread.is_alive()]
         for close in live.closers:
             close()
         for destroy, entities in (
