@@ -182,8 +182,7 @@ def doubts(camera: PinholeCamera) -> list[str]:
     """What makes intrinsics improbable, though they can be used; mostly wrong units."""
     k, side = camera.matrix, max(camera.width, camera.height)
     found = []
-    fisheye = camera.distortion_model == EQUIDISTANT
-    if not (0.0 if fisheye else 0.15) * side < min(k[0, 0], k[1, 1]) < 50 * side:
+    if not 0.15 * side < min(k[0, 0], k[1, 1]) < 50 * side:
         found.append("a focal length")
     if not (-side < k[0, 2] < 2 * side and -side < k[1, 2] < 2 * side):
         found.append("a principal point")

@@ -76,8 +76,20 @@ def test_small_turned_and_cut_faces_do_not_tell(model):
     assert is_telling(frontal, points(frontal, near), size)
     assert not is_telling(frontal, points(frontal, far), size)
     assert not is_telling(aside, points(aside, near), size)
-    at_the_border = Crop(np.array([5.0, 150.0]), 120.0, 112)
-    assert not is_telling(frontal, points(frontal, at_the_border), size)
+    for centre in ([5.0, 150.0], [635.0, 150.0], [200.0, 475.0]):
+        at_the_border = Crop(np.array(centre), 120.0, 112)
+        assert not is_telling(frontal, points(frontal, at_the_border), size)
+
+
+def test_a_turned_face_may_be_as_small_as_a_frontal_one(model):
+    points = FacePoints(model)
+
+    def smallest(yaw):
+        face = row(model, yaw)
+        crops = (Crop(np.array([200.0, 150.0]), side, 112) for side in np.arange(10.0, 80.0))
+        return next(c.side_px for c in crops if is_telling(face, points(face, c), (640, 480)))
+
+    assert smallest(np.radians(50)) == pytest.approx(smallest(0.0), rel=0.15)
 
 
 @pytest.mark.parametrize("scale, turn", [(1.0, 0.0), (0.5, 0.4), (6.0, -0.3)])
@@ -122,7 +134,7 @@ def test_one_face_is_looked_at_beside_the_images_the_most_urgent_that_can_be_kno
     executor = Later()
     stage = AppearanceStage(MeanEmbedder(), model, executor)
     tracks = [Track(name, np.zeros(4, np.float32), 1.0, 0.5) for name in ("aside", "a", "b")]
-    crops = [Crop(np.array([x, 150.0]), 80.0, 112) for x in (100.0, 200.0, 400.0)]
+    crops = [Crop(np.array([x, 150.0]), 80.0, 112) for x in (100.0, 200.0, 550.0)]
     rows = (row(model, np.radians(70)), row(model), row(model))
     prediction = Prediction.stacked([Prediction(c, np.ones(1, np.float32)) for c in rows])
     image = Image(np.zeros((480, 640, 3), np.uint8), 0.5)

@@ -30,6 +30,17 @@ def test_what_is_always_there_is_taken_out_as_far_as_it_is_error():
     np.testing.assert_allclose(out, 0.6 - share * (0.6 - MEAN), atol=1e-3)
 
 
+@pytest.mark.parametrize("rate_hz", [30, 100])
+def test_a_person_is_known_by_the_seconds_and_not_by_the_images(rate_hz):
+    """The first image and four seconds are five moments, three of one face and two of another."""
+    neutral = NeutralExpression(ANSWERS)
+    for k in range(4 * rate_hz + 1):
+        shown = 0.8 if k <= 2 * rate_hz else 0.4
+        out = neutral(np.full(K, shown, np.float32), k / rate_hz)
+    known, mean = 5 * 0.5, (3 * 0.8 + 2 * 0.4) / 5
+    assert out[0] == pytest.approx(0.4 - known / (1 + known) * (mean - MEAN[0]), abs=0.01)
+
+
 def test_an_expression_of_a_moment_stays():
     neutral, rest = NeutralExpression(ANSWERS), np.full(K, 0.3, np.float32)
     for stamp in range(20):

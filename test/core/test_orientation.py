@@ -15,6 +15,7 @@ from face_recon_ros.core.crop_pose import (
 )
 from face_recon_ros.core.orientation import (
     Orientation,
+    Orientations,
     look_in_quarters,
     quarters_to_compare,
     turned_crop,
@@ -113,27 +114,42 @@ def test_presence_and_confidence_count_together():
     orientation = Orientation()
     orientation.compare(np.array([0.25, 0.2, 0.235, 0.2]), np.array([0.96, 0.1, 1.0, 0.1]))
     assert orientation.quarter == 0
+    orientation.compare(np.full(4, 1.0), np.array([0.96, 0.1, 1.0, 0.1]))
+    assert orientation.quarter == 2  # presence counts by its square
 
 
-def follow(orientation, degrees, count):
-    """How often it was compared in `count` images of a head that is rolled by so much."""
+def test_comparisons_count_together_until_a_head_rolls_on():
+    orientation = Orientation(seen=10)
+    orientation.compare(np.array([0.2, 0.2, 0.5, 0.2]))
+    orientation.compare(np.array([0.3, 0.2, 0.2, 0.2]))
+    assert orientation.quarter == 2
+    orientation.compare(np.array([0.2]), quarters=[1])  # the next has begun
+    orientation.follow(rolled_in_crop(70))
+    assert orientation.missing() == [2, 0, 1, 3]
+    orientation.compare(np.array([0.2, 0.3, 0.2, 0.2]))
+    assert orientation.quarter == 1
+
+
+def follow(orientation, rotation, count):
+    """How often it was compared in `count` images of a head that is turned like that."""
     compared = 0
     for _ in range(count):
         if orientation.is_due:
             orientation.compare(np.ones(4))
             compared += 1
-        orientation.follow(rolled_in_crop(degrees))
+        orientation.follow(rotation)
     return compared
 
 
 def test_who_rolls_on_is_compared_anew_and_not_at_every_nod():
     orientation = Orientation()
-    assert follow(orientation, 50, 20) + follow(orientation, -50, 20) == 4
+    left, right, far = map(rolled_in_crop, (50, -50, 70))
+    assert follow(orientation, left, 20) + follow(orientation, right, 20) == 4
     assert not orientation.is_due
     assert orientation.seen == 40
-    assert follow(orientation, 70, 1) == 0
+    assert follow(orientation, far, 1) == 0
     assert orientation.is_due
-    assert follow(orientation, 70, 40) <= 20  # no quarter fits: it is not asked in every image
+    assert follow(orientation, far, 40) <= 20  # no quarter fits: it is not asked in every image
 
 
 def test_who_has_to_wait_stays_due():
@@ -149,10 +165,9 @@ def test_who_has_to_wait_stays_due():
 def test_a_head_seen_from_above_has_no_roll():
     orientation = Orientation()
     pitched = coefficients_from_crop_pose(
-        crop_from_face(np.array([np.radians(88.0), 0.0, 0.0]), np.array([0.0, 0.0, 1.0]))
+        crop_from_face(np.array([np.radians(100.0), 0.0, 0.0]), np.array([0.0, 0.0, 1.0]))
     )[0]
-    orientation.follow(pitched)
-    assert orientation.quarter == 0
+    assert follow(orientation, pitched, 40) == 4  # and is not compared anew
 
 
 class Answers:
@@ -216,6 +231,35 @@ def test_a_crowd_in_a_hurry_costs_one_or_two_looks_more_an_image():
     counts, _ = looks_of(people, hurried=True, images=40, carried=Answers(0))
     assert max(counts) == 2
     assert all(p.compared >= 2 and p.quarter == people[0].quarter != 0 for p in people)
+
+
+def test_new_faces_are_compared_at_once_and_one_of_the_others():
+    new, others = [Orientation(), Orientation()], [Orientation(seen=3, compared=1)] * 2
+    for hurried in (False, True):
+        turns = quarters_to_compare([*new, *others], video=True, hurried=hurried)
+        assert turns == [[0, 1, 2, 3]] * 2 + [[]] * 2
+    assert all(quarters_to_compare([*new, *others], video=False, hurried=False))
+
+
+def test_who_was_seen_last_is_remembered():
+    people = Orientations(2)
+    a, b = people.of("ab")
+    assert people.of("a") == [a]
+    people.of("c")
+    assert people.of("a") == [a]
+    assert people.of("b") != [b]
+    crowd = people.of("abcdef")
+    assert people.of("abcdef") == crowd
+
+
+def test_a_comparison_under_way_is_ended_first_and_new_faces_are_not_compared_again():
+    people = Orientations(9)
+    a, b, _ = people.of(["a", "b", "new"])
+    a.seen, a.compared = b.seen, b.compared = 3, 1
+    assert people.due_again(["new", "gone"]) is None
+    assert people.due_again(["new", "gone", "a"]) == "a"
+    b.compare(np.ones(1), quarters=[0])
+    assert people.due_again(["a", "b"]) == "b"
 
 
 def test_nobody_is_compared():

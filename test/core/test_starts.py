@@ -10,6 +10,7 @@ from fixtures import DiscDetector, draw_discs, write_point_network
 from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.crop import Crop
 from face_recon_ros.core.crop_pose import (
+    CAMERA_FROM_FRONTAL_FACE,
     camera_from_face,
     coefficients_from_crop_pose,
     crop_from_camera_pose,
@@ -49,7 +50,8 @@ def row(waited=0, *, settled=True, rotation=(0, 0, 0), translation=(0, 0, 1.0)):
 
 
 def head(turned=(0, 0, 0), place=(0.02, 0.01, 0.8)):
-    return Rigid(rotation_from_vector(turned), np.array(place, float))
+    attitude = rotation_from_vector(turned) @ CAMERA_FROM_FRONTAL_FACE
+    return Rigid(attitude, np.array(place, float))
 
 
 def followed(poses, **changes):
@@ -85,6 +87,7 @@ def test_it_starts_where_the_head_is_expected_in_the_new_crop():
     assert start.prediction.waited == [3]
     assert not start.fast
     np.testing.assert_array_equal(c.identity, last.prediction.regressed.identity)
+    assert start.prediction.identity_confidence == last.prediction.identity_confidence
 
 
 @pytest.mark.parametrize("later_s", [0.0, -DT, 1.0])
@@ -92,16 +95,28 @@ def test_it_does_not_start_from_another_time(later_s):
     assert followed([head(), head()]).start(DT + later_s, CROP, CAMERA) is None
 
 
+@pytest.mark.parametrize("later_s", [0.0, -DT, 1.0])
+def test_a_head_of_another_time_says_nothing_of_how_it_moves(later_s):
+    before, now = followed([head()]), head((0, 0.3, 0), (0.1, 0.01, 0.8))
+    last = LastAnswer.after(before, later_s, now, row(), CROP, CAMERA)
+    expected = last.expected(later_s + DT)
+    np.testing.assert_allclose(expected.translation, now.translation)
+    np.testing.assert_allclose(expected.rotation, now.rotation)
+
+
 def test_it_does_not_start_from_a_fit_that_did_not_settle_or_beside_the_crop():
     assert followed([head()], settled=False).start(DT, CROP, CAMERA) is None
-    beside = replace(CROP, centre_px=CROP.centre_px + np.array([80.0, 0.0]))
-    assert followed([head()]).start(DT, beside, CAMERA) is None
+    for aside in ([80.0, 0.0], [0.0, 80.0]):
+        beside = replace(CROP, centre_px=CROP.centre_px + np.array(aside))
+        assert followed([head()]).start(DT, beside, CAMERA) is None
     assert followed([head()]).start(DT, CROP, CAMERA) is not None
 
 
 def test_a_fast_head_is_said_to_be_fast():
     assert followed([head(), head((0, 0.2, 0))]).start(2 * DT, CROP, CAMERA).fast
     assert followed([head(), head((0, 0, 0), (0.06, 0.01, 0.8))]).start(2 * DT, CROP, CAMERA).fast
+    slow = followed([head(), head((0, 0.05, 0), (0.03, 0.01, 0.8))])
+    assert not slow.start(2 * DT, CROP, CAMERA).fast
 
 
 def test_a_still_face_starts_where_the_regressor_had_it_start():
@@ -126,6 +141,18 @@ def test_a_still_face_starts_where_the_regressor_had_it_start():
         last = LastAnswer.after(last, k * DT, pose, carried, CROP, CAMERA)
 
 
+def test_it_starts_from_no_expression_beyond_those_that_were_found():
+    """Else a jaw that the fit opened as wide as the regressor would start wider than a jaw can."""
+    c = row().coefficients
+    wide, half_open = (replace(c, expression=np.float32([[e, 0.0]])) for e in (1.0, 0.6))
+    answer = replace(row(), coefficients=half_open, regressed=wide)
+    pose = camera_from_face(crop_from_face(c.rotation[0], c.translation[0]), CROP, CAMERA)
+    last = LastAnswer.after(None, 0.0, pose, answer, CROP, CAMERA)
+    carried = replace(answer, coefficients=wide, waited=np.array([1]))
+    last = LastAnswer.after(last, DT, pose, carried, CROP, CAMERA)
+    assert last.start(2 * DT, CROP, CAMERA).prediction.coefficients.expression.max() == 1.0
+
+
 @pytest.mark.parametrize("faces, every", [(0, 3), (1, 3), (8, 3), (8, 4), (3, 8), (5, 2)])
 def test_faces_take_turns(faces, every):
     waited, asked = np.zeros(faces, int), []
@@ -141,6 +168,8 @@ def test_faces_take_turns(faces, every):
 def test_who_is_new_or_fast_does_not_wait():
     starts = [None, Start(row(1), True), Start(row(1), False)]
     assert choose_waiting(starts, 4) == [False, False, True]
+    due = [Start(row(n), False) for n in (4, 9, 5)]
+    assert choose_waiting(due, 4) == [True, False, True]  # who waited longest is first
 
 
 class Counted:
