@@ -90,6 +90,7 @@ class CameraStream:
                     break
             self._node.expect_input(False)
             self._drain()
+            self._node.meter.fact("source_ended", "true")
             self._node.get_logger().info(f"{self.source.name} has ended")
             if self._config.exit_at_end:
                 self._node.end()

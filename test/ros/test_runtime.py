@@ -1,6 +1,7 @@
-"""Threads of a node's activations."""
+"""Threads of a node's activations, and what they leave to be told."""
 
 import threading
+import time
 
 import pytest
 
@@ -8,6 +9,7 @@ rclpy = pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
 
 from rclpy.lifecycle import TransitionCallbackReturn
 
+from face_recon_ros.nodes.camera import CameraNode
 from face_recon_ros.nodes.runtime import FaceNode
 
 PATIENCE_S = 60.0
@@ -45,6 +47,23 @@ def test_no_two_threads_have_the_models_when_a_node_is_activated_again_at_once(g
         assert node.trigger_activate() == done
         assert node.began.acquire(timeout=PATIENCE_S)
         assert node.most == 1
+        node.close()
+    finally:
+        rclpy.shutdown()
+
+
+def test_diagnostics_say_that_a_source_has_ended_until_it_is_played_again(graph):
+    given = ["camera.source:=pattern", "camera.max_frames:=1"]
+    rclpy.init(args=["--ros-args", *(flag for p in given for flag in ("-p", p))])
+    try:
+        node = CameraNode()
+        assert node.start()
+        until = time.monotonic() + PATIENCE_S
+        while "source_ended" not in node.meter.facts and time.monotonic() < until:
+            time.sleep(0.01)
+        assert "source_ended" in node.meter.facts
+        node.trigger_deactivate()
+        assert "source_ended" not in node.meter.facts
         node.close()
     finally:
         rclpy.shutdown()
