@@ -120,7 +120,7 @@ def test_a_calibration_goes_before_camera_info_at_any_resolution(tmp_path):
         "distortion_coefficients: {data: [0.1, 0, 0, 0, 0]}\n"
     )
     resolver = CameraResolver(path)
-    resolver.update(t.info_message(t.K, width=2 * t.W, height=2 * t.H, binning=(2, 2)))
+    resolver.update(t.info_message(t.K, width=2 * t.W, height=2 * t.H))
     camera = resolver.camera(t.W, t.H)
     np.testing.assert_allclose(intrinsics(camera), (30.0, 30.5, 15.25, 10.75))
     assert resolver.source == "calibration ost.yaml" and resolver.notes == ()
