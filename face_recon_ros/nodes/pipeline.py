@@ -26,7 +26,6 @@ from face_recon_ros.nodes.enable import EnableService
 from face_recon_ros.nodes.image_subscriber import ImageSubscriber
 from face_recon_ros.nodes.outputs import DetectionOutputs, FaceOutputs
 from face_recon_ros.nodes.reconstruction import (
-    count_depth,
     count_unusable,
     describe,
     report_presence,
@@ -133,7 +132,8 @@ class PipelineNode(FaceNode):
         self.meter.count("faces", len(frame.faces))
         self.meter.count("faces_carried", frame.carried)
         count_unusable(self, frame.unusable)
-        count_depth(self, frame.faces)
+        if seen:
+            seen.count(frame.faces)
         report_presence(self.meter, frame.faces)
         self.meter.count("frames_with_face", bool(frame.faces))
         self.meter.fact("camera_calibrated", str(camera.calibrated).lower())

@@ -98,7 +98,8 @@ class ReconstructionNode(FaceNode):
         decoded = time.perf_counter()
         stamp = conversions.seconds_from_stamp(stacked.header.stamp)
         self.loaded.head_state.tune(self.config("output"))
-        depth = self.live.depth.at(stamp, camera) if self.live.depth and faces else None
+        seen = self.live.depth
+        depth = seen.at(stamp, camera) if seen and faces else None
         faces = self.loaded.head_state(faces, camera, stamp, depth)
         estimated = time.perf_counter()
         usable = pixels[prediction.usable]
@@ -107,7 +108,8 @@ class ReconstructionNode(FaceNode):
         self.meter.count("processed")
         self.meter.count("faces", len(faces))
         count_unusable(self, len(tracks) - len(faces))
-        count_depth(self, faces)
+        if seen:
+            seen.count(faces)
         report_presence(self.meter, faces)
         self.meter.count("frames_with_face", bool(faces))
         self.meter.time(
@@ -143,11 +145,6 @@ def report_provider(meter: Meter, network: FaceNetwork) -> str:
 def report_presence(meter: Meter, faces: Sequence[Face]) -> None:
     """Says in /diagnostics how sure the network is that what is shown are faces."""
     meter.score("presence", (f.presence for f in faces if f.presence is not None))
-
-
-def count_depth(node: FaceNode, faces: Sequence[Face]) -> None:
-    """Counts the faces whose distance a depth image gave."""
-    node.meter.count("depth_readings", sum(f.depth_reading is not None for f in faces))
 
 
 def count_unusable(node: FaceNode, n: int) -> None:

@@ -32,7 +32,7 @@ class Subscriber(depth.DepthSubscriber):
     """
 
     def __init__(self, publishers=1):
-        self.complaints = []
+        self.complaints, self.counted = [], []
         super().__init__(
             SimpleNamespace(
                 create_subscription=lambda kind, topic, give, qos: setattr(self, "give", give),
@@ -40,6 +40,7 @@ class Subscriber(depth.DepthSubscriber):
                 resolve_topic_name=lambda topic: f"/r1{topic}",
                 count_publishers=lambda topic: publishers,
                 complain=self.complaints.append,
+                meter=SimpleNamespace(count=lambda name, n: self.counted.append((name, n))),
             )
         )
 
@@ -82,3 +83,20 @@ def test_another_resolution_is_complained_of():
     subscriber.give(depth_msg(1.0, width=4))
     assert subscriber.at(1.0, CAMERA) is None
     assert "registered" in str(subscriber.complaints[0])
+
+
+def test_depth_that_no_face_believes_is_a_warning():
+    subscriber = Subscriber()
+
+    def show(images, *readings):
+        for k in range(images):
+            subscriber.give(depth_msg(1.0 + k, np.nan))
+            assert subscriber.at(1.0 + k, CAMERA) is not None
+            subscriber.count([SimpleNamespace(depth_reading=reading) for reading in readings])
+        return subscriber.report()
+
+    assert "holes" in show(5, None, None)
+    assert show(5, None, object()) == ""  # one of two people is seen
+    assert show(1, None) == ""  # one image says little
+    assert "registered" in show(3, None)
+    assert sum(n for name, n in subscriber.counted if name == "depth_readings") == 5
