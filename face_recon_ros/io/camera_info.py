@@ -7,7 +7,7 @@ interest that does not fit is left out, and each such thing is a warning for as 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -198,19 +198,18 @@ def doubts(camera: PinholeCamera) -> list[str]:
 
 
 def _is_odd_lens(camera: PinholeCamera) -> bool:
-    """Whether half way to the borders rays are bent to twice or half their slope, or are none."""
+    """Whether half way to the borders there are no rays, or twice or half as steep ones as without.
+
+    Without coefficients, that is: a fisheye's rays are then bent already.
+    """
     size = np.array([camera.width, camera.height], np.float64)
     steps = np.array([[x, y] for x in (-1, 0, 1) for y in (-1, 0, 1) if x or y]) / 4
     pixels = (size - 1) / 2 + steps * size
-    ideal = PinholeCamera(camera.width, camera.height, camera.matrix)
-    bent, straight, back_px = (
-        camera.rays_from_pixels(pixels)[:, :2],
-        ideal.rays_from_pixels(pixels)[:, :2],
-        camera.project(camera.rays_from_pixels(pixels)),
-    )
-    off = np.linalg.norm(bent - straight, axis=1)
-    shorter = np.minimum(*(np.linalg.norm(v, axis=1) for v in (bent, straight)))
-    off_px = np.linalg.norm(back_px - pixels, axis=1)
+    ideal = replace(camera, distortion=np.zeros(0)).rays_from_pixels(pixels)
+    rays = camera.rays_from_pixels(pixels)
+    off = np.linalg.norm(rays - ideal, axis=1)
+    shorter = np.minimum(*(np.linalg.norm(r[:, :2], axis=1) for r in (rays, ideal)))
+    off_px = np.linalg.norm(camera.project(rays) - pixels, axis=1)
     return not ((off <= shorter + 0.02) & (off_px < 0.02 * size.max())).all()
 
 

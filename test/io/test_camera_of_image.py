@@ -6,7 +6,7 @@ import pytest
 
 from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.io.calibration import CameraResolver
-from face_recon_ros.io.camera_info import read_camera_info
+from face_recon_ros.io.camera_info import doubts, read_camera_info
 
 NO_K = [np.nan] * 9
 
@@ -126,3 +126,18 @@ def test_a_calibration_goes_before_camera_info_at_any_resolution(tmp_path):
     assert resolver.source == "calibration ost.yaml" and resolver.notes == ()
     (warning,) = resolver.warnings
     assert "unheard_of" in warning and resolver.problems == [warning]
+
+
+@pytest.mark.parametrize("field_deg", [120, 180, 200, 220])
+@pytest.mark.parametrize("d", [(0.0,) * 4, (0.02, -0.01, 0.004, -0.001)])
+def test_a_fisheye_is_no_odd_lens(field_deg, d):
+    """Its circle fills a square picture; no pinhole has such rays."""
+    focal = 400 / np.radians(field_deg / 2)
+    matrix = np.array([[focal, 0, 399.5], [0, focal, 399.5], [0, 0, 1]])
+    assert doubts(PinholeCamera(800, 800, matrix, np.array(d), "equidistant")) == []
+
+
+def test_an_odd_fisheye_is_doubted():
+    matrix = np.array([[300, 0, 399.5], [0, 300, 399.5], [0, 0, 1.0]])
+    (said,) = doubts(PinholeCamera(800, 800, matrix, np.full(4, 5.0), "equidistant"))
+    assert "hardly any lens" in said
