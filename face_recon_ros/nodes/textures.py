@@ -30,7 +30,7 @@ class TextureOutputs:
     """
 
     def __init__(self, node: FaceNode, model: MorphableModel) -> None:
-        """Says the coordinates, once, and starts the thread.
+        """Publishes the coordinates, once, and starts the thread.
 
         Args:
             node: whose outputs these are.
