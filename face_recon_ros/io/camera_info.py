@@ -198,9 +198,9 @@ def doubts(camera: PinholeCamera) -> list[str]:
 
 
 def _is_odd_lens(camera: PinholeCamera) -> bool:
-    """Whether half way to the borders there are no rays, or twice or half as steep ones as without.
+    """Whether half way to the borders its coefficients double or halve rays' slopes, or leave none.
 
-    Without coefficients, that is: a fisheye's rays are then bent already.
+    The model without coefficients stands beside it: an ideal fisheye is no odd lens.
     """
     size = np.array([camera.width, camera.height], np.float64)
     steps = np.array([[x, y] for x in (-1, 0, 1) for y in (-1, 0, 1) if x or y]) / 4
