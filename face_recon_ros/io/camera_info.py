@@ -198,7 +198,7 @@ def doubts(camera: PinholeCamera) -> list[str]:
 
 
 def _is_odd_lens(camera: PinholeCamera) -> bool:
-    """Whether half way to the borders its coefficients double or halve rays' slopes, or leave none.
+    """Whether half way to the borders coefficients double or halve rays' slopes, or leave none.
 
     The model without coefficients stands beside it: an ideal fisheye is no odd lens.
     """
