@@ -301,7 +301,8 @@ def test_a_clock_that_jumps_is_said_and_stops_the_neck(graph, listener, neck, to
     time_s, at = [2000.0], [0.0, 0.0]
 
     def pass_time(seconds=0.03):
-        time.sleep(0.03)  # as fast as time: the node must not miss whole steps
+        # no faster than time, and no faster than commands come: the neck follows the last one
+        told, end = len(neck.commands), time.monotonic() + 0.03
         time_s[0] += seconds
         header = conversions.header_of(time_s[0], "base_link")
         clock.publish(Clock(clock=header.stamp))
@@ -310,6 +311,7 @@ def test_a_clock_that_jumps_is_said_and_stops_the_neck(graph, listener, neck, to
         names = ("pan_joint", "tilt_joint")
         joints.publish(robot_conversions.joint_state_to_msg(names, at, header))
         neck.show_face((1.0, 1.0, 0.4), "base_link", time_s[0])
+        listener.spin_until(lambda: len(neck.commands) > told and time.monotonic() > end, 0.2)
 
     assert listener.spin_until(lambda: neck.status() == FOLLOWING, each=pass_time)
     neck.commands.clear()
