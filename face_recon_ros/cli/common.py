@@ -11,12 +11,12 @@ from typing import Any, TypeAlias
 
 from tqdm import tqdm
 
+from face_recon_ros.cli.cameras import assumed_fov
+from face_recon_ros.cli.numbers import at_least, finite
 from face_recon_ros.cli.options import (
     add_output,
     add_pipeline_options,
     add_pool_options,
-    at_least,
-    finite,
     pipeline_config,
     pipeline_settings,
     pool_of,
@@ -246,7 +246,8 @@ def sequence_settings(args: argparse.Namespace) -> dict[str, Any]:
     return {
         **{name: getattr(args, name) for name in names},
         "calibration": calibration and {calibration.name: sha256_of(calibration)},
-        "fov_deg": args.fov,
+        "fov_deg": assumed_fov(args),
+        "fov_stated": args.fov is not None,
     }
 
 

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from face_recon_ros.cli import common
+from face_recon_ros.cli.cameras import add_camera_options, assumed_fov
+from face_recon_ros.cli.numbers import finite
 from face_recon_ros.cli.options import (
-    add_camera_options,
     add_frames_option,
     add_output,
     add_pipeline_options,
     add_pool_options,
     add_topic_options,
-    finite,
     pool_of,
     settings_of,
 )
@@ -176,7 +176,7 @@ def _replay(
         align=args.align,
         max_frames=args.frames,
         calibration=args.calibration,
-        fov_deg=args.fov,
+        fov_deg=assumed_fov(args),
         rectified=args.rectified,
     )
     bag = open_bag(args.bag)

@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 
 from face_recon_ros.cli import common
-from face_recon_ros.cli.options import add_output, finite
+from face_recon_ros.cli.numbers import finite
+from face_recon_ros.cli.options import add_output
 from face_recon_ros.core.errors import ConfigError
 from face_recon_ros.evaluation.compare import compare
 from face_recon_ros.evaluation.output import read_json, write_json

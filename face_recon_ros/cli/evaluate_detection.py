@@ -14,13 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face_recon_ros.cli import common
+from face_recon_ros.cli.numbers import at_least, finite
 from face_recon_ros.cli.options import (
     add_detector_options,
     add_output,
     add_pool_options,
-    at_least,
     detector_config,
-    finite,
 )
 from face_recon_ros.core.detection import make_detector
 from face_recon_ros.core.errors import ConfigError, DataError, FaceReconError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from face_recon_ros.cli import common
-from face_recon_ros.cli.options import at_least
+from face_recon_ros.cli.numbers import at_least
 from face_recon_ros.evaluation.identity import EmbeddingLook, evaluate_identity
 
 

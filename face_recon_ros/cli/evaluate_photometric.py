@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from face_recon_ros.cli import common
-from face_recon_ros.cli.options import at_least
+from face_recon_ros.cli.numbers import at_least
 
 
 def add_photometric_command(kinds: common.Subparsers) -> None:

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from face_recon_ros.cli import common
+from face_recon_ros.cli.numbers import at_least
 from face_recon_ros.cli.options import (
     add_output,
     add_pipeline_options,
     add_pool_options,
-    at_least,
     pipeline_config,
     pipeline_settings,
 )
@@ -92,6 +92,11 @@ def add_shape_command(subparsers: argparse._SubParsersAction[argparse.ArgumentPa
         help="pictures of each person (default: %(default)s)",
     )
     parser.add_argument(
+        "--uncalibrated",
+        action="store_true",
+        help="the cameras of the people's pictures are not known: their perspective is guessed",
+    )
+    parser.add_argument(
         "--pictures",
         type=at_least(0),
         default=60,
@@ -127,12 +132,14 @@ def run(args: argparse.Namespace) -> int:
     settings = replace(config.reconstructor, level="coarse", part="head", colours="off", threads=1)
     reconstructor = PerProcess(functools.partial(FaceReconstructor.from_config, settings))
     network, model = reconstructor.value.network, reconstructor.value.model
-    own = {k: getattr(args, k) for k in ("people", "views", "pictures", "heads", "seed")}
+    counts = ("people", "views", "pictures", "heads", "seed", "uncalibrated")
+    own = {k: getattr(args, k) for k in counts}
     own["identities"] = [str(path) for path in args.identities]
     told = provenance(
         common.pipeline_files(args), {**pipeline_settings(args), **own, "threads": 1}
     )
-    views = _PeopleRenderer(find_model(args.face_model), network.crop_margin, args.seed)
+    face_model = find_model(args.face_model)
+    views = _PeopleRenderer(face_model, network.crop_margin, args.seed, not args.uncalibrated)
     with common.journalled(args, told) as execution:
         result = evaluate_shape(
             _people(args, model.k_identity),
@@ -183,11 +190,13 @@ class _PeopleRenderer:
         face_model: its file.
         margin: of the network's crops.
         seed: of the people.
+        calibrated: whether the cameras are known.
     """
 
     face_model: Path
     margin: float
     seed: int
+    calibrated: bool
 
     @functools.cached_property
     def _faces(self) -> SyntheticFaces:
@@ -197,19 +206,25 @@ class _PeopleRenderer:
         return SyntheticFaces(model, margin=self.margin, size=_RENDERING_PX)
 
     def __call__(self, person: _Person) -> list[KnownView]:
-        from face_recon_ros.core.crop_pose import crop_camera, crop_from_face
+        from face_recon_ros.core.crop import whole_crop
+        from face_recon_ros.core.crop_pose import camera_from_face, crop_from_face
         from face_recon_ros.evaluation.shape import KnownView
         from face_recon_ros.evaluation.synthetic import smooth_background
 
         number, colours, identity = person
-        # the renderings' labels are for a picture as a crop
-        camera, views = crop_camera(_RENDERING_PX), []
+        views = []
         renderings = self._faces.held_out(number, len(colours), self.seed, identity)
-        for (rgba, label), behind in zip(renderings, colours, strict=True):
+        for rendering, behind in zip(renderings, colours, strict=True):
+            assert rendering.camera is not None
+            rgba, label, camera = rendering.rgba, rendering.label, rendering.camera
             alpha = rgba[..., 3:].astype(np.float32) / 255
             rgb = rgba[..., :3] * alpha + smooth_background(camera, behind) * (1 - alpha)
-            pose = crop_from_face(label.rotation, label.translation)
+            # labels are for a picture as a crop
+            in_crop = crop_from_face(label.rotation, label.translation)
+            pose = camera_from_face(in_crop, whole_crop(_RENDERING_PX), camera)
             shown = np.asarray(rgb + 0.5, np.uint8)
+            known = self.calibrated
+            camera = replace(camera, calibrated=known, whole=known)
             views.append(KnownView(shown, camera, pose, label.identity, label.expression))
         return views
 

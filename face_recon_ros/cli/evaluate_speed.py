@@ -10,12 +10,12 @@ from pathlib import Path
 from tqdm import tqdm
 
 from face_recon_ros.cli import common
+from face_recon_ros.cli.cameras import add_camera_options
+from face_recon_ros.cli.numbers import at_least
 from face_recon_ros.cli.options import (
-    add_camera_options,
     add_output,
     add_pipeline_options,
     add_topic_options,
-    at_least,
     open_input,
     pipeline_config,
     pipeline_settings,

@@ -9,7 +9,8 @@ import numpy as np
 from tqdm import tqdm
 
 from face_recon_ros.cli import common
-from face_recon_ros.cli.options import add_output, at_least, finite
+from face_recon_ros.cli.numbers import at_least, finite
+from face_recon_ros.cli.options import add_output
 from face_recon_ros.core.errors import ConfigError
 from face_recon_ros.core.models import FACE_MODEL, find_model
 from face_recon_ros.core.morphable_model import load_morphable_model

@@ -7,8 +7,8 @@ from itertools import islice
 from pathlib import Path
 
 from face_recon_ros.cli import common
+from face_recon_ros.cli.cameras import add_camera_options
 from face_recon_ros.cli.options import (
-    add_camera_options,
     add_frames_option,
     add_output,
     add_pipeline_options,

@@ -11,14 +11,13 @@ from pathlib import Path
 from tqdm import tqdm
 
 from face_recon_ros.cli import common
+from face_recon_ros.cli.cameras import add_camera_options
+from face_recon_ros.cli.numbers import at_least, finite
 from face_recon_ros.cli.options import (
-    add_camera_options,
     add_frames_option,
     add_output,
     add_pipeline_options,
     add_topic_options,
-    at_least,
-    finite,
     open_input,
     pipeline_config,
     pipeline_settings,

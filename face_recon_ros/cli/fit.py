@@ -6,12 +6,8 @@ import argparse
 from pathlib import Path
 
 from face_recon_ros.cli import common
-from face_recon_ros.cli.options import (
-    add_camera_options,
-    add_output,
-    add_pipeline_options,
-    camera_resolver,
-)
+from face_recon_ros.cli.cameras import add_camera_options, camera_resolver
+from face_recon_ros.cli.options import add_output, add_pipeline_options
 from face_recon_ros.evaluation.output import write_json
 
 

@@ -1,20 +1,20 @@
-"""Command-line options that several commands share: detector, network, face model, camera."""
+"""Command-line options that several commands share: detector, network, face model."""
 
 from __future__ import annotations
 
 import argparse
 import itertools
-import math
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from tqdm import tqdm
 
+from face_recon_ros.cli.cameras import add_camera_options, camera_resolver
+from face_recon_ros.cli.numbers import at_least, finite
 from face_recon_ros.cli.stopping import stoppable, wanted
-from face_recon_ros.core.camera import DEFAULT_HORIZONTAL_FOV_DEG
 from face_recon_ros.core.detection import BACKENDS, DetectorConfig
 from face_recon_ros.core.errors import ConfigError, DataError, FaceReconError
 from face_recon_ros.core.models import FACE_MODEL
@@ -23,7 +23,7 @@ from face_recon_ros.core.pipeline import PipelineConfig
 from face_recon_ros.core.reconstructor_config import OFF, ReconstructorConfig
 from face_recon_ros.core.tracker_config import TrackerConfig
 from face_recon_ros.io.bag_source import BagSource
-from face_recon_ros.io.calibration import AUTO, NO, YES, CameraResolver
+from face_recon_ros.io.calibration import CameraResolver
 from face_recon_ros.io.jobs import Pool
 from face_recon_ros.io.picture_sources import few
 from face_recon_ros.io.sources import Source, SourceConfig, image_topic_of, open_source
@@ -37,34 +37,6 @@ OF_VIDEOS = {
     "detect_every": TrackerConfig.detect_every,
     "regressor_every": ReconstructorConfig.regressor_every,
 }
-
-
-def at_least(minimum: int) -> Callable[[str], int]:
-    """The type of an option that takes a whole number of at least `minimum`."""
-
-    def whole_number(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = minimum - 1
-        if value < minimum:
-            raise argparse.ArgumentTypeError(
-                f"expected a whole number of at least {minimum}, got {text}"
-            )
-        return value
-
-    return whole_number
-
-
-def finite(text: str) -> float:
-    """The type of an option that takes a number, which `nan` and `inf` are not."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"expected a finite number, got {text}")
-    return value
 
 
 def _place(text: str) -> Path:
@@ -314,30 +286,6 @@ def pipeline_settings(args: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(args, name) for name in names}
 
 
-def add_camera_options(parser: argparse.ArgumentParser) -> None:
-    """Adds what `camera_resolver` reads."""
-    group = parser.add_argument_group("camera")
-    group.add_argument(
-        "--calibration",
-        type=Path,
-        metavar="FILE.yaml",
-        help="calibration file of camera_calibration",
-    )
-    group.add_argument(
-        "--fov",
-        type=finite,
-        default=DEFAULT_HORIZONTAL_FOV_DEG,
-        metavar="DEG",
-        help="field of view of the longer side without calibration (default: %(default)g)",
-    )
-    group.add_argument(
-        "--rectified",
-        choices=(AUTO, YES, NO),
-        default=AUTO,
-        help="bags: whether P of CameraInfo counts and not K and D; auto: by the topic's name",
-    )
-
-
 def add_topic_options(parser: argparse._ActionsContainer) -> None:
     """Adds what `open_input` reads of a bag."""
     parser.add_argument(
@@ -398,18 +346,9 @@ def open_input(
         raise ConfigError(
             "a bag for --image-topic and --info-topic", args.source, "leave these options out"
         )
-    resolver = camera_resolver(args, image_topic_of(source))
+    of_a_camera = source.live or isinstance(source, BagSource)
+    resolver = camera_resolver(args, image_topic_of(source), whole=of_a_camera)
     return (stoppable(source) if source.live else source), resolver
-
-
-def camera_resolver(args: argparse.Namespace, image_topic: str = "") -> CameraResolver:
-    """The resolver of cameras, by the options of `add_camera_options`."""
-    return CameraResolver(
-        args.calibration,
-        getattr(args, "fov", DEFAULT_HORIZONTAL_FOV_DEG),
-        rectified=getattr(args, "rectified", AUTO),
-        image_topic=image_topic,
-    )
 
 
 def left_out(fault: FaceReconError) -> None:

@@ -17,14 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face_recon_ros.cli import common
+from face_recon_ros.cli.cameras import camera_resolver
+from face_recon_ros.cli.numbers import at_least
 from face_recon_ros.cli.options import (
     OF_VIDEOS,
     POOL,
     add_output,
     add_pool_options,
     add_source_options,
-    at_least,
-    camera_resolver,
     no_face,
     open_input,
     pipeline_config,

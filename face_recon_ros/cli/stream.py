@@ -8,10 +8,10 @@ import sys
 from collections.abc import Iterator
 
 from face_recon_ros.cli import common
+from face_recon_ros.cli.numbers import finite
 from face_recon_ros.cli.options import (
     add_output,
     add_source_options,
-    finite,
     no_face,
     open_input,
     pipeline_config,

@@ -7,7 +7,8 @@ import json
 from pathlib import Path
 
 from face_recon_ros.cli import common
-from face_recon_ros.cli.options import add_output, add_pool_options, at_least, pool_of
+from face_recon_ros.cli.numbers import at_least
+from face_recon_ros.cli.options import add_output, add_pool_options, pool_of
 from face_recon_ros.core.errors import ConfigError
 from face_recon_ros.core.models import NETWORK
 

@@ -6,7 +6,7 @@ Camera frames are optical (REP-103): x right, y down, z forward. Pixel centres a
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
@@ -37,6 +37,8 @@ class PinholeCamera:
         distortion: (D,) coefficients in OpenCV's order.
         distortion_model: `plumb_bob`, `rational_polynomial` or `equidistant`.
         calibrated: False when K is only a guess from a field of view.
+        whole: False when the image may have been cut out of another one, as photographs are: a
+            guess then says nothing of its perspective.
     """
 
     width: int
@@ -45,6 +47,7 @@ class PinholeCamera:
     distortion: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     distortion_model: str = "plumb_bob"
     calibrated: bool = True
+    whole: bool = True
 
     def __post_init__(self) -> None:
         k = np.asarray(self.matrix, np.float64)
@@ -91,7 +94,11 @@ class PinholeCamera:
 
     @staticmethod
     def from_fov(
-        width: int, height: int, horizontal_fov_deg: float = DEFAULT_HORIZONTAL_FOV_DEG
+        width: int,
+        height: int,
+        horizontal_fov_deg: float = DEFAULT_HORIZONTAL_FOV_DEG,
+        *,
+        whole: bool = True,
     ) -> PinholeCamera:
         """A guess for an uncalibrated camera: centred, square pixels, stated field of view.
 
@@ -99,6 +106,7 @@ class PinholeCamera:
             width: pixels.
             height: pixels.
             horizontal_fov_deg: degrees, in (0, 180), across the longer side of the image.
+            whole: False when the image may have been cut out of another one.
         """
         if not 0.0 < horizontal_fov_deg < 180.0:
             raise CameraError(
@@ -114,16 +122,14 @@ class PinholeCamera:
                 [0.0, 0.0, 1.0],
             ]
         )
-        return PinholeCamera(width, height, matrix, calibrated=False)
+        return PinholeCamera(width, height, matrix, calibrated=False, whole=whole)
 
     def cropped(self, x_px: int, y_px: int, width: int, height: int) -> PinholeCamera:
         """The camera of a region of interest of this image."""
         matrix = self.matrix.copy()
         matrix[0, 2] -= x_px
         matrix[1, 2] -= y_px
-        return PinholeCamera(
-            width, height, matrix, self.distortion, self.distortion_model, self.calibrated
-        )
+        return replace(self, width=width, height=height, matrix=matrix)
 
     def resized(self, width: int, height: int) -> PinholeCamera:
         """The camera of this image resized (or binned) to another size."""
@@ -133,9 +139,12 @@ class PinholeCamera:
         matrix[1] *= sy
         matrix[0, 2] += (sx - 1) / 2  # pixel centres at integers
         matrix[1, 2] += (sy - 1) / 2
-        return PinholeCamera(
-            width, height, matrix, self.distortion, self.distortion_model, self.calibrated
-        )
+        return replace(self, width=width, height=height, matrix=matrix)
+
+    @property
+    def shows_perspective(self) -> bool:
+        """Whether K, known or guessed, says how near a face of known size is."""
+        return self.calibrated or self.whole
 
     @functools.cached_property
     def focal_px(self) -> float:
@@ -219,6 +228,7 @@ def same_camera(a: PinholeCamera, b: PinholeCamera) -> bool:
     """Whether two cameras see the same."""
     return a is b or (
         (a.width, a.height, a.distortion_model) == (b.width, b.height, b.distortion_model)
+        and a.shows_perspective == b.shows_perspective
         and np.array_equal(a.matrix, b.matrix)
         and np.array_equal(a.distortion, b.distortion)
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -185,3 +186,19 @@ def face_boxes_from_extents(low: ArrayLike, high: ArrayLike) -> NDArray[np.float
     a, b = np.asarray(low, np.float64), np.asarray(high, np.float64)
     centre, half = (a + b) / 2, np.sqrt(np.prod(b - a, axis=-1, keepdims=True)) / 2
     return np.concatenate([centre - half, centre + half], axis=-1)
+
+
+class Picture(NamedTuple):
+    """Where the pixels of a face are.
+
+    Attributes:
+        rgb: (H, W, 3) uint8: the image, or the face's crop.
+        is_crop: which of the two.
+    """
+
+    rgb: NDArray[np.uint8]
+    is_crop: bool = False
+
+    def place_of(self, crop: Crop) -> Crop:
+        """Where a crop of the image lies in this picture."""
+        return whole_crop(len(self.rgb)) if self.is_crop else crop

@@ -33,7 +33,7 @@ CROP_FOCAL = 1015.0 / 224.0
 CAMERA_FROM_FRONTAL_FACE = np.array([[0.0, 1.0, 0.0], [0.0, 0.0, -1.0], [-1.0, 0.0, 0.0]])
 
 
-_OPTICAL_AXIS = np.array([0.0, 0.0, 1.0])
+OPTICAL_AXIS = np.array([0.0, 0.0, 1.0])
 
 
 @functools.cache
@@ -86,8 +86,8 @@ def camera_from_face(crop_from_face: Rigid, crop: Crop, camera: PinholeCamera) -
     offset = focal_px * crop.image_from_crop_rotation @ (sellion[:2] / sellion[2])
     ray = camera.rays_from_pixels(crop.centre_px + offset)
     range_m, length = math.hypot(*sellion.tolist()), math.hypot(*ray.tolist())
-    nominal_px = focal_px * (range_m / sellion[2]) ** 1.5  # per radian; see `_px_per_radian`
-    distance = range_m * _px_per_radian(camera, ray) / nominal_px
+    nominal_px = focal_px * (range_m / sellion[2]) ** 1.5  # per radian; see `px_per_radian`
+    distance = range_m * px_per_radian(camera, ray) / nominal_px
     if not (math.isfinite(length) and math.isfinite(distance)):
         raise CameraError(
             "a camera that sees every pixel of its image in some direction",
@@ -95,9 +95,9 @@ def camera_from_face(crop_from_face: Rigid, crop: Crop, camera: PinholeCamera) -
             "calibrate the camera again, with the board also at the border of the image",
         )
     camera_from_crop = (
-        rotation_between(_OPTICAL_AXIS, ray)
-        @ _roll(crop.angle)
-        @ rotation_between(sellion, _OPTICAL_AXIS)
+        rotation_between(OPTICAL_AXIS, ray)
+        @ roll_about_axis(crop.angle)
+        @ rotation_between(sellion, OPTICAL_AXIS)
     )
     return Rigid(camera_from_crop @ crop_from_face.rotation, ray * (distance / length))
 
@@ -109,13 +109,13 @@ def crop_from_camera_pose(camera_from_face: Rigid, crop: Crop, camera: PinholeCa
     crop_ray = nominal.rays_from_pixels(crop.to_crop(camera.project(sellion)))
     distance = (
         math.hypot(*sellion.tolist())
-        * _px_per_radian(nominal, crop_ray)
-        / (_px_per_radian(camera, sellion) * crop.scale)
+        * px_per_radian(nominal, crop_ray)
+        / (px_per_radian(camera, sellion) * crop.scale)
     )
     crop_from_camera = (
-        rotation_between(_OPTICAL_AXIS, crop_ray)
-        @ _roll(-crop.angle)
-        @ rotation_between(sellion, _OPTICAL_AXIS)
+        rotation_between(OPTICAL_AXIS, crop_ray)
+        @ roll_about_axis(-crop.angle)
+        @ rotation_between(sellion, OPTICAL_AXIS)
     )
     return Rigid(
         crop_from_camera @ camera_from_face.rotation,
@@ -123,20 +123,20 @@ def crop_from_camera_pose(camera_from_face: Rigid, crop: Crop, camera: PinholeCa
     )
 
 
-def _roll(angle: float) -> NDArray[np.float64]:
+def roll_about_axis(angle: float) -> NDArray[np.float64]:
     """Rotation about the optical axis, radians, clockwise as seen in the image."""
     c, s = math.cos(angle), math.sin(angle)
     return np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
 
 
-def _px_per_radian(camera: PinholeCamera, direction: ArrayLike) -> float:
+def px_per_radian(camera: PinholeCamera, direction: ArrayLike) -> float:
     """Image scale around a direction: root of the determinant of d(pixel)/d(angle)."""
     if camera.is_ideal:  # focal / cos across the line of sight, focal / cos^2 along it
         x, y, z = np.asarray(direction, np.float64).tolist()
         farther = math.hypot(x, y, z) / z if z > 0.0 else math.nan
         return camera.focal_px * farther * math.sqrt(farther)
     step = 1e-4
-    tilt = rotation_between(_OPTICAL_AXIS, direction)
+    tilt = rotation_between(OPTICAL_AXIS, direction)
     offsets = np.array([[step, 0, 1], [-step, 0, 1], [0, step, 1], [0, -step, 1]])
     right, left, down, up = camera.project(offsets @ tilt.T)
     a, b = (right - left) / (2 * step), (down - up) / (2 * step)

@@ -12,11 +12,11 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from face_recon_ros.core.crop import Crop, face_boxes_from_extents
-from face_recon_ros.core.crop_pose import CROP_FOCAL
+from face_recon_ros.core.crop import face_boxes_from_extents
 from face_recon_ros.core.errors import ModelError
 from face_recon_ros.core.illumination import shade_all
 from face_recon_ros.core.morphable_model import FACIAL_SKIN, MorphableModel, VertexNormals
+from face_recon_ros.core.normalised_camera import NormalisedCamera
 from face_recon_ros.core.rigid import Rigid
 from face_recon_ros.core.types import Face, Float32
 
@@ -54,18 +54,20 @@ class MeshDecoder:
         """(N, V, 3) metres, face frame, of neutral shapes (N, V, 3) and expressions (N, K_exp)."""
         return neutral + (expression @ self._model.expression_basis.T).reshape(neutral.shape)
 
-    def boxes(self, vertices: Float32, poses: Sequence[Rigid], crops: Sequence[Crop]) -> Float32:
+    def boxes(
+        self, vertices: Float32, poses: Sequence[Rigid], cameras: Sequence[NormalisedCamera]
+    ) -> Float32:
         """Where meshes lie in the image.
 
         Args:
             vertices: (N, V, 3) metres, face frame.
-            poses: N, crop_from_face.
-            crops: N, in the same order.
+            poses: N, of the faces in the cameras.
+            cameras: N, of the faces' crops, in the same order.
 
         Returns:
             (N, 4) face boxes, image pixels.
         """
-        if not crops:
+        if not cameras:
             return np.zeros((0, 4), np.float32)
         rotation = _stacked([p.rotation for p in poses])
         translation = _stacked([p.translation for p in poses])
@@ -78,7 +80,9 @@ class MeshDecoder:
         x, y = x / z, y / z
         low = np.stack([x.min(axis=1), y.min(axis=1)], axis=1)
         high = np.stack([x.max(axis=1), y.max(axis=1)], axis=1)
-        in_crop = CROP_FOCAL * face_boxes_from_extents(low, high)  # crop sides from its middle
+        crops = [camera.crop for camera in cameras]
+        focal = np.array([camera.focal for camera in cameras])[:, None]
+        in_crop = focal * face_boxes_from_extents(low, high)  # crop sides from its middle
         sides = np.array([crop.side_px for crop in crops])[:, None]
         turn = np.array([crop.image_from_crop_rotation for crop in crops])
         middle = (turn @ (in_crop[:, :2] + in_crop[:, 2:])[..., None])[..., 0] / 2

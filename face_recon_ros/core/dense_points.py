@@ -17,8 +17,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from face_recon_ros.core.crop import Crop, whole_crop
-from face_recon_ros.core.crop_pose import CAMERA_FROM_FRONTAL_FACE, crop_from_face
+from face_recon_ros.core.crop import Picture, whole_crop
+from face_recon_ros.core.crop_pose import (
+    CROP_FOCAL,
+    coefficients_from_crop_pose,
+    crop_from_face,
+)
 from face_recon_ros.core.errors import ModelError
 from face_recon_ros.core.identity_posterior import IdentityAnswers
 from face_recon_ros.core.inference import Prediction
@@ -30,11 +34,12 @@ from face_recon_ros.core.models import (
     models_dir,
 )
 from face_recon_ros.core.morphable_model import MorphableModel
+from face_recon_ros.core.normalised_camera import NormalisedCamera
 from face_recon_ros.core.onnx_session import gpu_works
 from face_recon_ros.core.point_fit import POSE, FitState, PointFit
 from face_recon_ros.core.point_network import POINTS_REMEDY, DensePointNetwork, PointAnswer
 from face_recon_ros.core.rectification import RECTIFIED_PX, FaceFrame, Rectifier
-from face_recon_ros.core.rigid import angle_between, vector_from_rotation
+from face_recon_ros.core.rigid import Rigid, angle_between
 
 #: A fit that ends farther from its start than this has come from where the network sees badly:
 #: radians, across the line of sight over depth, logarithm of depth; presence below is no face.
@@ -45,12 +50,16 @@ class Look(NamedTuple):
     """What the network saw of N faces.
 
     Attributes:
-        frame: the mean faces that it saw them through.
+        cameras: N, that faces are fitted in.
+        reach: (N,) see `FitState`.
+        frame: the mean faces that it saw them through, in these cameras.
         answer: of the network.
         identity: (N, K_id) of each picture for itself, before the fit.
         expression: (N, K_exp) likewise, in its range.
     """
 
+    cameras: list[NormalisedCamera]
+    reach: NDArray[np.float64]
     frame: FaceFrame
     answer: PointAnswer
     identity: NDArray[np.float32]
@@ -62,14 +71,16 @@ class DensePoints:
     """What the network saw of N faces, and what the fit made of it.
 
     Attributes:
-        seen: (N, P, 2) where the vertices lie, crop sides from the middle of each crop.
+        cameras: N, that faces were fitted in.
+        seen: (N, P, 2) where the vertices lie, as `FaceFrame.project` has it.
         sigma: (N, P) standard deviations, crop sides.
         presence: (N,) how sure it is that this is a face, in [0, 1].
         pose_covariance: (N, 6, 6) calibrated, as `inference.Prediction` has it.
-        fit: pose and shape.
+        fit: pose and shape, in the cameras.
         settled: (N,) whether there is a face and the fit ended near its start: it can be followed.
     """
 
+    cameras: list[NormalisedCamera]
     seen: NDArray[np.float64]
     sigma: NDArray[np.float64]
     presence: NDArray[np.float32]
@@ -177,8 +188,8 @@ class DensePointStage:
 
     def look(
         self,
-        images: Sequence[NDArray[np.uint8]],
-        crops: Sequence[Crop],
+        pictures: Sequence[Picture],
+        cameras: Sequence[NormalisedCamera],
         prediction: Prediction,
         *,
         mirrored: bool = False,
@@ -186,20 +197,23 @@ class DensePointStage:
         """Has the network look at faces.
 
         Args:
-            images: N images (H, W, 3).
-            crops: N, that the regressor saw, each in its image.
+            pictures: N, that show the faces.
+            cameras: N, of the crops that the regressor saw.
             prediction: N rows, all of them usable.
             mirrored: whether it also looks at the mirror image of each, for twice the time; the
                 answer is the mean of both. A face model without mirror vertices is seen once.
         """
         c = prediction.coefficients
-        poses = [crop_from_face(r, t) for r, t in zip(c.rotation, c.translation, strict=True)]
+        poses = [
+            camera.from_crop_pose(crop_from_face(r, t))
+            for camera, r, t in zip(cameras, c.rotation, c.translation, strict=True)
+        ]
         rotation = np.array([p.rotation for p in poses]).reshape(-1, 3, 3)
         translation = np.array([p.translation for p in poses]).reshape(-1, 3)
         frame = FaceFrame.of(rotation, translation)
-        rectified = np.empty((len(crops), RECTIFIED_PX, RECTIFIED_PX, 3), np.uint8)
-        for i, (rgb, crop) in enumerate(zip(images, crops, strict=True)):
-            rectified[i] = self._rectifier.sample(rgb, crop, frame, i)
+        rectified = np.empty((len(cameras), RECTIFIED_PX, RECTIFIED_PX, 3), np.uint8)
+        for i, (picture, camera) in enumerate(zip(pictures, cameras, strict=True)):
+            rectified[i] = self._rectifier.sample(picture, camera, frame, i)
         regressed = np.concatenate([c.identity, c.expression], 1)
         normals = self._rectifier.seen_normals(frame)
         answer = self.network.predict(rectified, normals, regressed)
@@ -209,7 +223,8 @@ class DensePointStage:
         identity, expression = np.split(answer.coefficients, [c.identity.shape[1]], axis=1)
         if self._unit_interval:
             expression = np.clip(expression, 0.0, 1.0)
-        return Look(frame, answer, identity, expression)
+        reach = c.translation[:, 2].astype(np.float64)
+        return Look(list(cameras), reach, frame, answer, identity, expression)
 
     def presence(self, pixels: NDArray[np.uint8], prediction: Prediction) -> NDArray[np.float32]:
         """How sure the network is of each crop that it shows a face.
@@ -224,8 +239,9 @@ class DensePointStage:
         out = np.zeros(len(pixels), np.float32)
         rows = np.flatnonzero(prediction.usable)
         if len(rows):
-            crops = [whole_crop(pixels.shape[1])] * len(rows)
-            look = self.look(list(pixels[rows]), crops, prediction.rows(rows))
+            cameras = [NormalisedCamera.of(whole_crop(pixels.shape[1]))] * len(rows)
+            pictures = [Picture(crop) for crop in pixels[rows]]
+            look = self.look(pictures, cameras, prediction.rows(rows))
             out[rows] = look.answer.presence
         return out
 
@@ -245,28 +261,29 @@ class DensePointStage:
         frame, answer = look.frame, look.answer
         seen = frame.seen(answer.displacement, self._fitter.mean)
         known = look.identity if identity is None else identity
-        pose = frame.crop_from_face
-        start = FitState(pose[:, :, :3], pose[:, :, 3], known, look.expression)
+        pose, reach = frame.camera_from_face, look.reach
+        start = FitState(pose[:, :, :3], pose[:, :, 3], known, look.expression, reach)
         sigma = np.exp(answer.log_sigma.astype(np.float64))
         fit = self._fitter.fit(start, seen, sigma, identity_information)
-        settled = fit.converged & (answer.presence >= _PRESENT) & _near(pose, fit.state)
+        settled = fit.converged & (answer.presence >= _PRESENT) & _near(start, fit.state)
         scale = np.repeat(self.network.prior.pose_scale, [3, 2, 1])
         covariance = fit.pose_covariance * np.outer(scale, scale)
-        return DensePoints(
-            seen, sigma * frame.scale[:, None], answer.presence, covariance, fit, settled
-        )
+        in_crops = sigma * CROP_FOCAL / np.maximum(reach, 1e-3)[:, None]
+        return DensePoints(look.cameras, seen, in_crops, answer.presence, covariance, fit, settled)
 
     def given(self, points: DensePoints, identity: NDArray[np.floating]) -> DensePoints:
         """The same points on N people of (N, K_id) identity; pose and expression follow."""
         return replace(points, fit=self._fitter.given(points.fit, identity))
 
 
-def _near(start: NDArray[np.float64], end: FitState) -> NDArray[np.bool_]:
-    """(N,) whether poses ended no farther from their (N, 3, 4) starts than the network knows."""
-    turn = [angle_between(a, b) for a, b in zip(start[:, :, :3], end.rotation, strict=True)]
-    away = np.abs(end.translation / end.translation[:, 2:] - start[:, :, 3] / start[:, 2:, 3])
-    nearer = np.abs(np.log(np.maximum(end.translation[:, 2] / start[:, 2, 3], 1e-6)))
-    near = (np.array(turn) < _TURN) & (away[:, :2] < _ACROSS).all(1) & (nearer < _NEARER)
+def _near(start: FitState, end: FitState) -> NDArray[np.bool_]:
+    """(N,) whether poses ended no farther from their starts than the network knows."""
+    turn = [angle_between(a, b) for a, b in zip(start.rotation, end.rotation, strict=True)]
+    depths = [np.maximum(state.translation[:, 2:], 1e-6) for state in (start, end)]
+    slopes = [state.translation[:, :2] / z for state, z in zip((start, end), depths, strict=True)]
+    away = np.abs(slopes[1] - slopes[0]) * depths[0] / start.units[:, :2]
+    nearer = np.abs(np.log(depths[1] / depths[0]))[:, 0]
+    near = (np.array(turn) < _TURN) & (away < _ACROSS).all(1) & (nearer < _NEARER)
     return np.asarray(near)
 
 
@@ -282,10 +299,13 @@ def corrected(prediction: Prediction, rows: NDArray[np.intp], points: DensePoint
         N rows; presence is zero in those that were not looked at.
     """
     state, c = points.fit.state, prediction.coefficients
-    vectors = [vector_from_rotation(r @ CAMERA_FROM_FRONTAL_FACE.T) for r in state.rotation]
+    poses = [
+        coefficients_from_crop_pose(camera.to_crop_pose(Rigid(r, t)))
+        for camera, r, t in zip(points.cameras, state.rotation, state.translation, strict=True)
+    ]
     values = {
-        "rotation": np.array(vectors).reshape(-1, 3),
-        "translation": state.translation,
+        "rotation": np.array([r for r, _ in poses]).reshape(-1, 3),
+        "translation": np.array([t for _, t in poses]).reshape(-1, 3),
         "identity": state.identity,
         "expression": state.expression,
     }

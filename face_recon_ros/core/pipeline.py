@@ -18,6 +18,7 @@ from face_recon_ros.core.appearance import AppearanceStage, FaceEmbedder
 from face_recon_ros.core.background import executor_of
 from face_recon_ros.core.boxes import nms
 from face_recon_ros.core.camera import PinholeCamera
+from face_recon_ros.core.crop import Picture
 from face_recon_ros.core.detection import DetectorConfig, as_rgb
 from face_recon_ros.core.errors import CameraError
 from face_recon_ros.core.finder import FaceFinder
@@ -27,7 +28,6 @@ from face_recon_ros.core.reconstructor import FaceReconstructor
 from face_recon_ros.core.reconstructor_config import ReconstructorConfig
 from face_recon_ros.core.refresh import Refresher
 from face_recon_ros.core.stopwatch import Stopwatch, Timer
-from face_recon_ros.core.texture import Picture
 from face_recon_ros.core.tracker_config import TrackerConfig
 from face_recon_ros.core.types import Detections, Face, Image, Track
 
@@ -342,11 +342,11 @@ class FacePipeline:
             self._appearance.look(image, wanted, tracks, crops, prediction)
             tracks = self._renamed(tracks, self._identify())
         clock.lap("identify")
+        pictures = [Picture(image.rgb)] * len(tracks)
         prediction = self.reconstructor.fit(
-            [image.rgb] * len(crops), tracks, crops, prediction, mirrored=not follow
+            pictures, tracks, crops, prediction, camera, mirrored=not follow
         )
         clock.lap("fit")
-        pictures = [Picture(image.rgb)] * len(tracks)
         faces = self.reconstructor.decode(tracks, crops, prediction, camera, pictures)
         made = {face.track.id for face in faces}
         rows = [i for i, track in enumerate(tracks) if track.id in made]
@@ -355,14 +355,14 @@ class FacePipeline:
 
 
 def camera_of(image: Image, camera: PinholeCamera | None) -> PinholeCamera:
-    """The camera to use for an image: the given one if it fits, else a guess.
+    """The camera to use for an image: the given one if it fits, else a guess, as of a picture.
 
     Raises:
         CameraError: the camera's size is not the image's.
     """
     height, width = image.rgb.shape[:2]
     if camera is None:
-        return PinholeCamera.from_fov(width, height)
+        return PinholeCamera.from_fov(width, height, whole=False)
     if (camera.width, camera.height) != (width, height):
         raise CameraError(
             f"a calibration of {width} x {height}, as the image is",

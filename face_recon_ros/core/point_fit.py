@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from face_recon_ros.core.crop_pose import CROP_FOCAL
 from face_recon_ros.core.morphable_model import MorphableModel
 from face_recon_ros.core.rigid import rotation_from_vector
 
 Array = NDArray[np.float64]
 
-#: Unknowns of the pose: rotation vector (radians), translation over depth.
+#: Unknowns of the pose: rotation vector (radians), translation (right and down over `reach`,
+#: away over depth).
 POSE = 6
 #: A point that fits worse than expected by the square root of this counts half.
 _OUTLIER = 9.0
@@ -33,7 +33,7 @@ class FitPrior:
 
     Attributes:
         rotation: radians.
-        translation: over the face's depth: right, down, away.
+        translation: over `FitState.units`: right, down, away.
         identity: (K_id,) standard deviations of people, or one of all coefficients.
         expression: (K_exp,) activations.
         independence: what a point counts for, over an independent one.
@@ -83,16 +83,26 @@ class FitState:
     """Pose and shape of N faces.
 
     Attributes:
-        rotation: (N, 3, 3) crop_from_face.
+        rotation: (N, 3, 3) camera_from_face, in a camera of focal length 1.
         translation: (N, 3) metres.
         identity: (N, K_id).
         expression: (N, K_exp).
+        reach: (N,) metres, by which translation right and down is measured; None: the depth. In
+            the nominal crop camera that is the depth, whatever the camera of the fit.
     """
 
     rotation: NDArray[np.floating]
     translation: NDArray[np.floating]
     identity: NDArray[np.floating]
     expression: NDArray[np.floating]
+    reach: NDArray[np.floating] | None = None
+
+    @property
+    def units(self) -> Array:
+        """(N, 3) metres, by which translation is measured: right, down, away."""
+        depth = np.asarray(self.translation[:, 2], np.float64)
+        across = depth if self.reach is None else np.asarray(self.reach, np.float64)
+        return np.stack([across, across, depth], 1)
 
 
 @dataclass(frozen=True)
@@ -102,9 +112,9 @@ class PointFit:
     Attributes:
         state: the fit.
         information: (N, M, M) inverse covariance of all unknowns, priors included, M = 6 + K_exp +
-            K_id: rotation about the crop camera's axes, translation over depth, expression,
+            K_id: rotation about the camera's axes, translation over `FitState.units`, expression,
             identity.
-        pose_covariance: (N, 6, 6) of rotation and translation over depth.
+        pose_covariance: (N, 6, 6) of rotation and translation over `FitState.units`.
         identity_information: (N, K_id, K_id) about identity, the rest marginalised.
         with_identity: (N, 6 + K_exp, K_id) how pose and expression follow a change of identity.
         residual: (N,) root mean square of the points' residuals over what the network expected.
@@ -180,7 +190,7 @@ class PointFitter:
 
         Args:
             start: N faces.
-            seen: (N, P, 2) where the points lie, crop sides from the middle.
+            seen: (N, P, 2) where the points lie in the picture of focal length 1: x / z, y / z.
             sigma: (N, P) standard deviations, metres at the face's depth.
             identity_information: (N, K_id, K_id) in place of the prior's on identity.
             steps: of Gauss-Newton in each round.
@@ -194,15 +204,15 @@ class PointFitter:
         places = np.asarray(seen, np.float64)[:, self._used]
         variance = np.square(np.asarray(sigma, np.float64)[:, self._used])
         weight = self._independence / variance
-        unit = np.asarray(CROP_FOCAL / start.translation[:, 2], np.float64)  # crop sides per metre
+        depth = np.asarray(start.translation[:, 2], np.float64)
         root = np.sqrt(weight)
         state, offset, first = start, np.zeros((n, m)), None
         for _ in range(rounds):
-            rows = self._jacobian(state, unit, root).reshape(n, 2 * len(self._used_mean), m)
+            rows = self._jacobian(state, depth, root).reshape(n, 2 * len(self._used_mean), m)
             information = prior + np.array([r.T @ r for r in rows]).reshape(n, m, m)
             equations = _NormalEquations.of(information, self._rest)
             for _ in range(steps):
-                residual = self._residual(state, places, unit)
+                residual = self._residual(state, places, depth)
                 surprise = np.square(residual).sum(1) / variance / 2
                 if first is None:  # the start itself says nothing of what is an outlier
                     first, surprise = surprise.mean(1), np.zeros_like(surprise)
@@ -211,7 +221,7 @@ class PointFitter:
                 gradient = (pull.astype(np.float32).reshape(n, 1, rows.shape[1]) @ rows)[:, 0]
                 gradient = gradient - (prior @ offset[..., None])[..., 0]
                 state, offset = self._move(state, offset, equations.solve(gradient))
-        residual = self._residual(state, places, unit)
+        residual = self._residual(state, places, depth)
         last = (np.square(residual).sum(1) / variance / 2).mean(1)
         good = np.isfinite(last) & np.isfinite(offset).all(1) & (state.translation[:, 2] > 0)
         good &= last <= np.maximum(1.0 if first is None else first, 1.0)
@@ -250,15 +260,15 @@ class PointFitter:
         shape = self._used_mean + moved
         return np.asarray(shape @ np.asarray(state.rotation, np.float64).transpose(0, 2, 1))
 
-    def _residual(self, state: FitState, seen: Array, unit: Array) -> Array:
-        """(N, 2, P) metres at the face's depth."""
+    def _residual(self, state: FitState, seen: Array, at_depth: Array) -> Array:
+        """(N, 2, P) metres at the depth of the start."""
         x = self._shape(state) + state.translation[:, None]
         slope = x[..., :2] / np.maximum(x[..., 2:], 1e-3)
-        away = (seen - CROP_FOCAL * slope) / unit[:, None, None]
+        away = (seen - slope) * at_depth[:, None, None]
         return np.asarray(away.transpose(0, 2, 1))
 
-    def _jacobian(self, state: FitState, unit: Array, weight: Array) -> NDArray[np.float32]:
-        """(N, 2, P, M) derivatives of where the points are seen, metres at the face's depth.
+    def _jacobian(self, state: FitState, at_depth: Array, weight: Array) -> NDArray[np.float32]:
+        """(N, 2, P, M) derivatives of where the points are seen, metres at the start's depth.
 
         Each point's are multiplied with its weight, (N, P). Single precision: their products are
         half of the work, and what they cannot say the residuals correct in the next step.
@@ -273,15 +283,15 @@ class PointFitter:
         a, b, c = turned[..., 0], turned[..., 1], turned[..., 2]
         zero = np.zeros_like(a)
         spins = np.stack([[zero, c, -b], [-c, zero, a], [b, -a, zero]])  # omega x (R v)
-        depth = state.translation[:, 2, None]
-        scale = CROP_FOCAL * weight / z / unit[:, None]
+        units = state.units
+        scale = weight / z * at_depth[:, None]
         for axis in range(2):
             slope = x[..., axis] / z
             row = out[:, axis]
             row[..., :3] = (spins[axis] - slope * spins[2]).transpose(1, 2, 0)
             row[..., 3:POSE] = 0.0
-            row[..., 3 + axis] = depth
-            row[..., POSE - 1] = -slope * depth
+            row[..., 3 + axis] = units[:, axis, None]
+            row[..., POSE - 1] = -slope * units[:, 2, None]
             np.multiply(moved[:, 2], -slope.astype(np.float32)[..., None], out=row[..., POSE:])
             row[..., POSE:] += moved[:, axis]
             row *= scale.astype(np.float32)[..., None]
@@ -296,9 +306,10 @@ class PointFitter:
         change[:, POSE : self._rest] = expression - state.expression
         moved = FitState(
             turn @ state.rotation,
-            state.translation + change[:, 3:POSE] * state.translation[:, 2:],
+            state.translation + change[:, 3:POSE] * state.units,
             state.identity + change[:, self._rest :],
             expression,
+            state.reach,
         )
         return moved, offset + change
 
@@ -352,4 +363,4 @@ def _choose(good: NDArray[np.bool_], fit: FitState, start: FitState) -> FitState
     for name in ("rotation", "translation", "identity", "expression"):
         ours, theirs = getattr(fit, name), getattr(start, name)
         values[name] = np.where(good.reshape(-1, *[1] * (ours.ndim - 1)), ours, theirs)
-    return FitState(**values)
+    return replace(start, **values)

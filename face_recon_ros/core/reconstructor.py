@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face_recon_ros.core.camera import PinholeCamera, same_camera
-from face_recon_ros.core.crop import Crop, whole_crop
+from face_recon_ros.core.crop import Crop, Picture
 from face_recon_ros.core.crop_pose import (
     camera_from_face,
     coefficients_from_crop_pose,
@@ -24,6 +24,7 @@ from face_recon_ros.core.errors import ModelError
 from face_recon_ros.core.inference import FaceNetwork, Prediction, find_network
 from face_recon_ros.core.models import find_model
 from face_recon_ros.core.morphable_model import MorphableModel, load_morphable_model
+from face_recon_ros.core.normalised_camera import NormalisedCamera
 from face_recon_ros.core.occlusion import OcclusionSense
 from face_recon_ros.core.orientation import (
     Orientation,
@@ -42,8 +43,9 @@ from face_recon_ros.core.person import (
 )
 from face_recon_ros.core.pose_uncertainty import covariance_in_camera
 from face_recon_ros.core.reconstructor_config import IMAGE, OFF, ReconstructorConfig
+from face_recon_ros.core.rigid import Rigid
 from face_recon_ros.core.starts import Start, choose_waiting
-from face_recon_ros.core.texture import Picture, View, look_at
+from face_recon_ros.core.texture import View, look_at
 from face_recon_ros.core.texture_sampler import TextureSampler
 from face_recon_ros.core.types import Coefficients, Face, Float32, Mesh, Track
 
@@ -125,7 +127,7 @@ class FaceReconstructor:
         tracks = [Track("noise", np.array([0.2, 0.2, 0.8, 0.8], np.float32) * side, 1.0, 0.0)]
         crops = self.crops(tracks)
         crops, _, answer = self.look(tracks, crops, self.extract(noise, crops), camera)
-        answer = self.fit([noise], tracks, crops, answer)
+        answer = self.fit([Picture(noise)], tracks, crops, answer, camera)
         self.decode(tracks, crops, answer, camera, [Picture(noise)])
         self._people.clear()
         self.orientations, self._camera = Orientations(_REMEMBERED_PEOPLE), None
@@ -158,20 +160,22 @@ class FaceReconstructor:
 
     def fit(
         self,
-        images: Sequence[NDArray[np.uint8]],
+        pictures: Sequence[Picture],
         tracks: list[Track],
         crops: list[Crop],
         prediction: Prediction,
+        camera: PinholeCamera | None = None,
         *,
         mirrored: bool = False,
     ) -> Prediction:
         """Looks at each face again and fits the face model to what is seen there.
 
         Args:
-            images: N images (H, W, 3) of the crops; mostly N times the same.
+            pictures: N, that show the crops; mostly N times the same image.
             tracks: N.
             crops: N, in the same order.
             prediction: N rows of the network, in the same order.
+            camera: that took the images; None: their perspective is not known.
             mirrored: see `DensePointStage.look`; for pictures that stand for themselves.
 
         Returns:
@@ -182,8 +186,9 @@ class FaceReconstructor:
             return prediction
         people = [self._person(tracks[i]) for i in rows]
         prior = self.points.network.prior
-        views = [images[int(i)] for i in rows], [crops[i] for i in rows], prediction.rows(rows)
-        look = self.points.look(*views, mirrored=mirrored)
+        cameras = [NormalisedCamera.of(crops[i], camera) for i in rows]
+        shown = [pictures[int(i)] for i in rows]
+        look = self.points.look(shown, cameras, prediction.rows(rows), mirrored=mirrored)
         known = identity_priors(people, look.identity, prior)
         found = self.points.fit(look, *known)
         lost = rows[prediction.is_carried[rows] & ~found.settled]
@@ -195,18 +200,14 @@ class FaceReconstructor:
         fitted = corrected(prediction, rows, found)
         if not len(lost):
             return fitted
-        images, crops = [images[i] for i in lost], [crops[i] for i in lost]
-        pixels = [crop.extract(rgb) for rgb, crop in zip(images, crops, strict=True)]
+        pictures, crops = [pictures[i] for i in lost], [crops[i] for i in lost]
+        pixels = [
+            picture.place_of(crop).extract(picture.rgb)
+            for picture, crop in zip(pictures, crops, strict=True)
+        ]
         answer = self._answer(np.stack(pixels))
-        second = self.fit(images, [tracks[i] for i in lost], crops, answer)
+        second = self.fit(pictures, [tracks[i] for i in lost], crops, answer, camera)
         return fitted.with_rows(lost, second)
-
-    def fit_crops(
-        self, pixels: NDArray[np.uint8], tracks: list[Track], prediction: Prediction
-    ) -> Prediction:
-        """`fit` where only the crops' (N, S, S, 3) pixels are available, not their images."""
-        crops = [whole_crop(self.network.size)] * len(pixels)
-        return self.fit(list(pixels), tracks, crops, prediction)
 
     def _person(self, track: Track) -> Person:
         """Of a track, who is now the one last seen."""
@@ -342,7 +343,7 @@ class FaceReconstructor:
         c = coefficients
         poses = [crop_from_face(r, t) for r, t in zip(c.rotation, c.translation, strict=True)]
         vertices = self._decoder.express(self._decoder.neutral(c.identity), c.expression)
-        return self._decoder.boxes(vertices, poses, crops)
+        return self._decoder.boxes(vertices, poses, [NormalisedCamera.of(crop) for crop in crops])
 
     def _faces(
         self,
@@ -367,7 +368,10 @@ class FaceReconstructor:
             translation[i] *= self._size(identity[i]) / self._size(c.identity[i])
         rotation = c.rotation.astype(np.float64)
         crop_poses = [crop_from_face(r, t) for r, t in zip(rotation, translation, strict=True)]
-        first_poses = list(crop_poses)
+        cameras = [NormalisedCamera.of(crop, camera) for crop in crops]
+        first_poses = [
+            seen.from_crop_pose(pose) for seen, pose in zip(cameras, crop_poses, strict=True)
+        ]
         poses = [
             camera_from_face(pose, crop, camera)
             for pose, crop in zip(crop_poses, crops, strict=True)
@@ -382,7 +386,7 @@ class FaceReconstructor:
         vertices, normals, shaded = (self._graph or steps)(
             identity, expression, albedo, crop_poses, c.illumination
         )
-        boxes = self._decoder.boxes(vertices, first_poses, crops)
+        boxes = self._decoder.boxes(vertices, first_poses, cameras)
         colours: list[Float32 | None] = [None] * n
         views: list[View | None] = [None] * n
         presence = [None] * n if prediction.presence is None else prediction.presence.tolist()
@@ -393,7 +397,7 @@ class FaceReconstructor:
                 if self._sampler is not None and pictures is not None and i in due:
                     shown = self._occlusion(sigma[i], presence[i])
                     face = crop_poses[i], vertices[i], normals[i].T, shaded[i], shown
-                    views[i] = look_at(self._sampler, pictures[i], crops[i], *face)
+                    views[i] = look_at(self._sampler, pictures[i], cameras[i], *face)
                 colours[i] = person.colours(shaded[i], views[i])
         answers = replace(
             c,
@@ -403,11 +407,7 @@ class FaceReconstructor:
             rotation=rotation.astype(np.float32),
             translation=translation.astype(np.float32),
         )
-        covariance: list[NDArray[np.float64] | None] = [None] * n
-        if (own := prediction.pose_covariance) is not None:
-            covariance = [
-                covariance_in_camera(*row) for row in zip(own, crop_poses, poses, strict=True)
-            ]
+        covariance = _covariances(prediction, crop_poses, poses)
         return [
             Face(
                 track,
@@ -421,6 +421,18 @@ class FaceReconstructor:
                 presence=presence[i],
                 point_sigma=sigma[i],
                 view=views[i],
+                camera=camera,
             )
             for i, track in enumerate(tracks)
         ]
+
+
+def _covariances(
+    prediction: Prediction, crop_poses: list[Rigid], poses: list[Rigid]
+) -> list[NDArray[np.float64] | None]:
+    """(6, 6) of N poses in the camera; None where there was no fit."""
+    own = prediction.pose_covariance
+    if own is None:
+        return [None] * len(poses)
+    rows = zip(own, crop_poses, poses, strict=True)
+    return [covariance_in_camera(*row) for row in rows]

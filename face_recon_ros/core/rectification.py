@@ -14,10 +14,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from face_recon_ros.core.crop import Crop
-from face_recon_ros.core.crop_pose import CROP_FOCAL, crop_camera
+from face_recon_ros.core.crop import Picture
 from face_recon_ros.core.errors import ModelError
 from face_recon_ros.core.morphable_model import MorphableModel, VertexNormals
+from face_recon_ros.core.normalised_camera import NormalisedCamera
 from face_recon_ros.core.rasterizer import rasterize
 
 Float32 = NDArray[np.float32]
@@ -32,6 +32,8 @@ _AXIS_X = -0.095
 _HEIGHT = (0.075, -0.135)
 _AZIMUTH = np.radians(78.0)
 _MIDDLE = 0.7
+#: Crop sides: where a point that the camera does not see is looked up, far outside.
+_UNSEEN = 100.0
 
 
 @dataclass(frozen=True)
@@ -42,21 +44,20 @@ class FaceFrame:
     in the picture taken out: right and down in a picture in which the head is upright.
 
     Attributes:
-        crop_from_face: (N, 3, 4) rotation and translation in the nominal crop camera, metres.
+        camera_from_face: (N, 3, 4) rotation and translation in a camera of focal length 1,
+            `core.normalised_camera`; metres.
         upright: (N, 2, 2) turns picture vectors so that the head is upright.
-        scale: (N,) crop sides per metre at the sellion's depth.
     """
 
-    crop_from_face: NDArray[np.float64]
+    camera_from_face: NDArray[np.float64]
     upright: NDArray[np.float64]
-    scale: NDArray[np.float64]
 
     @staticmethod
     def of(rotation: NDArray[np.floating], translation: NDArray[np.floating]) -> FaceFrame:
         """The frame of N poses.
 
         Args:
-            rotation: (N, 3, 3) crop_from_face.
+            rotation: (N, 3, 3) camera_from_face.
             translation: (N, 3) metres.
         """
         r, t = np.asarray(rotation, np.float64), np.asarray(translation, np.float64)
@@ -64,8 +65,17 @@ class FaceFrame:
         length = np.maximum(np.linalg.norm(up, axis=1), 1e-6)
         sine, cosine = up[:, 0] / length, -up[:, 1] / length
         upright = np.stack([cosine, sine, -sine, cosine], 1).reshape(-1, 2, 2)
-        scale = CROP_FOCAL / np.maximum(t[:, 2], 1e-3)
-        return FaceFrame(np.concatenate([r, t[:, :, None]], 2), upright, scale)
+        return FaceFrame(np.concatenate([r, t[:, :, None]], 2), upright)
+
+    @property
+    def depth(self) -> NDArray[np.float64]:
+        """(N,) of the sellion, metres."""
+        return np.maximum(self.camera_from_face[:, 2, 3], 1e-3)
+
+    def place(self, points: NDArray[np.floating]) -> NDArray[np.float64]:
+        """(P, 3) or (N, P, 3) face frame -> (N, P, 3) camera frame, metres."""
+        r, t = self.camera_from_face[:, :, :3], self.camera_from_face[:, None, :, 3]
+        return np.asarray(np.asarray(points, np.float64) @ r.transpose(0, 2, 1) + t)
 
     def project(self, points: NDArray[np.floating]) -> NDArray[np.float64]:
         """Where points are seen.
@@ -74,24 +84,23 @@ class FaceFrame:
             points: (P, 3) or (N, P, 3) face frame, metres.
 
         Returns:
-            (N, P, 2) crop sides from the middle of the crop.
+            (N, P, 2) in the picture of focal length 1: x / z and y / z.
         """
-        r, t = self.crop_from_face[:, :, :3], self.crop_from_face[:, None, :, 3]
-        x = np.asarray(points, np.float64) @ r.transpose(0, 2, 1) + t
-        return np.asarray(CROP_FOCAL * x[..., :2] / np.maximum(x[..., 2:], 1e-3))
+        x = self.place(points)
+        return np.asarray(x[..., :2] / np.maximum(x[..., 2:], 1e-3))
 
     def displacement(
         self, seen: NDArray[np.floating], mean_points: NDArray[np.floating]
     ) -> NDArray[np.float64]:
-        """(N, P, 2) crop sides -> (N, P, 2) metres from where the mean's points (P, 3) lie."""
+        """(N, P, 2) as `project` has them -> metres from where the mean's points (P, 3) lie."""
         away = np.asarray(seen, np.float64) - self.project(mean_points)
-        return np.asarray(away @ self.upright.transpose(0, 2, 1) / self.scale[:, None, None])
+        return np.asarray(away @ self.upright.transpose(0, 2, 1) * self.depth[:, None, None])
 
     def seen(
         self, displacement: NDArray[np.floating], mean_points: NDArray[np.floating]
     ) -> NDArray[np.float64]:
-        """Inverse of `displacement`: (N, P, 2) metres -> (N, P, 2) crop sides from the middle."""
-        away = np.asarray(displacement, np.float64) @ self.upright * self.scale[:, None, None]
+        """Inverse of `displacement`: (N, P, 2) metres -> (N, P, 2) as `project` has them."""
+        away = np.asarray(displacement, np.float64) @ self.upright / self.depth[:, None, None]
         return np.asarray(self.project(mean_points) + away)
 
 
@@ -137,28 +146,31 @@ class Rectifier:
         self.normals = (outward / np.maximum(length, 1e-9)).astype(np.float32)
 
     def sample(
-        self, rgb: NDArray[np.uint8], crop: Crop, frame: FaceFrame, index: int
+        self,
+        picture: Picture,
+        camera: NormalisedCamera,
+        frame: FaceFrame,
+        index: int,
     ) -> NDArray[np.uint8]:
         """One face's rectified picture.
 
         Args:
-            rgb: (H, W, 3) image.
-            crop: in whose nominal camera the pose is.
+            picture: that shows the face.
+            camera: that its pose is in.
             frame: of N poses.
             index: which of them.
 
         Returns:
-            (RECTIFIED_PX, RECTIFIED_PX, 3) uint8; black outside the image.
+            (RECTIFIED_PX, RECTIFIED_PX, 3) uint8; black outside the picture.
         """
-        one = FaceFrame(
-            *(v[index : index + 1] for v in (frame.crop_from_face, frame.upright, frame.scale))
-        )
-        nominal = crop_camera(crop.size)
-        in_crop = one.project(self.points)[0] * crop.size + nominal.matrix[0, 2]
-        px = crop.to_image(in_crop).reshape(CELLS, CELLS, 2).astype(np.float32)
+        pose, crop = frame.camera_from_face[index], picture.place_of(camera.crop)
+        seen = camera.project(self.points @ pose[:, :3].T + pose[:, 3])
+        seen = np.where(np.isfinite(seen), seen, _UNSEEN)
+        px = crop.to_image(seen * crop.size + (crop.size - 1) / 2)
+        px = px.reshape(CELLS, CELLS, 2).astype(np.float32)
         size = (RECTIFIED_PX, RECTIFIED_PX)
         grid = cv2.resize(px, size, interpolation=cv2.INTER_LINEAR)
-        return sample_grid(rgb, np.asarray(grid, np.float32))
+        return sample_grid(picture.rgb, np.asarray(grid, np.float32))
 
     def seen_normals(self, frame: FaceFrame) -> Float32:
         """Which way the surface looks, for the network.
@@ -167,7 +179,7 @@ class Rectifier:
             (N, CELLS, CELLS, 3) normals of the mean face: right and down in the upright picture,
             and away from the camera.
         """
-        n = self.normals @ frame.crop_from_face[:, :, :3].transpose(0, 2, 1)
+        n = self.normals @ frame.camera_from_face[:, :, :3].transpose(0, 2, 1)
         n[..., :2] = n[..., :2] @ frame.upright.transpose(0, 2, 1)
         return np.asarray(n.reshape(-1, CELLS, CELLS, 3), np.float32)
 

@@ -6,15 +6,15 @@ track and multiplied onto the model's colours of any frame.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from face_recon_ros.core.arrays import Float32
-from face_recon_ros.core.crop import Crop
-from face_recon_ros.core.crop_pose import crop_camera
+from face_recon_ros.core.crop import Picture
+from face_recon_ros.core.crop_pose import CROP_FOCAL, crop_camera
+from face_recon_ros.core.normalised_camera import NormalisedCamera
 from face_recon_ros.core.rigid import Rigid
 from face_recon_ros.core.texture_sampler import Comparison, TextureSampler
 
@@ -22,19 +22,6 @@ _MINORITY = 0.3  # a share of views that counts for nothing
 _FORGETTING = 0.98  # a frame, of the weight of what was seen before
 _EVERYWHERE = slice(None)
 _FULL_RESOLUTION = 1.5  # pixels a millimetre at which an image is as sharp as need be
-
-
-@dataclass(frozen=True)
-class Picture:
-    """What a face's colours are sampled from.
-
-    Attributes:
-        rgb: (H, W, 3) uint8: the image, or the face's crop.
-        is_crop: which of the two.
-    """
-
-    rgb: NDArray[np.uint8]
-    is_crop: bool = False
 
 
 class View(NamedTuple):
@@ -64,7 +51,7 @@ class View(NamedTuple):
 def look_at(
     sampler: TextureSampler,
     picture: Picture,
-    crop: Crop,
+    camera: NormalisedCamera,
     crop_from_face: Rigid,
     vertices: Float32,
     normals: Float32,
@@ -76,14 +63,14 @@ def look_at(
     Args:
         sampler: of the mesh.
         picture: the image, or the crop.
-        crop: where the face's crop lies in the image.
+        camera: of the face's crop.
         crop_from_face: pose in the nominal crop camera.
         vertices: (V, 3) metres, face frame.
         normals: (V, 3) unit vectors, crop camera frame.
         model_colours: (V, 3) sRGB-encoded, as lit.
         shown: (V,) in [0, 1], how far nothing hides the vertices; None: nothing does.
     """
-    points, pixels, px_per_mm = seen_at(picture, crop, crop_from_face, vertices)
+    points, pixels, px_per_mm = seen_at(picture, camera, crop_from_face, vertices)
     compared = sampler.compare(picture.rgb, pixels, points, normals, model_colours, shown)
     return View(picture.rgb, pixels, compared, model_colours, px_per_mm, crop_from_face, px_per_mm)
 
@@ -201,21 +188,25 @@ def without_hues(colours: Float32) -> Float32:
 
 
 def seen_at(
-    picture: Picture, crop: Crop, crop_from_face: Rigid, vertices: Float32
+    picture: Picture, camera: NormalisedCamera, crop_from_face: Rigid, vertices: Float32
 ) -> tuple[Float32, Float32, float]:
     """Where a picture shows vertices (V, 3) of the face frame.
 
     Returns:
-        (V, 3) points in the nominal crop camera, metres; (V, 2) pixels of the picture; pixels a
-        millimetre on the face.
+        (V, 3) points in the camera, metres; (V, 2) pixels of the picture; pixels a millimetre on
+        the face.
     """
+    crop = picture.place_of(camera.crop)
+    px_per_mm = 1e-3 * CROP_FOCAL * crop.side_px / crop_from_face.translation[2]
+    pose = camera.from_crop_pose(crop_from_face)
     # A row for each coordinate: numpy works along rows several times faster than down columns.
-    points = crop_from_face.rotation.astype(np.float32) @ vertices.T
-    points += crop_from_face.translation.astype(np.float32)[:, None]
-    nominal = crop_camera(crop.size)
-    matrix, px_per_mm = nominal.matrix[:2], 1e-3 * nominal.focal_px / crop_from_face.translation[2]
-    if not picture.is_crop:
-        matrix, px_per_mm = crop.image_from_crop @ nominal.matrix, px_per_mm / crop.scale
-    matrix = matrix.astype(np.float32)
-    pixels = matrix[:, :2] @ (points[:2] / points[2]) + matrix[:, 2:]
-    return points.T, pixels.T, float(px_per_mm)
+    points = pose.rotation.astype(np.float32) @ vertices.T
+    points += pose.translation.astype(np.float32)[:, None]
+    if camera.camera is None:
+        nominal = crop_camera(crop.size).matrix
+        matrix = (crop.image_from_crop @ nominal).astype(np.float32)
+        pixels = (matrix[:, :2] @ (points[:2] / points[2]) + matrix[:, 2:]).T
+    else:
+        in_crop = camera.project(points.T) * crop.size + (crop.size - 1) / 2
+        pixels = crop.to_image(in_crop).astype(np.float32)
+    return points.T, pixels, float(px_per_mm)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from face_recon_ros.core.arrays import Float32 as Float32
+from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.crop import Crop
 from face_recon_ros.core.depth_fusion import RangeReading
 from face_recon_ros.core.rigid import Rigid
@@ -206,6 +207,7 @@ class Face:
             says so.
         point_sigma: (P,) standard deviations of the dense points, crop sides; None likewise.
         view: how the picture shows the face's colours; None where they were not sampled.
+        camera: that took the image; None: not known.
     """
 
     track: Track
@@ -223,6 +225,7 @@ class Face:
     presence: float | None = None
     point_sigma: NDArray[np.float64] | None = None
     view: View | None = None
+    camera: PinholeCamera | None = None
 
     @property
     def id(self) -> str:

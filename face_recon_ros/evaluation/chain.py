@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from face_recon_ros.core.boxes import iou
 from face_recon_ros.core.camera import PinholeCamera
-from face_recon_ros.core.crop import Crop
+from face_recon_ros.core.crop import Crop, Picture
 from face_recon_ros.core.crop_pose import crop_from_face
 from face_recon_ros.core.detection import make_detector
 from face_recon_ros.core.errors import ModelError
@@ -189,7 +189,7 @@ def reconstruct(
     crops = reconstructor.crops(tracks)
     crops, _, prediction = reconstructor.look(tracks, crops, reconstructor.extract(rgb, crops))
     prediction = reconstructor.fit(
-        [rgb] * len(crops), tracks, crops, prediction, mirrored=mirrored
+        [Picture(rgb)] * len(crops), tracks, crops, prediction, camera, mirrored=mirrored
     )
     return reconstructor.decode(tracks, crops, prediction, camera)
 

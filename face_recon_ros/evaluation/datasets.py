@@ -5,6 +5,7 @@ Unusable files are named and counted, the rest is used.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.errors import DataError
 from face_recon_ros.io.images import read_picture
 from face_recon_ros.io.landmarks import read_landmarks as read_landmarks
@@ -119,3 +121,41 @@ def read_stored_image(path: str | Path) -> NDArray[np.uint8]:
         SourceError: it is no readable image.
     """
     return read_picture(path, upright=False).rgb
+
+
+def camera_beside(image: Path, width: int, height: int) -> PinholeCamera | None:
+    """The `camera` of a NAME.json beside a picture; None where there is none.
+
+    Args:
+        image: the picture.
+        width: of it, pixels.
+        height: likewise.
+
+    Raises:
+        DataError: it cannot be read, or is of a picture of another size.
+    """
+    path = image.with_suffix(".json")
+    if not path.is_file():
+        return None
+    expected = f"`camera` in {path.name} as `evaluate synthetic` writes it, {width} x {height}"
+    remedy = "restore or remove the file"
+    try:
+        values = json.loads(path.read_text())
+        known = values.get("camera") if isinstance(values, dict) else None
+        camera = None if known is None else camera_of_json(known)
+    except (OSError, ValueError, KeyError, TypeError) as fault:
+        raise DataError(expected, f"{fault!r}", remedy) from None
+    if camera is not None and (camera.width, camera.height) != (width, height):
+        raise DataError(expected, f"{camera.width} x {camera.height}", remedy)
+    return camera
+
+
+def camera_of_json(values: dict[str, Any]) -> PinholeCamera:
+    """A camera as `evaluate synthetic` writes it: size, matrix, distortion and its model."""
+    return PinholeCamera(
+        values["width"],
+        values["height"],
+        np.array(values["matrix"]),
+        np.array(values["distortion"]),
+        values["distortion_model"],
+    )

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.morphable_model import MorphableModel
 from face_recon_ros.core.surface import Surface
 from face_recon_ros.evaluation.chain import Estimate, Estimator, View
@@ -96,10 +95,6 @@ class GeometryBenchmark(StillBenchmark[_Truth]):
         person = hashlib.sha256(mesh.read_bytes() + landmarks.read_bytes()).hexdigest()
         return _Truth(person, read_scan(mesh, landmarks, self.unit))
 
-    def camera(self, truth: _Truth, width: int, height: int) -> PinholeCamera:
-        """Of the assumed field of view."""
-        return PinholeCamera.from_fov(width, height)
-
     def score(self, still: Still[_Truth]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Distances to the scan."""
         if still.estimate is None:
@@ -157,7 +152,7 @@ class PersonScorer:
             seen = []
             for sample, box in views:
                 rgb = read_stored_image(sample.image)
-                camera = self.benchmark.camera(truth, rgb.shape[1], rgb.shape[0])
+                camera = self.benchmark.camera(sample, truth, rgb.shape[1], rgb.shape[0])
                 seen.append(View(rgb, box, camera))
             track = self.benchmark.measure(self.estimator.estimate(seen), truth.scan)
         floor = judge.floor(truth.scan) if self.with_floor else None

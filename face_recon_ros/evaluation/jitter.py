@@ -40,7 +40,7 @@ def jitter_px(
     Returns:
         Root mean square, pixels of the picture; NaN where no answer is usable.
     """
-    camera = PinholeCamera.from_fov(rgb.shape[1], rgb.shape[0])
+    camera = PinholeCamera.from_fov(rgb.shape[1], rgb.shape[0], whole=False)
     skin = np.flatnonzero(reconstructor.model.subsets[FACIAL_SKIN])
     points = [
         camera.project(face.camera_from_face.apply(face.mesh.vertices[skin]))

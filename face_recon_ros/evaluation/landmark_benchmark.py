@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from face_recon_ros.core.camera import DEFAULT_HORIZONTAL_FOV_DEG, PinholeCamera
+from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.crop_pose import crop_camera
 from face_recon_ros.core.errors import DataError
 from face_recon_ros.core.types import Detections
@@ -67,10 +67,11 @@ class LandmarkBenchmark(StillBenchmark[Array]):
         """The detection that overlaps the annotated points' box."""
         return associate(detections, box_of_points(truth))
 
-    def camera(self, truth: Array, width: int, height: int) -> PinholeCamera:
-        """Of the given field of view, else of the default one."""
-        fov = DEFAULT_HORIZONTAL_FOV_DEG if self.fov_deg is None else self.fov_deg
-        return PinholeCamera.from_fov(width, height, fov)
+    def camera(self, sample: Sample, truth: Array, width: int, height: int) -> PinholeCamera:
+        """Of the given field of view, else as all benchmarks have it."""
+        if self.fov_deg is None:
+            return super().camera(sample, truth, width, height)
+        return PinholeCamera.from_fov(width, height, self.fov_deg)
 
     def score(self, still: Still[Array]) -> tuple[dict[str, Any], dict[str, Any]]:
         """All errors of the face."""
@@ -78,7 +79,7 @@ class LandmarkBenchmark(StillBenchmark[Array]):
         if e is None or still.box is None:
             return {}, {}
         row = e.coefficients
-        known = self.fov_deg is not None
+        known = still.camera.shows_perspective
         camera_from_face = e.camera_from_face if known else e.crop_from_face
         camera = e.camera if known else crop_camera(e.crop.size)
         predicted = self.projector.project(

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from face_recon_ros.core.camera import DEFAULT_HORIZONTAL_FOV_DEG
 from face_recon_ros.core.errors import ConfigError, DataError
 from face_recon_ros.core.inference import find_network
 from face_recon_ros.core.models import find_model, user_path
@@ -35,7 +36,7 @@ def node_parameters(args: argparse.Namespace) -> dict[str, str | int | float]:
     values: dict[str, str | int | float] = {
         "camera.topic": args.image_topic,
         "camera.calibration": _whole_path(args.calibration),
-        "camera.fov_deg": float(args.fov),
+        "camera.fov_deg": float(DEFAULT_HORIZONTAL_FOV_DEG if args.fov is None else args.fov),
         "detector.backend": args.detector,
         "detector.model": _whole_path(args.detector_model),
         "detector.min_score": float(args.min_score),

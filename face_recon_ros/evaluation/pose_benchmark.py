@@ -90,9 +90,9 @@ class PoseBenchmark(StillBenchmark[Truth]):
             return associate(detections, truth.box)
         return _containing(detections, truth.point_px)
 
-    def camera(self, truth: Truth, width: int, height: int) -> PinholeCamera:
+    def camera(self, sample: Sample, truth: Truth, width: int, height: int) -> PinholeCamera:
         """The known one, else of the assumed field of view."""
-        return truth.camera or PinholeCamera.from_fov(width, height)
+        return truth.camera or PinholeCamera.from_fov(width, height, whole=False)
 
     def score(self, still: Still[Truth]) -> tuple[dict[str, Any], dict[str, Any]]:
         """True angles, and the errors where the head was found."""

@@ -20,7 +20,7 @@ from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.errors import DataError
 from face_recon_ros.core.types import Detections
 from face_recon_ros.evaluation.chain import Estimate, Estimator, View, largest
-from face_recon_ros.evaluation.datasets import Sample, Skipped, read_stored_image
+from face_recon_ros.evaluation.datasets import Sample, Skipped, camera_beside, read_stored_image
 from face_recon_ros.io.jobs import Pool, run_jobs
 from face_recon_ros.io.journal import Journal
 
@@ -163,9 +163,14 @@ class StillBenchmark(ABC, Generic[Truth]):
         """Index of the annotated face's detection; without an override the largest."""
         return largest(detections)
 
-    def camera(self, truth: Truth, width: int, height: int) -> PinholeCamera:
-        """The picture's camera; without an override one of the default field of view."""
-        return PinholeCamera.from_fov(width, height)
+    def camera(self, sample: Sample, truth: Truth, width: int, height: int) -> PinholeCamera:
+        """The picture's camera: that of a NAME.json beside it, else of the default field of view.
+
+        Raises:
+            DataError: NAME.json has a camera that cannot be this picture's.
+        """
+        known = camera_beside(sample.image, width, height)
+        return known or PinholeCamera.from_fov(width, height, whole=False)
 
     @abstractmethod
     def score(self, still: Still[Truth]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -191,7 +196,7 @@ class StillScorer(Generic[Truth]):
         detections = self.estimator.detect(rgb)
         index = self.benchmark.choose(detections, truth, width, height)
         box = None if index is None else detections.boxes[index]
-        camera = self.benchmark.camera(truth, width, height)
+        camera = self.benchmark.camera(sample, truth, width, height)
         began = time.perf_counter()
         estimate = None if box is None else self.estimator.estimate([View(rgb, box, camera)])
         seconds = time.perf_counter() - began

@@ -26,7 +26,7 @@ from face_recon_ros.core.morphable_model import MorphableModel, VertexNormals
 from face_recon_ros.core.rasterizer import interpolate, rasterize
 from face_recon_ros.core.rigid import Rigid, rotation_from_vector
 from face_recon_ros.core.types import Float32, Mesh
-from face_recon_ros.evaluation.datasets import read_landmarks
+from face_recon_ros.evaluation.datasets import camera_of_json, read_landmarks
 from face_recon_ros.evaluation.landmarks import LandmarkProjector
 from face_recon_ros.evaluation.metrics import INNER
 from face_recon_ros.io.images import write_image
@@ -117,14 +117,7 @@ def read_truth(path: str | Path) -> tuple[PinholeCamera, Rigid]:
     """
     try:
         truth: dict[str, Any] = json.loads(Path(path).read_text())
-        c, pose = truth["camera"], truth["camera_from_face"]
-        camera = PinholeCamera(
-            c["width"],
-            c["height"],
-            np.array(c["matrix"]),
-            np.array(c["distortion"]),
-            c["distortion_model"],
-        )
+        camera, pose = camera_of_json(truth["camera"]), truth["camera_from_face"]
         rotation = np.array(pose["rotation"], np.float64).reshape(3, 3)
         return camera, Rigid(rotation, np.array(pose["translation_m"], np.float64).reshape(3))
     except (OSError, ValueError, KeyError, TypeError) as fault:

@@ -8,14 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from face_recon_ros.core.crop import Picture
 from face_recon_ros.core.crop_pose import CAMERA_FROM_FRONTAL_FACE, crop_from_face
 from face_recon_ros.core.dense_points import DensePointStage
 from face_recon_ros.core.errors import DataError
 from face_recon_ros.core.illumination import shade
 from face_recon_ros.core.morphable_model import FACIAL_SKIN, MorphableModel, VertexNormals
+from face_recon_ros.core.normalised_camera import NormalisedCamera
 from face_recon_ros.core.occlusion import OcclusionSense
 from face_recon_ros.core.rigid import Rigid
-from face_recon_ros.core.texture import Picture, View, look_at, seen_at
+from face_recon_ros.core.texture import View, look_at, seen_at
 from face_recon_ros.core.texture_atlas import TextureAtlas, TextureBuilder
 from face_recon_ros.core.texture_sampler import TextureSampler
 from face_recon_ros.core.types import Coefficients, Face, Float32
@@ -90,7 +92,7 @@ class AvatarMaker:
         person.expressions.append(c.expression[0])
         person.poses.append(face.camera_from_face)
         pose = crop_from_face(c.rotation[0], c.translation[0])
-        _, _, px_per_mm = seen_at(Picture(rgb), face.crop, pose, self.model.mean_shape[:1])
+        _, _, px_per_mm = seen_at(Picture(rgb), _camera(face), pose, self.model.mean_shape[:1])
         quality = px_per_mm * float(_calm(self._moves[self._some], c.expression[0]).mean())
         if person.texture.wants(pose, quality):
             person.texture.add(self._view(rgb, face, pose)._replace(quality=quality))
@@ -158,8 +160,12 @@ class AvatarMaker:
         lit = shade(self.model.albedo(c.albedo[0]), normals, c.illumination[0]).astype(np.float32)
         shown = self._occlusion(face.point_sigma, face.presence)
         picture = Picture(rgb)
-        view = look_at(self._sampler, picture, face.crop, pose, vertices, normals, lit, shown)
+        view = look_at(self._sampler, picture, _camera(face), pose, vertices, normals, lit, shown)
         return view._replace(calm=_calm(self._moves, c.expression[0]))
+
+
+def _camera(face: Face) -> NormalisedCamera:
+    return NormalisedCamera.of(face.crop, face.camera)
 
 
 def _calm(moves: Float32, expression: Float32) -> Float32:

@@ -51,6 +51,7 @@ class CameraResolver:
         *,
         rectified: str = AUTO,
         image_topic: str = "",
+        whole: bool = True,
     ) -> None:
         """Reads the calibration, if there is one.
 
@@ -59,6 +60,7 @@ class CameraResolver:
             fov_deg: assumed across the longer side of images without either.
             rectified: `auto` (by the topic's name), `true` or `false`: P without D counts.
             image_topic: name of the images' topic.
+            whole: False when images may have been cut out of others; see `PinholeCamera`.
 
         Raises:
             CameraError: the file cannot be read, or no camera has this field of view.
@@ -76,7 +78,7 @@ class CameraResolver:
             self._file_warnings = (problem,) if problem else ()
         self._calibration = calibration if isinstance(calibration, PinholeCamera) else None
         PinholeCamera.from_fov(1, 1, fov_deg)  # a wrong one is told now, and not image by image
-        self._fov_deg = fov_deg
+        self._fov_deg, self._whole = fov_deg, whole
         self._rectified = rectified
         self.image_topic = image_topic
         self.readings = {"calibration": 0, "CameraInfo": 0, "assumed": 0}
@@ -137,7 +139,9 @@ class CameraResolver:
             return calibration_for(self._calibration, width, height)
         camera = self.reading(width, height).camera
         self.readings["assumed" if camera is None else "CameraInfo"] += 1
-        return camera or PinholeCamera.from_fov(width, height, self._fov_deg)
+        if camera is not None:
+            return camera
+        return PinholeCamera.from_fov(width, height, self._fov_deg, whole=self._whole)
 
     def __call__(self, image: Image) -> PinholeCamera:
         """The camera of an image; see `camera`."""

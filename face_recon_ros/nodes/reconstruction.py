@@ -12,13 +12,13 @@ from sensor_msgs.msg import Image as ImageMsg
 from vision_msgs.msg import Detection2DArray
 
 from face_recon_ros.core.camera import PinholeCamera
+from face_recon_ros.core.crop import Picture
 from face_recon_ros.core.errors import ImageError, ModelError
 from face_recon_ros.core.head_state import HeadStateEstimator
 from face_recon_ros.core.inference import FaceNetwork
 from face_recon_ros.core.models import find_model, sha256_of
 from face_recon_ros.core.onnx_session import clashing_builds
 from face_recon_ros.core.reconstructor import FaceReconstructor
-from face_recon_ros.core.texture import Picture
 from face_recon_ros.core.types import Face
 from face_recon_ros.nodes import conversions
 from face_recon_ros.nodes.camera_info import CameraInfoSubscriber
@@ -91,9 +91,9 @@ class ReconstructionNode(FaceNode):
         crops = self.loaded.reconstructor.crops(tracks)
         crops, pixels, prediction = self.loaded.reconstructor.look(tracks, crops, pixels, camera)
         inferred = time.perf_counter()
-        prediction = self.loaded.reconstructor.fit_crops(pixels, tracks, prediction)
-        fitted = time.perf_counter()
         pictures = [Picture(crop, is_crop=True) for crop in pixels]
+        prediction = self.loaded.reconstructor.fit(pictures, tracks, crops, prediction, camera)
+        fitted = time.perf_counter()
         faces = self.loaded.reconstructor.decode(tracks, crops, prediction, camera, pictures)
         decoded = time.perf_counter()
         stamp = conversions.seconds_from_stamp(stacked.header.stamp)

@@ -25,7 +25,7 @@ class LossWeights:
     renderings of the answer.
     """
 
-    reprojection: float = 40.0
+    reprojection: float = 120.0
     neutral_mm: float = 0.05
     shape_mm: float = 0.5
     expression_mm: float = 0.4
@@ -210,7 +210,7 @@ class PointLossWeights:
     identity: float = 0.2
     expression: float = 5.0
     expression_mm: float = 0.3
-    reprojection: float = 40.0
+    reprojection: float = 120.0
     rotation: float = 4.0
     log_distance: float = 3.0
 
@@ -242,6 +242,7 @@ class PointConfig(RunConfig):
         no_face: share of examples that show no face where one was expected.
         worsen: share of starts that are moved away from the regressor's answer.
         plain: share of pictures as a good camera sees them, with nothing before the face.
+        uncalibrated: share of pictures whose camera the fit does not know.
         replay: batches kept, to be used again whenever no new one is ready; 0 waits for new ones,
             which is better: where two of three batches came again, the network learned them by
             heart and others no better.
@@ -272,6 +273,7 @@ class PointConfig(RunConfig):
     no_face: float = 0.1
     worsen: float = 0.35
     plain: float = 0.0
+    uncalibrated: float = 0.3
     replay: int = 0
     weights: PointLossWeights = field(default_factory=PointLossWeights)
 
@@ -279,8 +281,11 @@ class PointConfig(RunConfig):
         super().__post_init__()
         self._at_least_1("points", "width", "hidden", "people")
         self._below_1("no_face", "worsen", "photograph_share")
-        if not 0 <= self.plain <= 1:
-            raise ConfigError("plain in [0, 1]", f"{self.plain}", "1 is all of them")
+        for name in ("plain", "uncalibrated"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(
+                    f"{name} in [0, 1]", f"{getattr(self, name)}", "1 is all of them"
+                )
         if self.portrait_skins and self.device:
             raise ConfigError(
                 "no `device` with portrait_skins",

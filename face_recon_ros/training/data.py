@@ -149,7 +149,7 @@ def synthetic_crops(
     crops = []
     for index in range(count):
         random = np.random.default_rng((seed, index))
-        rgba, label = faces.sample(random)
+        rgba, label, _ = faces.sample(random)
         change = CropChange(zoom=1 / CONTEXT)
         crops.append(compose_example(rgba, label, change, size, mirror, backgrounds, random).image)
     return np.stack(crops)

@@ -29,7 +29,7 @@ from face_recon_ros.training.people_answers import (
     look_at_people,
     neutral_answers,
 )
-from face_recon_ros.training.point_calibration import calibrate, held_out, seen_normals
+from face_recon_ros.training.point_calibration import calibrate, held_out, inputs_of
 from face_recon_ros.training.point_examples import PointBatch
 from face_recon_ros.training.point_fit import Fit
 from face_recon_ros.training.point_network import PointNetwork
@@ -229,7 +229,7 @@ def _calibrate(
     figures: dict[str, Any] = {}
     if int8:
         rectifier = Rectifier(model)
-        examples = [(b.image, seen_normals(rectifier, b), b.coefficients.numpy()) for b in batches]
+        examples = [inputs_of(rectifier, b) for b in batches]
         with tempfile.TemporaryDirectory() as folder:
             exact = shutil.copy(out, Path(folder) / "exact.onnx")
             figures = quantise_points(Path(exact), out, examples)
@@ -248,9 +248,9 @@ def _write(network: PointNetwork, out: Path, metadata: dict[str, str]) -> None:
     onnx.checker.check_model(model)
     onnx.save(model, str(out))
     with torch.no_grad():
-        expected = _Exported(network)(image, normals, start)
+        expected = _Exported(network)(*inputs.values())
     exported = DensePointNetwork(out, provider="cpu")
-    answer = exported.predict(image.numpy(), normals.numpy(), start.numpy())
+    answer = exported.predict(*(value.numpy() for value in inputs.values()))
     bounds = (_MAX_SHIFT_M, _MAX_SHIFT, _MAX_SHIFT, _MAX_SHIFT)
     for name, ours, theirs, bound in zip(names, answer, expected, bounds, strict=True):
         error = np.abs(ours - theirs.numpy().reshape(ours.shape)).max()

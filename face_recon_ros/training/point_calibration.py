@@ -17,6 +17,7 @@ from face_recon_ros.core.rigid import vector_from_rotation
 from face_recon_ros.training.config import PointConfig
 from face_recon_ros.training.data import held_out_faces, open_render_cache
 from face_recon_ros.training.point_examples import PointBatch, PointExamples
+from face_recon_ros.training.point_quantisation import Example
 from face_recon_ros.training.synthesis.render_cache import fill_render_cache
 
 #: Wild errors, beyond this share of all, are left out; the rest of squared standard normals have
@@ -58,9 +59,11 @@ def held_out(
     return batches
 
 
-def seen_normals(rectifier: Rectifier, batch: PointBatch) -> NDArray[np.float32]:
-    """What the network is told of the starts' attitudes."""
-    return rectifier.seen_normals(FaceFrame.of(batch.start_rotation, batch.start_translation))
+def inputs_of(rectifier: Rectifier, batch: PointBatch) -> Example:
+    """What the network is told of N examples, numpy arrays."""
+    frame = FaceFrame.of(batch.start_rotation, batch.start_translation)
+    normals = rectifier.seen_normals(frame)
+    return batch.image, normals, batch.coefficients.numpy()
 
 
 def look(
@@ -75,15 +78,15 @@ def look(
         batch: N examples, numpy arrays.
 
     Returns:
-        Start of the fit; (N, P, 2) where the points lie, crop sides from the middle; (N, P) their
+        Start of the fit; (N, P, 2) where the points lie, as `FaceFrame.project`; (N, P) their
         standard deviations, metres.
     """
     frame = FaceFrame.of(batch.start_rotation, batch.start_translation)
-    normals, told = seen_normals(rectifier, batch), batch.coefficients.numpy()
-    answer = network.predict(batch.image, normals, told)
+    answer = network.predict(*inputs_of(rectifier, batch))
     sizes = [batch.start_identity.shape[1]]
     identity, expression = np.split(answer.coefficients, sizes, axis=1)
-    start = FitState(batch.start_rotation, batch.start_translation, identity, expression)
+    pose = batch.start_rotation, batch.start_translation
+    start = FitState(*pose, identity, expression, batch.reach)
     return start, frame.seen(answer.displacement, fitter.mean), np.exp(answer.log_sigma)
 
 
@@ -119,7 +122,7 @@ def calibrate(
             size = np.log(
                 _size(skin.neutral(b.identity[i])) / _size(skin.neutral(fit.state.identity[i]))
             )
-            across = truth[:2] / truth[2] - ours[:2] / ours[2]
+            across = (truth[:2] / truth[2] - ours[:2] / ours[2]) * truth[2] / b.reach[i]
             depth = np.log(truth[2] / ours[2]) - size
             error = np.concatenate([turn, across, [depth]])
             scores.append(np.square(error / deviation[i]))

@@ -18,10 +18,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from face_recon_ros.core.crop import Crop
+from face_recon_ros.core.camera import PinholeCamera
+from face_recon_ros.core.crop import Crop, Picture
 from face_recon_ros.core.crop_pose import crop_from_face
 from face_recon_ros.core.inference import FaceNetwork, Prediction
 from face_recon_ros.core.morphable_model import MorphableModel
+from face_recon_ros.core.normalised_camera import NormalisedCamera
 from face_recon_ros.core.rectification import RECTIFIED_PX, FaceFrame, Rectifier
 from face_recon_ros.core.rigid import rotation_from_vector
 from face_recon_ros.training.photographs import PhotographCache
@@ -32,7 +34,7 @@ from face_recon_ros.training.synthesis.augment import (
     Mirror,
     compose_example,
 )
-from face_recon_ros.training.synthesis.faces import CONTEXT, Label, Rendering
+from face_recon_ros.training.synthesis.faces import CONTEXT, Label, Rendering, camera_of
 from face_recon_ros.training.synthesis.render_cache import RenderCache
 
 #: Side of a composed picture, of the crop in it (the rest is context), and of the rendering.
@@ -42,12 +44,13 @@ AWAY = np.radians(105)
 
 
 class PointBatch(NamedTuple):
-    """B examples; poses in the nominal camera of the regressor's crop.
+    """B examples; poses in `core.normalised_camera` of the regressor's crop.
 
     Attributes:
         image: (B, RECTIFIED_PX, RECTIFIED_PX, 3) uint8.
-        start_rotation: (B, 3, 3) crop_from_face of the regressor.
+        start_rotation: (B, 3, 3) camera_from_face of the regressor.
         start_translation: (B, 3) metres.
+        reach: (B,) see `core.point_fit.FitState`.
         start_identity: (B, K_id).
         start_expression: (B, K_exp).
         rotation: (B, 3, 3) true.
@@ -60,6 +63,7 @@ class PointBatch(NamedTuple):
     image: Tensor
     start_rotation: Tensor
     start_translation: Tensor
+    reach: Tensor
     start_identity: Tensor
     start_expression: Tensor
     rotation: Tensor
@@ -112,6 +116,7 @@ class ExampleMaker:
         no_face: float = 0.0,
         worsen: float = 0.0,
         plain: float = 0.0,
+        uncalibrated: float = 0.0,
         flips: bool = True,
     ) -> PointBatch:
         """A batch.
@@ -122,14 +127,13 @@ class ExampleMaker:
             no_face: share of examples without a face, or beside it.
             worsen: share of starts that are moved away from the regressor's answer.
             plain: share of pictures as a good camera sees them, with nothing before the face.
+            uncalibrated: share of pictures whose camera is not known.
             flips: whether half of the pictures, and their labels, are mirrored.
         """
         drawn = [self._draw(r, random, no_face, random.random() < plain, flips) for r in shown]
-        pictures, labels, present = zip(*drawn, strict=True)
-        pixels = np.stack([self._crop.extract(p) for p in pictures])
-        return self._batch(
-            pictures, labels, present, self._network.predict(pixels), random, worsen
-        )
+        pixels = np.stack([self._crop.extract(d.picture) for d in drawn])
+        known = random.random(len(drawn)) >= uncalibrated
+        return self._batch(drawn, known, self._network.predict(pixels), random, worsen)
 
     def _draw(
         self,
@@ -138,7 +142,7 @@ class ExampleMaker:
         no_face: float,
         plain: bool,
         flips: bool,
-    ) -> tuple[NDArray[np.uint8], Label, bool]:
+    ) -> _Drawn:
         base = PICTURE_PX / CROP_PX / CONTEXT
         change = self._jitter.draw(random, base)
         if not flips:
@@ -175,48 +179,79 @@ class ExampleMaker:
         pose = crop_from_face(label.rotation, label.translation)
         ray = pose.translation / np.linalg.norm(pose.translation)
         turned = np.arccos(np.clip(-(pose.rotation[:, 0] @ ray), -1, 1))
-        return out.image, label, is_face and bool(turned < AWAY)
+        camera = None
+        if rendering.intrinsics is not None:
+            camera = camera_of(change.move_camera(rendering.intrinsics), PICTURE_PX)
+        return _Drawn(out.image, label, camera, is_face and bool(turned < AWAY))
 
     def _batch(
         self,
-        pictures: Sequence[NDArray[np.uint8]],
-        labels: Sequence[Label],
-        present: Sequence[bool],
+        drawn: Sequence[_Drawn],
+        known: NDArray[np.bool_],
         prediction: Prediction,
         random: np.random.Generator,
         worsen: float,
     ) -> PointBatch:
-        c, n = prediction.coefficients, len(pictures)
-        start = [crop_from_face(r, t) for r, t in zip(c.rotation, c.translation, strict=True)]
+        c, n = prediction.coefficients, len(drawn)
+        cameras = [
+            NormalisedCamera.of(self._crop, d.camera if k else None)
+            for d, k in zip(drawn, known, strict=True)
+        ]
+        start = [
+            camera.from_crop_pose(crop_from_face(r, t))
+            for camera, r, t in zip(cameras, c.rotation, c.translation, strict=True)
+        ]
         rotation = np.stack([p.rotation for p in start])
         translation = np.stack([p.translation for p in start])
+        reach = c.translation[:, 2].copy()
+        present = np.array([d.present for d in drawn])
         worse = random.random(n) < worsen
-        for i in np.flatnonzero(worse & np.array(present)):
+        for i in np.flatnonzero(worse & present):
             much = random.uniform(0.2, 1.5)
             turn = rotation_from_vector(random.normal(0, 0.06 * much, 3))
             rotation[i] = turn @ rotation[i]
             moved = random.normal(0, [0.004, 0.004, 0.03]) * much
-            translation[i] += moved * translation[i, 2]
+            translation[i] += moved * [reach[i], reach[i], translation[i, 2]]
         frame = FaceFrame.of(rotation, translation)
         images = np.empty((n, RECTIFIED_PX, RECTIFIED_PX, 3), np.uint8)
-        for i, picture in enumerate(pictures):
-            images[i] = self._rectifier.sample(picture, self._crop, frame, i)
-        true = [crop_from_face(v.rotation, v.translation) for v in labels]
+        for i, (d, camera) in enumerate(zip(drawn, cameras, strict=True)):
+            images[i] = self._rectifier.sample(Picture(d.picture), camera, frame, i)
+        true = [
+            camera.from_crop_pose(crop_from_face(d.label.rotation, d.label.translation))
+            for camera, d in zip(cameras, drawn, strict=True)
+        ]
         values = (
             rotation,
             translation,
+            reach,
             c.identity,
             c.expression,
-            np.stack([p.rotation for p in true]),
-            np.stack([p.translation for p in true]),
-            np.stack([v.identity for v in labels]),
-            np.stack([v.expression for v in labels]),
-            np.array(present),
+            [p.rotation for p in true],
+            [p.translation for p in true],
+            [d.label.identity for d in drawn],
+            [d.label.expression for d in drawn],
+            present,
         )
         return PointBatch(
             torch.from_numpy(images),
             *(torch.from_numpy(np.asarray(v, np.float32)) for v in values),
         )
+
+
+class _Drawn(NamedTuple):
+    """A picture before the regressor has seen it.
+
+    Attributes:
+        picture: (PICTURE_PX, PICTURE_PX, 3) uint8.
+        label: for the crop in its middle.
+        camera: of the picture; None: not known.
+        present: whether it shows a face.
+    """
+
+    picture: NDArray[np.uint8]
+    label: Label
+    camera: PinholeCamera | None
+    present: bool
 
 
 class PointExamples(IterableDataset):
@@ -233,6 +268,7 @@ class PointExamples(IterableDataset):
         no_face: float = 0.1,
         worsen: float = 0.35,
         plain: float = 0.0,
+        uncalibrated: float = 0.0,
         patches: list[NDArray[np.uint8]] | None = None,
         photographs: str | Path = "",
         photograph_share: float = 0.0,
@@ -248,6 +284,7 @@ class PointExamples(IterableDataset):
             no_face: as for `ExampleMaker`.
             worsen: likewise.
             plain: likewise.
+            uncalibrated: likewise.
             patches: likewise.
             photographs: folder of a `PhotographCache` with labels.
             photograph_share: share of examples that show them.
@@ -255,7 +292,7 @@ class PointExamples(IterableDataset):
         self._pool, self._model, self._regressor = pool, model, regressor
         self._seed, self._patches = seed, patches
         self._batch_size, self._plain = batch_size, plain
-        self._no_face, self._worsen = no_face, worsen
+        self._no_face, self._worsen, self._uncalibrated = no_face, worsen, uncalibrated
         self._photographs, self._photograph_share = photographs, photograph_share
 
     def __iter__(self) -> Iterator[PointBatch]:
@@ -273,10 +310,16 @@ class PointExamples(IterableDataset):
                 else:
                     shown.append(self._pool.read(random))
             yield make(
-                shown, random, no_face=self._no_face, worsen=self._worsen, plain=self._plain
+                shown,
+                random,
+                no_face=self._no_face,
+                worsen=self._worsen,
+                plain=self._plain,
+                uncalibrated=self._uncalibrated,
             )
 
 
 def _whole(picture: NDArray[np.uint8], label: Label) -> Rendering:
     """A photograph is all foreground."""
-    return Rendering(np.dstack([picture, np.full(picture.shape[:2], 255, np.uint8)]), label)
+    opaque = np.full(picture.shape[:2], 255, np.uint8)
+    return Rendering(np.dstack([picture, opaque]), label, None)

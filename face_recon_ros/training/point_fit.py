@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from face_recon_ros.core.crop_pose import CROP_FOCAL
 from face_recon_ros.core.morphable_model import MorphableModel
 from face_recon_ros.core.point_network import fit_stride
 from face_recon_ros.training.geometry import rotation_from_vector
 
-#: (B, 3, 3) crop_from_face, (B, 3) metres, (B, K_id), (B, K_exp).
-State = tuple[Tensor, Tensor, Tensor, Tensor]
+
+class State(NamedTuple):
+    """B faces; see `core.point_fit.FitState`.
+
+    Attributes:
+        rotation: (B, 3, 3) camera_from_face.
+        translation: (B, 3) metres.
+        identity: (B, K_id).
+        expression: (B, K_exp).
+        reach: (B,) metres.
+    """
+
+    rotation: Tensor
+    translation: Tensor
+    identity: Tensor
+    expression: Tensor
+    reach: Tensor
 
 
 class Fit(nn.Module):
@@ -48,8 +64,8 @@ class Fit(nn.Module):
         """Gauss-Newton; see `PointFitter`. Gradients flow through the last step.
 
         Args:
-            start: (B, ...) rotation, translation, identity, expression.
-            seen: (B, P, 2) crop sides from the middle.
+            start: of B faces.
+            seen: (B, P, 2) x / z, y / z.
             log_sigma: (B, P) of their standard deviations, metres.
             steps: of Gauss-Newton.
         """
@@ -57,15 +73,15 @@ class Fit(nn.Module):
         prior = torch.exp(-2 * log_prior)
         seen, log_sigma = seen[:, self._used], log_sigma[:, self._used]
         weight = self._used.step * torch.exp(self.log_independence - 2 * log_sigma)
-        unit = CROP_FOCAL / start[1][:, 2].clamp(min=1e-3)
+        depth = start.translation[:, 2].clamp(min=1e-3)
         state = start
         offset = torch.zeros(len(seen), len(prior), device=seen.device)
         for step in range(steps):
             if step < steps - 1:
                 with torch.no_grad():
-                    state, offset = self._step(state, offset, seen, weight, prior, unit)
+                    state, offset = self._step(state, offset, seen, weight, prior, depth)
             else:
-                state, offset = self._step(state, offset, seen, weight, prior, unit)
+                state, offset = self._step(state, offset, seen, weight, prior, depth)
         return state
 
     def _step(
@@ -75,11 +91,12 @@ class Fit(nn.Module):
         seen: Tensor,
         weight: Tensor,
         prior: Tensor,
-        unit: Tensor,
+        at_depth: Tensor,
     ) -> tuple[State, Tensor]:
-        rotation, translation, identity, expression = state
+        rotation, translation, identity, expression, reach = state
         mean, basis = self.mean[self._used], self.basis[self._used]
         b, p, k = len(seen), len(mean), self.k_identity
+        units = torch.stack([reach, reach, translation[:, 2]], 1)
         with torch.no_grad():
             coefficients = torch.cat([identity, expression], 1)
             shape = mean + (coefficients @ basis.flatten(0, 1).T).view(b, p, 3)
@@ -90,25 +107,25 @@ class Fit(nn.Module):
             zero = torch.zeros_like(turned[..., 0])
             a, bb, c = turned.unbind(2)
             spin = torch.stack([zero, c, -bb, -c, zero, a, bb, -a, zero], 2).view(b, p, 3, 3)
-            eye = torch.eye(3, device=seen.device) * translation[:, None, 2, None, None]
             moved = torch.einsum("bij,pjm->bpim", rotation, basis)
-            d = torch.cat([spin, eye.expand(b, p, 3, 3), moved], 3)
+            d = torch.cat([spin, torch.diag_embed(units)[:, None].expand(b, p, 3, 3), moved], 3)
             jacobian = (d[..., :2, :] - slope[..., None] * d[..., 2:, :]) * (
-                CROP_FOCAL / z / unit[:, None, None]
+                at_depth[:, None, None] / z
             )[..., None]
             rows = jacobian.flatten(1, 2)
-        residual = ((seen - CROP_FOCAL * slope) / unit[:, None, None]).flatten(1)
+        residual = ((seen - slope) * at_depth[:, None, None]).flatten(1)
         weighted = rows * weight.repeat_interleave(2, 1)[..., None]
         information = weighted.transpose(1, 2) @ rows + torch.diag(prior)
         gradient = (weighted * residual[..., None]).sum(1) - prior * offset
         change = torch.linalg.solve(information, gradient)
         turn = rotation_from_vector(change[:, :3])
         new_expression = (expression + change[:, 6 + k :]).clamp(0, 1)
-        new = (
+        new = State(
             turn @ rotation,
-            translation + change[:, 3:6] * translation[:, 2:],
+            translation + change[:, 3:6] * units,
             identity + change[:, 6 : 6 + k],
             new_expression,
+            reach,
         )
         change = torch.cat([change[:, : 6 + k], new_expression - expression], 1)
         return new, offset + change

@@ -8,14 +8,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from face_recon_ros.core.crop_pose import CROP_FOCAL
 from face_recon_ros.core.morphable_model import FACIAL_SKIN, MorphableModel
 from face_recon_ros.core.rectification import CELLS, Rectifier
 from face_recon_ros.training import losses
 from face_recon_ros.training.config import PointLossWeights
 from face_recon_ros.training.decoder import FaceDecoder
 from face_recon_ros.training.point_examples import PointBatch
-from face_recon_ros.training.point_fit import Fit
+from face_recon_ros.training.point_fit import Fit, State
 from face_recon_ros.training.point_network import DensePoints
 
 #: Displacements wrong by more than this count as if it were this, metres.
@@ -76,9 +75,9 @@ class PointObjective(nn.Module):
         """Points against where the renderings have them: Gaussian negative log-likelihood."""
         c = torch.cat([batch.identity, batch.expression], 1)
         true = self.fit.mean + (c @ self.fit.basis.flatten(0, 1).T).view(len(c), -1, 3)
-        seen = project(true, batch.rotation, batch.translation)
-        mean, upright, unit = self._frame(batch)
-        wanted = (seen - mean) @ upright.transpose(1, 2) / unit
+        seen = project(placed(true, batch.rotation, batch.translation))
+        mean, upright, depth = self._frame(batch)
+        wanted = (seen - mean) @ upright.transpose(1, 2) * depth
         squared = (answer.displacement - wanted).square().sum(2)
         bounded = squared.clamp(max=_OUTLIER_M**2)
         nll = bounded * torch.exp(-2 * answer.log_sigma) / 2 + 2 * answer.log_sigma
@@ -99,45 +98,45 @@ class PointObjective(nn.Module):
 
     def _against_truth(self, answer: DensePoints, batch: PointBatch) -> dict[str, Tensor]:
         """What the fit makes of the points, against the people who were rendered."""
-        mean, upright, unit = self._frame(batch)
-        rotation, translation, identity, expression = self.fit(
-            (
-                batch.start_rotation,
-                batch.start_translation,
-                answer.identity,
-                answer.expression.clamp(0, 1),
-            ),
-            mean + answer.displacement @ upright * unit,
-            answer.log_sigma,
+        mean, upright, depth = self._frame(batch)
+        start = State(
+            batch.start_rotation,
+            batch.start_translation,
+            answer.identity,
+            answer.expression.clamp(0, 1),
+            batch.reach,
         )
+        places = mean + answer.displacement @ upright / depth
+        fitted = self.fit(start, places, answer.log_sigma)
         skin = self.skin
-        neutral, true_neutral = skin.neutral(identity), skin.neutral(batch.identity)
-        shape = skin.express(neutral, expression)
+        neutral, true_neutral = skin.neutral(fitted.identity), skin.neutral(batch.identity)
+        shape = skin.express(neutral, fitted.expression)
         true_shape = skin.express(true_neutral, batch.expression)
-        seen = project(shape, rotation, translation)
-        true_seen = project(true_shape, batch.rotation, batch.translation)
+        seen = project(placed(shape, fitted.rotation, fitted.translation))
+        true_seen = project(placed(true_shape, batch.rotation, batch.translation))
+        away = (seen - true_seen) * batch.start_translation[:, None, 2:]
         mean_shape = skin.mean_shape.expand_as(neutral)
-        start = skin.neutral(batch.start_identity)
+        begun = skin.neutral(batch.start_identity)
         return {
             "shape_mm": losses.shape_distance_mm(neutral, true_neutral),
-            "identity": losses.coefficients(identity, batch.identity),
-            "expression": losses.coefficients(expression, batch.expression),
+            "identity": losses.coefficients(fitted.identity, batch.identity),
+            "expression": losses.coefficients(fitted.expression, batch.expression),
             "expression_mm": losses.vertex_distance_mm(shape - neutral, true_shape - true_neutral),
-            "reprojection": torch.sqrt((seen - true_seen).square().sum(2) + 1e-12).mean(),
-            "rotation": losses.rotation_geodesic(rotation, batch.rotation),
-            "log_distance": losses.log_distance(translation, batch.translation),
+            "reprojection": torch.sqrt(away.square().sum(2) + 1e-12).mean(),
+            "rotation": losses.rotation_geodesic(fitted.rotation, batch.rotation),
+            "log_distance": losses.log_distance(fitted.translation, batch.translation),
             # what stands beside them
             "shape_mm_of_mean": losses.shape_distance_mm(mean_shape, true_neutral),
-            "shape_mm_of_start": losses.shape_distance_mm(start, true_neutral),
+            "shape_mm_of_start": losses.shape_distance_mm(begun, true_neutral),
             "rotation_of_start": losses.rotation_geodesic(batch.start_rotation, batch.rotation),
         }
 
     def _frame(self, batch: PointBatch) -> tuple[Tensor, Tensor, Tensor]:
-        """Of the starts: mean face's points, what turns them upright, crop sides per metre."""
-        unit = CROP_FOCAL / batch.start_translation[:, 2]
-        points = self.fit.mean.expand(len(unit), -1, 3)
-        mean = project(points, batch.start_rotation, batch.start_translation)
-        return mean, upright_of(batch.start_rotation), unit[:, None, None]
+        """Of the starts: mean face's points, what turns them upright, depth in metres."""
+        rotation, translation = batch.start_rotation, batch.start_translation
+        mean = project(placed(self.fit.mean, rotation, translation))
+        depth = translation[:, 2].clamp(min=1e-3)
+        return mean, upright_of(rotation), depth[:, None, None]
 
 
 def upright_of(rotation: Tensor) -> Tensor:
@@ -148,7 +147,11 @@ def upright_of(rotation: Tensor) -> Tensor:
     return torch.stack([cosine, sine, -sine, cosine], 1).view(-1, 2, 2)
 
 
-def project(points: Tensor, rotation: Tensor, translation: Tensor) -> Tensor:
-    """(B, P, 3) face frame -> (B, P, 2) crop sides from the middle."""
-    x = points @ rotation.transpose(1, 2) + translation[:, None]
-    return CROP_FOCAL * x[..., :2] / x[..., 2:].clamp(min=1e-3)
+def placed(points: Tensor, rotation: Tensor, translation: Tensor) -> Tensor:
+    """(P, 3) or (B, P, 3) face frame -> (B, P, 3) camera frame, metres."""
+    return points @ rotation.transpose(1, 2) + translation[:, None]
+
+
+def project(points: Tensor) -> Tensor:
+    """(B, P, 3) in a camera of focal length 1 -> (B, P, 2) x / z, y / z."""
+    return points[..., :2] / points[..., 2:].clamp(min=1e-3)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from face_recon_ros.core.boxes import scattered
-from face_recon_ros.core.crop import whole_crop
+from face_recon_ros.core.crop import Picture, whole_crop
 from face_recon_ros.core.placement import place_again
 from face_recon_ros.core.reconstructor import FaceReconstructor
 from face_recon_ros.core.reconstructor_config import ReconstructorConfig
@@ -99,7 +99,7 @@ def _answer(
     seen = teacher.predict(teacher.extract(picture, crops))
     if not seen.usable.all():
         return None
-    seen = teacher.fit([picture] * _LOOKS, tracks, crops, seen, mirrored=True)
+    seen = teacher.fit([Picture(picture)] * _LOOKS, tracks, crops, seen, mirrored=True)
     labels = []
     for k, crop in enumerate(crops):
         label = Label(*(getattr(seen.coefficients, field)[k] for field in Label._fields))

@@ -271,6 +271,7 @@ def _loader(config: PointConfig, model: MorphableModel, step: int) -> Iterator[P
         no_face=config.no_face,
         worsen=config.worsen,
         plain=config.plain,
+        uncalibrated=config.uncalibrated,
         patches=patches,
         photographs=cache_of(config.out),
         photograph_share=config.photograph_share,

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from command_line import every_command, fails
 
-from face_recon_ros.cli import common, options
+from face_recon_ros.cli import common, numbers, options
 from face_recon_ros.cli.main import main, make_parser
 from face_recon_ros.cli.stopping import StoppableSource, stoppable
 from face_recon_ros.core.errors import SourceError
@@ -86,8 +86,8 @@ def test_no_option_takes_a_number_that_is_none():
             assert action.type is not float, (words, action.dest)
     for text in ("nan", "-inf", "1e999", "x"):
         with pytest.raises(argparse.ArgumentTypeError, match=f"finite number, got {text}"):
-            options.finite(text)
-    assert options.finite("-1.5e3") == -1500.0
+            numbers.finite(text)
+    assert numbers.finite("-1.5e3") == -1500.0
 
 
 @pytest.mark.parametrize("option", ["--out", "--report"])

@@ -3,12 +3,20 @@
 import numpy as np
 import pytest
 
-from face_recon_ros.core.crop import Crop, face_box_from_points
-from face_recon_ros.core.crop_pose import crop_camera, crop_from_face
+from face_recon_ros.core.camera import PinholeCamera
+from face_recon_ros.core.crop import Crop, crop_from_face_box, face_box_from_points
+from face_recon_ros.core.crop_pose import (
+    CAMERA_FROM_FRONTAL_FACE,
+    crop_camera,
+    crop_from_camera_pose,
+    crop_from_face,
+)
 from face_recon_ros.core.decoding import MeshDecoder
 from face_recon_ros.core.errors import ModelError
 from face_recon_ros.core.illumination import shade
 from face_recon_ros.core.morphable_model import VertexNormals, load_morphable_model
+from face_recon_ros.core.normalised_camera import NormalisedCamera
+from face_recon_ros.core.rigid import Rigid
 
 
 @pytest.fixture
@@ -37,7 +45,7 @@ def test_a_batch_is_what_the_plain_formulas_say_of_each(model, people):
     decoder, normals = MeshDecoder(model), VertexNormals(model.triangles, model.n_vertices)
     vertices = decoder.express(decoder.neutral(identity), expression)
     reflectance = decoder.reflectance(albedo)
-    boxes = decoder.boxes(vertices, poses, crops)
+    boxes = decoder.boxes(vertices, poses, [NormalisedCamera.of(crop) for crop in crops])
     colours = decoder.colours(decoder.normals(vertices, poses), reflectance, light)
     for i, (pose, crop) in enumerate(zip(poses, crops, strict=True)):
         shape = model.vertices(identity[i], expression[i])
@@ -50,6 +58,24 @@ def test_a_batch_is_what_the_plain_formulas_say_of_each(model, people):
         lit = shade(model.albedo(albedo[i]), normals(shape) @ pose.rotation.T, light[i])
         np.testing.assert_allclose(colours[i], lit, atol=1e-4)
         assert colours.flags.c_contiguous and vertices.flags.c_contiguous
+
+
+def test_a_box_is_where_a_real_camera_shows_the_mesh(model, people):
+    """Near the middle of the crop its scale is that of the whole crop."""
+    identity, expression, *_ = people
+    decoder = MeshDecoder(model)
+    vertices = decoder.express(decoder.neutral(identity), expression)
+    matrix = np.array([[500.0, 0, 320], [0, 500.0, 240], [0, 0, 1]])
+    camera = PinholeCamera(640, 480, matrix)
+    pose = Rigid(CAMERA_FROM_FRONTAL_FACE, np.array([0.05, -0.03, 0.5]))
+    for i, shape in enumerate(vertices):
+        px = camera.project(pose.apply(shape[decoder.skin]))
+        expected = face_box_from_points(px)
+        crop = crop_from_face_box(expected, 1.3, 96)
+        seen = NormalisedCamera.of(crop, camera)
+        there = seen.from_crop_pose(crop_from_camera_pose(pose, crop, camera))
+        (box,) = decoder.boxes(vertices[i : i + 1], [there], [seen])
+        np.testing.assert_allclose(box, expected, atol=0.02 * crop.side_px)
 
 
 def test_no_face_is_no_fault(model):

@@ -9,7 +9,7 @@ import pytest
 from fixtures import DiscDetector, draw_discs, write_point_network
 
 from face_recon_ros.core.camera import PinholeCamera
-from face_recon_ros.core.crop import Crop
+from face_recon_ros.core.crop import Crop, Picture
 from face_recon_ros.core.dense_points import DensePointStage, corrected
 from face_recon_ros.core.errors import ModelError
 from face_recon_ros.core.finder import FaceFinder
@@ -17,6 +17,7 @@ from face_recon_ros.core.inference import Prediction
 from face_recon_ros.core.mirror import expression_mirror, identity_mirror, mirrored_points
 from face_recon_ros.core.models import FACE_MODEL, find_model
 from face_recon_ros.core.morphable_model import load_morphable_model
+from face_recon_ros.core.normalised_camera import NormalisedCamera
 from face_recon_ros.core.person import Person, identity_priors
 from face_recon_ros.core.pipeline import FacePipeline
 from face_recon_ros.core.point_fit import FitPrior
@@ -30,6 +31,8 @@ from face_recon_ros.core.types import Coefficients, Image
 W, H = 640, 480
 CAMERA = PinholeCamera.from_fov(W, H)
 RED = (230, 90, 60)
+GREY = Picture(np.full((200, 200, 3), 128, np.uint8))
+NOMINAL = NormalisedCamera.of(Crop(np.full(2, 100.0), 150.0, 64))
 
 
 @pytest.fixture(scope="module")
@@ -78,9 +81,7 @@ def make_pipeline(network_path, face_model_path, points, **settings):
 def test_any_number_of_faces(points_path, face_model_path, n):
     stage = stage_of(points_path, face_model_path)
     model = load_morphable_model(face_model_path, level="coarse")
-    rgb = np.full((200, 200, 3), 128, np.uint8)
-    crops = [Crop(np.full(2, 100.0), 150.0, 64)] * n
-    found = stage.fit(stage.look([rgb] * n, crops, prediction_of(n, model)))
+    found = stage.fit(stage.look([GREY] * n, [NOMINAL] * n, prediction_of(n, model)))
     assert found.presence.shape == (n,)
     assert found.seen.shape == (n, len(stage.network.vertices), 2)
     assert found.fit.converged.tolist() == [True] * n
@@ -89,9 +90,7 @@ def test_any_number_of_faces(points_path, face_model_path, n):
 def test_points_of_the_mean_face_give_the_mean_face(points_path, face_model_path):
     stage = stage_of(points_path, face_model_path)
     model = load_morphable_model(face_model_path, level="coarse")
-    rgb = np.full((200, 200, 3), 128, np.uint8)
-    crops = [Crop(np.full(2, 100.0), 150.0, 64)]
-    found = stage.fit(stage.look([rgb], crops, prediction_of(1, model)))
+    found = stage.fit(stage.look([GREY], [NOMINAL], prediction_of(1, model)))
     np.testing.assert_allclose(found.fit.state.identity, 0, atol=0.02)
     np.testing.assert_allclose(found.fit.state.translation, [[0, 0, 1]], atol=1e-3)
 
@@ -103,13 +102,11 @@ def test_a_network_that_corrects_coefficients_is_where_the_fit_starts(tmp_path, 
     )
     stage = stage_of(path, face_model_path)
     model = load_morphable_model(face_model_path, level="coarse")
-    rgb = np.full((200, 200, 3), 128, np.uint8)
-    crops = [Crop(np.full(2, 100.0), 150.0, 64)]
-    found = stage.fit(stage.look([rgb], crops, prediction_of(1, model)))
+    found = stage.fit(stage.look([GREY], [NOMINAL], prediction_of(1, model)))
     np.testing.assert_allclose(found.fit.state.identity, 0.25, atol=1e-4)
     np.testing.assert_allclose(found.fit.state.expression, 0.25, atol=1e-4)
     known, sure = np.full((1, model.k_identity), -0.5), 1e9 * np.eye(model.k_identity)[None]
-    found = stage.fit(stage.look([rgb], crops, prediction_of(1, model)), known, sure)
+    found = stage.fit(stage.look([GREY], [NOMINAL], prediction_of(1, model)), known, sure)
     np.testing.assert_allclose(found.fit.state.identity, -0.5, atol=1e-4)
 
 
@@ -118,9 +115,8 @@ def test_points_that_lie_higher_lift_the_face(tmp_path, face_model_path):
         tmp_path / "raised.onnx", face_model_path, raised_m=0.01, independence=1.0
     )
     model = load_morphable_model(face_model_path, level="coarse")
-    rgb = np.full((200, 200, 3), 128, np.uint8)
-    stage, crops = stage_of(raised, face_model_path), [Crop(np.full(2, 100.0), 150.0, 64)]
-    found = stage.fit(stage.look([rgb], crops, prediction_of(1, model)))
+    stage = stage_of(raised, face_model_path)
+    found = stage.fit(stage.look([GREY], [NOMINAL], prediction_of(1, model)))
     assert found.fit.state.translation[0, 1] == pytest.approx(-0.01, abs=0.003)
 
 
@@ -130,7 +126,7 @@ def test_with_the_mirror_a_face_and_its_mirror_image_answer_alike(shipped):
     random = np.random.default_rng(3)
     rough = random.integers(0, 256, (9, 9, 3)).astype(np.uint8)
     rgb = np.kron(rough, np.ones((23, 23, 1), np.uint8))  # 207 pixels, another on each side
-    crops = [Crop(np.full(2, 103.0), 160.0, 96)]
+    cameras = [NormalisedCamera.of(Crop(np.full(2, 103.0), 160.0, 96))]
     here = prediction_of(1, shipped, depth=0.8)
     c = here.coefficients
     c = replace(
@@ -150,8 +146,10 @@ def test_with_the_mirror_a_face_and_its_mirror_image_answer_alike(shipped):
     apart = []
     for mirrored in (False, True):
         looks = [
-            stage.look([picture], crops, replace(here, coefficients=row), mirrored=mirrored)
-            for picture, row in ((rgb, c), (np.ascontiguousarray(rgb[:, ::-1]), there))
+            stage.look(
+                [Picture(shown)], cameras, replace(here, coefficients=row), mirrored=mirrored
+            )
+            for shown, row in ((rgb, c), (np.ascontiguousarray(rgb[:, ::-1]), there))
         ]
         ours, theirs = (look.answer.displacement[0] for look in looks)
         apart.append(np.abs(ours - theirs[pair] * [-1, 1]).mean())
@@ -164,11 +162,8 @@ def test_a_face_model_without_mirror_vertices_is_seen_once(points_path, face_mod
     network = DensePointNetwork(points_path, threads=1)
     model = load_morphable_model(face_model_path, level="coarse")
     alone = replace(model, symmetry=np.full_like(model.symmetry, -1))
-    crops, rgb = [Crop(np.full(2, 100.0), 150.0, 64)], np.full((200, 200, 3), 128, np.uint8)
-    once, asked = (
-        DensePointStage(network, alone).look([rgb], crops, prediction_of(1, model), mirrored=m)
-        for m in (False, True)
-    )
+    stage, row = DensePointStage(network, alone), prediction_of(1, model)
+    once, asked = (stage.look([GREY], [NOMINAL], row, mirrored=m) for m in (False, True))
     np.testing.assert_array_equal(once.answer.displacement, asked.answer.displacement)
 
 
@@ -176,9 +171,8 @@ def test_only_rows_that_were_looked_at_change(points_path, face_model_path):
     stage = stage_of(points_path, face_model_path)
     model = load_morphable_model(face_model_path, level="coarse")
     three = prediction_of(3, model)
-    rgb = np.full((200, 200, 3), 255, np.uint8)
     row = Prediction(three.coefficients[1], three.identity_confidence[1:2])
-    found = stage.fit(stage.look([rgb], [Crop(np.full(2, 100.0), 150.0, 64)], row))
+    found = stage.fit(stage.look([GREY], [NOMINAL], row))
     out = corrected(three, np.array([1]), found)
     for i in (0, 2):
         np.testing.assert_array_equal(out.coefficients.identity[i], three.coefficients.identity[i])
@@ -221,9 +215,13 @@ def test_crops_alone_will_do(network_path, face_model_path, points_path):
     crops = r.crops(tracks)
     pixels = r.extract(image.rgb, crops)
     answer = r.predict(pixels)
-    a = r.fit([image.rgb] * len(crops), tracks, crops, answer).coefficients
-    b = r.fit_crops(pixels, tracks, answer).coefficients
-    np.testing.assert_allclose(a.translation, b.translation, rtol=0.02, atol=1e-3)
+    alone = [Picture(p, is_crop=True) for p in pixels]
+    for camera in (None, replace(CAMERA, calibrated=True)):
+        a, b = (
+            r.fit(pictures, tracks, crops, answer, camera).coefficients
+            for pictures in ([Picture(image.rgb)] * len(crops), alone)
+        )
+        np.testing.assert_allclose(a.translation, b.translation, rtol=0.02, atol=1e-3)
 
 
 def test_auto_takes_what_ships_for_the_face_model_and_nothing_for_another(

@@ -1,13 +1,16 @@
 """Metric head pose, 0.4 to 4 m away, all over the image, by several cameras."""
 
 import functools
+from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
 
+from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.crop import crop_from_face_box, face_box_from_points
 from face_recon_ros.core.crop_pose import (
+    CAMERA_FROM_FRONTAL_FACE,
     camera_from_face,
     coefficients_from_crop_pose,
     crop_camera,
@@ -20,6 +23,7 @@ from face_recon_ros.core.morphable_model import load_morphable_model
 from face_recon_ros.core.reconstructor import FaceReconstructor
 from face_recon_ros.core.reconstructor_config import ReconstructorConfig
 from face_recon_ros.core.rigid import Rigid, rotation_from_vector
+from face_recon_ros.evaluation.chain import new_tracks, reconstruct
 from face_recon_ros.evaluation.head_poses import (
     CAMERAS,
     DISTANCES_M,
@@ -28,6 +32,8 @@ from face_recon_ros.evaluation.head_poses import (
     heads,
     pose_errors,
 )
+from face_recon_ros.evaluation.metrics import shape_distance_mm
+from face_recon_ros.evaluation.synthetic import ModelScenes
 from face_recon_ros.io.jobs import PerProcess
 
 MODEL = load_morphable_model(find_model(FACE_MODEL), level="coarse")
@@ -99,3 +105,38 @@ def test_the_shipped_networks_on_rendered_heads(network):
     # `face-recon evaluate shape` measures, this does not judge.
     assert found["all"]["rotation_deg"] < 15.0
     assert found["all"]["distance_share"] < 0.08
+
+
+def test_a_near_face_is_no_other_person():
+    """The same head 0.35 and 3 m away, as large in the picture: only the perspective differs."""
+    config = ReconstructorConfig(threads=1, colours="off", level="coarse", part="head")
+    try:
+        reconstructor = FaceReconstructor.from_config(config)
+    except ModelError as fault:
+        pytest.skip(f"no network for the shipped face model: {fault}")
+    if reconstructor.points is None:
+        pytest.skip("no dense points for the shipped face model")
+    skin = np.flatnonzero(MODEL.subsets["facial_skin"])
+    scenes, random, apart = ModelScenes(MODEL), np.random.default_rng(2), {True: [], False: []}
+    for _ in range(6):
+        identity, albedo = random.standard_normal((2, max(MODEL.k_identity, MODEL.k_albedo)))
+        identity, albedo = 0.8 * identity[: MODEL.k_identity], 0.6 * albedo[: MODEL.k_albedo]
+        yaw = random.uniform(-0.3, 0.3)
+        shapes = {True: [], False: []}
+        for distance in (0.35, 3.0):
+            focal = 320 * distance / 0.35
+            camera = PinholeCamera(300, 300, [[focal, 0, 149.5], [0, focal, 149.5], [0, 0, 1]])
+            turned = CAMERA_FROM_FRONTAL_FACE @ rotation_from_vector([0.0, 0.0, yaw])
+            pose = Rigid(turned, np.array([0.0, 0.0, distance]))
+            scenes.camera = camera
+            rgb = scenes.scene("head", pose, identity=identity, albedo=albedo).render()
+            head = MODEL.neutral(identity)[skin]
+            box = face_box_from_points(camera.project(pose.apply(head)))
+            for known in (True, False):
+                told = replace(camera, calibrated=known, whole=known)
+                (face,) = reconstruct(reconstructor, rgb, new_tracks([box]), told)
+                answer = MODEL.neutral(face.coefficients.identity[0])[skin]
+                shapes[known].append(answer.astype(np.float64))
+        for known, pair in shapes.items():
+            apart[known].append(shape_distance_mm(*pair))
+    assert np.mean(apart[True]) < 0.8 * np.mean(apart[False]), apart

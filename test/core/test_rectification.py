@@ -6,11 +6,12 @@ import cv2
 import numpy as np
 import pytest
 
-from face_recon_ros.core.crop import Crop
+from face_recon_ros.core.crop import Crop, Picture, whole_crop
 from face_recon_ros.core.crop_pose import CAMERA_FROM_FRONTAL_FACE, crop_camera
 from face_recon_ros.core.errors import ModelError
 from face_recon_ros.core.models import FACE_MODEL, find_model
 from face_recon_ros.core.morphable_model import load_morphable_model
+from face_recon_ros.core.normalised_camera import NormalisedCamera
 from face_recon_ros.core.rasterizer import rasterize
 from face_recon_ros.core.rectification import (
     CELLS,
@@ -82,10 +83,8 @@ def picture(model, frame, size):
         + 60 * np.sin(model.mean_shape[:, [2, 0, 1]] * 150)
     )
     nominal = crop_camera(size)
-    in_crop = frame.project(model.mean_shape)[0] * size + nominal.matrix[0, 2]
-    r, t = frame.crop_from_face[0, :, :3], frame.crop_from_face[0, :, 3]
-    depth = model.mean_shape @ r[2] + t[2]
-    fragments = rasterize(in_crop, depth, model.triangles, size, size)
+    placed = frame.place(model.mean_shape)[0]
+    fragments = rasterize(nominal.project(placed), placed[:, 2], model.triangles, size, size)
     colours = pattern[model.triangles[np.maximum(fragments.triangle, 0)]]
     rgb = (colours * fragments.weights[..., None]).sum(2)
     return np.clip(rgb, 0, 255).astype(np.uint8)
@@ -97,9 +96,9 @@ def picture(model, frame, size):
 def test_a_pattern_on_the_face_looks_the_same_from_everywhere(model, rectifier, turn):
     frontal, turned = frame_of([[0, 0, 0]]), frame_of([turn])
     size = 256
-    crop = Crop(np.full(2, (size - 1) / 2), float(size), size)
+    camera = NormalisedCamera.of(whole_crop(size))
     a, b = (
-        rectifier.sample(picture(model, f, size), crop, f, 0).astype(float)
+        rectifier.sample(Picture(picture(model, f, size)), camera, f, 0).astype(float)
         for f in (frontal, turned)
     )
     seen = [rectifier.seen_normals(f)[0, :, :, 2] < -0.55 for f in (frontal, turned)]
@@ -121,8 +120,8 @@ def test_coarse_grids_see_no_aliases():
 
 def test_outside_of_the_picture_is_black(rectifier):
     rgb = np.full((100, 100, 3), 200, np.uint8)
-    away = Crop(np.array([-500.0, -500.0]), 80.0, 96)
-    assert not rectifier.sample(rgb, away, frame_of([[0, 0, 0]]), 0).any()
+    away = NormalisedCamera.of(Crop(np.array([-500.0, -500.0]), 80.0, 96))
+    assert not rectifier.sample(Picture(rgb), away, frame_of([[0, 0, 0]]), 0).any()
 
 
 def test_nobody(rectifier):

@@ -51,8 +51,27 @@ FOV_DEG = 40.0  # of the scenes
 
 def test_without_a_camera_only_perspective_is_wrong(tmp_path, scenes, crop_oracle):
     write_and_learn(tmp_path, scenes.turntable(5), crop_oracle)
+    known = evaluate_landmarks(tmp_path, crop_oracle, scenes.projector)
+    assert known["nme51"] < 1e-4 and known["nme68"] < 1e-4  # NAME.json has the camera
+    for path in tmp_path.glob("*.json"):
+        path.unlink()
     result = evaluate_landmarks(tmp_path, crop_oracle, scenes.projector)
     assert 1e-4 < result["nme51"] < 0.02 and result["nme68"] < 0.06
+
+
+def test_a_camera_that_cannot_be_the_pictures_is_told(tmp_path, scenes, oracle):
+    write_and_learn(tmp_path, scenes.turntable(4), oracle)
+    files = sorted(tmp_path.glob("*.json"))
+    files[0].write_text("[]")  # says nothing of a camera
+    files[1].write_text(json.dumps({"camera": {"width": 4}}))
+    truth = json.loads(files[2].read_text())
+    truth["camera"]["width"] += 1
+    files[2].write_text(json.dumps(truth))
+    result = evaluate_landmarks(tmp_path, oracle, scenes.projector)
+    assert result["count"] == 2
+    assert result["skipped"]["count"] == 2
+    said = json.dumps(result["skipped"])
+    assert "turn_001.json" in said and "turn_002.json" in said
 
 
 def test_an_oracle_has_no_landmark_error(tmp_path, scenes, oracle):

@@ -68,7 +68,7 @@ class Knowing:
     def face_boxes(self, crops, coefficients):
         return np.array([[10, 10, 50, 50]] * len(crops), np.float32)
 
-    def fit(self, images, tracks, crops, prediction, *, mirrored):
+    def fit(self, pictures, tracks, crops, prediction, camera, *, mirrored):
         return prediction
 
     def decode(self, tracks, crops, prediction, camera):

@@ -142,7 +142,7 @@ def test_lips_that_hardly_part_show_no_white_teeth(model, monkeypatch):
     faces = SyntheticFaces(model, margin=1.3, size=288)
     ratios = []
     for seed in range(24):
-        rgba, label = faces.sample(np.random.default_rng(seed))
+        rgba, label, _ = faces.sample(np.random.default_rng(seed))
         head = crop_from_face(label.rotation, label.translation).apply(
             model.vertices(label.identity, label.expression)
         )

@@ -8,8 +8,9 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("numba")
 
 from face_recon_ros.core.camera import PinholeCamera  # noqa: E402
-from face_recon_ros.core.crop import Crop, whole_crop  # noqa: E402
+from face_recon_ros.core.crop import Crop, Picture, whole_crop  # noqa: E402
 from face_recon_ros.core.crop_pose import (  # noqa: E402
+    CROP_FOCAL,
     coefficients_from_crop_pose,
     crop_from_camera_pose,
     crop_from_face,
@@ -18,15 +19,16 @@ from face_recon_ros.core.errors import ConfigError  # noqa: E402
 from face_recon_ros.core.inference import FaceNetwork  # noqa: E402
 from face_recon_ros.core.models import FACE_MODEL, find_model  # noqa: E402
 from face_recon_ros.core.morphable_model import FACIAL_SKIN, load_morphable_model  # noqa: E402
+from face_recon_ros.core.normalised_camera import NormalisedCamera  # noqa: E402
 from face_recon_ros.core.rectification import FaceFrame, Rectifier  # noqa: E402
 from face_recon_ros.core.rigid import Rigid  # noqa: E402
 from face_recon_ros.training import train_points as train_points_module  # noqa: E402
 from face_recon_ros.training.config import PointConfig, config_from_dict  # noqa: E402
 from face_recon_ros.training.point_examples import CROP_PX, PICTURE_PX  # noqa: E402
-from face_recon_ros.training.point_objective import project  # noqa: E402
+from face_recon_ros.training.point_objective import placed, project  # noqa: E402
 from face_recon_ros.training.synthesis import lighting  # noqa: E402
 from face_recon_ros.training.synthesis.augment import CropChange, Mirror  # noqa: E402
-from face_recon_ros.training.synthesis.faces import Label  # noqa: E402
+from face_recon_ros.training.synthesis.faces import Label, camera_of  # noqa: E402
 from face_recon_ros.training.torch_synthesis import faces, pictures  # noqa: E402
 from face_recon_ros.training.torch_synthesis.drawing import Draw, look_up  # noqa: E402
 from face_recon_ros.training.torch_synthesis.point_source import TorchPointExamples  # noqa: E402
@@ -78,11 +80,12 @@ def test_labels_are_where_the_pictures_show_faces(model, examples):
     decoder = examples._faces._decoder
     shape = decoder.express(decoder.neutral(people.identity), people.expression)
     skin = np.flatnonzero(model.subsets[FACIAL_SKIN])
-    seen = project(shape[:, skin], people.rotation, people.translation)
+    in_crop = placed(shape[:, skin], people.rotation, people.translation)
+    seen = CROP_FOCAL * project(in_crop)
     places = (seen * CROP_PX + (PICTURE_PX - 1) / 2)[:, :, None]
     inside = ((places > 1) & (places < PICTURE_PX - 2)).all(3)
     alpha = look_up(people.alpha, places)[..., 0]
-    assert alpha[inside & ~people.beside[:, None, None]].mean() > 0.97
+    assert alpha[inside & ~people.view.framing.beside[:, None, None]].mean() > 0.97
     assert 0.2 < float(people.alpha.mean()) < 0.95
 
 
@@ -92,6 +95,7 @@ def test_views_label_as_numpy_does(model):
     heads = torch.from_numpy(skin).expand(6, -1, -1)
     view = draw_view(heads, 1.3, 0.0, 0.3, Draw(CPU, 6, 2))
     rotation, translation = view.crop_from_face()
+    itself, carried = view.in_normalised(), view.from_crop_pose(rotation, translation)
     size, mirror = 100, Mirror(model)
     zero = [np.zeros(k, np.float32) for k in (model.k_identity, model.k_expression)]
     for k in range(6):
@@ -106,14 +110,28 @@ def test_views_label_as_numpy_does(model):
         camera = PinholeCamera(size, size, matrix)
         answer = coefficients_from_crop_pose(crop_from_camera_pose(pose, whole_crop(size), camera))
         label = Label(*zero, np.zeros(model.k_albedo), *answer, np.zeros((9, 3)))
-        label = CropChange(tuple(shift), zoom, float(f.roll[k])).move(label, mirror)
+        change = CropChange(tuple(shift), zoom, float(f.roll[k]))
+        label = change.move(label, mirror)
+        aside = (principal - (size - 1) / 2) / size
+        intrinsics = change.move_camera(np.array([focal / size, *aside]))
         if f.flip[k]:
             label = mirror(label)
+            intrinsics = CropChange(flip=True).move_camera(intrinsics)
         expected = crop_from_face(label.rotation, label.translation)
         np.testing.assert_allclose(rotation[k].numpy(), expected.rotation, atol=2e-4)
         np.testing.assert_allclose(
             translation[k].numpy(), expected.translation, rtol=2e-4, atol=1e-5
         )
+        normalised = NormalisedCamera.of(whole_crop(size), camera_of(intrinsics, size))
+        pose = normalised.from_crop_pose(expected)
+        for r, t in (itself, carried):
+            np.testing.assert_allclose(r[k].numpy(), pose.rotation, atol=5e-4)
+            np.testing.assert_allclose(t[k].numpy(), pose.translation, rtol=5e-4, atol=1e-4)
+    heads_seen = torch.where(f.flip[:, None, None], heads * torch.tensor([1.0, -1, 1]), heads)
+    there = view.project_normalised(placed(heads_seen, *itself))
+    torch.testing.assert_close(
+        there, view.project(placed(heads, view.rotation, view.translation)), atol=1e-4, rtol=1e-4
+    )
     px = view.project(heads @ view.rotation.mT + view.translation[:, None])
     rays = view.rays(px)
     again = view.project(rays)
@@ -134,10 +152,12 @@ def test_starts_are_the_regressors_and_faces_are_rectified_as_at_inference(model
     np.testing.assert_allclose(translation.cpu(), answer.translation, rtol=0.01, atol=1e-3)
     expected = [crop_from_face(r, [0, 0, 1]).rotation for r in answer.rotation]
     np.testing.assert_allclose(rotation.cpu(), expected, atol=5e-3)
-    ours = examples._rectified(shown, rotation, translation).cpu().numpy()
+    known = torch.zeros(2, dtype=torch.bool, device=rotation.device)
+    ours = examples._rectified(shown, people.view, known, rotation, translation).cpu().numpy()
     frame = FaceFrame.of(rotation.cpu().numpy(), translation.cpu().numpy())
     for k in range(2):
-        theirs = Rectifier(model).sample(rgb[k], crop, frame, k)
+        camera = NormalisedCamera.of(crop)
+        theirs = Rectifier(model).sample(Picture(rgb[k]), camera, frame, k)
         assert np.abs(ours[k].astype(int) - theirs).mean() < 0.5
 
 

@@ -208,7 +208,7 @@ def test_an_open_smile_shows_teeth_and_an_open_jaw_a_dark_mouth(monkeypatch):
 
     def between_the_lips(expression, seed):
         monkeypatch.setattr(faces_module, "sample_expression", lambda *_, **__: expression)
-        rgba, label = faces.sample(np.random.default_rng(seed))
+        rgba, label, _ = faces.sample(np.random.default_rng(seed))
         head = crop_from_face(label.rotation, label.translation).apply(
             model.vertices(label.identity, label.expression)
         )
@@ -262,6 +262,7 @@ def test_pool_keeps_the_newest(tmp_path):
         return Rendering(
             np.full((4, 4, 4), i, np.uint8),
             Label(*(np.full(k, i, np.float32) for k in values), np.full((9, 3), i, np.float32)),
+            np.full(3, i, np.float32),
         )
 
     pool = RenderCache(tmp_path, 3, 4, (2, 3, 2))
@@ -275,7 +276,8 @@ def test_pool_keeps_the_newest(tmp_path):
     for _ in range(50):
         found = again.read(random)
         seen.add(int(found.rgba[0, 0, 0]))
-        assert all((v == found.rgba[0, 0, 0]).all() for v in found.label)
+        values = (*found.label, found.intrinsics)
+        assert all((v == found.rgba[0, 0, 0]).all() for v in values)
         assert found.label.illumination.shape == (9, 3)
     assert seen == {2, 3, 4}
     sent = pickle.dumps(pool)  # as a loader's process gets it

@@ -79,6 +79,14 @@ class CropChange:
             out = out @ np.array([[-1.0, 0, old_size - 1], [0, 1, 0], [0, 0, 1]])
         return np.asarray(out)
 
+    def move_camera(self, intrinsics: NDArray[np.floating]) -> NDArray[np.float64]:
+        """(3,) `Rendering.intrinsics` of the picture -> of the crop, whose camera rolls, too."""
+        focal, right, down = np.asarray(intrinsics, np.float64)
+        away = np.array([-right if self.flip else right, down]) - np.array(self.shift)
+        c, s = np.cos(self.roll), np.sin(self.roll)
+        principal = np.array([[c, -s], [s, c]]) @ away
+        return np.asarray(np.array([focal, *principal]) / self.zoom)
+
     def move(self, label: Label, mirror: Mirror) -> Label:
         """The label of the new crop, in the terms of `core.crop_pose`."""
         if self.flip:

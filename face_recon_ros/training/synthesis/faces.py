@@ -57,10 +57,18 @@ class Rendering(NamedTuple):
     Attributes:
         rgba: (P, P, 4) uint8, colour (not premultiplied) and coverage.
         label: coefficients for the whole picture taken as a crop of side P.
+        intrinsics: (3,) of the camera: focal length, and right and down of the picture's middle
+            the principal point; sides of the picture. None: not known.
     """
 
     rgba: NDArray[np.uint8]
     label: Label
+    intrinsics: NDArray[np.float32] | None
+
+    @property
+    def camera(self) -> PinholeCamera | None:
+        """That took it; None: not known."""
+        return None if self.intrinsics is None else camera_of(self.intrinsics, len(self.rgba))
 
 
 class Person(NamedTuple):
@@ -174,7 +182,8 @@ class SyntheticFaces:
             parts, head, camera, camera_from_face, in_crop, illumination, sun, sun_colour, random
         )
         values = (identity, expression, albedo, rotation, translation, illumination)
-        return Rendering(rgba, Label(*(np.asarray(v, np.float32) for v in values)))
+        label = Label(*(np.asarray(v, np.float32) for v in values))
+        return Rendering(rgba, label, _intrinsics(camera))
 
     def held_out(
         self,
@@ -374,6 +383,21 @@ class SyntheticFaces:
                     ends = tuple(map(int, px[a])), tuple(map(int, px[a + 1]))
                     cv2.line(rgb, *ends, frame.tolist(), width, cv2.LINE_AA, 4)
                     cv2.line(alpha, *ends, 1.0, width, cv2.LINE_8, 4)
+
+
+def camera_of(intrinsics: NDArray[np.floating], size: int) -> PinholeCamera:
+    """Of a picture of `size` x `size` pixels, from `Rendering.intrinsics`."""
+    focal, right, down = np.asarray(intrinsics, np.float64) * size
+    middle = (size - 1) / 2
+    matrix = [[focal, 0, middle + right], [0, focal, middle + down], [0, 0, 1]]
+    return PinholeCamera(size, size, np.array(matrix))
+
+
+def _intrinsics(camera: PinholeCamera) -> NDArray[np.float32]:
+    """As `Rendering` has them, of a square picture."""
+    focal, principal = camera.matrix[0, 0], camera.matrix[:2, 2]
+    aside = principal - (camera.width - 1) / 2
+    return np.asarray(np.array([focal, *aside]) / camera.width, np.float32)
 
 
 def sample_distance(random: np.random.Generator) -> float:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from face_recon_ros.training.synthesis.faces import Label, Rendering, SyntheticFaces
 
 _EMPTY = -1
+_INTRINSICS = 3
 
 
 class RenderCache:
@@ -37,7 +38,7 @@ class RenderCache:
         self._folder = Path(folder)
         self._folder.mkdir(parents=True, exist_ok=True)
         self._shapes = [(k,) for k in sizes] + [(3,), (3,), (9, 3)]
-        length = sum(int(np.prod(s)) for s in self._shapes)
+        length = sum(int(np.prod(s)) for s in self._shapes) + _INTRINSICS
         self.slots = slots
         self._made_of = (folder, slots, size, sizes)
         self._stamps = self._open("stamps", (slots,), np.int64, fill=_EMPTY)
@@ -72,7 +73,8 @@ class RenderCache:
         slot = index % self.slots
         self._stamps[slot] = _EMPTY
         self._images[slot] = rendering.rgba
-        self._labels[slot] = np.concatenate([np.ravel(v) for v in rendering.label])
+        values = [*rendering.label, rendering.intrinsics]
+        self._labels[slot] = np.concatenate([np.ravel(v) for v in values])
         self._stamps[slot] = index
 
     def read(self, random: np.random.Generator) -> Rendering:
@@ -84,7 +86,8 @@ class RenderCache:
                 continue
             image, flat = self._images[slot].copy(), self._labels[slot].copy()
             if int(self._stamps[slot]) == stamp:  # the writer was not here meanwhile
-                return Rendering(image, self._label(flat))
+                label, intrinsics = np.split(flat, [-_INTRINSICS])
+                return Rendering(image, self._label(label), intrinsics)
 
     def _label(self, flat: NDArray[np.float32]) -> Label:
         ends = np.cumsum([np.prod(s) for s in self._shapes])[:-1].astype(int)

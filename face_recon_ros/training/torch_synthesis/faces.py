@@ -40,7 +40,7 @@ class Foreground(NamedTuple):
         translation: (B, 3) metres.
         identity: (B, K_id).
         expression: (B, K_exp).
-        beside: (B,) the crop is not where a face is.
+        view: of the cameras.
     """
 
     rgb: Tensor
@@ -49,7 +49,7 @@ class Foreground(NamedTuple):
     translation: Tensor
     identity: Tensor
     expression: Tensor
-    beside: Tensor
+    view: View
 
 
 class Light(NamedTuple):
@@ -151,7 +151,7 @@ class TorchFaces:
             translation,
             torch.where(flip, identity @ to_identity, identity),
             torch.where(flip, expression @ to_expression, expression),
-            view.framing.beside,
+            view,
         )
 
     def _render(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from face_recon_ros.core.crop_pose import CAMERA_FROM_FRONTAL_FACE
+from face_recon_ros.core.crop_pose import CAMERA_FROM_FRONTAL_FACE, CROP_FOCAL
 from face_recon_ros.core.inference import FaceNetwork
 from face_recon_ros.core.models import find_model
 from face_recon_ros.core.morphable_model import MorphableModel
@@ -22,11 +22,12 @@ from face_recon_ros.training.geometry import rotation_from_vector
 from face_recon_ros.training.network import CoefficientSizes, FaceRegressor
 from face_recon_ros.training.onnx_weights import state_from_onnx
 from face_recon_ros.training.point_examples import AWAY, CROP_PX, PICTURE_PX, PointBatch
-from face_recon_ros.training.point_objective import project
+from face_recon_ros.training.point_objective import placed, project
 from face_recon_ros.training.synthesis.augment import Backgrounds
 from face_recon_ros.training.torch_synthesis.drawing import Draw, look_up, pixel_grid
 from face_recon_ros.training.torch_synthesis.faces import Foreground, TorchFaces
 from face_recon_ros.training.torch_synthesis.pictures import TorchPictures
+from face_recon_ros.training.torch_synthesis.view import View
 from face_recon_ros.training.torch_synthesis.wardrobe import make_wardrobe
 
 #: Of examples without a face, so many show nobody; the others a face beside the crop.
@@ -103,22 +104,30 @@ class TorchPointExamples:
         people, pictures, with_person = self._draw(draw)
         ray = functional.normalize(people.translation, dim=1)
         facing = -(people.rotation[:, :, 0] * ray).sum(1)
-        present = with_person & ~people.beside & (facing > float(np.cos(AWAY)))
+        present = with_person & ~people.view.framing.beside & (facing > float(np.cos(AWAY)))
         rotation, translation, identity, expression = self._answers(pictures)
+        reach = translation[:, 2].clone()
+        view, calibrated = people.view, ~draw.chance(config.uncalibrated)
+        rotation, translation = _where(
+            calibrated, view.from_crop_pose(rotation, translation), (rotation, translation)
+        )
+        nominal = people.rotation, people.translation
+        true = _where(calibrated, view.in_normalised(), nominal)
         worse = present & draw.chance(config.worsen)
         much = draw.uniform(0.2, 1.5, 1) * worse[:, None]
         turn = rotation_from_vector(draw.normal(0.06, 3) * much)
         spread = torch.tensor([0.004, 0.004, 0.03], device=self._device)
+        units = torch.stack([reach, reach, translation[:, 2]], 1)
         rotation = turn @ rotation
-        translation = translation + draw.normal(1.0, 3) * spread * much * translation[:, 2:]
+        translation = translation + draw.normal(1.0, 3) * spread * much * units
         return PointBatch(
-            self._rectified(pictures, rotation, translation),
+            self._rectified(pictures, view, calibrated, rotation, translation),
             rotation,
             translation,
+            reach,
             identity,
             expression,
-            people.rotation,
-            people.translation,
+            *true,
             people.identity,
             people.expression,
             present.float(),
@@ -136,15 +145,29 @@ class TorchPointExamples:
         rotation = rotation_from_vector(answer.rotation) @ frontal.to(self._device)
         return rotation, answer.translation, answer.identity, answer.expression
 
-    def _rectified(self, pictures: Tensor, rotation: Tensor, translation: Tensor) -> Tensor:
+    def _rectified(
+        self,
+        pictures: Tensor,
+        view: View,
+        calibrated: Tensor,
+        rotation: Tensor,
+        translation: Tensor,
+    ) -> Tensor:
         """(B, RECTIFIED_PX, RECTIFIED_PX, 3) uint8, as `Rectifier.sample`."""
         b = len(pictures)
-        seen = project(self._surface.expand(b, -1, -1), rotation, translation)
+        x = placed(self._surface, rotation, translation)
+        (seen,) = _where(calibrated, [view.project_normalised(x)], [CROP_FOCAL * project(x)])
         places = (seen * CROP_PX + (PICTURE_PX - 1) / 2).view(b, CELLS, CELLS, 2)
         places = functional.interpolate(
             places.permute(0, 3, 1, 2), (RECTIFIED_PX, RECTIFIED_PX), mode="bilinear"
         )
         return _sample(pictures, places.permute(0, 2, 3, 1)).to(torch.uint8)
+
+
+def _where(rows: Tensor, one: Sequence[Tensor], other: Sequence[Tensor]) -> list[Tensor]:
+    """(B, ...) tensors with (B,) rows of one, the rest of the other."""
+    pairs = zip(one, other, strict=True)
+    return [torch.where(rows.view(-1, *[1] * (a.ndim - 1)), a, b) for a, b in pairs]
 
 
 def _sample(pictures: Tensor, places: Tensor) -> Tensor:

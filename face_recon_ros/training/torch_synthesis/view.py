@@ -56,14 +56,13 @@ class View(NamedTuple):
         f = self.framing
         slope = in_camera[..., :2] / in_camera[..., 2:]
         u = (slope - self.middle[:, None]) * self.focal[:, None, None] @ _turn(f.roll).mT
-        return torch.stack([torch.where(f.flip[:, None], -u[..., 0], u[..., 0]), u[..., 1]], 2)
+        return _flipped(f.flip[:, None], u)
 
     def rays(self, seen: Tensor) -> Tensor:
         """Inverse of `project`: (B, N, 2) crop sides -> (B, N, 3) directions of depth 1."""
         f = self.framing
-        x = torch.where(f.flip[:, None], -seen[..., 0], seen[..., 0])
-        u = torch.stack([x, seen[..., 1]], 2) @ _turn(f.roll) / self.focal[:, None, None]
-        return torch.cat([u + self.middle[:, None], torch.ones_like(x)[..., None]], 2)
+        u = _flipped(f.flip[:, None], seen) @ _turn(f.roll) / self.focal[:, None, None]
+        return torch.cat([u + self.middle[:, None], torch.ones_like(u[..., :1])], 2)
 
     def crop_from_face(self) -> tuple[Tensor, Tensor]:
         """The pose in the nominal crop camera, as `core.crop_pose` has it: the label.
@@ -72,22 +71,64 @@ class View(NamedTuple):
             (B, 3, 3) rotation and (B, 3) translation, metres. Flipped ones are of the mirrored
             face.
         """
-        f, t = self.framing, self.translation
-        flipped = self._replace(framing=f._replace(flip=torch.zeros_like(f.flip)))
-        seen = flipped.project(t[:, None])[:, 0]
+        t = self.translation
+        seen = _flipped(self.framing.flip, self.project(t[:, None])[:, 0])
         ray = torch.cat([seen / CROP_FOCAL, torch.ones_like(seen[:, :1])], 1)
-        length = ray.norm(dim=1)
-        # image scale around a direction of a pinhole camera: f (length over depth)^(3/2)
-        scale = CROP_FOCAL * length**1.5 / (self.focal * (t.norm(dim=1) / t[:, 2]) ** 1.5)
+        scale = self._scale(ray, t)
+        rotation = _towards(ray) @ self._roll @ _towards(t).mT @ self.rotation
+        translation = ray * (t.norm(dim=1) / scale / ray.norm(dim=1))[:, None]
+        return self._mirrored(rotation, translation)
+
+    def from_crop_pose(self, rotation: Tensor, translation: Tensor) -> tuple[Tensor, Tensor]:
+        """Faces in the nominal crop camera -> in this one, normalised.
+
+        As `core.normalised_camera.NormalisedCamera.from_crop_pose`; mirrored ones stay mirrored.
+        """
+        rotation, ray = self._mirrored(rotation, translation)
+        seen = _flipped(self.framing.flip, CROP_FOCAL * ray[:, :2] / ray[:, 2:])
+        towards = self.rays(seen[:, None])[:, 0]
+        distance = ray.norm(dim=1) * self._scale(ray, towards)
+        placed = towards * (distance / towards.norm(dim=1))[:, None]
+        turned = _towards(towards) @ self._roll.mT @ _towards(ray).mT @ rotation
+        n = self._normalised_from_camera
+        return self._mirrored(n @ turned, (n @ placed[..., None])[..., 0])
+
+    def in_normalised(self) -> tuple[Tensor, Tensor]:
+        """The heads themselves, (B, 3, 3) and (B, 3), as `from_crop_pose` has them."""
+        n = self._normalised_from_camera
+        return self._mirrored(n @ self.rotation, (n @ self.translation[..., None])[..., 0])
+
+    def project_normalised(self, points: Tensor) -> Tensor:
+        """(B, N, 3) in the normalised camera -> (B, N, 2) crop sides from the middle."""
+        points = _flipped(self.framing.flip[:, None], points)
+        return self.project(points @ self._normalised_from_camera)
+
+    @property
+    def _roll(self) -> Tensor:
         roll = torch.zeros_like(self.rotation)
-        roll[:, :2, :2], roll[:, 2, 2] = _turn(f.roll), 1.0
-        rotation = _towards(ray) @ roll @ _towards(t).mT @ self.rotation
-        translation = ray * (t.norm(dim=1) * scale / length)[:, None]
-        side = torch.where(f.flip, -1.0, 1.0)
+        roll[:, :2, :2], roll[:, 2, 2] = _turn(self.framing.roll), 1.0
+        return roll
+
+    @property
+    def _normalised_from_camera(self) -> Tensor:
+        ahead = torch.cat([self.middle, torch.ones_like(self.middle[:, :1])], 1)
+        return self._roll @ _towards(ahead).mT
+
+    def _scale(self, nominal: Tensor, ray: Tensor) -> Tensor:
+        """(B,) how much farther away than in the nominal camera a face is that looks as large.
+
+        Image scale around a direction of a pinhole camera: f (length over depth)^(3/2).
+        """
+        own = self.focal * (ray.norm(dim=1) / ray[:, 2]) ** 1.5
+        return own / (CROP_FOCAL * (nominal.norm(dim=1) / nominal[:, 2]) ** 1.5)
+
+    def _mirrored(self, rotation: Tensor, translation: Tensor) -> tuple[Tensor, Tensor]:
+        """Poses of the mirrored faces in the mirrored pictures, where they are; an involution."""
+        side = torch.where(self.framing.flip, -1.0, 1.0)
         other = torch.ones_like(side)
         across = torch.stack([side, other, other], 1)
-        rotation = across[:, :, None] * rotation * torch.stack([other, side, other], 1)[:, None]
-        return rotation, translation * across
+        faces = torch.stack([other, side, other], 1)
+        return across[:, :, None] * rotation * faces[:, None], translation * across
 
 
 def draw_view(skin: Tensor, margin: float, turned_away: float, no_face: float, draw: Draw) -> View:
@@ -152,6 +193,12 @@ def _attitude(draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
     pitch = draw.normal(14).clamp(-42, 42)
     roll = torch.where(draw.chance(0.8), draw.normal(9), draw.uniform(-45, 45))
     return torch.deg2rad(yaw), torch.deg2rad(pitch), torch.deg2rad(roll)
+
+
+def _flipped(flip: Tensor, vectors: Tensor) -> Tensor:
+    """(..., K) with the first component's sign changed where it is said."""
+    first = torch.where(flip, -vectors[..., 0], vectors[..., 0])
+    return torch.cat([first[..., None], vectors[..., 1:]], -1)
 
 
 def _turn(angle: Tensor) -> Tensor:
