@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,9 @@ def fit_portrait(
     if index is None:
         raise DataError(f"a face in {path.name}", "none", "try --tiles 3 or --min-score 0.3")
     camera = camera_of(rgb.shape[1], rgb.shape[0])
-    estimate = estimator.estimate([View(rgb, detections.boxes[index], camera)])
+    # The fit works in the nominal crop camera, so it starts with an answer for that one.
+    nominal = replace(camera, calibrated=False, whole=False)
+    estimate = estimator.estimate([View(rgb, detections.boxes[index], nominal)])
     crop = Crop(estimate.crop.centre_px, estimate.crop.side_px, FIT_SIZE)
     pixels = crop.extract(rgb)
     fitter = PhotometricFitter(model, FROM_SCRATCH if from_scratch else None)
