@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 from face_recon_ros.cli import common
@@ -50,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
         chain,
         model,
         from_scratch=args.start == "scratch",
-        camera_of=camera_resolver(args).camera,
+        camera_of=partial(camera_resolver(args).of_picture, args.image),
     )
     result["provenance"] = common.pipeline_provenance(args, start=args.start)
     write_json(args.out / f"{args.image.stem}_fit.json", result)

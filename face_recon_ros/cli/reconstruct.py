@@ -231,7 +231,7 @@ class _PictureJob:
         source = FolderSource(SourceConfig(path))
         ((_, rgb),) = source.readable()
         image, resolver = Image(rgb, 0.0), camera_resolver(args)
-        camera = resolver(image)
+        camera = resolver.of_picture(path, rgb.shape[1], rgb.shape[0])
         faces: list[Face] = []
         pipelines = _pipelines(pipeline_config(args), args.thorough)
         for pipeline in pipelines:
@@ -284,7 +284,7 @@ def _person(
     pictures = until_stopped(source.readable(), wanted(source.length, args.frames))
     for path, rgb in progress(args, pictures, source.length):
         image = Image(rgb, float(len(shown)))  # a second apart: another moment
-        camera = resolver(image)
+        camera = resolver.of_picture(path, rgb.shape[1], rgb.shape[0])
         faces: list[Face] = []
         for pipeline in pipelines:
             if not faces:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from face_recon_ros.io.camera_info import (
     same_view,
     usable_distortion,
 )
+from face_recon_ros.io.exif import focal_length_px
 
 #: Parameter `rectified`: by the name of the image topic, always, never.
 AUTO, YES, NO = "auto", "true", "false"
@@ -40,7 +42,7 @@ class CameraResolver:
     CameraInfo is that of the last `update`; a source that reads a recording calls it in time.
 
     Attributes:
-        readings: how often each origin was used: `calibration`, `CameraInfo`, `assumed`.
+        readings: how often each origin was used: `calibration`, `CameraInfo`, `EXIF`, `assumed`.
         problems: all that was wrong with CameraInfo so far; see also `warnings`.
     """
 
@@ -81,7 +83,7 @@ class CameraResolver:
         self._fov_deg, self._whole = fov_deg, whole
         self._rectified = rectified
         self.image_topic = image_topic
-        self.readings = {"calibration": 0, "CameraInfo": 0, "assumed": 0}
+        self.readings = {"calibration": 0, "CameraInfo": 0, "EXIF": 0, "assumed": 0}
         self.problems: list[str] = list(self._file_warnings)
         self._told = _Told(None, ())
         self._size = 0, 0  # of the last image
@@ -143,6 +145,22 @@ class CameraResolver:
             return camera
         return PinholeCamera.from_fov(width, height, self._fov_deg, whole=self._whole)
 
+    def of_picture(self, path: str | Path, width: int, height: int) -> PinholeCamera:
+        """The camera of a picture file: where it is not known, by what it noted in the file.
+
+        Args:
+            path: of the file.
+            width: of the picture as it is shown, pixels.
+            height: likewise.
+        """
+        if self._calibration is None and not self._whole:
+            focal_px = focal_length_px(path, width, height)
+            if focal_px is not None:
+                self.readings["EXIF"] += 1
+                half = math.atan(max(width, height) / 2 / focal_px)
+                return PinholeCamera.from_fov(width, height, math.degrees(2 * half))
+        return self.camera(width, height)
+
     def __call__(self, image: Image) -> PinholeCamera:
         """The camera of an image; see `camera`."""
         height, width = image.rgb.shape[:2]
@@ -166,9 +184,10 @@ class CameraResolver:
         if self._calibration is not None:
             return f"calibration {self._name}".strip()
         assumed = f"field of view assumed to be {self._fov_deg:g} degrees"
-        if not self.readings["CameraInfo"]:
+        known = " or ".join(name for name in ("CameraInfo", "EXIF") if self.readings[name])
+        if not known:
             return assumed
-        return "CameraInfo" + (f"; without it, {assumed}" if self.readings["assumed"] else "")
+        return known + (f"; without it, {assumed}" if self.readings["assumed"] else "")
 
 
 def read_calibration_file(path: str | Path) -> tuple[PinholeCamera, str]:
