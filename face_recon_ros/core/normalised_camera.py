@@ -29,6 +29,8 @@ from face_recon_ros.core.rigid import Rigid, rotation_between
 
 Array = NDArray[np.float64]
 
+_NOMINAL = np.diag([CROP_FOCAL, CROP_FOCAL, 1.0])
+
 
 @dataclass(frozen=True)
 class NormalisedCamera:
@@ -40,11 +42,13 @@ class NormalisedCamera:
         crop: in its image.
         camera: that took the image; None: the nominal crop camera.
         camera_from_normalised: (3, 3) rotation.
+        matrix: (3, 3) of points to where they are seen, as `project`; None with distortion.
     """
 
     crop: Crop
     camera: PinholeCamera | None
     camera_from_normalised: Array
+    matrix: Array | None
 
     @staticmethod
     def of(crop: Crop, camera: PinholeCamera | None = None) -> NormalisedCamera:
@@ -56,10 +60,15 @@ class NormalisedCamera:
                 camera is used, as without any.
         """
         if camera is None or not camera.shows_perspective:
-            return NormalisedCamera(crop, None, np.eye(3))
+            return NormalisedCamera(crop, None, np.eye(3), _NOMINAL)
         ray = camera.rays_from_pixels(crop.centre_px)
         turned = rotation_between(OPTICAL_AXIS, ray) @ roll_about_axis(crop.angle)
-        return NormalisedCamera(crop, camera, turned)
+        if not camera.is_ideal:
+            return NormalisedCamera(crop, camera, turned, None)
+        in_sides = crop.image_from_crop_rotation.T / crop.side_px
+        seen = camera.matrix @ turned
+        seen[:2] = in_sides @ (seen[:2] - np.outer(crop.centre_px, seen[2]))
+        return NormalisedCamera(crop, camera, turned, seen)
 
     @property
     def focal(self) -> float:
@@ -77,8 +86,11 @@ class NormalisedCamera:
         """
         if self.camera is None:
             return crop_from_face
-        pose = camera_from_face(crop_from_face, self.crop, self.camera)
-        turn = self.camera_from_normalised.T
+        return self.from_camera_pose(camera_from_face(crop_from_face, self.crop, self.camera))
+
+    def from_camera_pose(self, camera_from_face: Rigid) -> Rigid:
+        """A face before the real camera, metres -> the same face in this camera."""
+        turn, pose = self.camera_from_normalised.T, camera_from_face
         return Rigid(turn @ pose.rotation, turn @ pose.translation)
 
     def to_crop_pose(self, normalised_from_face: Rigid) -> Rigid:
@@ -99,9 +111,11 @@ class NormalisedCamera:
             (..., 2) crop sides from the middle of the crop; NaN where the camera does not see.
         """
         p = np.asarray(points, np.float64)
-        if self.camera is None:
-            z = np.maximum(p[..., 2:], 1e-3)
-            return np.asarray(CROP_FOCAL * p[..., :2] / z)
+        if self.matrix is not None:
+            seen = p @ self.matrix.T
+            z = np.where(seen[..., 2:] > 0, seen[..., 2:], np.nan)
+            return np.asarray(seen[..., :2] / z)
+        assert self.camera is not None
         px = self.camera.project(p @ self.camera_from_normalised.T)
         return np.asarray(
             (px - self.crop.centre_px) @ self.crop.image_from_crop_rotation / self.crop.side_px

@@ -369,12 +369,11 @@ class FaceReconstructor:
         rotation = c.rotation.astype(np.float64)
         crop_poses = [crop_from_face(r, t) for r, t in zip(rotation, translation, strict=True)]
         cameras = [NormalisedCamera.of(crop, camera) for crop in crops]
+        placed = zip(crop_poses, crops, strict=True)
+        poses = [camera_from_face(pose, crop, camera) for pose, crop in placed]
         first_poses = [
-            seen.from_crop_pose(pose) for seen, pose in zip(cameras, crop_poses, strict=True)
-        ]
-        poses = [
-            camera_from_face(pose, crop, camera)
-            for pose, crop in zip(crop_poses, crops, strict=True)
+            nominal if seen.camera is None else seen.from_camera_pose(pose)
+            for seen, nominal, pose in zip(cameras, crop_poses, poses, strict=True)
         ]
         for i, person in enumerate(people):
             person.saw(tracks[i], poses[i], prediction.rows(slice(i, i + 1)), crops[i], camera)

@@ -165,8 +165,8 @@ class Rectifier:
         """
         pose, crop = frame.camera_from_face[index], picture.place_of(camera.crop)
         seen = camera.project(self.points @ pose[:, :3].T + pose[:, 3])
-        seen = np.where(np.isfinite(seen), seen, _UNSEEN)
-        px = crop.to_image(seen * crop.size + (crop.size - 1) / 2)
+        seen = np.clip(np.nan_to_num(seen, nan=_UNSEEN), -_UNSEEN, _UNSEEN)
+        px = (crop.side_px * seen) @ crop.image_from_crop_rotation.T + crop.centre_px
         px = px.reshape(CELLS, CELLS, 2).astype(np.float32)
         size = (RECTIFIED_PX, RECTIFIED_PX)
         grid = cv2.resize(px, size, interpolation=cv2.INTER_LINEAR)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from face_recon_ros.core.arrays import Float32
 from face_recon_ros.core.crop import Picture
-from face_recon_ros.core.crop_pose import CROP_FOCAL, crop_camera
+from face_recon_ros.core.crop_pose import CROP_FOCAL
 from face_recon_ros.core.normalised_camera import NormalisedCamera
 from face_recon_ros.core.rigid import Rigid
 from face_recon_ros.core.texture_sampler import Comparison, TextureSampler
@@ -202,11 +202,12 @@ def seen_at(
     # A row for each coordinate: numpy works along rows several times faster than down columns.
     points = pose.rotation.astype(np.float32) @ vertices.T
     points += pose.translation.astype(np.float32)[:, None]
-    if camera.camera is None:
-        nominal = crop_camera(crop.size).matrix
-        matrix = (crop.image_from_crop @ nominal).astype(np.float32)
-        pixels = (matrix[:, :2] @ (points[:2] / points[2]) + matrix[:, 2:]).T
-    else:
-        in_crop = camera.project(points.T) * crop.size + (crop.size - 1) / 2
-        pixels = crop.to_image(in_crop).astype(np.float32)
-    return points.T, pixels, float(px_per_mm)
+    linear = crop.side_px * crop.image_from_crop_rotation
+    if camera.matrix is None:
+        pixels = camera.project(points.T) @ linear.T + crop.centre_px
+        return points.T, pixels.astype(np.float32), float(px_per_mm)
+    matrix = camera.matrix.astype(np.float32)
+    seen = matrix @ points
+    pixels = linear.astype(np.float32) @ (seen[:2] / seen[2])
+    pixels += crop.centre_px.astype(np.float32)[:, None]
+    return points.T, pixels.T, float(px_per_mm)

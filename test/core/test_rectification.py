@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
+from face_recon_ros.core.camera import PinholeCamera
 from face_recon_ros.core.crop import Crop, Picture, whole_crop
 from face_recon_ros.core.crop_pose import CAMERA_FROM_FRONTAL_FACE, crop_camera
 from face_recon_ros.core.errors import ModelError
@@ -133,3 +134,14 @@ def test_nobody(rectifier):
 def test_a_mesh_without_a_face_is_refused(model):
     with pytest.raises(ModelError, match="front of a head"):
         Rectifier(replace(model, mean_shape=model.mean_shape - np.float32([0.5, 0, 0])))
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_lens_that_folds_over_is_no_fault(rectifier):
+    """Its distortion, far beside the image."""
+    matrix = np.array([[500.0, 0, 320], [0, 500.0, 240], [0, 0, 1]])
+    lens = PinholeCamera(640, 480, matrix, np.array([5.0, -30.0, 0.1, 0.1, 50.0]))
+    camera = NormalisedCamera.of(Crop(np.array([-900.0, -700.0]), 100.0, 96), lens)
+    for frame in (frame_of([[0, 0, 0]]), frame_of([[0, 0, 0]], depth=-0.5)):
+        shown = rectifier.sample(Picture(np.full((480, 640, 3), 200, np.uint8)), camera, frame, 0)
+        assert shown.shape == (RECTIFIED_PX, RECTIFIED_PX, 3)
